@@ -1,0 +1,165 @@
+"""The composed configuration: models/config.yaml as typed, frozen dataclasses.
+
+`stages.compose` writes the file from params.yaml (choices) and conf/ (options); every other stage reads it with `read`.
+"""
+
+import dataclasses
+import importlib
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import yaml
+
+from stages.core.errors import ConfigError
+from stages.core.settings import build, option
+
+PATH = Path("models/config.yaml")
+VARIANT_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plugin:
+    """A section whose yaml names a module; `settings` were checked against that module's Settings."""
+
+    name: str
+    module: str
+    settings: dict[str, Any] = option({})
+
+    def load(self) -> ModuleType:
+        return importlib.import_module(self.module)
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    name: str
+    epochs: int = option(8, "passes over the training split; 0 keeps the initial weights", low=0, high=10_000)
+    batch_size: int = option(32, low=1, high=65_536)
+    optimizer: str = option("adamw", choices=("adamw", "sgd"))
+    learning_rate: float = option(1e-3, "peak of the cosine schedule", low=1e-8, high=10.0)
+    weight_decay: float = option(0.05, low=0.0, high=1.0)
+    momentum: float = option(0.9, "for sgd", low=0.0, high=0.9999)
+    warmup_share: float = option(0.1, "share of all steps with a rising learning rate", low=0.0, high=0.9)
+    label_smoothing: float = option(0.0, low=0.0, high=0.9)
+    class_weights: str = option("none", "balanced: weight classes by the inverse of their frequency", choices=("none", "balanced"))
+    patience: int | None = option(None, "stop after so many epochs without a better validation score", low=1)
+    flip_horizontal: bool = option(False)
+    flip_vertical: bool = option(False)
+    shift_pixels: int = option(0, "random shift in both directions", low=0, high=512)
+    brightness: float = option(0.0, "random factor 1 +- brightness", low=0.0, high=0.9)
+    contrast: float = option(0.0, "random factor 1 +- contrast", low=0.0, high=0.9)
+    threads: int | None = option(None, "null: all cores", low=1, high=1024)
+
+
+@dataclasses.dataclass(frozen=True)
+class Warmup:
+    """Before anything is timed: at least both, until the spread settles or the cap is reached."""
+
+    min_runs: int = option(10, low=1)
+    min_s: float = option(0.5, low=0.0)
+    max_s: float = option(10.0, low=0.0)
+    spread: float = option(0.05, "settled when (max - min) / median of the last 10 runs is below", low=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """How latency and memory are measured: one profile of conf/bench/."""
+
+    name: str
+    scope: str = option("model", "end_to_end adds pre- and post-processing", choices=("model", "end_to_end"))
+    processes: int = option(5, "fresh processes a side, at least", low=1, high=1000)
+    max_processes: int = option(9, "fresh processes a side, at most", low=1, high=1000)
+    blocks: int = option(1, "blocks in a process", low=1, high=1000)
+    block_s: float = option(1.0, "length of a block, seconds", low=0.01, high=600.0)
+    min_samples: int = option(128, "timed runs a side, at least", low=1)
+    target_half_width: float = option(0.02, "stop when the ratio's interval is this narrow (share of the ratio)", low=0.0, high=1.0)
+    max_s: float = option(120.0, "time budget of one variant, seconds", low=1.0)
+    claims: bool = option(True, "false: too short for an interval; the ratio is given, nothing is claimed")
+    memory: bool = option(True, "the memory pass, in a process of its own")
+    warmup: Warmup = option(Warmup())
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """The user's limits; null is no limit."""
+
+    name: str
+    size_bytes: int | None = option(None, low=1)
+    latency_p50_ms: float | None = option(None, low=0.0)
+    peak_rss_bytes: int | None = option(None, low=1)
+    accuracy_drop_points: float | None = option(None, "largest loss against the reference, percentage points", low=0.0, high=100.0)
+    prefer: str = option("latency", "what to minimize among the variants that fit", choices=("latency", "size", "memory"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    samples: int = option(128, "samples of the calibration split, in its stored order", low=1, high=1_000_000)
+    method: str = option("minmax")
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One format with one scheme and its settings. None: the format's scheme has no such setting."""
+
+    name: str
+    format: str
+    scheme: str
+    module: str
+    min_sqnr_db: float = option(0.0, "least signal-to-noise ratio of the outputs against the source")
+    calibration: Calibration | None = None
+    per_channel: bool | None = None
+    symmetric: bool | None = None
+    block_size: int | None = option(None, low=8, high=1024)
+    keep_float: tuple[str, ...] = ()
+    engine: dict[str, Any] = option({})
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """How the float model of a format is made; `used` is false where no variant asks for it."""
+
+    module: str
+    used: bool
+    convert: dict[str, Any] = option({})
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    seed: int
+    data: Plugin
+    model: Plugin
+    train: Train
+    device: Plugin
+    bench: Bench
+    budget: Budget
+    reference: str
+    variants: dict[str, Variant]
+    formats: dict[str, Format]
+
+    def variant(self, name: str) -> Variant:
+        if name not in self.variants:
+            raise ConfigError(f"variants.{name}: no such variant; there are: {', '.join(self.variants)}")
+        return self.variants[name]
+
+
+def part(module: str, name: str) -> ModuleType:
+    """One module of a format: `part(variant.module, "run")`; name is run, make or facts."""
+    return importlib.import_module(f"{module}.{name}")
+
+
+def read(path: Path = PATH) -> Config:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist; run `dvc repro` (its first stage, compose, writes it)") from None
+    return build(Config, raw, str(path))
+
+
+def to_plain(config: Any) -> Any:
+    """Dataclasses to dicts and lists, as they are written to YAML and JSON."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {f.name: to_plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, dict):
+        return {k: to_plain(v) for k, v in config.items()}
+    return [to_plain(v) for v in config] if isinstance(config, (list, tuple)) else config

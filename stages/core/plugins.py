@@ -1,0 +1,119 @@
+"""The seams: what a plugin module must have. Plugins are plain modules; the yaml in conf/ names them."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+
+class Session(Protocol):
+    """A loaded model. Feeds and results are what the source takes and gives (float32 pictures, float32 logits), whatever
+    the file holds inside: a session of an int8 model quantizes its inputs and dequantizes its outputs itself."""
+
+    inputs: Sequence[Mapping[str, Any]]  # name, shape (None: any size), dtype, as the file has them
+    outputs: Sequence[Mapping[str, Any]]
+
+    def run(self, feeds: Arrays) -> Arrays: ...
+
+
+class Runner(Protocol):
+    """formats/FORMAT/run.py: runs on the device. Standard library, numpy and the one runtime; Python 3.9."""
+
+    RUNTIME: str  # the runtime's import name
+    PACKAGE: str  # what pip installs for it
+
+    def load(self, folder: str, settings: Mapping[str, Any]) -> Session:
+        """Load the model of an artifact folder. settings: `threads` (int) and the variant's engine settings."""
+
+    def versions(self) -> Mapping[str, str]: ...
+
+
+class Maker(Protocol):
+    """formats/FORMAT/make.py: conversion and quantization, on the developer's machine."""
+
+    SOURCES: tuple[str, ...]  # formats that `convert` can read, best first
+    REQUIRES: Mapping[str, str]  # import name -> the extra that installs it
+    SCHEMES: Mapping[str, Mapping[str, Any]]  # scheme -> {"weights": dtype, "activations": dtype | None, "covers": operators}
+    SETTINGS: Mapping[str, tuple]  # dotted setting -> the values that the tool has
+
+    def convert(self, source: Path, folder: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Write the float model. Returns {"inputs", "outputs": lists of dicts as artifact.Tensor, "layers": {source layer: [nodes]}}."""
+
+    def quantize(
+        self,
+        parent: Path,
+        source: Path,
+        folder: Path,
+        scheme: str,
+        settings: Mapping[str, Any],
+        calibration: Sequence[Arrays],
+        keep_nodes: Sequence[str],
+    ) -> None:
+        """Write the variant into `folder` from the float model in `parent`. calibration: feeds of batch 1, [] where the
+        scheme needs none. keep_nodes: nodes (of layers.json) that stay float."""
+
+
+class Facts(Protocol):
+    """formats/FORMAT/facts.py: what a file really is, read from the file itself."""
+
+    def facts(self, folder: Path) -> Mapping[str, Any]:
+        """{"operators": {"Conv[int8]": count}, "weights_bytes_by_dtype": {"int8": n}, "weights_elements": n (all constants
+        with two or more dimensions), "nodes": [{"name", "operator", "weights_dtype", "activations_dtype", "elements"}]
+        of every node that holds weights}."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sample of a data set before any resizing. image: uint8, [height, width, channels], channels 1 or 3."""
+
+    name: str
+    label: str
+    group: str | None
+    image: np.ndarray
+    sha256: str
+
+
+class DataSet(Protocol):
+    """data/NAME.py. `Settings` is a frozen dataclass that checks the section of the configuration."""
+
+    Settings: type
+
+    def probe(self, settings: Any) -> Mapping[str, Any]:
+        """What tells that the data changed: {"digest": sha256 of the listing, "files": n, ...}; fast, reads no picture."""
+
+    def items(self, settings: Any) -> Iterator[Item]: ...
+
+
+class Importer(Protocol):
+    """importers/NAME.py: one way to get a source. It writes the files of models/source and returns its manifest fields."""
+
+    Settings: type
+
+    def obtain(self, settings: Any, data: Path, train: Any, seed: int, folder: Path) -> Mapping[str, Any]:
+        """Train or import into `folder`. Returns {"format", "inputs", "outputs", "details", "tools", "curve"}."""
+
+
+class Connection(Protocol):
+    """An open way to a device."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """Stable facts only: CPU model, ISA, cores, RAM, OS, python, runtime versions, governor."""
+
+    def place(self, folder: Path) -> str:
+        """Make an artifact folder available on the device; returns its path there."""
+
+    def run(self, job: Mapping[str, Any], deadline_s: float) -> Iterable[Mapping[str, Any]]:
+        """Run the agent once with `job` in a fresh process; yields its events up to the terminal one. DeviceError otherwise."""
+
+
+class Device(Protocol):
+    """devices/NAME.py: one transport."""
+
+    Settings: type
+
+    def connect(self, settings: Any) -> AbstractContextManager[Connection]: ...
