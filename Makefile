@@ -1,0 +1,53 @@
+# Everything a user types. `make` alone explains itself.
+SHELL := bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(abspath $(BIN)):$(PATH)
+STAMP := $(VENV)/.edgewise-installed
+EXTRAS ?= dev
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test test-system check remeasure report-only ui constraints
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv and install the pinned set (once; again after pyproject.toml or constraints.txt changed)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is too old; Edgewise needs Python 3.11 or newer: make setup PYTHON=python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --progress-bar on -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+repro: setup ## run the pipeline and print the table; PROFILE=smoke|quick|standard measures for less or more time
+	@git rev-parse -q --verify HEAD > /dev/null || { echo "error: DVC needs a first commit: git add -A && git commit -m 'First'"; exit 1; }
+	$(if $(PROFILE),dvc exp run -S bench.name=$(PROFILE),dvc repro)
+	@python -m stages.report --show
+
+test: setup ## the test suite (about 10 minutes on two cores)
+	python -m pytest
+
+check: setup ## format, lint, types, and the length of files and functions
+	ruff format --check stages tests benchmarks
+	ruff check stages tests benchmarks
+	mypy
+	python tests/lengths.py
+
+remeasure: setup ## bench one variant again although nothing changed: make remeasure V=onnx-int8-static
+	@test -n "$(V)" || { echo "error: say which variant: make remeasure V=onnx-int8-static"; exit 1; }
+	dvc repro --single-item --force "bench-on-device@$(V)"
+	dvc repro report track
+
+report-only: setup ## the report and the tracking from what was measured, with the device unplugged
+	dvc repro --single-item report
+	dvc repro --single-item track
+
+ui: setup ## compare the runs in the MLflow UI at http://127.0.0.1:5000
+	mlflow ui --backend-store-uri "sqlite:///$(CURDIR)/mlflow.db" --host 127.0.0.1
+
+constraints: setup ## write constraints.txt anew from what is installed
+	{ echo "# Every version that the suite ran with (pip install -c constraints.txt). Renew it with: make constraints"; \
+	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//'; } > constraints.txt

@@ -1,0 +1,28 @@
+"""edgewise COMMAND ...: the stage modules by a shorter name."""
+
+import runpy
+import sys
+
+from stages.core.settings import nearest
+
+COMMANDS = {
+    "compose": ("stages.compose", "validate params.yaml and conf/ (--check), or write models/config.yaml"),
+    "probe": ("stages.probe_device", "check the device and print what it is"),
+    "report": ("stages.report", "the table of the last run (--show), or a gate for CI (--check)"),
+}
+
+
+def main() -> None:
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        print("usage: edgewise COMMAND [ARGUMENTS]", *(f"  {key:8} {text}" for key, (_, text) in COMMANDS.items()), sep="\n")
+    elif name not in COMMANDS:
+        sys.exit(f"error: {name!r} is no command; {nearest(name, COMMANDS)}")
+    else:
+        module = COMMANDS[name][0]
+        sys.argv = [f"edgewise {name}", *sys.argv[2:]]
+        runpy.run_module(module, run_name="__main__", alter_sys=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""compose: join params.yaml (choices) with conf/ (options), check every value, write models/config.yaml.
+
+    python -m stages.compose            write models/config.yaml
+    python -m stages.compose --check    only validate
+
+Reads   params.yaml, conf/
+Writes  models/config.yaml, which every other stage reads
+
+Null in params.yaml means conf's value. A mistake ends with exit code 2 and one line that names file, key, value and what is allowed.
+"""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+PARAMS, CONF = Path("params.yaml"), Path("conf")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m stages.compose", description="join params.yaml and conf/ into models/config.yaml")
+    parser.add_argument("--check", action="store_true", help="validate only, write nothing")
+    arguments = parser.parse_args()
+
+    from stages.composition import compose, write
+
+    config = compose(PARAMS, CONF)
+    if arguments.check:
+        print(f"params.yaml and conf/ are valid: {len(config.variants)} variants, reference {config.reference}")
+    else:
+        write(config)
+    return 0
+
+
+def check_environment() -> None:
+    """A `dvc repro` with another python than the project's ends here, in one line."""
+    missing = [name for name in ("hydra", "yaml", "numpy") if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.exit(
+            f"error: {', '.join(missing)} not installed in {sys.executable}; "
+            "enter the project's environment first: . .venv/bin/activate (`make setup` makes it)"
+        )
+
+
+if __name__ == "__main__":
+    check_environment()
+    from stages.core.errors import run_main
+
+    run_main(main)

@@ -1,0 +1,90 @@
+"""The variants: one format with one scheme each, its settings checked against what the format's tool really has."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from stages.composition.options import Options
+from stages.composition.sections import load_module, overlay
+from stages.core.config import VARIANT_NAME, Format, Plugin, Variant, part
+from stages.core.errors import ConfigError
+from stages.core.settings import build, nearest
+
+OWN_KEYS = ("format", "scheme", "engine")
+
+
+def variants(choices: Mapping[str, Any], options: Options) -> dict[str, Variant]:
+    if not choices:
+        raise ConfigError("params.yaml: variants: empty; name at least one, for example onnx-fp32: {format: onnx, scheme: fp32}")
+    return {str(name): variant(str(name), choice, options) for name, choice in choices.items()}
+
+
+def variant(name: str, choice: Any, options: Options) -> Variant:
+    """One checked variant. A scheme that the format does not offer passes here; quantize records it as failed, naming those it has."""
+    where = f"params.yaml: variants.{name}"
+    if not isinstance(choice, Mapping):
+        raise ConfigError(f"{where}: {choice!r} must be a mapping, for example {{format: onnx, scheme: int8-static}}")
+    for key in ("format", "scheme"):
+        if not isinstance(choice.get(key), str):
+            raise ConfigError(f"{where}.{key}: missing; {nearest('', options.names(key))}")
+    form = options.load("format", choice["format"], f"variants.{name}.format")
+    scheme = options.load("scheme", choice["scheme"], f"variants.{name}.scheme")
+    check_name(name, choice["format"], choice["scheme"], where)
+    given = {key: value for key, value in choice.items() if key not in OWN_KEYS}
+    if choice["scheme"] in form["schemes"]:
+        defaults = form["schemes"][choice["scheme"]] or {}
+        check_keys(given, defaults, f"{choice['format']} {choice['scheme']}", where)
+        given = overlay(defaults, given)
+        check_values(given, part(form["module"], "make").SETTINGS.get(choice["scheme"], {}), where)
+    check_keys(choice.get("engine") or {}, form.get("engine") or {}, f"the engine of {choice['format']}", f"{where}.engine")
+    fields = {
+        **given,
+        "name": name,
+        "format": choice["format"],
+        "scheme": choice["scheme"],
+        "module": form["module"],
+        "min_sqnr_db": scheme["min_sqnr_db"],
+        "engine": overlay(form.get("engine") or {}, choice.get("engine") or {}),
+    }
+    return build(Variant, {key: value for key, value in fields.items() if value is not None}, where)
+
+
+def check_name(name: str, form: str, scheme: str, where: str) -> None:
+    wanted = f"{form}-{scheme}"
+    if not VARIANT_NAME.fullmatch(name) or not (name == wanted or name.startswith(f"{wanted}-")):
+        raise ConfigError(
+            f"{where}: a variant is named <format>-<scheme>[-more] in small letters and digits; here {wanted} or {wanted}-mine"
+        )
+
+
+def check_keys(given: Mapping[str, Any], defaults: Mapping[str, Any], whose: str, where: str) -> None:
+    """Only settings that the format's yaml lists for this scheme exist, at every depth."""
+    for key, value in given.items():
+        if value is not None and key not in defaults:
+            raise ConfigError(f"{where}.{key}: {whose} has no such setting; {nearest(key, defaults)}")
+        if isinstance(value, Mapping) and isinstance(defaults.get(key), Mapping):
+            check_keys(value, defaults[key], whose, f"{where}.{key}")
+
+
+def check_values(given: Mapping[str, Any], allowed: Mapping[str, tuple], where: str) -> None:
+    """SETTINGS of the format's make.py: dotted setting -> the values that its tool has."""
+    for dotted, values in allowed.items():
+        value: Any = given
+        for key in dotted.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value is not None and value not in values:
+            raise ConfigError(f"{where}.{dotted}: {value!r}; {nearest(value, map(str, values))}")
+
+
+def formats(made: Mapping[str, Variant], model: Plugin, options: Options) -> dict[str, Format]:
+    """Every format of conf/format/, and whether it has to be converted: for a variant of its own or on the way to another."""
+    loaded = {name: options.load("format", name, "variants") for name in options.names("format")}
+    source = load_module(model.module, f"conf/model/{model.name}.yaml").FORMAT
+    used: set[str] = set()
+    wanted = [variant.format for variant in made.values()]
+    while wanted:
+        name = wanted.pop()
+        ways = part(loaded[name]["module"], "make").SOURCES
+        if name not in used and source not in ways and ways[0] in loaded:
+            wanted.append(ways[0])
+        used.add(name)
+    return {name: Format(form["module"], name in used, form.get("convert") or {}) for name, form in loaded.items()}

@@ -1,0 +1,77 @@
+"""convert-FORMAT: the source as a float model of one format, once for all its variants.
+
+    python -m stages.convert FORMAT
+
+Reads   models/source, or the format on the way to this one (openvino reads models/onnx); formats.FORMAT of the configuration
+Writes  models/FORMAT: the float model, layers.json (source layer -> nodes), manifest; `skipped` where nobody needs it
+
+A source that the format cannot read is recorded with the reason; the variants of the format then pass that on.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from stages.core import artifact, config
+from stages.core.artifact import Manifest
+from stages.core.errors import VariantFailed, run_main
+from stages.core.making import against_source, making, tensors, tool_versions
+from stages.core.settings import nearest
+
+MODELS = Path("models")
+
+
+def way(sources: tuple[str, ...], source: Manifest) -> Path:
+    """The artifact to convert from: the source where the format reads it, else the format that lies between."""
+    between = MODELS / sources[0]
+    if source.format in sources:
+        return MODELS / "source"
+    if (between / artifact.MANIFEST).exists():
+        artifact.require_ok(artifact.read(between), str(between))
+        return between
+    raise VariantFailed(f"not from a source of format {source.format}: this format reads {', '.join(sources)}")
+
+
+def convert(name: str, form: config.Format, source: Manifest) -> None:
+    make = config.part(form.module, "make")
+    with artifact.building(MODELS / name) as folder, making(make.REQUIRES):
+        origin = way(make.SOURCES, source)
+        made = make.convert(origin, folder, form.convert)
+        artifact.write_json(folder / "layers.json", dict(made["layers"]))
+        manifest = Manifest(
+            kind="format",
+            format=name,
+            config_key=f"formats.{name}",
+            inputs=tensors(made["inputs"], source.inputs),
+            outputs=tensors(made["outputs"], source.outputs),
+            preprocessing=source.preprocessing,
+            labels=source.labels,
+            tools=tool_versions(make.REQUIRES),
+        )
+        artifact.write(folder, manifest)
+        sqnr_db = against_source(form.module, folder, {}, FLOAT_SQNR_DB)
+        artifact.write(folder, dataclasses.replace(manifest, details={"sqnr_db": sqnr_db, "notes": list(made.get("notes", []))}))
+
+
+FLOAT_SQNR_DB = 60.0  # float32 conversions reach 90 to 140 dB; half precision on the way would show as 60 to 70
+
+
+def main() -> None:
+    configuration = config.read()
+    name = sys.argv[1] if len(sys.argv) == 2 else ""
+    if name not in configuration.formats:
+        sys.exit(f"usage: python -m stages.convert FORMAT; {nearest(name, configuration.formats)}")
+    form, source = configuration.formats[name], artifact.read(MODELS / "source")
+    skipped = None if form.used else f"no variant uses {name}"
+    if skipped:
+        artifact.record(MODELS / name, Manifest(kind="format", format=name, status="skipped", reason=skipped))
+        return
+    try:
+        convert(name, form, artifact.require_ok(source, "models/source"))
+    except VariantFailed as failure:
+        artifact.record(MODELS / name, Manifest(kind="format", format=name, status="skipped", reason=str(failure)))
+        print(f"convert-{name}: skipped: {failure}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,72 @@
+"""Run a model in a process of its own: a file that makes its runtime abort must not take the stage with it."""
+
+import multiprocessing
+import signal
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.core.config import part
+from stages.core.errors import EdgewiseError, SurroundingsError, VariantFailed
+
+Arrays = dict[str, np.ndarray]
+
+
+def run_batched(session: Any, feeds: Arrays, batch: int = 64) -> Arrays:
+    """Outputs of `session` for all samples of `feeds`, batched as far as the file's first dimension allows."""
+    fixed = [entry["shape"][0] for entry in session.inputs if entry["shape"]]
+    step = next((size for size in fixed if size is not None), batch)
+    count = len(next(iter(feeds.values())))
+    parts = [session.run(_chunk(feeds, start, step, exact=any(fixed))) for start in range(0, count, step)]
+    return {name: np.concatenate([p[name] for p in parts])[:count] for name in parts[0]}
+
+
+def _chunk(feeds: Arrays, start: int, step: int, exact: bool) -> Arrays:
+    """Samples start to start + step; where the batch is fixed the last chunk is filled up with copies of its last sample."""
+    chunk = {name: array[start : start + step] for name, array in feeds.items()}
+    short = step - len(next(iter(chunk.values())))
+    if exact and short > 0:
+        chunk = {name: np.concatenate([array, array[-1:].repeat(short, axis=0)]) for name, array in chunk.items()}
+    return chunk
+
+
+def outputs(module: str, folder: Path, settings: Mapping[str, Any], feeds: Arrays) -> Arrays:
+    """Outputs of the model in `folder`, computed by formats/F/run.py in a fresh process.
+
+    VariantFailed where the runtime aborts on the file or refuses it; SurroundingsError where the process was killed.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(sender, module, str(folder), dict(settings), feeds))
+    process.start()
+    sender.close()
+    try:
+        result = receiver.recv()
+    except EOFError:
+        process.join()
+        raise _ended(process.exitcode) from None
+    process.join()
+    if isinstance(result, str):
+        raise VariantFailed(f"the runtime refuses this file: {result}")
+    return result
+
+
+def _work(sender: Connection, module: str, folder: str, settings: Mapping[str, Any], feeds: Arrays) -> None:
+    result: Arrays | str
+    try:
+        result = run_batched(part(module, "run").load(folder, settings), feeds)
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        result = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+    sender.send(result)
+
+
+def _ended(code: int | None) -> EdgewiseError:
+    if code is not None and -code == signal.SIGKILL:
+        return SurroundingsError("the process that ran the model was killed (SIGKILL); free some memory, then run the same command again")
+    how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+    if how.startswith("SIG"):
+        return VariantFailed(f"the runtime aborts on this file ({how})")
+    return SurroundingsError(f"the process that ran the model ended with {how}; its own message stands above")

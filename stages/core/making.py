@@ -1,0 +1,51 @@
+"""What convert and quantize share: running a format's make.py and describing what came out."""
+
+import contextlib
+import importlib.metadata
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.core import isolation, proof
+from stages.core.artifact import Tensor
+from stages.core.errors import MissingExtra, VariantFailed
+
+SOURCE = Path("models/source")
+
+
+@contextlib.contextmanager
+def making(requires: Mapping[str, str]) -> Iterator[None]:
+    """Around calls into make.py: a missing package becomes MissingExtra, a ValueError (the format's 'cannot') VariantFailed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in requires:
+            raise
+        raise MissingExtra(package, requires[package]) from None
+    except ValueError as error:
+        raise VariantFailed(" ".join(str(error).split())) from error
+
+
+def against_source(module: str, folder: Path, engine: Mapping[str, Any], least_db: float) -> float:
+    """SQNR in dB of the model in `folder`, run in a process of its own, against the source's outputs on its probe samples."""
+    inputs, expected = proof.probe(SOURCE)
+    given = isolation.outputs(module, folder, {"threads": 1, **engine}, inputs)
+    return round(proof.check_outputs(expected, given, least_db), 2)
+
+
+def tensors(given: Sequence[Mapping[str, Any]], source: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The tensors of a format; layout and meaning are the source's unless the format says otherwise."""
+    known = {tensor.name: tensor for tensor in source}
+    made = []
+    for entry in given:
+        origin = known.get(entry["name"])
+        inherited = {"layout": origin.layout, "meaning": origin.meaning} if origin else {}
+        made.append(Tensor(**{**inherited, **entry, "shape": tuple(entry["shape"])}))
+    return tuple(made)
+
+
+def tool_versions(packages: Mapping[str, str]) -> dict[str, str]:
+    """Installed versions of the distributions that provide these import names."""
+    owners = importlib.metadata.packages_distributions()
+    return {name: importlib.metadata.version(owners[name][0]) for name in sorted(packages) if name in owners}

@@ -1,0 +1,102 @@
+"""Proof that a variant is what its name says: the file against the scheme, its outputs against the source's.
+
+Four known routes quantize nothing and say nothing; a converter may also write a model that computes something else. Both are
+found here, by reading the file (formats/F/facts.py) and by running it in a process of its own.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.core.errors import VariantFailed
+from stages.core.settings import nearest
+
+Arrays = dict[str, np.ndarray]
+
+
+def probe(source: Path) -> tuple[Arrays, Arrays]:
+    """Real samples and the source's own outputs for them: inputs and outputs by name, batch first."""
+    with np.load(source / "probe.npz") as stored:
+        arrays = dict(stored)
+    sides = ({key[len(side) :]: array for key, array in arrays.items() if key.startswith(side)} for side in ("in:", "out:"))
+    inputs, outputs = sides
+    return inputs, outputs
+
+
+def sqnr_db(reference: np.ndarray, other: np.ndarray) -> float:
+    """Signal to quantization noise ratio, 10 log10(sum r^2 / sum (r - o)^2), in dB; 200 where they are equal.
+
+    The signal is taken about its mean over the samples: a constant output then counts as no signal at all.
+    """
+    reference, other = reference.astype(np.float64), other.astype(np.float64)
+    signal = np.sum((reference - reference.mean(axis=0)) ** 2)
+    noise = np.sum((reference - other) ** 2)
+    if noise == 0:
+        return 200.0
+    return float(min(200.0, 10 * np.log10(max(signal, 1e-30) / noise)))
+
+
+def check_outputs(expected: Arrays, given: Arrays, least_db: float) -> float:
+    """The lowest SQNR over the outputs, in dB. VariantFailed for another name or shape, NaN, or less than `least_db`."""
+    if list(expected) != list(given):
+        raise VariantFailed(f"outputs are named {', '.join(given)}, the source's are {', '.join(expected)}")
+    worst = 200.0
+    for name, reference in expected.items():
+        if given[name].shape != reference.shape:
+            raise VariantFailed(f"output {name} has shape {given[name].shape}, the source gives {reference.shape}")
+        if not np.isfinite(given[name]).all():
+            raise VariantFailed(f"output {name} holds NaN or infinite values where the source's are finite")
+        worst = min(worst, sqnr_db(reference, given[name]))
+    if worst < least_db:
+        raise VariantFailed(
+            f"outputs differ from the source: SQNR {worst:.1f} dB, this scheme needs at least {least_db:g} dB (min_sqnr_db)"
+        )
+    return worst
+
+
+def kept_layers(patterns: Sequence[str], layers: Mapping[str, Sequence[str]]) -> list[str]:
+    """The source layers that `keep_float` names, by name, by shell pattern, or by the module that holds them."""
+    kept: set[str] = set()
+    for pattern in patterns:
+        found = {layer for layer in layers if fnmatchcase(layer, pattern) or layer.startswith(f"{pattern}.")}
+        if not found:
+            raise VariantFailed(f"keep_float: {pattern!r} matches no layer of the source; {nearest(pattern, layers)}")
+        kept |= found
+    return sorted(kept)
+
+
+def nodes_of(kept: Iterable[str], layers: Mapping[str, Sequence[str]]) -> list[str]:
+    return sorted({node for layer in kept for node in layers[layer]})
+
+
+def check_scheme(facts: Mapping[str, Any], scheme: Mapping[str, Any], kept_nodes: Sequence[str], name: str) -> float:
+    """The share of the weights that the scheme really covers. VariantFailed where a node that it should cover is left out.
+
+    facts: of formats/F/facts.py; scheme: the declaration in SCHEMES; kept_nodes: nodes that the user keeps float.
+    """
+    nodes = [node for node in facts["nodes"] if node["name"] not in kept_nodes]
+    due = [node for node in nodes if node["operator"] in scheme["covers"]]
+    missed = [node for node in due if not _as_declared(node, scheme)]
+    if missed:
+        examples = ", ".join(f"{n['name']} ({n['operator']}, {n['weights_dtype']})" for n in missed[:3])
+        raise VariantFailed(
+            f"{name} did less than its name says: {len(missed)} of {len(due)} nodes are not {scheme['weights']} with "
+            f"{scheme['activations'] or 'any'} activations, for example {examples}"
+        )
+    lost = set(kept_nodes) - {node["name"] for node in facts["nodes"]}
+    if lost:
+        raise VariantFailed(f"keep_float cannot be checked: {', '.join(sorted(lost))} are not in the file under these names")
+    stray = [n["name"] for n in facts["nodes"] if n["name"] in kept_nodes and not n["weights_dtype"].startswith("float")]
+    if stray:
+        raise VariantFailed(f"keep_float was not obeyed: {', '.join(stray)} are not float in the file")
+    if not due and not kept_nodes:
+        raise VariantFailed(f"{name} covers {', '.join(scheme['covers'])} only, and this model has none of them: nothing was done")
+    covered = sum(node["elements"] for node in facts["nodes"] if node["weights_dtype"] == scheme["weights"])
+    return covered / max(1, facts["weights_elements"])
+
+
+def _as_declared(node: Mapping[str, Any], scheme: Mapping[str, Any]) -> bool:
+    return node["weights_dtype"] == scheme["weights"] and scheme["activations"] in (None, node["activations_dtype"])
