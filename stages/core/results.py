@@ -1,0 +1,209 @@
+"""The records in metrics/: what the stages measured, one small JSON file each, checked when read.
+
+metrics/evaluate/V.json   Evaluation, or Failed
+metrics/bench/V.json      BenchResult, or Failed
+metrics/summary.json      Summary, written by `report` from all of the above
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stages.core.artifact import write_json
+from stages.core.config import to_plain
+from stages.core.errors import ConfigError, EdgewiseError
+from stages.core.settings import build
+
+SCHEMA = 1
+METRICS = Path("metrics")
+SUMMARY = METRICS / "summary.json"
+
+Interval = tuple[float, ...] | None  # (low, high), 95 %
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Failed:
+    """In the place of any record: what it was to hold could not be had, for a reason that would come up again."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One variant on the whole test split. Accuracies are shares; covered_share is None where the scheme covers nothing."""
+
+    samples: int
+    accuracy_top1: float
+    accuracy_balanced: float
+    macro_f1: float
+    size_bytes: int
+    covered_share: float | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """One variant on the device, interleaved with the reference. Intervals are None where the profile claims nothing."""
+
+    variant: str
+    reference: str
+    profile: str
+    scope: str
+    threads: int
+    latency_p50_ms: float
+    reference_p50_ms: float
+    latency_ratio_to_reference: float
+    processes: int
+    samples: int
+    noise_grade: str
+    device_fingerprint: str
+    stop: str | None = None
+    latency_p50_ci95_ms: Interval = None
+    latency_ratio_ci95: Interval = None
+    latency_p90_ms: float | None = None
+    latency_p95_ms: float | None = None
+    latency_p99_ms: float | None = None
+    load_ms: float | None = None
+    first_inference_ms: float | None = None
+    baseline_rss_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    peak_rss_above_baseline_bytes: int | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class VariantSummary:
+    """All that is known of one variant; None is "not known". A failed one keeps what was measured before it failed.
+
+    accuracy_delta: variant minus reference, on the same samples; flips_gained: samples that only the variant gets right.
+    sqnr_db, kl_nats: the outputs against the reference's; sqnr_to_source_db: against the source, on its probe samples.
+    latency_ratio_to_reference: variant / reference. latency_verdict: faster, slower, no difference claimed, reference.
+    """
+
+    format: str
+    scheme: str
+    status: str
+    reason: str | None = None
+    size_bytes: int | None = None
+    samples: int | None = None
+    accuracy_top1: float | None = None
+    accuracy_balanced: float | None = None
+    macro_f1: float | None = None
+    accuracy_delta: float | None = None
+    accuracy_delta_ci95: Interval = None
+    accuracy_verdict: str | None = None
+    accuracy_resolvable: float | None = None
+    accuracy_samples_needed: int | None = None
+    flips_gained: int | None = None
+    flips_lost: int | None = None
+    mcnemar_p: float | None = None
+    agreement: float | None = None
+    sqnr_db: float | None = None
+    kl_nats: float | None = None
+    latency_p50_ms: float | None = None
+    latency_p50_ci95_ms: Interval = None
+    latency_p90_ms: float | None = None
+    latency_p95_ms: float | None = None
+    latency_p99_ms: float | None = None
+    latency_ratio_to_reference: float | None = None
+    latency_ratio_ci95: Interval = None
+    latency_verdict: str | None = None
+    latency_reason: str | None = None
+    noise_grade: str | None = None
+    profile: str | None = None
+    scope: str | None = None
+    threads: int | None = None
+    processes: int | None = None
+    bench_samples: int | None = None
+    load_ms: float | None = None
+    first_inference_ms: float | None = None
+    baseline_rss_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    peak_rss_above_baseline_bytes: int | None = None
+    weights_bytes_by_dtype: dict[str, int] | None = None
+    covered_share: float | None = None
+    kept_float: tuple[str, ...] = ()
+    sqnr_to_source_db: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """metrics/summary.json. `losers`: what each variant that was not chosen violates or leaves open, by name."""
+
+    reference: str
+    device: dict[str, Any]
+    variants: dict[str, VariantSummary]
+    pareto: tuple[str, ...]
+    chosen: str | None
+    chosen_reason: str
+    budget: dict[str, Any]
+    runners_up: tuple[str, ...] = ()
+    losers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    nearest_miss: str | None = None
+    aa_ratio_ci95: Interval = None
+    warnings: tuple[str, ...] = ()
+    schema: int = SCHEMA
+
+    @property
+    def failed(self) -> dict[str, VariantSummary]:
+        return {name: row for name, row in self.variants.items() if not row.ok}
+
+
+def read(kind: type[R], path: Path) -> R | Failed:
+    """The Evaluation or BenchResult in `path`, or the Failed that stands there. EdgewiseError where the file is no such record."""
+    raw = _load(path)
+    if raw.get("status") == "failed":
+        return Failed(str(raw.get("reason")))
+    names = {f.name for f in dataclasses.fields(kind)} - {"more"}  # type: ignore[arg-type]
+    more = {key: value for key, value in raw.items() if key not in names | {"schema", "status"}}
+    return _build(kind, {**{key: raw[key] for key in names & raw.keys()}, "more": more}, path)
+
+
+def write(path: Path, record: Any) -> None:
+    """Write an Evaluation, a BenchResult or a Failed as the JSON that `read` takes."""
+    plain = to_plain(record)
+    status = "failed" if isinstance(record, Failed) else "ok"
+    write_json(path, {**plain.pop("more", {}), **plain, "schema": SCHEMA, "status": status})
+
+
+def read_summary(path: Path = SUMMARY) -> Summary:
+    return _build(Summary, _load(path), path)
+
+
+def write_summary(summary: Summary, path: Path = SUMMARY) -> None:
+    write_json(path, to_plain(summary))
+
+
+def read_plain(path: Path) -> dict[str, Any]:
+    """A JSON record without a type of its own here (metrics/device.json, data.json, train.json), its schema checked."""
+    return _load(path)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EdgewiseError(f"{path} does not exist: run `dvc repro` so that the stage that writes it runs") from None
+    except json.JSONDecodeError as error:
+        raise EdgewiseError(f"{path} is not JSON ({error}): delete it and run `dvc repro`") from None
+    if not isinstance(raw, Mapping) or raw.get("schema") != SCHEMA:
+        found = raw.get("schema") if isinstance(raw, Mapping) else type(raw).__name__
+        raise EdgewiseError(f"{path} has schema {found}, this Edgewise reads {SCHEMA}: delete it and run `dvc repro`")
+    return dict(raw)
+
+
+def _build(kind: type[R], values: Mapping[str, Any], path: Path) -> R:
+    try:
+        return build(kind, values, str(path))
+    except ConfigError as error:
+        what = str(error).partition("; give it as")[0]
+        raise EdgewiseError(f"{what}: delete {path} and run `dvc repro`, so that it is written again") from None
