@@ -69,24 +69,46 @@ class Facts(Protocol):
 
 @dataclass(frozen=True)
 class Item:
-    """One sample of a data set before any resizing. image: uint8, [height, width, channels], channels 1 or 3."""
+    """One sample of a data set. value: what the data set's encoder takes; for pictures uint8 [height, width, channels], any size,
+    channels 1 or 3. Samples that share a group, or a sha256, never come into two splits."""
 
     name: str
     label: str
     group: str | None
-    image: np.ndarray
     sha256: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A sample that could not be read, and why: named in the manifest of models/data, then left out."""
+
+    name: str
+    reason: str
+
+
+class Encoder(Protocol):
+    """Turns the values of a data set into arrays: one inputs/NAME.npy for each input, a row a sample."""
+
+    def add(self, value: Any) -> None: ...
+
+    def finish(self, train: np.ndarray) -> Mapping[str, Any]:
+        """Write what is not written yet. train: indices of the training split, for what is learned from it (a tokenizer).
+        Returns {"inputs": tensors as the model takes them, "preprocessing": see payload.preprocess}."""
 
 
 class DataSet(Protocol):
-    """data/NAME.py. `Settings` is a frozen dataclass that checks the section of the configuration."""
+    """data/NAME.py. `Settings` is a frozen dataclass that checks the section of the configuration; it has `splits`."""
 
     Settings: type
 
     def probe(self, settings: Any) -> Mapping[str, Any]:
         """What tells that the data changed: {"digest": sha256 of the listing, "files": n, ...}; fast, reads no picture."""
 
-    def items(self, settings: Any) -> Iterator[Item]: ...
+    def items(self, settings: Any) -> Iterator[Item | Unreadable]: ...
+
+    def encoder(self, settings: Any, folder: Path) -> Encoder:
+        """An encoder that writes into `folder`, models/data/inputs."""
 
 
 class Importer(Protocol):

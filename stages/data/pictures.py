@@ -1,0 +1,82 @@
+"""What all data sets of pictures share: their settings, and how they are stored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.core.artifact import Tensor
+from stages.core.errors import ConfigError
+from stages.core.settings import option
+from stages.core.splitting import Shares
+from stages.data.array_file import ArrayFile
+from stages.payload import preprocess
+
+SIDES = (8, 2048)  # pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureSettings:
+    image_size: Any = option(64, "what pictures are resized to, pixels: a number for a square, or [height, width]")
+    channels: int = option(3, "1: grey, 3: RGB", choices=(1, 3))
+    resize: str = option(
+        "stretch", "crop keeps the middle, pad adds black bars, stretch ignores the proportions", choices=("crop", "stretch", "pad")
+    )
+    interpolation: str = option("bilinear", choices=("nearest", "bilinear", "bicubic", "lanczos"))
+    mean: tuple[float, ...] = option((0.5,), "subtracted after scaling to 0..1; one number, or one a channel")
+    std: tuple[float, ...] = option((0.5,), "divided by after that; one number, or one a channel")
+    splits: Shares = option(Shares())
+
+    def __post_init__(self) -> None:
+        side_names = self.image_size if isinstance(self.image_size, (list, tuple)) else [self.image_size]
+        whole = all(isinstance(side, int) and not isinstance(side, bool) and SIDES[0] <= side <= SIDES[1] for side in side_names)
+        if not whole or len(side_names) not in (1, 2):
+            raise ConfigError(
+                f"data.image_size: {self.image_size!r} must be a whole number from {SIDES[0]} to {SIDES[1]}, or [height, width] of such"
+            )
+        for key in ("mean", "std"):
+            if len(getattr(self, key)) not in (1, self.channels):
+                raise ConfigError(f"data.{key}: {list(getattr(self, key))} must be 1 number or {self.channels}, one a channel")
+        if min(self.std) <= 0:
+            raise ConfigError(f"data.std: {list(self.std)} must be above 0")
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The preprocessing as manifests hold it; see payload/preprocess."""
+        size = self.image_size if isinstance(self.image_size, (list, tuple)) else [self.image_size]
+        return {
+            "kind": "image",
+            "size": list(size) * 2 if len(size) == 1 else list(size),
+            "channels": self.channels,
+            "resize": self.resize,
+            "interpolation": self.interpolation,
+            "scale": 1 / 255,
+            "mean": list(self.mean) * (self.channels // len(self.mean)),
+            "std": list(self.std) * (self.channels // len(self.std)),
+            "layout": "NCHW",
+            "dtype": "float32",
+        }
+
+
+class PictureEncoder:
+    """Resizes each picture as it comes and stores it: inputs/image.npy, uint8 [n, height, width, channels]."""
+
+    def __init__(self, settings: PictureSettings, folder: Path):
+        self.spec = settings.spec
+        self.rows = ArrayFile(folder / "image.npy")
+
+    def add(self, picture: np.ndarray) -> None:
+        self.rows.append(preprocess.fit(picture, self.spec))
+
+    def finish(self, train: np.ndarray) -> Mapping[str, Any]:
+        self.rows.close()
+        shape = (None, self.spec["channels"], *self.spec["size"])
+        return {
+            "inputs": (Tensor("image", shape, self.spec["dtype"], self.spec["layout"], "image"),),
+            "preprocessing": self.spec,
+        }
+
+
+encoder = PictureEncoder
