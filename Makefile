@@ -23,7 +23,6 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 repro: setup ## run the pipeline and print the table; PROFILE=smoke|quick|standard measures for less or more time
-	@git rev-parse -q --verify HEAD > /dev/null || { echo "error: DVC needs a first commit: git add -A && git commit -m 'First'"; exit 1; }
 	$(if $(PROFILE),dvc exp run -S bench.name=$(PROFILE),dvc repro)
 	@python -m stages.report --show
 

@@ -1,0 +1,213 @@
+"""The configuration: what is composed, and the one line that a mistake gets."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stages import composition
+from stages.composition.options import Options
+from stages.core import config
+from stages.core.errors import ConfigError
+from tests.conftest import ROOT
+
+
+def choices() -> dict[str, Any]:
+    return composition.read_choices(ROOT / "params.yaml")
+
+
+def put(tree: dict[str, Any], dotted: str, value: Any) -> dict[str, Any]:
+    *path, last = dotted.split("/")
+    node = tree
+    for key in path:
+        node = node.setdefault(key, {})
+    node[last] = value
+    return tree
+
+
+def composed(tree: dict[str, Any]) -> config.Config:
+    return composition.compose_choices(tree, Options(ROOT / "conf"))
+
+
+def test_written_config_reads_back_equal(project, monkeypatch):
+    monkeypatch.chdir(project)
+    made = composition.compose(Path("params.yaml"), Path("conf"))
+    composition.write(made)
+    assert config.read() == made
+
+
+def test_null_means_the_option_and_a_value_overrides_it():
+    option = yaml.safe_load((ROOT / "conf/train/default.yaml").read_text())
+    assert composed(choices()).train.epochs == option["epochs"]
+    assert composed(put(choices(), "train/epochs", 3)).train.epochs == 3
+
+
+def test_settings_that_params_does_not_list_can_be_added():
+    assert composed(put(choices(), "data/image_size", 96)).data.settings["image_size"] == 96
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf").rglob("*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_option_of_conf_composes(path):
+    """Each yaml is chosen once, and its module (where it names one) is imported and checks it."""
+    group, name, tree = path.parent.name, path.stem, choices()
+    if group == "format":
+        for scheme in yaml.safe_load(path.read_text())["schemes"]:
+            variant = f"{name}-{scheme}-mine"
+            made = composed(put(tree, f"variants/{variant}", {"format": name, "scheme": scheme}))
+            assert made.variants[variant].format == name
+    elif group == "scheme":
+        assert set(yaml.safe_load(path.read_text())) == {"use", "min_sqnr_db"}
+        assert Options(ROOT / "conf").load("scheme", name, "test")["min_sqnr_db"] >= 0
+    else:
+        fill = {key: str(ROOT) for key, value in yaml.safe_load(path.read_text()).items() if value == "???"}
+        made = composed(put(tree, group, {"name": name, **fill}))
+        assert getattr(made, group).name == name
+
+
+def test_formats_offer_in_conf_just_what_they_declare():
+    options = Options(ROOT / "conf")
+    for name in options.names("format"):
+        form = options.load("format", name, "test")
+        assert set(form["schemes"]) == set(config.part(form["module"], "make").SCHEMES), name
+
+
+def test_formats_are_used_where_a_variant_needs_them_or_the_way_to_one():
+    tree = choices()
+    tree["variants"] = {"openvino-fp32": {"format": "openvino", "scheme": "fp32"}}
+    tree["reference"] = "openvino-fp32"
+    used = {name for name, form in composed(tree).formats.items() if form.used}
+    assert used == {"openvino", "onnx"}
+
+
+def test_a_scheme_that_the_format_lacks_is_left_to_quantize():
+    assert composed(put(choices(), "variants/torch-int4-weight", {"format": "torch", "scheme": "int4-weight"})).variants[
+        "torch-int4-weight"
+    ]
+
+
+WRONG = [
+    ("seed", -1, "seed: -1 must be a whole number"),
+    ("seed", "one", "seed: 'one'"),
+    ("bnech", {}, "bnech: no such section; did you mean 'bench'?"),
+    ("reference", "onnx-fp23", "reference: 'onnx-fp23' is no variant; did you mean 'onnx-fp32'?"),
+    ("reference", None, "reference: missing"),
+    ("data", "digits", "data: 'digits' must be a mapping with a name"),
+    ("data/name", "digit", "data.name: 'digit' is no option of conf/data/; did you mean 'digits'?"),
+    ("data/name", None, "data:"),
+    ("data/name", "image_folder", "data.path: missing"),
+    ("data/image_sise", 96, "data.image_sise: no such setting; did you mean 'image_size'?"),
+    ("data/image_size", 1, "data.image_size: 1 must be at least"),
+    ("data/image_size", "big", "data.image_size: 'big'"),
+    ("data/path", "/pictures", "data.path: no such setting"),
+    ("model/name", "resnet19", "model.name: 'resnet19' is no option of conf/model/"),
+    ("train/epochs", -1, "train.epochs: -1 must be at least 0"),
+    ("train/epochs", 1.5, "train.epochs: 1.5 must be a whole number"),
+    ("train/epochs", True, "train.epochs: True must be a whole number"),
+    ("train/epoch", 3, "train.epoch: no such setting; did you mean 'epochs'?"),
+    ("train/optimizer", "adam", "train.optimizer: 'adam'; did you mean 'adamw'?"),
+    ("train/learning_rate", float("nan"), "train.learning_rate: nan must be a finite number"),
+    ("train/learning_rate", 50, "train.learning_rate: 50.0 must be at least 1e-08 and at most 10.0"),
+    ("device/name", "board", "device.name: 'board' is no option of conf/device/"),
+    ("device/threads", 0, "device.threads: 0 must be at least 1"),
+    ("bench/name", "fast", "bench.name: 'fast' is no option of conf/bench/"),
+    ("bench/scope", "all", "bench.scope: 'all'"),
+    ("budget/name", "tiny", "budget.name: 'tiny' is no option of conf/budget/"),
+    ("variants", {}, "variants: empty"),
+    ("variants", ["onnx-fp32"], "variants: must be a mapping"),
+    ("variants/onnx-fp32", "onnx", "variants.onnx-fp32: 'onnx' must be a mapping"),
+    ("variants/onnx-fp32/format", "onx", "variants.onnx-fp32.format: 'onx' is no option of conf/format/; did you mean 'onnx'?"),
+    ("variants/onnx-fp32/format", None, "variants.onnx-fp32.format: missing"),
+    ("variants/onnx-int8-static/scheme", "int8-statc", "did you mean 'int8-static'?"),
+    ("variants/My_Model", {"format": "onnx", "scheme": "fp32"}, "a variant is named <format>-<scheme>[-more]"),
+    ("variants/onnx-int8", {"format": "onnx", "scheme": "int8-static"}, "here onnx-int8-static or onnx-int8-static-mine"),
+    (
+        "variants/onnx-int8-static/calibration/sample",
+        5,
+        "calibration.sample: onnx int8-static has no such setting; did you mean 'samples'?",
+    ),
+    ("variants/onnx-int8-static/calibration/samples", 0, "calibration.samples: 0 must be at least 1"),
+    ("variants/onnx-int8-static/calibration/method", "entropie", "calibration.method: 'entropie'; did you mean 'entropy'?"),
+    ("variants/tflite-int8-static/calibration/method", "percentile", "calibration.method: 'percentile'; allowed: minmax"),
+    ("variants/onnx-int8-static/per_channel", "yes", "per_channel: 'yes'"),
+    ("variants/onnx-int8-static/keep_float", "fc", "keep_float: 'fc' must be a list"),
+    ("variants/onnx-fp32/per_channel", True, "per_channel: onnx fp32 has no such setting"),
+    ("variants/onnx-fp32/engine", {"thread": 2}, "engine.thread: the engine of onnx has no such setting"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), WRONG, ids=[f"{k}={v}"[:60] for k, v, _ in WRONG])
+def test_a_mistake_is_named(key, value, message):
+    with pytest.raises(ConfigError) as caught:
+        composed(put(choices(), key, value))
+    text = str(caught.value)
+    assert message in text
+    assert "params.yaml" in text and "\n" not in text
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-m", "stages.compose", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_mistakes_leave_nothing_and_exit_with_2(project):
+    (project / "params.yaml").write_text((project / "params.yaml").read_text().replace("bench: {name: quick}", "bench: {name: quik}"))
+    done = run(project)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: params.yaml: bench.name: 'quik'") and done.stderr.count("\n") == 1
+    assert not (project / "models").exists()
+
+
+def test_check_writes_nothing(project):
+    done = run(project, "--check")
+    assert done.returncode == 0 and "13 variants" in done.stdout
+    assert not (project / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text + "seed: 1\n", "duplicate key seed"),
+        (lambda text: text.replace("variants:\n", "variants:\n  onnx-fp32: {format: onnx, scheme: fp32}\n"), "duplicate key onnx-fp32"),
+        (lambda text: text.replace("data: {", "data: {{"), "params.yaml: line 5"),
+        (lambda text: "", "must hold the sections"),
+    ],
+)
+def test_broken_yaml_names_file_and_line(project, change, message):
+    path = project / "params.yaml"
+    path.write_text(change(path.read_text()))
+    done = run(project)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_option_file_that_is_wrong_is_named_itself(project):
+    path = project / "conf/train/default.yaml"
+    path.write_text(path.read_text() + "\nepochz: 3\n")
+    done = run(project)
+    assert done.returncode == 2 and "conf/train/default.yaml: train.epochz: no such setting" in done.stderr
+
+
+def test_wrong_module_in_an_option(project):
+    path = project / "conf/data/mine.yaml"
+    path.write_text("module: stages.data.mine\n")
+    shutil.copy(project / "params.yaml", project / "keep.yaml")
+    text = (project / "params.yaml").read_text().replace("name: digits", "name: mine")
+    (project / "params.yaml").write_text(text)
+    done = run(project)
+    assert done.returncode == 2 and "conf/data/mine.yaml: module: 'stages.data.mine' cannot be imported" in done.stderr
+
+
+def test_outside_the_project(tmp_path):
+    done = run(tmp_path)
+    assert done.returncode == 2 and "run the command from the top folder of the project" in done.stderr
+
+
+def test_outside_the_environment_says_how_to_enter_it(project):
+    """-I -S: a python without any installed package, as the system's own would be."""
+    code = f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); runpy.run_module('stages.compose', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=project, capture_output=True, text=True)
+    assert done.returncode == 1 and ". .venv/bin/activate" in done.stderr and "Traceback" not in done.stderr
