@@ -12,6 +12,8 @@ from stages.core.errors import ConfigError
 from stages.core.settings import option
 
 SPLITS = ("train", "validation", "calibration", "test")
+JUDGED = (0, 3)  # train and test: a class must be in both to be learned and judged
+TINY = 1e-9  # shares are not exact in binary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,22 +51,32 @@ def split(targets: np.ndarray, groups: np.ndarray, shares: Shares, seed: int) ->
 
 
 def _deal(members: np.ndarray, shares: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """The split of each group. members: samples [group, class].
-
-    Rare classes first, large groups first, each group to the split that lacks most of the class. What rounding took from a split
-    in the classes before counts as lacking, or else many small classes would all leave the same split empty.
-    """
+    """The split of each group. members: samples [group, class]. Rare classes first, in a class large groups first."""
     need = np.outer(members.sum(0), shares)
     chosen = np.full(len(members), -1)
     order = np.argsort(members.sum(0), kind="stable")
     for rank, label in enumerate(order):
         mine = generator.permutation(np.flatnonzero((members[:, label] > 0) & (chosen < 0)))
-        for group in mine[np.argsort(-members[mine].sum(1), kind="stable")]:
-            lack, carried = need[label], need[order[:rank]].sum(0)
-            fits = lack >= members[group, label]
-            chosen[group] = np.lexsort((lack + carried, lack > 1e-9, fits))[-1]
+        mine = mine[np.argsort(-members[mine].sum(1), kind="stable")]
+        for dealt, group in enumerate(mine):
+            here = members[:, label] > 0
+            missing = [s for s in JUDGED if not (here & (chosen == s)).any()]
+            allowed = missing if len(mine) - dealt <= len(missing) else range(len(shares))
+            best = _neediest(need[label], members[group, label], shares, need[order[:rank]].sum(0))
+            chosen[group] = next(s for s in best if s in allowed)
             need[:, chosen[group]] -= members[group]
     return chosen
+
+
+def _neediest(lack: np.ndarray, size: int, shares: np.ndarray, carried: np.ndarray) -> np.ndarray:
+    """Splits by how much they lack of a class, most first.
+
+    Those that lack a whole group of this size come first, by their share, so that large and small groups come into all splits alike.
+    The others round up; carried is what rounding took from each in the classes before, or else many small classes would all leave the
+    same split empty.
+    """
+    fits = lack >= size - TINY
+    return np.lexsort((np.where(fits, lack / shares, lack + carried), lack > TINY, fits))[::-1]
 
 
 def counts(targets: np.ndarray, splits: Mapping[str, np.ndarray], labels: Sequence[str]) -> dict[str, dict[str, int]]:

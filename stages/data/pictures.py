@@ -30,25 +30,27 @@ class PictureSettings:
     splits: Shares = option(Shares())
 
     def __post_init__(self) -> None:
-        side_names = self.image_size if isinstance(self.image_size, (list, tuple)) else [self.image_size]
-        whole = all(isinstance(side, int) and not isinstance(side, bool) and SIDES[0] <= side <= SIDES[1] for side in side_names)
-        if not whole or len(side_names) not in (1, 2):
+        if len(self.size) != 2 or not all(type(side) is int and SIDES[0] <= side <= SIDES[1] for side in self.size):
             raise ConfigError(
-                f"data.image_size: {self.image_size!r} must be a whole number from {SIDES[0]} to {SIDES[1]}, or [height, width] of such"
+                f"data.image_size: {self.image_size!r} must be at least {SIDES[0]} and at most {SIDES[1]}, one number or [height, width]"
             )
         for key in ("mean", "std"):
             if len(getattr(self, key)) not in (1, self.channels):
-                raise ConfigError(f"data.{key}: {list(getattr(self, key))} must be 1 number or {self.channels}, one a channel")
+                raise ConfigError(f"data.{key}: {list(getattr(self, key))} must be 1 number, or {self.channels}, one a channel")
         if min(self.std) <= 0:
             raise ConfigError(f"data.std: {list(self.std)} must be above 0")
 
     @property
+    def size(self) -> list[int]:
+        """[height, width]"""
+        return list(self.image_size) if isinstance(self.image_size, (list, tuple)) else [self.image_size] * 2
+
+    @property
     def spec(self) -> dict[str, Any]:
         """The preprocessing as manifests hold it; see payload/preprocess."""
-        size = self.image_size if isinstance(self.image_size, (list, tuple)) else [self.image_size]
         return {
             "kind": "image",
-            "size": list(size) * 2 if len(size) == 1 else list(size),
+            "size": self.size,
             "channels": self.channels,
             "resize": self.resize,
             "interpolation": self.interpolation,

@@ -1,0 +1,73 @@
+"""List the pictures below a folder: visible files of a kind that Pillow opens, links followed, no loop, sorted by name."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.core.errors import DataError
+
+LAYOUT = "it must hold a folder of pictures for each class"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """name: the path below the data folder with '/', bytes that are no UTF-8 as \\xNN, so that it can be printed anywhere."""
+
+    path: Path
+    name: str
+    label: str
+
+
+def printable(name: str | Path) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def require_folder(folder: Path) -> Path:
+    try:
+        os.listdir(folder)  # noqa: PTH208 - a Path's iterdir would not open the folder yet
+    except OSError as error:
+        raise DataError(f"data.path: {printable(folder)}: {error.strerror}; {LAYOUT}") from None
+    return folder
+
+
+def picture_suffixes() -> set[str]:
+    from PIL import Image
+
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+
+
+def pictures(folder: Path, recursive: bool) -> list[Picture]:
+    """The pictures of each class folder. DataError where there is none."""
+    suffixes = picture_suffixes()
+    classes = sorted(p for p in require_folder(folder).iterdir() if p.is_dir() and not p.name.startswith("."))
+    found = [
+        Picture(path, printable(path.relative_to(folder).as_posix()), printable(place.name))
+        for place in classes
+        for path in walk(place, recursive)
+        if path.suffix.lower() in suffixes
+    ]
+    if not found:
+        loose = sum(path.suffix.lower() in suffixes for path in folder.iterdir())
+        raise DataError(
+            f"data.path: {printable(folder)}: {len(classes)} folders with no picture in them, {loose} pictures outside; {LAYOUT}"
+        )
+    return found
+
+
+def walk(folder: Path, recursive: bool) -> Iterator[Path]:
+    """Visible files (and broken links, so that they are counted) below `folder`; a link back to a folder above is not followed."""
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+        folders[:] = sorted(f for f in folders if recursive and not f.startswith(".") and not _is_loop(Path(place, f)))
+        for name in sorted(files):
+            path = Path(place, name)
+            if not name.startswith(".") and (path.is_file() or path.is_symlink()):
+                yield path
+
+
+def _is_loop(folder: Path) -> bool:
+    return folder.is_symlink() and folder.resolve() in {parent.resolve() for parent in folder.parents}
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"data.path: {printable(error.filename)}: {error.strerror}; make it readable or move it out of the folder")

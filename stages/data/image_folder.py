@@ -1,0 +1,91 @@
+"""The user's own pictures: a folder for each class."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.core.errors import DataError
+from stages.core.plugins import Item, Unreadable
+from stages.core.settings import option
+from stages.data import folders, groups
+from stages.data.folders import Picture
+from stages.data.pictures import PictureSettings, encoder
+from stages.payload import preprocess
+
+__all__ = ["Settings", "encoder", "items", "probe"]
+
+NAMED = 3  # unreadable pictures in an error message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(PictureSettings):
+    path: str = option(help="folder with a folder of pictures for each class, absolute or relative to the project")
+    groups: str | None = option(None, "CSV file with the columns file,group: no group comes into two splits")
+    recursive: bool = option(True, "also take the pictures in folders below a class folder")
+    max_unreadable_share: float = option(0.05, "more unreadable pictures than this share are an error", low=0.0, high=1.0)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.path).expanduser()
+
+    @property
+    def groups_file(self) -> Path | None:
+        return Path(self.groups).expanduser() if self.groups else None
+
+
+def probe(settings: Settings) -> Mapping[str, Any]:
+    """Digest of names, sizes and times of change. To read the pictures would take minutes on each run; a copy of the folder that has
+    new times only prepares the data once more, and nothing after that, since the result is the same."""
+    found = folders.pictures(settings.folder, settings.recursive)
+    digest, total = hashlib.sha256(), 0
+    for picture in found:
+        facts = picture.path.stat() if picture.path.exists() else picture.path.lstat()
+        digest.update(f"{picture.name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+        total += facts.st_size
+    if settings.groups_file:
+        digest.update(repr(groups.read(settings.groups_file)).encode())
+    return {"digest": digest.hexdigest(), "files": len(found), "bytes": total}
+
+
+def items(settings: Settings) -> Iterator[Item | Unreadable]:
+    """One decoded picture in memory at a time. DataError at the end where too many cannot be read."""
+    from tqdm import tqdm
+
+    found = folders.pictures(settings.folder, settings.recursive)
+    known = group_of(settings, found)
+    unreadable = []
+    for picture in tqdm(found, desc="reading", unit="picture", delay=3, disable=None):
+        item = load(picture, known.get(picture.name))
+        if isinstance(item, Unreadable):
+            unreadable.append(item)
+        yield item
+    check_unreadable(unreadable, len(found), settings)
+
+
+def group_of(settings: Settings, found: list[Picture]) -> dict[str, str]:
+    if settings.groups_file is None:
+        return {}
+    known = groups.read(settings.groups_file)
+    groups.require_all(settings.groups_file, known, [picture.name for picture in found])
+    return known
+
+
+def load(picture: Picture, group: str | None) -> Item | Unreadable:
+    try:
+        with picture.path.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+            stream.seek(0)
+            return Item(picture.name, picture.label, group, sha256, preprocess.decode(stream))
+    except (OSError, ValueError) as error:
+        return Unreadable(picture.name, getattr(error, "strerror", None) or str(error))
+
+
+def check_unreadable(unreadable: list[Unreadable], total: int, settings: Settings) -> None:
+    if len(unreadable) > settings.max_unreadable_share * total:
+        named = "; ".join(f"{u.name}: {u.reason}" for u in unreadable[:NAMED])
+        raise DataError(
+            f"data.path: {len(unreadable)} of {total} pictures cannot be read ({named}{' ...' if len(unreadable) > NAMED else ''}); "
+            f"mend or remove them, or raise data.max_unreadable_share above {settings.max_unreadable_share}"
+        )
