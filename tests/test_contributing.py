@@ -1,0 +1,21 @@
+"""What the guides say is there."""
+
+import re
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize("guide", ["README.md", "CONTRIBUTING.md"])
+def test_every_file_that_a_guide_names_exists(guide):
+    """Paths in backticks; those with a word in capitals (NAME, FORMAT) are patterns."""
+    text = (ROOT / guide).read_text()
+    paths = [p for p in re.findall(r"`([\w./-]+/[\w./-]*)`", text) if not re.search(r"\b[A-Z]{2,}\b|^\.\.?/|^/|^models/|^metrics/", p)]
+    missing = [path for path in paths if not (ROOT / path).exists()]
+    assert not missing
+
+
+def test_every_make_target_that_the_readme_names_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"`make ([a-z-]+)", (ROOT / "README.md").read_text())) <= targets
