@@ -111,6 +111,8 @@ def make_variant(root: Path, row: Made, samples: int = 540, bench: bool = True) 
             (folder / f"model.{kind}").write_bytes(row.name.encode())
         artifact.write(folder, replace(failed, status="ok", reason=None, details=details(row)) if after > 0 else failed)
     evaluation, bench_record = {"schema": 1, "status": "failed", "reason": reason}, {"schema": 1, "status": "failed", "reason": reason}
+    for stage, kind in (("evaluate", "evaluation"), ("bench", "bench")):
+        artifact.record(root / "models" / stage / row.name, artifact.Manifest(kind, "failed", reason), root / "models")
     if after > 1:
         evaluation = evaluate(root / "models/evaluate" / row.name, row, samples)
     if after > 2:

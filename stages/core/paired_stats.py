@@ -10,6 +10,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from stages.core.proof import sqnr_db
+
 CONFIDENCE = 0.95
 POWER = 0.80  # a difference is called resolvable when 4 of 5 test sets of this size would show it
 Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
@@ -20,7 +22,7 @@ Z_POWER = NormalDist().inv_cdf(POWER)
 class Comparison:
     """A variant against the reference on the same samples. Accuracies and differences are shares, not points.
 
-    sqnr_db: signal-to-noise ratio of the outputs against the reference's, None where they are identical.
+    sqnr_db: signal-to-noise ratio of the outputs against the reference's, 200 where they are equal.
     resolvable: the smallest difference that this many samples can show; samples_needed: how many would show the
     difference that was seen, None where none was seen.
     """
@@ -32,7 +34,7 @@ class Comparison:
     delta_ci95: tuple[float, float]
     mcnemar_p: float
     agreement: float
-    sqnr_db: float | None
+    sqnr_db: float
     kl_nats: float
     resolvable: float
     samples_needed: int | None
@@ -129,15 +131,6 @@ def samples_to_resolve(delta: float, discordant: float, power: float = POWER) ->
 def resolvable_difference(discordant: float, samples: int) -> float:
     """The smallest difference that `samples` can show: the inverse of `samples_to_resolve`."""
     return (Z + Z_POWER) * math.sqrt(discordant / samples)
-
-
-def sqnr_db(reference: np.ndarray, variant: np.ndarray) -> float | None:
-    """10 log10(sum reference^2 / sum (variant - reference)^2), decibels, over all samples and outputs; None if identical."""
-    signal = float(np.sum(np.square(reference, dtype=np.float64)))
-    noise = float(np.sum(np.square(variant.astype(np.float64) - reference)))
-    if noise == 0:
-        return None
-    return 10 * math.log10(max(signal, np.finfo(np.float64).tiny) / noise)
 
 
 def kl_nats(reference: np.ndarray, variant: np.ndarray) -> float:

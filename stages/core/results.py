@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stages.core.artifact import write_json
-from stages.core.config import to_plain
+from stages.core.config import Budget, to_plain
 from stages.core.errors import ConfigError, EdgewiseError
 from stages.core.settings import build
 
@@ -119,6 +119,7 @@ class VariantSummary:
     threads: int | None = None
     processes: int | None = None
     bench_samples: int | None = None
+    device_fingerprint: str | None = None
     load_ms: float | None = None
     first_inference_ms: float | None = None
     baseline_rss_bytes: int | None = None
@@ -145,7 +146,7 @@ class Summary:
     pareto: tuple[str, ...]
     chosen: str | None
     chosen_reason: str
-    budget: dict[str, Any]
+    budget: Budget
     runners_up: tuple[str, ...] = ()
     losers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     nearest_miss: str | None = None

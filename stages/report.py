@@ -1,0 +1,94 @@
+"""report: every variant beside the reference, judged, drawn and chosen from.
+
+    python -m stages.report           read all results, write the report, print the table
+    python -m stages.report --show    print the table of the last report, with where to look next
+    python -m stages.report --check   exit 1 and say why if a variant failed or the budget is missed
+
+Reads   models/config.yaml; models/variants, models/evaluate, metrics/evaluate, metrics/bench of its variants; metrics/device.json
+Writes  metrics/summary.json, report.md, points.json; models/report: the figure (PNG, SVG), confusion lists
+"""
+
+import sys
+from pathlib import Path
+
+from stages.core import artifact, config, results
+from stages.core.artifact import Manifest, building, write_json
+from stages.core.errors import ConfigError, run_main
+from stages.core.results import METRICS, SUMMARY, Summary
+from stages.reporting import choice, figure, pairing, points, table, verdicts
+
+REPORT = Path("models/report")
+NEXT = f"""where to look next:
+  {METRICS}/report.md  {SUMMARY}  {REPORT}/{figure.NAME}.png
+  mlflow ui --backend-store-uri sqlite:///$PWD/mlflow.db      the runs of every repro, side by side
+  dvc metrics diff        dvc plots show        python -m stages.report --check"""
+
+
+def summarize(settings: config.Config) -> Summary:
+    judged = verdicts.judge(pairing.rows(settings), settings.reference)
+    chosen = choice.choose(judged, settings.budget)
+    reference = judged[settings.reference]
+    trouble = (
+        [] if reference.ok else [f"the reference {settings.reference} failed, so nothing could be compared with it: {reference.reason}"]
+    )
+    return Summary(
+        reference=settings.reference,
+        device=device(settings),
+        variants=judged,
+        pareto=verdicts.pareto(judged),
+        chosen=chosen.chosen,
+        chosen_reason=chosen.reason,
+        budget=settings.budget,
+        runners_up=chosen.runners_up,
+        losers=dict(chosen.losers or {}),
+        nearest_miss=chosen.nearest_miss,
+        aa_ratio_ci95=reference.latency_ratio_ci95,
+        warnings=tuple(trouble),
+    )
+
+
+def device(settings: config.Config) -> dict:
+    """metrics/device.json; the name alone where the pipeline ran without a device."""
+    path = METRICS / "device.json"
+    if not path.exists():
+        return {"name": settings.device.name, "fingerprint": None, "facts": {}}
+    return {key: value for key, value in results.read_plain(path).items() if key != "schema"}
+
+
+def write(summary: Summary) -> None:
+    with building(REPORT) as folder:
+        figure.draw(summary, folder)
+        for name, row in summary.variants.items():
+            if row.accuracy_top1 is not None:
+                write_json(folder / "confusion" / f"{name}.json", list(points.confusion(Path("models/evaluate") / name)))
+        artifact.write(folder, Manifest(kind="report"))
+    (METRICS / "report.md").write_text(table.markdown(summary), encoding="utf-8")
+    write_json(METRICS / "points.json", points.points(summary))
+    results.write_summary(summary)
+
+
+def check(summary: Summary) -> int:
+    """The exit code for a user's CI, with one line for each thing that is wrong."""
+    faults = [f"{name} failed: {row.reason}" for name, row in summary.failed.items()]
+    if summary.chosen is None and choice.limits(summary.budget):
+        faults.append(f"the budget '{summary.budget.name}' is missed: {summary.chosen_reason}")
+        faults += [f"  {name}: {'; '.join(found)}" for name, found in summary.losers.items() if summary.variants[name].ok]
+    print("\n".join(faults) or f"all {len(summary.variants)} variants are ok; chosen: {summary.chosen or 'none'}, {summary.chosen_reason}")
+    return 1 if faults else 0
+
+
+def main() -> int:
+    argument = sys.argv[1] if len(sys.argv) > 1 else None
+    if argument not in (None, "--show", "--check") or len(sys.argv) > 2:
+        raise ConfigError(f"{' '.join(sys.argv[1:])!r} is no option of report; allowed: --show, --check, or nothing")
+    if argument == "--check":
+        return check(results.read_summary())
+    if argument is None:
+        write(summarize(config.read()))
+    table.show(results.read_summary())
+    print(NEXT)
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

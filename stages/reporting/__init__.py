@@ -1,0 +1,1 @@
+"""What `stages.report` is made of: pairing, verdicts, choice; then table, figure, points and page."""

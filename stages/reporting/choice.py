@@ -1,0 +1,118 @@
+"""The budget: which variant fits, what each other one violates, and what cannot be told yet.
+
+A limit counts as met only when the 95 % interval lies within it, as violated only when it lies beyond.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from stages.core import paired_stats
+from stages.core.config import Budget
+from stages.core.results import VariantSummary
+
+Rows = Mapping[str, VariantSummary]
+PREFER = {"latency": "latency_ratio_to_reference", "size": "size_bytes", "memory": "peak_rss_bytes"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One limit and one variant. excess: how far the bad end of the interval is over the limit, as a share of it."""
+
+    met: bool
+    text: str
+    excess: float = 0.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    chosen: str | None
+    reason: str
+    runners_up: tuple[str, ...] = ()
+    losers: Mapping[str, tuple[str, ...]] | None = None
+    nearest_miss: str | None = None
+
+
+def choose(rows: Rows, budget: Budget) -> Choice:
+    """The variant that fits every limit and is best in what the budget prefers."""
+    if not limits(budget):
+        return Choice(None, f"the budget '{budget.name}' sets no limit, so nothing is chosen: set budget.name to a yaml of conf/budget/")
+    findings = {name: judge(row, budget) for name, row in rows.items() if row.ok}
+    broken = {name: [f for f in found if not f.met] for name, found in findings.items()}
+    fitting = sorted((name for name in broken if not broken[name]), key=lambda name: preference(rows[name], budget))
+    losers = {name: tuple(f.text for f in found) for name, found in broken.items() if found}
+    losers |= {name: (f"failed: {row.reason}",) for name, row in rows.items() if not row.ok}
+    if fitting:
+        unknown = getattr(rows[fitting[0]], PREFER[budget.prefer]) is None
+        reason = f"fits every limit; {f'{budget.prefer} was not measured' if unknown else f'the best of {len(fitting)} in {budget.prefer}'}"
+        return Choice(fitting[0], reason, tuple(fitting[1:]), losers)
+    if not findings:
+        return Choice(None, "every variant failed", losers=losers)
+    nearest = min(broken, key=lambda name: (len(broken[name]), max(f.excess for f in broken[name])))
+    return Choice(None, f"nothing fits; nearest: {nearest} ({'; '.join(losers[nearest])})", losers=losers, nearest_miss=nearest)
+
+
+def limits(budget: Budget) -> dict[str, float]:
+    """The limits that are set."""
+    names = ("size_bytes", "latency_p50_ms", "peak_rss_bytes", "accuracy_drop_points")
+    return {name: getattr(budget, name) for name in names if getattr(budget, name) is not None}
+
+
+def preference(row: VariantSummary, budget: Budget) -> tuple[float, float]:
+    value = getattr(row, PREFER[budget.prefer])
+    return math.inf if value is None else value, row.size_bytes or math.inf
+
+
+def judge(row: VariantSummary, budget: Budget) -> list[Finding]:
+    checks = {"size_bytes": size, "latency_p50_ms": latency, "peak_rss_bytes": memory, "accuracy_drop_points": accuracy_drop}
+    return [checks[name](row, limit) for name, limit in limits(budget).items()]
+
+
+def size(row: VariantSummary, limit: float) -> Finding:
+    return exact("size", row.size_bytes, limit)
+
+
+def memory(row: VariantSummary, limit: float) -> Finding:
+    return exact("peak memory", row.peak_rss_bytes, limit)
+
+
+def exact(what: str, value: int | None, limit: float) -> Finding:
+    """A number of bytes that is counted, not estimated."""
+    if value is None:
+        return Finding(False, f"{what}: cannot tell, not measured", math.inf)
+    return Finding(value <= limit, f"{what} {value / 1e6:.1f} MB, limit {limit / 1e6:.1f} MB", value / limit - 1)
+
+
+def latency(row: VariantSummary, limit: float) -> Finding:
+    """The interval of the median, milliseconds. Samples needed: the half-width shrinks with the square root of their number."""
+    if row.latency_p50_ms is None:
+        return Finding(False, f"latency: cannot tell, {row.latency_reason}", math.inf)
+    if row.latency_p50_ci95_ms is None:
+        text = f"latency: cannot tell, the profile '{row.profile}' gives no interval: use bench.name=quick or standard"
+        return Finding(False, text, row.latency_p50_ms / limit - 1)
+    low, high = row.latency_p50_ci95_ms
+    text = f"latency p50 {row.latency_p50_ms:.2f} ms [{low:.2f}, {high:.2f}], limit {limit:g} ms"
+    if low <= limit < high:
+        margin = abs(limit - row.latency_p50_ms) or (high - low) * 1e-2
+        samples = row.bench_samples or 1
+        needed = math.ceil(samples * ((high - low) / 2 / margin) ** 2)
+        text += f": cannot tell, needs {max(1, needed - samples):,} more samples"
+    return Finding(high <= limit, text, high / limit - 1)
+
+
+def accuracy_drop(row: VariantSummary, limit: float) -> Finding:
+    """Percentage points of accuracy below the reference, from the paired interval."""
+    if row.accuracy_delta is None or row.accuracy_delta_ci95 is None:
+        return Finding(False, "accuracy drop: cannot tell, the reference failed", math.inf)
+    drop, low, high = -100 * row.accuracy_delta, -100 * row.accuracy_delta_ci95[1], -100 * row.accuracy_delta_ci95[0]
+    text = f"accuracy drop {drop + 0.0:.2f} points [{low + 0.0:.2f}, {high + 0.0:.2f}], limit {limit:g} points"
+    if low <= limit < high:
+        text += f": cannot tell, {more_samples(row, (limit - drop) / 100)}"
+    return Finding(high <= limit, text, (high - limit) / max(limit, 1.0))
+
+
+def more_samples(row: VariantSummary, margin: float) -> str:
+    """How many more would show with the usual power on which side of the limit the drop lies, `margin` away as it seems."""
+    samples, flips = row.samples or 0, (row.flips_gained or 0, row.flips_lost or 0)
+    needed = paired_stats.samples_to_resolve(margin, paired_stats.discordance(*flips, samples))
+    return "it lies on the limit" if needed is None else f"needs {max(1, needed - samples):,} more samples"

@@ -1,0 +1,201 @@
+"""The figure: accuracy against latency, size as area, intervals as bars. The same results give the same bytes."""
+
+import itertools
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.core.results import Summary, VariantSummary
+from stages.reporting.labels import Box, Point, place
+
+NAME = "accuracy-latency"
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: told apart by the colour-blind
+INK, GREY, PAPER = "#1f2328", "#8b949e", "#ffffff"
+AREA_PER_MB = 9.0  # square points of the circle, per megabyte
+STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "edgewise", "axes.edgecolor": GREY, "text.color": INK}
+
+Rows = Mapping[str, VariantSummary]
+Spot = tuple[float, float]  # milliseconds, percent
+
+
+@dataclass(frozen=True)
+class Line:
+    """An upright or level line between two spots."""
+
+    start: Spot
+    end: Spot
+    colour: str
+    width: float
+    alpha: float
+    style: Any = "-"
+
+    def draw(self, axes: Any) -> None:
+        xs, ys = zip(self.start, self.end, strict=True)
+        axes.plot(xs, ys, color=self.colour, linewidth=self.width, alpha=self.alpha, linestyle=self.style, zorder=4)
+
+    def box(self, axes: Any) -> Box:
+        """What names keep clear of, pixels."""
+        (x0, y0), (x1, y1) = axes.transData.transform((self.start, self.end))
+        return Box(min(x0, x1) - 3, min(y0, y1) - 3, max(x0, x1) + 3, max(y0, y1) + 3)
+
+
+def draw(summary: Summary, folder: Path) -> None:
+    """Write NAME.png and NAME.svg into `folder`."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 6.4), facecolor=PAPER)
+        axes = figure.add_axes((0.075, 0.115, 0.75, 0.78))
+        rows = {name: row for name, row in summary.variants.items() if row.ok and row.accuracy_top1 is not None}
+        if rows:
+            plot(axes, rows, summary)
+        write_failures(figure, summary)
+        figure.savefig(folder / f"{NAME}.png", dpi=160, metadata={"Software": None})
+        figure.savefig(folder / f"{NAME}.svg", metadata={"Date": None, "Creator": None})
+
+
+def plot(axes: Any, rows: Rows, summary: Summary) -> None:
+    measured = {name: row for name, row in rows.items() if row.latency_p50_ms is not None}
+    rows = measured or rows
+    spots = {name: (horizontal(row, bool(measured)), 100 * (row.accuracy_top1 or 0)) for name, row in rows.items()}
+    colours = dict(zip(sorted({row.format for row in rows.values()}), PALETTE * 3, strict=False))
+    dress(axes, summary, bool(measured))
+    base = summary.variants[summary.reference].accuracy_top1
+    lines = [line for name, row in rows.items() for line in intervals(spots[name], row, colours[row.format], base)]
+    lines += front([spots[name] for name in summary.pareto if name in spots])
+    for name in sorted(rows, key=lambda name: -(rows[name].size_bytes or 0)):  # small circles over large ones
+        draw_circle(axes, spots[name], rows[name], colours[rows[name].format], name in summary.pareto)
+    for line in lines:
+        line.draw(axes)
+    legends(axes, colours, rows)
+    fit_limits(axes)
+    write_names(axes, spots, rows, lines, summary)
+
+
+def horizontal(row: VariantSummary, measured: bool) -> float:
+    """Milliseconds; megabytes where nothing was measured."""
+    return row.latency_p50_ms if measured and row.latency_p50_ms else (row.size_bytes or 0) / 1e6
+
+
+def dress(axes: Any, summary: Summary, measured: bool) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+    axes.set_xlabel(f"latency p50, ms on {summary.device['name']} (log)" if measured else "size, MB (log; latency was not measured)")
+    axes.set_ylabel("accuracy top-1")
+    axes.grid(True, which="major", color="#eaeef2", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, which="both", labelcolor="#57606a")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.set_title("Accuracy against latency", loc="left", fontsize=13, fontweight="bold", pad=22)
+    caption = f"area: size of the files; bars: 95 % intervals (upright: paired difference to {summary.reference}); ringed: Pareto set"
+    axes.text(0, 1.02, caption, transform=axes.transAxes, fontsize=8.5, color="#57606a")
+
+
+def front(spots: list[Spot]) -> list[Line]:
+    """The steps of what is best in accuracy and latency alone, without regard to size."""
+    best: list[Spot] = []
+    for spot in sorted(spots, key=lambda spot: (spot[0], -spot[1])):
+        if not best or spot[1] > best[-1][1]:
+            best.append(spot)
+    corners = [(after[0], before[1]) for before, after in itertools.pairwise(best)]
+    steps = [*itertools.chain.from_iterable(zip(best, corners, strict=False)), *best[-1:]]
+    return [Line(a, b, INK, 1.1, 0.55, (0, (4, 3))) for a, b in itertools.pairwise(steps)]
+
+
+def intervals(spot: Spot, row: VariantSummary, colour: str, base: float | None) -> list[Line]:
+    """The 95 % intervals as bars; the upright one is of the difference to the reference's accuracy `base`."""
+    x, y = spot
+    bars = []
+    if row.accuracy_delta_ci95 and base is not None:
+        low, high = (100 * (base + bound) for bound in row.accuracy_delta_ci95)
+        bars.append(Line((x, low), (x, high), colour, 1.2, 0.4))
+    if row.latency_p50_ci95_ms:
+        bars.append(Line((row.latency_p50_ci95_ms[0], y), (row.latency_p50_ci95_ms[1], y), colour, 1.2, 0.6))
+    return bars
+
+
+def draw_circle(axes: Any, spot: Spot, row: VariantSummary, colour: str, best: bool) -> None:
+    area = AREA_PER_MB * (row.size_bytes or 0) / 1e6
+    axes.scatter(*spot, s=area, color=colour, alpha=0.5 if best else 0.22, linewidths=0, zorder=3)
+    axes.scatter(*spot, s=area, facecolors="none", edgecolors=INK if best else colour, linewidths=1.3 if best else 0.8, zorder=3)
+    axes.scatter(*spot, s=7, color=colour, linewidths=0, zorder=5)
+
+
+def legends(axes: Any, colours: Mapping[str, str], rows: Rows) -> None:
+    from matplotlib.lines import Line2D
+
+    def circle(colour: str, area: float, label: str) -> Any:
+        return Line2D([], [], marker="o", linestyle="", color=colour, alpha=0.6, markersize=area**0.5, markeredgewidth=0, label=label)
+
+    formats = [circle(colour, 70, name) for name, colour in colours.items()]
+    axes.add_artist(axes.legend(handles=formats, title="format", loc="upper left", bbox_to_anchor=(1.02, 1.0), **LEGEND))
+    largest = max((row.size_bytes or 0) for row in rows.values()) / 1e6
+    sizes = [circle(GREY, AREA_PER_MB * mb, f"{mb:.2g} MB") for mb in (largest / 8, largest / 3, largest)]
+    axes.legend(handles=sizes, title="size", loc="upper left", bbox_to_anchor=(1.02, 0.72), labelspacing=1.5, **LEGEND)
+
+
+LEGEND: dict[str, Any] = {"frameon": False, "alignment": "left", "title_fontproperties": {"weight": "bold"}, "handletextpad": 0.9}
+
+
+def fit_limits(axes: Any) -> None:
+    """Room for the circles and the names at the edges."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    stretch = max(right / left, 1.5)
+    axes.set_xlim(left / stretch**0.15, right * stretch**0.13)
+    axes.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
+
+
+def write_names(axes: Any, spots: Mapping[str, Spot], rows: Rows, lines: list[Line], summary: Summary) -> None:
+    figure = axes.figure
+    texts = {name: name_text(axes, name, summary) for name in spots}
+    to_points = 72 / figure.dpi
+    points = []
+    for name, text in texts.items():
+        extent = text.get_window_extent()
+        x, y = axes.transData.transform(spots[name])
+        radius = (AREA_PER_MB * (rows[name].size_bytes or 0) / 1e6) ** 0.5 / 2 / to_points
+        points.append(Point(x, y, radius, extent.width + 4, extent.height + 2))
+    frame = axes.get_window_extent()
+    boxes = place(points, Box(frame.x0, frame.y0, frame.x1 + 10, frame.y1), [line.box(axes) for line in lines])
+    for text, point, box in zip(texts.values(), points, boxes, strict=True):
+        middle = ((box.left + box.right) / 2, (box.bottom + box.top) / 2)
+        text.set_position(axes.transAxes.inverted().transform(middle))
+        lead(axes, point, box)
+
+
+def name_text(axes: Any, name: str, summary: Summary) -> Any:
+    from matplotlib.patheffects import withStroke
+
+    best = name in summary.pareto
+    words = [word for word, yes in (("reference", name == summary.reference), ("chosen", name == summary.chosen)) if yes]
+    label = f"{name} ({', '.join(words)})" if words else name
+    colour, weight = (INK, "bold") if best else ("#57606a", "normal")
+    text = axes.text(0.5, 0.5, label, transform=axes.transAxes, ha="center", va="center", fontsize=8, color=colour, weight=weight, zorder=6)
+    text.set_path_effects([withStroke(linewidth=2.5, foreground=PAPER)])
+    return text
+
+
+def lead(axes: Any, point: Point, box: Box) -> None:
+    """A thin line from the circle to a name that could not stand right beside it."""
+    x, y = min(max(point.x, box.left), box.right), min(max(point.y, box.bottom), box.top)
+    distance = ((x - point.x) ** 2 + (y - point.y) ** 2) ** 0.5
+    if distance > point.radius + 9:
+        start = axes.transData.inverted().transform((point.x, point.y))
+        end = axes.transData.inverted().transform((x, y))
+        axes.plot((start[0], end[0]), (start[1], end[1]), color=GREY, linewidth=0.6, zorder=2.5)
+
+
+def write_failures(figure: Any, summary: Summary) -> None:
+    lines = [textwrap.shorten(f"{name}: {row.reason}", 56, placeholder=" ...") for name, row in summary.failed.items()]
+    if lines:
+        wrapped = "\n".join("\n".join(textwrap.wrap(line, 24, subsequent_indent="  ")) for line in lines)
+        figure.text(0.842, 0.115, "failed\n" + wrapped, fontsize=7.5, color="#cf222e", va="bottom", linespacing=1.35)

@@ -1,0 +1,140 @@
+"""The table: in the terminal with rich, in metrics/report.md as Markdown; the same cells in both."""
+
+import re
+from collections.abc import Callable
+
+from stages.core.results import Interval, Summary, VariantSummary
+
+MINUS = "\N{MINUS SIGN}"
+UNRESOLVED = re.compile(r"unresolved[,:] ")
+
+
+def signed(value: float, digits: int) -> str:
+    """A difference with its sign; one that rounds to nothing has none."""
+    text = f"{value:+.{digits}f}".replace("-", MINUS)
+    return text[1:] if float(f"{value:.{digits}f}") == 0 else text
+
+
+def bracket(interval: Interval, show: Callable[[float], str]) -> str:
+    return "" if interval is None else f" [{', '.join(show(bound) for bound in interval)}]"
+
+
+def accuracy(row: VariantSummary) -> str:
+    return "" if row.accuracy_top1 is None else f"{row.accuracy_top1:.2%}"
+
+
+def delta(row: VariantSummary) -> str:
+    """Points of accuracy against the reference with the paired interval."""
+    if row.accuracy_delta is None:
+        return ""
+    return signed(100 * row.accuracy_delta, 2) + bracket(row.accuracy_delta_ci95, lambda bound: signed(100 * bound, 2))
+
+
+def size(row: VariantSummary) -> str:
+    return "" if row.size_bytes is None else f"{row.size_bytes / 1e6:.1f}"
+
+
+def p50(row: VariantSummary) -> str:
+    return "" if row.latency_p50_ms is None else f"{row.latency_p50_ms:.3g}"
+
+
+def ratio(row: VariantSummary) -> str:
+    if row.latency_ratio_to_reference is None:
+        return ""
+    return f"{row.latency_ratio_to_reference:.3f}" + bracket(row.latency_ratio_ci95, lambda bound: f"{bound:.3f}")
+
+
+def peak(row: VariantSummary) -> str:
+    return "" if row.peak_rss_above_baseline_bytes is None else f"{row.peak_rss_above_baseline_bytes / 1e6:.0f}"
+
+
+def verdict(row: VariantSummary) -> str:
+    """The claim about latency, and what may be said of accuracy where it differs."""
+    if not row.ok:
+        return "failed"
+    accuracy_claim = row.accuracy_verdict if row.accuracy_verdict in ("lower", "higher") else None
+    parts = [row.latency_verdict, f"accuracy {accuracy_claim}" if accuracy_claim else None]
+    return ", ".join(part for part in parts if part)
+
+
+COLUMNS: dict[str, Callable[[VariantSummary], str]] = {
+    "accuracy": accuracy,
+    "\N{GREEK CAPITAL LETTER DELTA} points": delta,
+    "MB": size,
+    "p50 ms": p50,
+    "ratio": ratio,
+    "peak +MB": peak,
+    "grade": lambda row: row.noise_grade or "",
+    "verdict": verdict,
+}
+
+
+def marks(name: str, summary: Summary) -> str:
+    """Behind a name: the reference, the chosen one, a member of the Pareto set."""
+    marked = [word for word, yes in (("reference", name == summary.reference), ("chosen", name == summary.chosen)) if yes]
+    return (" *" if name in summary.pareto else "") + (f" ({', '.join(marked)})" if marked else "")
+
+
+def explain(summary: Summary) -> list[str]:
+    """The lines under the table: how to read it, the choice, what to know before believing it, what failed."""
+    profile = next((row.profile for row in summary.variants.values() if row.profile), None)
+    measured = f"profile {profile}" if profile else "latency not measured"
+    lines = [
+        f"Against {summary.reference} on {summary.device['name']} ({measured}). Brackets: 95 % intervals. Ratio: latency / "
+        "the reference's, interleaved. Peak: above the runtime's own baseline. *: Pareto set of accuracy, latency and size.",
+        f"Chosen: {summary.chosen or 'none'}; {summary.chosen_reason}.",
+    ]
+    lines += [f"{name}: failed: {row.reason}" for name, row in summary.failed.items()]
+    lines += [f"{name}: {warning}" for name, row in ordered(summary) for warning in row.warnings]
+    return lines + unresolved(summary) + list(summary.warnings)
+
+
+def unresolved(summary: Summary) -> list[str]:
+    """Which differences in accuracy these samples cannot show, in one line; variants of one verdict together."""
+    same: dict[str, list[str]] = {}
+    for name, row in ordered(summary):
+        if row.accuracy_verdict and UNRESOLVED.match(row.accuracy_verdict):
+            same.setdefault(UNRESOLVED.sub("", row.accuracy_verdict), []).append(name)
+    found = "; ".join(f"{', '.join(names)} ({why})" for why, names in same.items())
+    return [f"Accuracy: no difference could be shown for {found}"] if found else []
+
+
+def ordered(summary: Summary) -> list[tuple[str, VariantSummary]]:
+    """The variants, fastest first, then those without a latency, then the failed ones."""
+
+    def place(item: tuple[str, VariantSummary]) -> tuple[bool, bool, float]:
+        ratio = item[1].latency_ratio_to_reference
+        return not item[1].ok, ratio is None, ratio or 0.0
+
+    return sorted(summary.variants.items(), key=place)
+
+
+def markdown(summary: Summary) -> str:
+    """The content of metrics/report.md."""
+    head = ["variant", *COLUMNS]
+    body = [[name + marks(name, summary), *(cell(row) for cell in COLUMNS.values())] for name, row in ordered(summary)]
+    widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
+    rule = ["-" * width for width in widths]
+    lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |" for line in (head, rule, *body)]
+    return "\n".join([*lines, "", *(f"- {line}" for line in explain(summary)), ""])
+
+
+def show(summary: Summary) -> None:
+    """Print the table; as wide as it needs where the output is no terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=170)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("variant", no_wrap=True)
+    for title in COLUMNS:
+        table.add_column(title, justify="left" if title in ("grade", "verdict") else "right", no_wrap=title != "verdict")
+    for name, row in ordered(summary):
+        style = "red" if not row.ok else "bold green" if name == summary.chosen else "bold" if name in summary.pareto else None
+        table.add_row(name + marks(name, summary), *(cell(row) for cell in COLUMNS.values()), style=style)
+    console.print(table)
+    for line in explain(summary):
+        console.print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,88 @@
+"""What may be said of the numbers: better, worse, or nothing; and which variants nothing beats."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from stages.core.results import Interval, VariantSummary
+
+Rows = Mapping[str, VariantSummary]
+LITTLE_COVERED = 0.9  # below this share of the weights a scheme's name promises more than the file holds
+FASTER, SLOWER, UNCLAIMED, REFERENCE = "faster", "slower", "no difference claimed", "reference"
+
+
+def judge(rows: Rows, reference: str) -> dict[str, VariantSummary]:
+    """The rows with their verdicts and warnings."""
+    base = rows[reference]
+    judged = {}
+    for name, row in rows.items():
+        is_reference = name == reference
+        judged[name] = replace(
+            row,
+            accuracy_verdict=REFERENCE if is_reference else accuracy_verdict(row),
+            accuracy_delta_ci95=(0.0, 0.0) if is_reference and row.accuracy_delta is not None else row.accuracy_delta_ci95,
+            latency_verdict=REFERENCE if is_reference else latency_verdict(row, base.latency_ratio_ci95),
+            warnings=tuple(warnings(row, base)),
+        )
+    return judged
+
+
+def accuracy_verdict(row: VariantSummary) -> str | None:
+    """`lower` and `higher` only where the paired interval excludes 0; otherwise how many samples it would take."""
+    if row.accuracy_delta_ci95 is None or row.samples is None or row.accuracy_resolvable is None:
+        return None
+    low, high = row.accuracy_delta_ci95
+    if high < 0 or low > 0:
+        return "lower" if high < 0 else "higher"
+    if row.accuracy_samples_needed is None:
+        return f"unresolved: none seen, {row.samples:,} samples show {100 * row.accuracy_resolvable:.2g} points or more"
+    return f"unresolved, needs {row.accuracy_samples_needed:,} samples"
+
+
+def latency_verdict(row: VariantSummary, aa_ratio_ci95: Interval) -> str | None:
+    """`faster` or `slower` only where the whole interval of the ratio lies beyond 1 and beyond the device's A/A difference.
+
+    aa_ratio_ci95: the interval of the reference measured against itself, which is what this device makes of no difference.
+    """
+    if row.latency_ratio_to_reference is None:
+        return None
+    if row.latency_ratio_ci95 is None or aa_ratio_ci95 is None:
+        return UNCLAIMED
+    low, high = row.latency_ratio_ci95
+    noise = max(abs(math.log(bound)) for bound in aa_ratio_ci95)
+    if math.log(high) < -noise:
+        return FASTER
+    return SLOWER if math.log(low) > noise else UNCLAIMED
+
+
+def warnings(row: VariantSummary, reference: VariantSummary) -> list[str]:
+    """What a reader must know before believing the row."""
+    found = []
+    if row.covered_share is not None and row.covered_share < LITTLE_COVERED:
+        found.append(f"{row.scheme} covers {100 * row.covered_share:.2g} % of the weights; the rest is as it was")
+    if row.noise_grade not in (None, "clean"):
+        found.append(f"the machine was {row.noise_grade} while this was measured")
+    for key in ("profile", "scope", "threads", "device_fingerprint"):
+        mine, its = getattr(row, key), getattr(reference, key)
+        if None not in (mine, its) and mine != its:
+            found.append(f"measured with {key} {mine}, the reference with {its}: compare the ratio only")
+    return found
+
+
+def pareto(rows: Rows) -> tuple[str, ...]:
+    """The ok variants that no other equals or beats in accuracy, latency and size at once, in the order of the rows.
+
+    Latency is the paired ratio, which survives a drifting machine; one that was not measured counts as infinite.
+    """
+    points = {name: objectives(row) for name, row in rows.items() if row.ok and row.accuracy_top1 is not None}
+    return tuple(name for name, point in points.items() if not any(dominates(other, point) for other in points.values()))
+
+
+def objectives(row: VariantSummary) -> tuple[float, float, float]:
+    """(1 - accuracy, latency ratio, bytes): all to be small."""
+    ratio = row.latency_ratio_to_reference
+    return 1 - (row.accuracy_top1 or 0.0), math.inf if ratio is None else ratio, float(row.size_bytes or math.inf)
+
+
+def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))

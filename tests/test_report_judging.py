@@ -1,0 +1,148 @@
+"""What the report claims: verdicts, the Pareto set, the choice."""
+
+from dataclasses import replace
+
+import pytest
+
+from stages.core.config import Budget
+from stages.core.results import VariantSummary
+from stages.reporting import choice, verdicts
+
+GOOD = VariantSummary(
+    "onnx",
+    "int8-static",
+    "ok",
+    size_bytes=11_400_000,
+    samples=540,
+    accuracy_top1=0.95,
+    accuracy_delta=-0.004,
+    accuracy_delta_ci95=(-0.0146, 0.0054),
+    accuracy_resolvable=0.013,
+    accuracy_samples_needed=6335,
+    flips_gained=1,
+    flips_lost=3,
+    latency_p50_ms=1.0,
+    latency_p50_ci95_ms=(0.95, 1.08),
+    latency_ratio_to_reference=0.31,
+    latency_ratio_ci95=(0.30, 0.32),
+    peak_rss_bytes=84_000_000,
+    bench_samples=640,
+    profile="quick",
+)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "aa", "verdict"),
+    [
+        ((0.90, 0.95), (0.98, 1.02), "faster"),
+        ((1.05, 1.10), (0.98, 1.02), "slower"),
+        ((0.97, 1.03), (0.98, 1.02), "no difference claimed"),
+        ((0.95, 0.985), (0.98, 1.02), "no difference claimed"),  # excludes 1, but the device differs from itself by as much
+        ((1.01, 1.08), (0.98, 1.02), "no difference claimed"),
+        ((0.90, 0.97), (0.99, 1.05), "no difference claimed"),  # the A/A difference counts in both directions
+        (None, (0.98, 1.02), "no difference claimed"),
+        ((0.90, 0.95), None, "no difference claimed"),
+    ],
+)
+def test_faster_is_claimed_only_beyond_one_and_beyond_the_devices_own_difference(ratio, aa, verdict):
+    assert verdicts.latency_verdict(replace(GOOD, latency_ratio_ci95=ratio), aa) == verdict
+
+
+@pytest.mark.parametrize(
+    ("interval", "needed", "verdict"),
+    [
+        ((-0.02, -0.001), None, "lower"),
+        ((0.001, 0.02), None, "higher"),
+        ((-0.0146, 0.0054), 6335, "unresolved, needs 6,335 samples"),
+        ((-0.007, 0.007), None, "unresolved: none seen, 540 samples show 1.3 points or more"),
+        (None, None, None),
+    ],
+)
+def test_accuracy_is_judged_by_its_interval(interval, needed, verdict):
+    assert verdicts.accuracy_verdict(replace(GOOD, accuracy_delta_ci95=interval, accuracy_samples_needed=needed)) == verdict
+
+
+def test_a_comparison_across_settings_is_warned_of():
+    found = verdicts.warnings(replace(GOOD, threads=2, noise_grade="noisy", covered_share=0.0005), replace(GOOD, threads=1))
+    assert len(found) == 3
+    assert "covers 0.05 % of the weights" in found[0] and "noisy" in found[1] and "threads 2, the reference with 1" in found[2]
+
+
+def test_the_pareto_set_is_what_nothing_else_beats():
+    def row(accuracy, ratio, size, status="ok"):
+        return replace(GOOD, accuracy_top1=accuracy, latency_ratio_to_reference=ratio, size_bytes=size, status=status)
+
+    rows = {
+        "accurate": row(0.96, 1.0, 45),
+        "twin": row(0.96, 1.0, 45),  # equal points do not beat each other
+        "fast": row(0.95, 0.2, 12),
+        "small": row(0.90, 1.5, 6),
+        "beaten": row(0.94, 0.3, 12),
+        "failed": row(0.99, 0.1, 1, "failed"),
+        "unmeasured": row(0.95, None, 12),
+    }
+    assert verdicts.pareto(rows) == ("accurate", "twin", "fast", "small")
+
+
+@pytest.mark.parametrize(
+    ("budget", "met", "text"),
+    [
+        ({"size_bytes": 12_000_000}, True, "size 11.4 MB, limit 12.0 MB"),
+        ({"size_bytes": 11_000_000}, False, "size 11.4 MB, limit 11.0 MB"),
+        ({"peak_rss_bytes": 84_000_000}, True, "peak memory"),
+        ({"latency_p50_ms": 1.2}, True, "latency p50 1.00 ms [0.95, 1.08], limit 1.2 ms"),
+        ({"latency_p50_ms": 0.9}, False, "limit 0.9 ms"),
+        ({"latency_p50_ms": 1.05}, False, "cannot tell, needs 442 more samples"),  # 640 * (0.065 / 0.05)^2 - 640
+        ({"accuracy_drop_points": 1.5}, True, "accuracy drop 0.40 points [-0.54, 1.46]"),
+        ({"accuracy_drop_points": 0.5}, False, "cannot tell, needs"),
+    ],
+)
+def test_a_limit_is_met_only_when_the_interval_says_so(budget, met, text):
+    (finding,) = choice.judge(GOOD, Budget("test", **budget))
+    assert finding.met is met and text in finding.text
+    assert ("cannot tell" in finding.text) == ("cannot tell" in text)
+
+
+@pytest.mark.parametrize(
+    ("missing", "budget", "text"),
+    [
+        (
+            {"latency_p50_ms": None, "latency_reason": "not measured: no bench"},
+            {"latency_p50_ms": 9},
+            "cannot tell, not measured: no bench",
+        ),
+        ({"latency_p50_ci95_ms": None}, {"latency_p50_ms": 9}, "gives no interval: use bench.name=quick"),
+        ({"peak_rss_bytes": None}, {"peak_rss_bytes": 9}, "cannot tell, not measured"),
+        ({"accuracy_delta": None}, {"accuracy_drop_points": 1}, "cannot tell, the reference failed"),
+    ],
+)
+def test_what_was_not_measured_meets_no_limit(missing, budget, text):
+    (finding,) = choice.judge(replace(GOOD, **missing), Budget("test", **budget))
+    assert not finding.met and text in finding.text
+
+
+ROWS = {
+    "fast": replace(GOOD, latency_ratio_to_reference=0.2, size_bytes=20_000_000, peak_rss_bytes=90_000_000),
+    "small": replace(GOOD, latency_ratio_to_reference=0.3, size_bytes=5_000_000, peak_rss_bytes=95_000_000),
+    "lean": replace(GOOD, latency_ratio_to_reference=0.4, size_bytes=9_000_000, peak_rss_bytes=50_000_000),
+    "broken": replace(GOOD, status="failed", reason="covers nothing"),
+}
+
+
+@pytest.mark.parametrize(("prefer", "order"), [("latency", "fast small lean"), ("size", "small lean fast"), ("memory", "lean fast small")])
+def test_the_best_in_what_the_user_prefers_is_chosen(prefer, order):
+    found = choice.choose(ROWS, Budget("test", peak_rss_bytes=100_000_000, prefer=prefer))
+    assert [found.chosen, *found.runners_up] == order.split()
+    assert found.losers == {"broken": ("failed: covers nothing",)}
+
+
+def test_without_limits_nothing_is_chosen():
+    found = choice.choose(ROWS, Budget("none"))
+    assert found.chosen is None and "sets no limit" in found.reason
+
+
+def test_where_nothing_fits_the_nearest_miss_is_named():
+    found = choice.choose(ROWS, Budget("test", size_bytes=4_000_000, peak_rss_bytes=60_000_000))
+    assert found.chosen is None and found.nearest_miss == "lean"  # one limit missed; the others miss two
+    assert "size 9.0 MB, limit 4.0 MB" in found.reason
+    assert len(found.losers["fast"]) == 2
