@@ -52,19 +52,20 @@ def split(targets: np.ndarray, groups: np.ndarray, shares: Shares, seed: int) ->
 
 def _deal(members: np.ndarray, shares: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """The split of each group. members: samples [group, class]. Rare classes first, in a class large groups first."""
-    need = np.outer(members.sum(0), shares)
+    wanted = np.outer(members.sum(0), shares)
+    taken = np.zeros_like(wanted)
     chosen = np.full(len(members), -1)
     order = np.argsort(members.sum(0), kind="stable")
     for rank, label in enumerate(order):
+        carried = (wanted - taken)[order[:rank]].sum(0)
         mine = generator.permutation(np.flatnonzero((members[:, label] > 0) & (chosen < 0)))
         mine = mine[np.argsort(-members[mine].sum(1), kind="stable")]
         for dealt, group in enumerate(mine):
-            here = members[:, label] > 0
-            missing = [s for s in JUDGED if not (here & (chosen == s)).any()]
+            missing = [s for s in JUDGED if not taken[label, s]]
             allowed = missing if len(mine) - dealt <= len(missing) else range(len(shares))
-            best = _neediest(need[label], members[group, label], shares, need[order[:rank]].sum(0))
+            best = _neediest(wanted[label] - taken[label], members[group, label], shares, carried)
             chosen[group] = next(s for s in best if s in allowed)
-            need[:, chosen[group]] -= members[group]
+            taken[:, chosen[group]] += members[group]
     return chosen
 
 

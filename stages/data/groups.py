@@ -17,7 +17,7 @@ def read(path: Path) -> dict[str, str]:
             missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
             if missing:
                 raise DataError(
-                    f"data.groups: {path} has no column {' and '.join(missing)}; its first line is: {','.join(rows.fieldnames or ())}"
+                    f"data.groups: {path} has no column {' and '.join(missing)}; its first line is {','.join(rows.fieldnames or ())[:80]!r}"
                 )
             return _collect(path, rows)
     except (OSError, csv.Error) as error:
