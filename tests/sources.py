@@ -70,3 +70,17 @@ def write(folder: Path) -> Path:
     given = {key: fields[key] for key in ("format", "details", "tools") if key in fields}
     artifact.write(folder, Manifest(kind="source", inputs=inputs, outputs=outputs, labels=LABELS, **given))
     return folder
+
+
+def digits_network(num_labels: int = 10):
+    """The smallest net that learns digits: for runs of the whole pipeline."""
+    from torch import nn
+
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(256, num_labels),
+    )

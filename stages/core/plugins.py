@@ -114,23 +114,24 @@ class DataSet(Protocol):
 class Importer(Protocol):
     """importers/NAME.py: one way to get a source. It writes the files of models/source and returns its manifest fields."""
 
+    FORMAT: str  # the format of the source that it makes: torch, onnx, keras ...
     Settings: type
+    REQUIRES: Mapping[str, str]  # import name -> the extra that installs it
 
     def obtain(self, settings: Any, data: Path, train: Any, seed: int, folder: Path) -> Mapping[str, Any]:
-        """Train or import into `folder`. Returns {"format", "inputs", "outputs", "details", "tools", "curve"}."""
+        """Train or import into `folder`. Returns {"format", "inputs", "outputs", "details", "tools"}, all as in a manifest,
+        "weights" (the file that holds them) and "training" (what metrics/train.json says, with "accuracy_validation")."""
 
 
 class Connection(Protocol):
-    """An open way to a device."""
-
-    def facts(self) -> Mapping[str, Any]:
-        """Stable facts only: CPU model, ISA, cores, RAM, OS, python, runtime versions, governor."""
+    """An open way to a device. What goes wrong on it is payload.protocol.Fault, which the host turns into a DeviceError."""
 
     def place(self, folder: Path) -> str:
-        """Make an artifact folder available on the device; returns its path there."""
+        """Make a folder of the host (a model, inputs) available on the device; returns its path there."""
 
     def run(self, job: Mapping[str, Any], deadline_s: float) -> Iterable[Mapping[str, Any]]:
-        """Run the agent once with `job` in a fresh process; yields its events up to the terminal one. DeviceError otherwise."""
+        """Run the agent once in a fresh process. job: `kind` and its fields of payload.protocol.JOBS. Yields its events, the
+        last of which is `done`."""
 
 
 class Device(Protocol):
