@@ -1,0 +1,66 @@
+"""bench-on-device@V: latency against the reference, and memory, on the configured device.
+
+    python -m stages.bench_on_device VARIANT
+
+Reads   models/variants/V and the reference's, models/data (first samples of the test split), metrics/device.json
+Writes  metrics/bench/V.json (results.BenchResult), models/bench/V/samples.json (every event of every process)
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from stages.core import artifact, config, results
+from stages.core.artifact import Manifest
+from stages.core.errors import VariantFailed, run_main
+from stages.core.plugins import Connection
+from stages.core.samples import Samples
+from stages.measuring.access import connected
+from stages.measuring.jobs import Subject, store_inputs, subject
+from stages.measuring.records import bench_result
+from stages.measuring.session import rounds
+
+MODELS, METRICS = Path("models"), Path("metrics")
+
+
+def subjects(settings: config.Config, name: str, connection: Connection, folder: Path) -> list[Subject]:
+    """The variant and the reference, on the device, with the same inputs. `folder`: where these are put together."""
+    samples = Samples.open(MODELS / "data")
+    store_inputs(samples, settings.bench.scope, folder)
+    inputs, threads = f"{connection.place(folder)}/inputs.npz", settings.device.settings["threads"]
+    chosen = [settings.variant(n) for n in (name, settings.reference)]
+    return [subject(v, MODELS, inputs, samples.preprocessing, settings.bench, threads, connection) for v in chosen]
+
+
+def measure(settings: config.Config, name: str, target: Path) -> results.BenchResult:
+    """Measure one variant; its raw events go into `target`/samples.json."""
+    bench, device = settings.bench, results.read_plain(METRICS / "device.json")
+    with tempfile.TemporaryDirectory() as folder, connected(settings.device) as connection:
+        variant, reference = subjects(settings, name, connection, Path(folder))
+        found = rounds(lambda: variant.latency(bench), lambda: reference.latency(bench), bench, name)
+        memory = variant.memory() if bench.memory else None
+    raw = {"variant": found.variant, "reference": found.reference, "memory": (memory,) if memory else ()}
+    artifact.write_json(target / "samples.json", {"schema": 1, **{side: [run.events for run in runs] for side, runs in raw.items()}})
+    identity = {"variant": name, "reference": settings.reference, "threads": settings.device.settings["threads"]}
+    return bench_result(found, memory, bench, **identity, device_fingerprint=device["fingerprint"])
+
+
+def main() -> None:
+    settings = config.read()
+    name = settings.variant(sys.argv[1] if len(sys.argv) == 2 else "").name
+    target = MODELS / "bench" / name
+    record: results.BenchResult | results.Failed
+    try:
+        for needed in (name, settings.reference):
+            artifact.require_ok(artifact.read(MODELS / "variants" / needed), needed)
+        with artifact.building(target) as folder:
+            record = measure(settings, name, folder)
+            artifact.write(folder, Manifest(kind="bench", config_key="bench"))
+    except VariantFailed as failure:
+        record = results.Failed(str(failure))
+        artifact.record(target, Manifest(kind="bench", status="failed", reason=record.reason))
+    results.write(METRICS / "bench" / f"{name}.json", record)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,55 @@
+"""The machine that Edgewise runs on, measured as any other device: the agent in a fresh process for each run."""
+
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.core.settings import option
+from stages.devices import channel
+from stages.payload.protocol import Fault
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = (sys.executable, "-m", "stages.payload.agent")
+
+
+@dataclass(frozen=True)
+class Settings:
+    threads: int = option(1, "threads that a runtime may use", low=1, high=1024)
+
+
+@contextlib.contextmanager
+def connect(settings: Settings) -> Iterator["Local"]:
+    yield Local()
+
+
+class Local:
+    """`command` starts the agent."""
+
+    def __init__(self, command: tuple[str, ...] = COMMAND):
+        self.command = command
+
+    def place(self, folder: Path) -> str:
+        return str(folder.resolve())
+
+    def run(self, job: Mapping[str, Any], deadline_s: float) -> Iterator[dict[str, Any]]:
+        kills = oom_kills()
+
+        def explain(ending: channel.Ending) -> Fault:
+            if ending.code == -signal.SIGKILL and oom_kills() > kills:
+                return Fault("oom_killed", f"the run ended with SIGKILL and the kernel counts {oom_kills() - kills} kill for memory")
+            return channel.explain(ending)
+
+        paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        return channel.converse(self.command, job, deadline_s, explain, env={**os.environ, "PYTHONPATH": paths})
+
+
+def oom_kills() -> int:
+    """Processes that this kernel has killed for memory, in all control groups; 0 on a kernel that does not count them."""
+    found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.MULTILINE)
+    return int(found.group(1)) if found else 0

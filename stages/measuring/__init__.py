@@ -1,0 +1,1 @@
+"""Measuring a variant on a device: what is asked of the agent, in which order, and what its answers mean."""

@@ -1,0 +1,72 @@
+"""What the agent is asked to do for one variant."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.core.config import Bench, Variant, to_plain
+from stages.core.errors import ConfigError, VariantFailed
+from stages.core.plugins import Connection
+from stages.core.samples import Samples
+from stages.measuring.runs import Run
+from stages.payload.protocol import DETERMINISTIC, Fault
+
+INPUT_SAMPLES = 8  # real ones, taken in turn, so that no number rests on one lucky picture
+MEMORY_RUNS = 5  # after the first: some runtimes allocate their working memory in the second one only
+START_S = 60.0  # to start python and import a runtime on the slowest board
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A variant that has been placed on the device, with the inputs it is measured on."""
+
+    name: str
+    fields: Mapping[str, Any]
+    connection: Connection
+    deadline_s: float
+
+    def run(self, kind: str, expected: Mapping[str, int], **fields: Any) -> Run:
+        """One fresh process. VariantFailed where the file itself is at fault; Fault for all else."""
+        job = {"kind": kind, **self.fields, **fields}
+        try:
+            return Run.of(self.connection.run(job, self.deadline_s), **expected)
+        except Fault as fault:
+            if fault.word in DETERMINISTIC:
+                raise VariantFailed(f"{self.name} on the device: {fault}") from fault
+            raise
+
+    def latency(self, bench: Bench) -> Run:
+        min_runs = math.ceil(bench.min_samples / (bench.processes * bench.blocks))
+        fields = {"warmup": to_plain(bench.warmup), "blocks": bench.blocks, "block_s": bench.block_s, "min_runs": min_runs}
+        return self.run("latency", {"loaded": 1, "first_inference": 1, "warmup": 1, "block": bench.blocks}, **fields)
+
+    def memory(self) -> Run:
+        return self.run("memory", {"memory": 5}, runs=MEMORY_RUNS)
+
+
+def store_inputs(samples: Samples, scope: str, folder: Path) -> None:
+    """The inputs.npz that the agent reads: the first samples of the test split, raw where the scope is end_to_end."""
+    indices = samples.indices("test")[:INPUT_SAMPLES]
+    if scope == "end_to_end" and samples.preprocessing.get("kind") != "image":
+        raise ConfigError("bench.scope: 'end_to_end' needs pictures, this data set has none; allowed here: model")
+    arrays = samples.raw(indices) if scope == "end_to_end" else samples.feeds(indices)
+    np.savez(folder / "inputs.npz", **arrays)  # type: ignore[arg-type]
+
+
+def subject(
+    variant: Variant, models: Path, inputs: str, preprocessing: Mapping[str, Any], bench: Bench, threads: int, connection: Connection
+) -> Subject:
+    """Place the variant's folder. `inputs`: the path of inputs.npz on the device."""
+    fields = {
+        "runner": f"{variant.module}.run",
+        "model": connection.place(models / "variants" / variant.name),
+        "settings": {"threads": threads, **variant.engine},
+        "inputs": inputs,
+        "scope": bench.scope,
+        "preprocessing": dict(preprocessing) if bench.scope == "end_to_end" else None,
+    }
+    return Subject(variant.name, fields, connection, START_S + bench.max_s)

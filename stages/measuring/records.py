@@ -1,0 +1,73 @@
+"""From raw runs to the record of a variant."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from stages.core.config import Bench
+from stages.core.results import BenchResult
+from stages.core.timing_stats import median_interval, pooled, quantile, ratio, ratio_interval
+from stages.measuring.grading import evidence, grade
+from stages.measuring.runs import Run, side
+from stages.measuring.session import LEAST_PAIRS, Rounds
+
+
+def _median(values: Iterable[float]) -> float:
+    return float(np.median(list(values)))
+
+
+def memory_fields(run: Run) -> dict[str, Any]:
+    """What the memory pass found, bytes. peak: since the imports, over load, runs and release; it includes the baseline.
+
+    peak_reset false: the kernel would not reset the peak, so it may stand from the imports and overstate the model's need.
+    """
+    marks = {event["mark"]: event for event in run.all("memory")}
+    at = {name: event["bytes"] for name, event in marks.items()}
+    baseline, peak = at["baseline"]["rss"], at["release"]["peak"]
+    return {
+        "baseline_rss_bytes": baseline,
+        "peak_rss_bytes": peak,
+        "peak_rss_above_baseline_bytes": peak - baseline,
+        "more": {
+            "after_load_rss_bytes": at["load"]["rss"],
+            "after_first_inference_rss_bytes": at["first_inference"]["rss"],
+            "after_runs_anonymous_bytes": at["runs"]["anonymous"],
+            "after_runs_file_bytes": at["runs"]["file"] + at["runs"]["shared"],
+            "after_release_rss_bytes": at["release"]["rss"],
+            "memory_peak_reset": marks["baseline"]["peak_reset"],
+            "memory_major_faults": marks["release"]["major_faults"] - marks["baseline"]["major_faults"],
+        },
+    }
+
+
+def bench_result(rounds: Rounds, memory: Run | None, bench: Bench, **identity: Any) -> BenchResult:
+    """identity: variant, reference, threads, device_fingerprint."""
+    variant, reference = side(rounds.variant), side(rounds.reference)
+    samples = pooled(variant)
+    claims = bench.claims and len(variant) >= LEAST_PAIRS
+    found = evidence(rounds.variant, rounds.reference)
+    noise_grade, noise_reason = grade(found)
+    occupied = memory_fields(memory) if memory else {"more": {}}
+    more = {"noise_reason": noise_reason, **{f"noise_{name}": value for name, value in found.items()}, **occupied.pop("more")}
+    return BenchResult(
+        profile=bench.name,
+        scope=bench.scope,
+        latency_p50_ms=float(np.median(samples)),
+        latency_p50_ci95_ms=median_interval(variant) if claims else None,
+        latency_p90_ms=quantile(samples, 0.90),
+        latency_p95_ms=quantile(samples, 0.95),
+        latency_p99_ms=quantile(samples, 0.99),
+        reference_p50_ms=float(np.median(pooled(reference))),
+        latency_ratio_to_reference=ratio(variant, reference),
+        latency_ratio_ci95=ratio_interval(variant, reference) if claims else None,
+        stop=rounds.stop,
+        processes=len(variant),
+        samples=len(samples),
+        noise_grade=noise_grade,
+        load_ms=_median(run.load_ms for run in rounds.variant),
+        first_inference_ms=_median(run.first_inference_ms for run in rounds.variant),
+        more=more,
+        **occupied,
+        **identity,
+    )

@@ -1,0 +1,135 @@
+"""What host and agent say to each other: one JSON line in (the job), JSON lines out (the events).
+
+    host -> agent    job
+    agent -> host    hello, the events of the job's kind, then `done` or `error` and nothing after it
+
+Every event carries its number `n`, so a lost or doubled line is noticed. A login shell may print before `hello`: such lines
+are skipped, later ones are an error. Times are nanoseconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Callable, Dict, Mapping, Optional
+
+SCHEMA = 1
+MAX_LINE_BYTES = 64 << 20  # a block of a minute of 10 us runs is about 40 MB
+MAX_NOISE_LINES = 1000
+TERMINAL = ("done", "error")
+SCOPES = ("model", "end_to_end")
+
+# What can go wrong between the host and a result, and what the user does next.
+FAULTS = {
+    "host_key": "check the device's host key and add it to known_hosts",
+    "auth": "check user and key, and that the public key is in the device's authorized_keys",
+    "unreachable": "check that the device is on, and its host and port",
+    "unknown_host": "check device.host: the name cannot be resolved",
+    "dropped": "the link was lost in the middle of a run; check the network and run again",
+    "disk_full": "free space on the device and run again",
+    "no_python": "install python 3.9 or newer on the device, or name it in device.python",
+    "python_too_old": "install python 3.9 or newer on the device, or name it in device.python",
+    "runtime_missing": "install the runtime on the device with the named pip command",
+    "deadline": "the device is too slow for the time limit or hangs; raise bench.max_s, or look at the last lines it printed",
+    "oom_killed": "the kernel killed the run for memory; stop other programs on the device",
+    "out_of_memory": "the device has too little free memory; stop other programs on it",
+    "killed": "something else on the device ended the run; run again",
+    "agent_error": "read the last lines that the device printed",
+    "protocol": "run again; if it stays, something on the device writes into the agent's output",
+    "busy": "another measurement runs on this device; wait for it to end",
+    "model_rejected": "the runtime refuses this file",
+    "model_aborted": "the runtime aborts on this file",
+}
+DETERMINISTIC = ("model_rejected", "model_aborted")  # the variant's own failure, not the device's
+
+
+class Fault(Exception):
+    """The device did not deliver. `word` is a key of FAULTS; the message says what was seen and what to do next."""
+
+    def __init__(self, word: str, seen: str):
+        super().__init__(f"{seen}; {FAULTS[word]}")
+        self.word = word
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_count, value))
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+CHECKS: Dict[str, Callable[[Any], bool]] = {
+    "text": lambda value: isinstance(value, str),
+    "texts": _texts,
+    "flag": lambda value: isinstance(value, bool),
+    "number": _number,
+    "count": _count,
+    "counts": _counts,
+    "counts or null": lambda value: value is None or _counts(value),
+    "map": lambda value: isinstance(value, dict),
+    "map or null": lambda value: value is None or isinstance(value, dict),
+    "maps": lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value),
+    "fault": lambda value: value in FAULTS,
+    "scope": lambda value: value in SCOPES,
+}
+
+EVENTS: Dict[str, Dict[str, str]] = {
+    "hello": {"schema": "count", "python": "text", "versions": "map", "modules": "texts", "cpus": "count"},
+    "facts": {"facts": "map"},
+    "loaded": {"wall_ns": "count"},
+    "first_inference": {"wall_ns": "count"},
+    "warmup": {"wall_ns": "counts", "steady": "flag"},
+    "block": {"wall_ns": "counts", "cpu_ns": "counts", "wait_ns": "counts or null", "before": "map", "after": "map"},
+    "memory": {"mark": "text", "bytes": "map", "peak_reset": "flag", "major_faults": "count"},
+    "outputs": {"index": "count", "arrays": "map"},
+    "done": {},
+    "error": {"fault": "fault", "phase": "text", "message": "text"},
+}
+
+_MODEL = {"runner": "text", "model": "text", "settings": "map", "inputs": "text", "scope": "scope", "preprocessing": "map or null"}
+JOBS: Dict[str, Dict[str, str]] = {
+    "probe": {"packages": "texts"},
+    "latency": {**_MODEL, "warmup": "map", "blocks": "count", "block_s": "number", "min_runs": "count"},
+    "memory": {**_MODEL, "runs": "count"},
+    "outputs": _MODEL,
+}
+
+
+def wrong_field(content: Mapping[str, Any], fields: Mapping[str, str]) -> Optional[str]:
+    """The first field of `fields` that `content` lacks or that is of another kind; None where all are right."""
+    for name, kind in fields.items():
+        if name not in content:
+            return f"{name} is missing"
+        if not CHECKS[kind](content[name]):
+            return f"{name} is {content[name]!r:.60}, it must be a {kind}"
+    return None
+
+
+def job_line(kind: str, deadline_s: float, **fields: Any) -> bytes:
+    job = {"schema": SCHEMA, "kind": kind, "deadline_s": deadline_s, **fields}
+    return json.dumps(check_job(job), allow_nan=False).encode() + b"\n"
+
+
+def check_job(job: Any) -> Dict[str, Any]:
+    """`job` itself where it is one; ValueError with the wrong field otherwise."""
+    if not isinstance(job, dict) or job.get("kind") not in JOBS:
+        raise ValueError(f"no job: {job!r:.80}; kinds are {', '.join(JOBS)}")
+    if job.get("schema") != SCHEMA:
+        raise ValueError(f"job of schema {job.get('schema')}, this agent speaks {SCHEMA}")
+    wrong = wrong_field(job, {"deadline_s": "number", **JOBS[job["kind"]]})
+    if wrong:
+        raise ValueError(f"{job['kind']} job: {wrong}")
+    return job
+
+
+def event_line(number: int, event: str, fields: Mapping[str, Any]) -> bytes:
+    return json.dumps({"event": event, "n": number, **fields}, allow_nan=False).encode() + b"\n"

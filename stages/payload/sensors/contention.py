@@ -1,0 +1,39 @@
+"""What takes the processor away: pressure (waiting tasks), steal (the hypervisor), context switches of this process."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+from pathlib import Path
+from typing import List
+
+from stages.payload.sensors import Source
+
+PRESSURE = Path("/proc/pressure/cpu")
+STAT = Path("/proc/stat")
+
+
+def find() -> List[Source]:
+    sources = [
+        Source("switches_voluntary_count", "switches", lambda: resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw, True, scope="process"),
+        Source("switches_forced_count", "switches", lambda: resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, True, scope="process"),
+    ]
+    if PRESSURE.exists():
+        sources.append(Source("pressure_cpu_some_us", "pressure", pressure_us, True))
+    if STAT.exists():
+        sources.append(Source("steal_ns", "steal", steal_ns, True))
+    return sources
+
+
+def pressure_us() -> float:
+    """Time in which at least one task of the machine waited for a processor."""
+    found = re.search(r"^some .*total=(\d+)", PRESSURE.read_text(), re.MULTILINE)
+    if not found:
+        raise ValueError(f"no line `some` in {PRESSURE}")
+    return float(found.group(1))
+
+
+def steal_ns() -> float:
+    """Eighth number of the first line, in ticks, summed over all processors."""
+    return int(STAT.read_text().split("\n", 1)[0].split()[8]) * 1e9 / os.sysconf("SC_CLK_TCK")

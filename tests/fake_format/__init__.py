@@ -1,0 +1,1 @@
+"""A format for tests; it has no runtime behind it."""

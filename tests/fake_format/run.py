@@ -1,0 +1,57 @@
+"""A format without a runtime: its model.json says what a "model" does. For tests of everything around formats/F/run.py.
+
+{"sleep_ms": 2}   {"burn_ms": 2}   {"hold_mib": 100}   {"load": "abort" | "refuse" | "kill" | "hang"}   {"print": "noise"}
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+
+RUNTIME = "json"
+PACKAGE = "fake-runtime"
+
+
+class Session:
+    inputs = outputs = ()
+
+    def __init__(self, does):
+        self.does = does
+        self.held = np.ones(does.get("hold_mib", 0) << 20, np.uint8)
+
+    def run(self, feeds):
+        time.sleep(self.does.get("sleep_ms", 0) / 1000)
+        end = time.perf_counter() + self.does.get("burn_ms", 0) / 1000
+        while time.perf_counter() < end:
+            pass
+        if "print" in self.does:
+            print(self.does["print"])
+            ctypes.CDLL(None).puts(self.does["print"].encode())  # as native code does, past sys.stdout
+        if self.does.get("run") == "fill":
+            held = np.ones(self.does["run_mib"] << 20, np.uint8)
+            del held
+        return {"logits": np.stack([np.ravel(array).astype(np.float32)[:2] for array in feeds.values()])}
+
+
+def load(folder, settings):
+    does = json.loads((Path(folder) / "model.json").read_text())
+    act = does.get("load")
+    if act == "refuse":
+        raise ValueError("this file holds operator Frobnicate, which this runtime lacks")
+    if act == "abort":
+        os.abort()
+    if act == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if act == "hang":
+        ctypes.PyDLL(None).sleep(600)  # native code that keeps the interpreter lock
+    return Session(does)
+
+
+def versions():
+    return {"fake": "1.0", "threads": os.environ.get("OMP_NUM_THREADS", "")}

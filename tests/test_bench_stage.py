@@ -1,0 +1,149 @@
+"""bench-on-device and probe-device as stages: files in, files out, with a format that sleeps and one real ONNX file."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from stages import bench_on_device, probe_device
+from stages.core import artifact, results
+from stages.core.artifact import Manifest, Tensor
+from stages.core.config import Bench, Budget, Config, Plugin, Train, Variant, Warmup, to_plain
+from stages.core.errors import ConfigError, DeviceError
+from tests.test_agent import write_onnx
+
+FAKE = "tests.fake_format"
+BENCH = Bench(
+    "smoke", processes=2, max_processes=2, block_s=0.05, min_samples=10, claims=False, max_s=5.0, warmup=Warmup(min_s=0.0, max_s=0.05)
+)
+
+
+def make_data() -> None:
+    folder = Path("models/data")
+    (folder / "inputs").mkdir(parents=True)
+    np.save(folder / "inputs/image.npy", np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32))
+    np.save(folder / "targets.npy", np.zeros(20, np.int64))
+    artifact.write_json(folder / "splits.json", {"train": [0], "validation": [1], "calibration": [2], "test": list(range(3, 20))})
+    artifact.write(folder, Manifest(kind="data", inputs=(Tensor("image", (None, 8), "float32"),), preprocessing={"kind": "tensor"}))
+
+
+def make_variant(name: str, does: dict, module: str = FAKE) -> Variant:
+    folder = Path("models/variants") / name
+    folder.mkdir(parents=True)
+    if does.get("status") == "failed":
+        artifact.write(folder, Manifest(kind="variant", status="failed", reason=does["reason"]))
+    else:
+        (folder / "model.json").write_text(json.dumps(does))
+        artifact.write(folder, Manifest(kind="variant", format="fake", scheme="fp32"))
+    return Variant(name, "fake", "fp32", module)
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    """bench({"variant": what it does}, name) writes a project and runs both stages; returns the record of `name`."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(does: dict, name: str, *, settings: Bench = BENCH) -> dict:
+        if not Path("models/data").exists():
+            make_data()
+            configure({variant: make_variant(variant, d) for variant, d in does.items()}, settings)
+        monkeypatch.setattr(sys, "argv", ["bench", name])
+        probe_device.main()
+        bench_on_device.main()
+        return json.loads(Path(f"metrics/bench/{name}.json").read_text())
+
+    return run
+
+
+def configure(variants: dict[str, Variant], settings: Bench = BENCH) -> None:
+    plugin = Plugin("digits", "stages.data.digits")
+    device = Plugin("local", "stages.devices.local", {"threads": 1})
+    config = Config(0, plugin, plugin, Train("default"), device, settings, Budget("none"), next(iter(variants)), variants, {})
+    Path("models").mkdir(exist_ok=True)
+    Path("models/config.yaml").write_text(yaml.safe_dump(to_plain(config)))
+
+
+def test_the_ratio_of_two_known_sleepers(bench):
+    record = bench({"fake-a": {"sleep_ms": 8}, "fake-b": {"sleep_ms": 2}}, "fake-b")
+    assert record["status"] == "ok" and record["reference"] == "fake-a" and record["stop"] == "budget"
+    assert record["latency_ratio_to_reference"] == pytest.approx(2.1 / 8.1, rel=0.15)
+    assert record["latency_p50_ms"] == pytest.approx(2.1, rel=0.15) and record["latency_ratio_ci95"] is None
+    assert record["peak_rss_bytes"] == record["baseline_rss_bytes"] + record["peak_rss_above_baseline_bytes"]
+    device = json.loads(Path("metrics/device.json").read_text())
+    assert record["device_fingerprint"] == device["fingerprint"] and device["facts"]["packages"].keys() == {"numpy", "fake-runtime"}
+    assert isinstance(results.read(results.BenchResult, Path("metrics/bench/fake-b.json")), results.BenchResult)
+    assert not list(Path("models/.tmp").iterdir())
+
+
+def test_each_variant_has_samples_of_its_own(bench):
+    """Nothing is carried from one variant to the next, and the reference against itself is two sets of processes."""
+    both = {"fake-a": {"sleep_ms": 8}, "fake-b": {"sleep_ms": 2}}
+    for name in both:
+        bench(both, name)
+    raw = {name: json.loads(Path(f"models/bench/{name}/samples.json").read_text()) for name in both}
+    for content in raw.values():
+        assert len(content["variant"]) == len(content["reference"]) == 2 and len(content["memory"]) == 1
+    walls = [
+        event["wall_ns"]
+        for r in raw.values()
+        for side in ("variant", "reference")
+        for run in r[side]
+        for event in run
+        if event["event"] == "block"
+    ]
+    assert len(walls) == 8 and len({tuple(wall) for wall in walls}) == 8
+    again = json.loads(Path("metrics/bench/fake-a.json").read_text())
+    assert again["latency_ratio_to_reference"] == pytest.approx(1.0, abs=0.15) and again["variant"] == again["reference"] == "fake-a"
+
+
+@pytest.mark.parametrize(
+    ("does", "reason"),
+    [
+        ({"status": "failed", "reason": "covers 0.05 % of the weights"}, "covers 0.05 %"),
+        ({"load": "abort"}, "fake-b on the device: the run ended with SIGABRT"),
+        ({"load": "refuse"}, "operator Frobnicate"),
+    ],
+)
+def test_a_variants_own_failure_is_recorded(bench, does, reason):
+    record = bench({"fake-a": {"sleep_ms": 1}, "fake-b": does}, "fake-b")
+    assert record["status"] == "failed" and reason in record["reason"]
+    assert artifact.read(Path("models/bench/fake-b")).status == "failed"
+
+
+@pytest.mark.parametrize(("act", "fault"), [("kill", "killed"), ("hang", "deadline")])
+def test_a_failure_of_the_surroundings_is_never_recorded(bench, monkeypatch, act, fault):
+    monkeypatch.setattr("stages.measuring.jobs.START_S", 0.0)
+    with pytest.raises(DeviceError) as caught:
+        bench({"fake-a": {"sleep_ms": 1}, "fake-b": {"load": act}}, "fake-b", settings=replace(BENCH, max_s=1.5))
+    assert caught.value.fault == fault
+    assert not Path("metrics/bench/fake-b.json").exists() and not Path("models/bench/fake-b").exists()
+
+
+def test_end_to_end_needs_pictures(bench):
+    with pytest.raises(ConfigError, match="end_to_end' needs pictures"):
+        bench({"fake-a": {}}, "fake-a", settings=replace(BENCH, scope="end_to_end"))
+
+
+def test_an_unknown_variant_is_named(bench):
+    with pytest.raises(ConfigError, match="fake-c: no such variant; there are: fake-a"):
+        bench({"fake-a": {}}, "fake-c")
+
+
+def test_a_real_runtime(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_data()
+    variant = make_variant("onnx-fp32", {}, "stages.formats.onnx")
+    write_onnx(Path("models/variants/onnx-fp32"))
+    configure({"onnx-fp32": variant}, replace(BENCH, processes=3, max_processes=3, claims=True))
+    monkeypatch.setattr(sys, "argv", ["bench", "onnx-fp32"])
+    probe_device.main()
+    bench_on_device.main()
+    record = json.loads(Path("metrics/bench/onnx-fp32.json").read_text())
+    low, high = record["latency_ratio_ci95"]
+    assert record["status"] == "ok" and low <= record["latency_ratio_to_reference"] <= high
+    hello = json.loads(Path("models/bench/onnx-fp32/samples.json").read_text())["variant"][0][0]
+    assert set(hello["modules"]) <= {"numpy", "onnxruntime"}
