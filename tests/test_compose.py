@@ -16,6 +16,8 @@ from stages.core import config
 from stages.core.errors import ConfigError
 from tests.conftest import ROOT
 
+OPTIONS = Options(ROOT / "conf")
+
 
 def choices() -> dict[str, Any]:
     return composition.read_choices(ROOT / "params.yaml")
@@ -31,7 +33,7 @@ def put(tree: dict[str, Any], dotted: str, value: Any) -> dict[str, Any]:
 
 
 def composed(tree: dict[str, Any]) -> config.Config:
-    return composition.compose_choices(tree, Options(ROOT / "conf"))
+    return composition.compose_choices(tree, OPTIONS)
 
 
 def test_written_config_reads_back_equal(project, monkeypatch):
@@ -62,7 +64,7 @@ def test_every_option_of_conf_composes(path):
             assert made.variants[variant].format == name
     elif group == "scheme":
         assert set(yaml.safe_load(path.read_text())) == {"use", "min_sqnr_db"}
-        assert Options(ROOT / "conf").load("scheme", name, "test")["min_sqnr_db"] >= 0
+        assert OPTIONS.load("scheme", name, "test")["min_sqnr_db"] >= 0
     else:
         fill = {key: str(ROOT) for key, value in yaml.safe_load(path.read_text()).items() if value == "???"}
         made = composed(put(tree, group, {"name": name, **fill}))
@@ -70,7 +72,7 @@ def test_every_option_of_conf_composes(path):
 
 
 def test_formats_offer_in_conf_just_what_they_declare():
-    options = Options(ROOT / "conf")
+    options = OPTIONS
     for name in options.names("format"):
         form = options.load("format", name, "test")
         assert set(form["schemes"]) == set(config.part(form["module"], "make").SCHEMES), name

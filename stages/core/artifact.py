@@ -5,6 +5,7 @@ could be taken for a result. Manifests hold no times and no host names: the same
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -14,11 +15,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stages.core.errors import EdgewiseError, VariantFailed
+from stages.core.errors import STORAGE_ERRNOS, EdgewiseError, StorageError, VariantFailed
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
-STATUSES = ("ok", "failed", "skipped", "none")
+FULL_BYTES = 2**20  # with less than this free, a failed write is blamed on the disk
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artifact is. `config_key` names the part of models/config.yaml that it was made from."""
+    """What an artifact is. `status` is ok, failed (deterministic, with the reason), skipped (nobody needs it) or none (nothing to
+    hold). `config_key` names the part of models/config.yaml that it was made from."""
 
     kind: str
     status: str = "ok"
@@ -100,6 +102,15 @@ def write_json(path: Path, content: Any) -> None:
     temporary.replace(path)
 
 
+def check_space(folder: Path, error: Exception) -> None:
+    """StorageError where the disk is full: numpy, torch and the converters each say that in words of their own, or as a failed
+    conversion, which must not be recorded as the variant's."""
+    free = shutil.disk_usage(folder).free
+    if free < FULL_BYTES:
+        advice = STORAGE_ERRNOS[errno.ENOSPC]
+        raise StorageError(f"No space left on device: {free} bytes are free below {folder.parent.parent}/; {advice}") from error
+
+
 @contextlib.contextmanager
 def building(target: Path, models: Path = Path("models")) -> Iterator[Path]:
     """A folder under models/.tmp/ that takes the place of `target` when the block ends well, and is removed otherwise."""
@@ -111,6 +122,9 @@ def building(target: Path, models: Path = Path("models")) -> Iterator[Path]:
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         workshop.rename(target)
+    except Exception as error:
+        check_space(workshop, error)
+        raise
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
 
