@@ -1,0 +1,178 @@
+"""What a run in MLflow is to hold, read from the files alone. A run is known by the hash of its content, not by when it was made."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stages.core import artifact, config, results
+from stages.core.config import Config
+from stages.core.errors import EdgewiseError
+from stages.core.results import METRICS, Summary, VariantSummary
+
+MODELS = Path("models")
+SHARED = (METRICS / "summary.json", METRICS / "report.md", config.PATH, MODELS / "report")
+KEY = "edgewise.key"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run. `marks` are the tags that change although the content does not: whether the variant is chosen, or on the front."""
+
+    variant: str
+    key: str
+    ok: bool
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    marks: Mapping[str, str]
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Book:
+    """Everything that is to be in MLflow. shared: files that every current run carries; data: of the MLflow input."""
+
+    experiment: str
+    records: tuple[Record, ...]
+    shared: tuple[Path, ...]
+    data: Mapping[str, str]
+
+    @property
+    def state(self) -> str:
+        """A hash of all that could need writing."""
+        files = {str(path): artifact.sha256(path) for path in self.shared}
+        return digest({"experiment": self.experiment, "runs": {r.key: dict(r.marks) for r in self.records}, "files": files})
+
+
+def digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def book(settings: Config, summary: Summary) -> Book:
+    missing = settings.variants.keys() - summary.variants.keys()
+    if missing:
+        raise EdgewiseError(f"{results.SUMMARY} knows nothing of {', '.join(sorted(missing))}: run `dvc repro report` first")
+    lock = lock_entries(Path("dvc.lock"))
+    return Book(
+        experiment=f"{settings.model.name}-{settings.data.name}",
+        records=tuple(record(name, settings, summary, lock) for name in settings.variants),
+        shared=tuple(path for top in SHARED for path in files_of(top)),
+        data=data_set(settings),
+    )
+
+
+def record(name: str, settings: Config, summary: Summary, lock: Mapping[str, Any]) -> Record:
+    row, configuration = summary.variants[name], configuration_of(name, settings)
+    entries = {stage: entry for stage, entry in lock.items() if stage.endswith(f"@{name}")}
+    content = {"variant": name, "configuration": configuration, "lock": entries, "results": config.to_plain(row)}
+    key = digest(content)
+    return Record(
+        variant=name,
+        key=key,
+        ok=row.ok,
+        params=dict(flatten(configuration)),
+        metrics=dict(numbers(config.to_plain(row))),
+        tags={
+            KEY: key,
+            **tags(name, row, summary),
+            **{f"lock.{stage.partition('@')[0]}": digest(entry)[:16] for stage, entry in entries.items()},
+        },
+        marks={"chosen": word(name == summary.chosen), "pareto": word(name in summary.pareto)},
+        files=tuple(path for top in own_files(name) for path in files_of(top)),
+    )
+
+
+def configuration_of(name: str, settings: Config) -> dict[str, Any]:
+    """What of the configuration has a part in this variant's results; the budget only judges them."""
+    plain = config.to_plain(settings)
+    sections = ("seed", "data", "model", "train", "device", "bench", "reference")
+    variant = plain["variants"][name]
+    return {**{key: plain[key] for key in sections}, "format": plain["formats"][variant["format"]], "variant": variant}
+
+
+def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted names and the leaves as text; lists, empty mappings and null as JSON."""
+    if isinstance(tree, Mapping) and tree:
+        for key, value in tree.items():
+            yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, tree if isinstance(tree, str) else json.dumps(tree)
+
+
+def numbers(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The metrics of a row: its numbers; intervals as NAME_low and NAME_high; bytes by dtype as NAME_DTYPE."""
+    for key, value in row.items():
+        name = prefix + key
+        if isinstance(value, Mapping):
+            yield from numbers(value, f"{key.removesuffix('_by_dtype')}_")
+        elif isinstance(value, list) and len(value) == 2 and all(isinstance(v, float) for v in value):
+            yield from ((f"{name}_low", value[0]), (f"{name}_high", value[1]))
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield name, float(value)
+
+
+def tags(name: str, row: VariantSummary, summary: Summary) -> dict[str, str]:
+    """What a user filters runs by, and what proves what the run is of. None is left out."""
+    made = artifact.read(MODELS / "variants" / name)
+    known = {
+        "variant": name,
+        "format": row.format,
+        "scheme": row.scheme,
+        "status": row.status,
+        "reason": row.reason,
+        "reference": summary.reference,
+        "accuracy_verdict": row.accuracy_verdict,
+        "latency_verdict": row.latency_verdict,
+        "latency_reason": row.latency_reason,
+        "noise_grade": row.noise_grade,
+        "device.name": summary.device.get("name"),
+        "device.fingerprint": row.device_fingerprint or summary.device.get("fingerprint"),
+        "mlflow.note.content": "\n\n".join(row.warnings) or None,
+        **{f"sha256.{file}": entry["sha256"] for file, entry in made.files.items()},
+    }
+    return {tag: str(value) for tag, value in known.items() if value is not None}
+
+
+def own_files(name: str) -> tuple[Path, ...]:
+    """Manifests, measurements and raw samples; the model itself stays in the DVC cache, its hash is a tag."""
+    return (
+        MODELS / "variants" / name / artifact.MANIFEST,
+        MODELS / "evaluate" / name / "details.json",
+        MODELS / "bench" / name / "samples.json",
+        METRICS / "evaluate" / f"{name}.json",
+        METRICS / "bench" / f"{name}.json",
+    )
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file, or the files right in the folder; nothing where there is nothing."""
+    return sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path] if path.exists() else []
+
+
+def lock_entries(path: Path) -> Mapping[str, Any]:
+    """The stages of dvc.lock; none where the stages were run by hand."""
+    if not path.exists():
+        return {}
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml reads a lock of 50 stages 10 times as fast
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader).get("stages", {})
+
+
+def data_set(settings: Config) -> dict[str, str]:
+    """Fields of mlflow.entities.Dataset. MLflow's digests have at most 36 characters."""
+    found = results.read_plain(METRICS / "data.json")
+    return {
+        "name": settings.data.name,
+        "digest": str(found["digest"])[:36],
+        "source_type": "edgewise",
+        "source": json.dumps(config.to_plain(settings.data), sort_keys=True),
+        "profile": json.dumps(found, sort_keys=True),
+    }
+
+
+def word(yes: bool) -> str:
+    return "true" if yes else "false"

@@ -1,0 +1,142 @@
+"""Writing to MLflow: each run once, under its content key. The only module that imports mlflow."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from stages.core.errors import SurroundingsError
+from stages.tracking.receipt import without_password
+from stages.tracking.record import KEY, Book, Record, word
+
+LIMIT = 100  # params and tags that MLflow takes in one request
+ENVIRONMENT = {  # what the user sets himself stays
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # by default its waits add up to minutes when a server is down
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def write(book: Book, uri: str, artifacts: Path | None) -> dict[str, str]:
+    """Write what is missing; returns the run id of each variant. artifacts: where files go, None to let the server decide.
+
+    SurroundingsError where the store cannot be reached or written; what was written stays and the next call goes on from there.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with clear_errors(uri):
+        from mlflow import MlflowClient
+
+        quiet()
+        client = MlflowClient(tracking_uri=uri)
+        experiment = experiment_id(client, book.experiment, artifacts)
+        runs = {record.variant: ensure_run(client, experiment, record, book) for record in book.records}
+        retire(client, experiment, set(runs.values()))
+        for record in book.records:
+            mark(client, runs[record.variant], record, book)
+        return runs
+
+
+@contextmanager
+def clear_errors(uri: str) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        reason = " ".join(without_password(str(error)).split())[:300]
+        raise SurroundingsError(
+            f"the tracking store {without_password(uri)} cannot be used: {reason}; nothing measured is lost: start the server or change "
+            "MLFLOW_TRACKING_URI, then run `dvc repro` again"
+        ) from None
+
+
+def quiet() -> None:
+    """Without the forty lines that the making of a new database prints."""
+    import logging
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+
+
+def experiment_id(client: Any, name: str, artifacts: Path | None) -> str:
+    """Of the experiment, made if need be; one that was deleted in the UI is restored, since its name stays taken."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name, artifact_location=artifacts.as_uri() if artifacts else None)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)  # another process was faster
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return found.experiment_id
+
+
+def ensure_run(client: Any, experiment: str, record: Record, book: Book) -> str:
+    """The id of the finished run with this content. One that was left half written is written again."""
+    found = client.search_runs([experiment], f"tags.`{KEY}` = '{record.key}'", max_results=1)
+    if found and found[0].info.status in ("FINISHED", "FAILED"):
+        return found[0].info.run_id
+    run = found[0] if found else client.create_run(experiment, tags={KEY: record.key}, run_name=record.variant)
+    fill(client, run.info.run_id, record, book)
+    client.set_terminated(run.info.run_id, "FINISHED" if record.ok else "FAILED")
+    return run.info.run_id
+
+
+def fill(client: Any, run: str, record: Record, book: Book) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+
+    now_ms = int(time.time() * 1000)
+    client.log_batch(run, metrics=[Metric(name, value, now_ms, 0) for name, value in record.metrics.items()])
+    for params in portions(Param(name, value) for name, value in record.params.items()):
+        client.log_batch(run, params=params)
+    for tags in portions(RunTag(name, value) for name, value in {**record.tags, **git_tags()}.items()):
+        client.log_batch(run, tags=tags)
+    client.log_inputs(run, [DatasetInput(Dataset(**book.data), [InputTag("mlflow.data.context", "test")])])
+    for file in record.files:
+        client.log_artifact(run, str(file), str(file.parent))
+
+
+def portions(items: Iterator[Any]) -> Iterator[list[Any]]:
+    return iter(lambda: list(islice(items, LIMIT)), [])
+
+
+def git_tags() -> dict[str, str]:
+    """The revision that the files were made at; none outside of a repository."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], capture_output=True, text=True, timeout=30
+    )
+    if done.returncode:
+        return {}
+    revision, _, dirty = done.stdout.strip().partition("-")
+    return {
+        "mlflow.source.git.commit": revision,
+        "git.dirty": word(bool(dirty)),
+        "mlflow.source.name": "dvc.yaml",
+        "mlflow.source.type": "PROJECT",
+    }
+
+
+def retire(client: Any, experiment: str, current: set[str]) -> None:
+    """Runs of former contents, and of variants that are no longer configured, are not the current ones."""
+    for run in client.search_runs([experiment], "tags.current = 'true'"):
+        if run.info.run_id not in current:
+            client.set_tag(run.info.run_id, "current", word(False))
+
+
+def mark(client: Any, run: str, record: Record, book: Book) -> None:
+    """What changes without the run's own content: the tags of the choice, and the report as it is now."""
+    for tag, value in {**record.marks, "current": word(True)}.items():
+        client.set_tag(run, tag, value)
+    for file in book.shared:
+        client.log_artifact(run, str(file), "report")
