@@ -1,0 +1,51 @@
+"""Edgewise's schemes as recipes of the AI Edge Quantizer (AEQ)."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+TABLES = "EMBEDDING_LOOKUP"  # static recipes have no rule for look-up tables and would leave them float
+LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")  # as the schema spells them
+MATRICES = (*LAYERS, "BATCH_MATMUL")
+
+SCHEMES: Mapping[str, Mapping[str, Any]] = {
+    "fp32": {"weights": "float32", "activations": "float32", "covers": (*MATRICES, TABLES)},
+    "fp16": {"weights": "float16", "activations": "float32", "covers": (*LAYERS, TABLES)},
+    "int8-dynamic": {"weights": "int8", "activations": "dynamic", "covers": (*MATRICES, TABLES)},
+    "int8-static": {"weights": "int8", "activations": "int8", "covers": MATRICES},
+    "int16x8-static": {"weights": "int8", "activations": "int16", "covers": MATRICES},
+    "int4-weight": {"weights": "int4", "activations": "dynamic", "covers": ("CONV_2D", "FULLY_CONNECTED", TABLES)},
+}
+CALIBRATION = {"calibration.method": ("minmax", "moving_average"), "per_channel": (True, False)}
+SETTINGS: Mapping[str, Mapping[str, tuple]] = {
+    "fp32": {},
+    "fp16": {},
+    "int8-dynamic": {},  # per channel only: with one scale, depthwise convolutions give other results at every load (runtime 2.3.0)
+    "int8-static": CALIBRATION,
+    "int16x8-static": CALIBRATION,
+    "int4-weight": {"per_channel": (True, False)},
+}
+
+
+def build(scheme: str, settings: Mapping[str, Any], keep_nodes: Sequence[str]) -> list[dict[str, Any]]:
+    """The AEQ recipe of a scheme; the nodes named in keep_nodes are left as they are."""
+    from ai_edge_quantizer import qtyping, recipe_manager
+
+    manager = recipe_manager.RecipeManager()
+    granularity = qtyping.QuantGranularity.CHANNELWISE if settings["per_channel"] is not False else qtyping.QuantGranularity.TENSORWISE
+    everything, tables = qtyping.TFLOperationName.ALL_SUPPORTED, qtyping.TFLOperationName.EMBEDDING_LOOKUP
+    if scheme == "fp16":
+        manager.add_weight_only_config(".*", everything, 16, algorithm_key=recipe_manager.AlgorithmName.FLOAT_CASTING)
+    elif scheme in ("int8-dynamic", "int4-weight"):
+        manager.add_dynamic_config(".*", everything, 8 if scheme == "int8-dynamic" else 4, granularity)
+    else:
+        manager.add_static_config(".*", everything, 16 if scheme == "int16x8-static" else 8, 8, granularity)
+        manager.add_dynamic_config(".*", tables, 8, granularity)
+    for name in keep_nodes:
+        manager.add_quantization_config(scope(name), everything, algorithm_key=recipe_manager.AlgorithmName.NO_QUANTIZE)
+    return manager.get_quantization_recipe()
+
+
+def scope(node: str) -> str:
+    """A regular expression for one node: AEQ searches it in the output tensors' names, each followed by a semicolon."""
+    return f"(^|;){re.escape(node)};"

@@ -1,0 +1,76 @@
+"""Run a TFLite file: the standard library, numpy and ai_edge_litert, Python 3.9. This file is shipped to the device."""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+from typing import Any, Mapping
+
+import numpy as np
+
+RUNTIME = "ai_edge_litert"
+PACKAGE = "ai-edge-litert"
+
+
+class Session:
+    """A loaded file with one signature. `inputs` and `outputs` are as the file has them: names, shapes, its own dtypes."""
+
+    def __init__(self, interpreter: Any):
+        self._interpreter = interpreter
+        signature = interpreter.get_signature_runner()
+        self._inputs = signature.get_input_details()
+        self._outputs = signature.get_output_details()
+        self.inputs = [_describe(name, detail) for name, detail in self._inputs.items()]
+        self.outputs = [_describe(name, detail) for name, detail in self._outputs.items()]
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One call. feeds: real values (or token ids) a name, in the file's shape; the results are float32."""
+        for name, detail in self._inputs.items():
+            self._interpreter.set_tensor(detail["index"], quantize(feeds[name], detail))
+        self._interpreter.invoke()
+        return {name: dequantize(self._interpreter.get_tensor(d["index"]), d) for name, d in self._outputs.items()}
+
+
+def load(folder: str, settings: Mapping[str, Any]) -> Session:
+    """Load model.tflite of `folder`. settings: threads; xnnpack, false for the runtime's own kernels alone.
+    ValueError for an unknown setting."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    chosen = dict(settings)
+    threads, xnnpack = int(chosen.pop("threads", 1)), chosen.pop("xnnpack", True)
+    if chosen:
+        raise ValueError(f"unknown engine settings {sorted(chosen)}; allowed: threads, xnnpack")
+    resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    model = os.path.join(folder, "model.tflite")
+    interpreter = Interpreter(model_path=model, num_threads=threads, experimental_op_resolver_type=resolver)
+    interpreter.allocate_tensors()
+    return Session(interpreter)
+
+
+def versions() -> dict[str, str]:
+    return {PACKAGE: metadata.version(PACKAGE)}
+
+
+def quantize(values: np.ndarray, detail: Mapping[str, Any]) -> np.ndarray:
+    """Real values in the dtype of a tensor: round(value / scale) + zero_point, saturated, where the tensor has a scale."""
+    scale, zero_point = detail["quantization"]
+    if scale == 0:
+        return values.astype(detail["dtype"], copy=False)
+    limits = np.iinfo(detail["dtype"])
+    steps = values * np.float32(1 / scale)
+    np.rint(steps, out=steps)
+    steps += zero_point
+    np.clip(steps, limits.min, limits.max, out=steps)
+    return steps.astype(detail["dtype"])
+
+
+def dequantize(stored: np.ndarray, detail: Mapping[str, Any]) -> np.ndarray:
+    """The real values of a tensor, float32: (stored - zero_point) * scale, where the tensor has a scale."""
+    scale, zero_point = detail["quantization"]
+    values = stored.astype(np.float32, copy=False)
+    return values if scale == 0 else (values - np.float32(zero_point)) * np.float32(scale)
+
+
+def _describe(name: str, detail: Mapping[str, Any]) -> dict[str, Any]:
+    shape = [int(size) if size >= 0 else None for size in detail["shape_signature"]]
+    return {"name": name, "shape": shape, "dtype": np.dtype(detail["dtype"]).name}

@@ -1,0 +1,98 @@
+"""A .tflite file as Python objects: its nodes and the constants they hold, read with the schema that ships in the runtime."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FILE = "model.tflite"
+WEIGHT_DTYPES = ("float32", "float16", "bfloat16", "int16", "int8", "uint8", "int4", "int2")  # the rest are shapes, indices, masks
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A constant with two or more dimensions. `direct` is false where the file dequantizes it before its node sees it."""
+
+    tensor: int
+    buffer: int
+    dtype: str
+    shape: tuple[int, ...]
+    data: np.ndarray
+    direct: bool
+
+    @property
+    def elements(self) -> int:
+        return int(np.prod(self.shape))
+
+    def values(self) -> np.ndarray:
+        """float32 weights as an array; only of constants that are stored so."""
+        return np.frombuffer(self.data, np.float32).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator. `name` is that of its first output tensor: the quantizer matches and keeps these. `output_dtype`: that tensor's."""
+
+    name: str
+    operator: str
+    output: int
+    output_dtype: str
+    weights: tuple[Weight, ...]
+
+
+def read(path: Path) -> Any:
+    """The file as a ModelT. ValueError where it is not a TFLite file."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    with path.open("rb") as stream:
+        mark = stream.read(8)[4:]
+    if mark != b"TFL3":
+        raise ValueError(f"{path} is not a TFLite file: it has {mark!r} where TFL3 belongs; give a .tflite file")
+    return flatbuffer_utils.read_model(str(path))
+
+
+def write(model: Any, path: Path) -> None:
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    flatbuffer_utils.write_model(model, str(path))
+
+
+def nodes(model: Any) -> list[Node]:
+    """Every operator of every subgraph, in the order of execution."""
+    return [node for graph in model.subgraphs for node in _nodes(model, graph)]
+
+
+def _nodes(model: Any, graph: Any) -> Iterator[Node]:
+    operators, dtypes = _names("BuiltinOperator"), _names("TensorType")
+    dequantized = {}
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        kind = operators[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        if kind == "DEQUANTIZE":
+            dequantized[operator.outputs[0]] = operator.inputs[0]
+        sources = [(dequantized.get(i, i), i not in dequantized) for i in operator.inputs if i >= 0]
+        held = [_weight(model, graph, index, direct, dtypes) for index, direct in sources]
+        output = operator.outputs[0]
+        tensor = graph.tensors[output]
+        weights = () if kind == "DEQUANTIZE" else tuple(w for w in held if w)
+        yield Node(tensor.name.decode(), kind, output, dtypes[tensor.type], weights)
+
+
+def _weight(model: Any, graph: Any, index: int, direct: bool, dtypes: dict[int, str]) -> Weight | None:
+    tensor = graph.tensors[index]
+    data = model.buffers[tensor.buffer].data
+    shape = () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
+    dtype = dtypes[tensor.type]
+    if data is None or len(data) == 0 or len(shape) < 2 or dtype not in WEIGHT_DTYPES:
+        return None
+    return Weight(index, tensor.buffer, dtype, shape, np.frombuffer(data, np.uint8), direct)
+
+
+def _names(enumeration: str) -> dict[int, str]:
+    """The schema's numbers to its names; those of tensor types as numpy spells them."""
+    from ai_edge_litert import schema_py_generated
+
+    members = vars(getattr(schema_py_generated, enumeration))
+    return {v: k.lower() if enumeration == "TensorType" else k for k, v in members.items() if not k.startswith("_")}
