@@ -33,23 +33,26 @@ class Plugin:
 
 @dataclasses.dataclass(frozen=True)
 class Train:
+    """How a fresh model is trained: one recipe of conf/train/."""
+
     name: str
     epochs: int = option(8, "passes over the training split; 0 keeps the initial weights", low=0, high=10_000)
-    batch_size: int = option(32, low=1, high=65_536)
+    batch_size: int = option(32, "least number of samples in a step; BatchNorm needs two", low=2, high=65_536)
     optimizer: str = option("adamw", choices=("adamw", "sgd"))
     learning_rate: float = option(1e-3, "peak of the cosine schedule", low=1e-8, high=10.0)
-    weight_decay: float = option(0.05, low=0.0, high=1.0)
+    weight_decay: float = option(0.05, "not for biases and norm layers", low=0.0, high=1.0)
     momentum: float = option(0.9, "for sgd", low=0.0, high=0.9999)
     warmup_share: float = option(0.1, "share of all steps with a rising learning rate", low=0.0, high=0.9)
     label_smoothing: float = option(0.0, low=0.0, high=0.9)
     class_weights: str = option("none", "balanced: weight classes by the inverse of their frequency", choices=("none", "balanced"))
-    patience: int | None = option(None, "stop after so many epochs without a better validation score", low=1)
-    flip_horizontal: bool = option(False)
-    flip_vertical: bool = option(False)
+    monitor: str = option("accuracy", "score on validation that picks the epoch to keep", choices=("accuracy", "accuracy_balanced", "loss"))
+    patience: int | None = option(None, "stop after so many epochs without a better score on validation", low=1)
+    flip_horizontal: bool = option(False, "mirror half of the pictures, left and right")
+    flip_vertical: bool = option(False, "mirror half of the pictures, top and bottom")
     shift_pixels: int = option(0, "random shift in both directions", low=0, high=512)
     brightness: float = option(0.0, "random factor 1 +- brightness", low=0.0, high=0.9)
     contrast: float = option(0.0, "random factor 1 +- contrast", low=0.0, high=0.9)
-    threads: int | None = option(None, "null: all cores", low=1, high=1024)
+    threads: int | None = option(None, "null: all cores; another number gives other weights in the last bits", low=1, high=1024)
 
 
 @dataclasses.dataclass(frozen=True)

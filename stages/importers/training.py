@@ -1,0 +1,168 @@
+"""The training loop: AdamW or SGD, warm-up and cosine, the best epoch kept. The same seed and number of threads give the same bytes."""
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from stages.core.config import Train
+from stages.core.errors import ConfigError
+from stages.core.samples import Samples
+from stages.importers.torch_source import tensors
+
+Change = Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
+VALIDATION_BATCH = 256
+DIGITS = 6  # of the figures in the curve
+
+
+@contextlib.contextmanager
+def repeatable(seed: int, threads: int | None) -> Iterator[int]:
+    """Fixed seed, deterministic kernels and a fixed number of threads (sums depend on how they are cut); yields that number."""
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.set_num_threads(before[1])
+
+
+def fit(source: Any, samples: Samples, train: Train, seed: int, change: Change) -> dict[str, Any]:
+    """Train `source` (inputs by position, logits [n, classes]) in place and leave it with the weights of its best epoch.
+    change(feeds, generator) augments a training batch. Returns what metrics/train.json holds."""
+    import torch
+    from tqdm import tqdm
+
+    rng, loss = np.random.default_rng(seed), criterion(samples, train)
+    chosen = samples.indices("train")
+    batches = max(1, len(chosen) // train.batch_size)
+    optimizer = make_optimizer(source, train)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, train.epochs * batches, train.warmup_share))
+    curve: list[dict[str, Any]] = []
+    best = Best(train)
+    with tqdm(total=train.epochs * batches, desc="train", unit="step", disable=None) as bar:
+        for epoch in range(1, train.epochs + 1):
+            # equal parts instead of a short last batch: a batch of one picture is an error in BatchNorm
+            feeds = ((change(samples.feeds(part), rng), samples.targets(part)) for part in np.array_split(rng.permutation(chosen), batches))
+            loss_train = one_epoch(source, feeds, loss, optimizer, rate, bar)
+            row = {"epoch": epoch, "loss_train": loss_train, "learning_rate": rate.get_last_lr()[0], **validate(source, samples, loss)}
+            curve.append({name: round(value, DIGITS) for name, value in row.items()})
+            bar.set_postfix(epoch=epoch, loss=f"{loss_train:.3f}", accuracy_validation=f"{row['accuracy_validation']:.3f}")
+            if best.is_over(source, row):
+                break
+    best.restore(source)
+    scores = {name: round(value, DIGITS) for name, value in validate(source, samples, loss).items()}
+    return {**scores, "epochs": len(curve), "epoch_kept": best.epoch, "curve": curve}
+
+
+def one_epoch(source: Any, batches: Any, loss: Any, optimizer: Any, rate: Any, bar: Any) -> float:
+    """One pass; returns the mean loss per sample. ConfigError when the loss is no number any more."""
+    import torch
+
+    source.train()
+    total, count = 0.0, 0
+    for feeds, targets in batches:
+        optimizer.zero_grad(set_to_none=True)
+        value = loss(source(*tensors(feeds)), torch.from_numpy(targets))
+        if not math.isfinite(value.item()):
+            raise diverged(value.item(), rate)
+        value.backward()
+        optimizer.step()
+        rate.step()
+        bar.update()
+        total, count = total + value.item() * len(targets), count + len(targets)
+    return total / count
+
+
+def diverged(value: float, rate: Any) -> ConfigError:
+    peak = rate.base_lrs[0]
+    return ConfigError(
+        f"train.learning_rate: with {peak:g} the loss became {value} in step {rate.last_epoch + 1};"
+        f" try train.learning_rate={peak / 10:g}, or a longer train.warmup_share"
+    )
+
+
+def schedule(step: int, steps: int, warmup_share: float) -> float:
+    """Share of the peak learning rate: a straight rise, then half a cosine down to zero (Loshchilov and Hutter 2017)."""
+    warmup = round(steps * warmup_share)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def make_optimizer(source: Any, train: Train) -> Any:
+    """Weight decay on matrices and filters only: on biases and norm layers it costs accuracy."""
+    import torch
+
+    parameters = [p for p in source.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": train.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if train.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=train.learning_rate, momentum=train.momentum, nesterov=train.momentum > 0, fused=True)
+    return torch.optim.AdamW(groups, lr=train.learning_rate, fused=True)
+
+
+def criterion(samples: Samples, train: Train) -> Any:
+    import torch
+
+    weights = None
+    if train.class_weights == "balanced":
+        weights = torch.from_numpy(balanced(samples.targets(samples.indices("train")), len(samples.labels)))
+    return torch.nn.CrossEntropyLoss(weight=weights, label_smoothing=train.label_smoothing)
+
+
+def balanced(targets: np.ndarray, classes: int) -> np.ndarray:
+    """Weight of each class: samples / (classes * samples of the class), float32 [classes]."""
+    counts = np.bincount(targets, minlength=classes)
+    return (len(targets) / (classes * np.maximum(counts, 1))).astype(np.float32)
+
+
+def validate(source: Any, samples: Samples, loss: Any) -> dict[str, float]:
+    """Loss, accuracy and mean recall of the classes on the whole validation split."""
+    import torch
+
+    chosen = samples.indices("validation")
+    parts = np.array_split(chosen, math.ceil(len(chosen) / VALIDATION_BATCH))
+    source.eval()
+    with torch.no_grad():
+        logits = torch.cat([source(*tensors(samples.feeds(part))) for part in parts])
+    targets = samples.targets(chosen)
+    right = logits.argmax(1).numpy() == targets
+    recalls = [right[targets == label].mean() for label in np.unique(targets)]
+    return {
+        "loss_validation": loss(logits, torch.from_numpy(targets)).item(),
+        "accuracy_validation": float(right.mean()),
+        "accuracy_balanced_validation": float(np.mean(recalls)),
+    }
+
+
+class Best:
+    """Remembers the weights of the best epoch. With equal accuracy the lower loss wins."""
+
+    def __init__(self, train: Train):
+        self.monitor, self.patience = train.monitor, train.patience
+        self.score: tuple[float, float] | None = None
+        self.epoch = 0
+        self.state: dict[str, Any] | None = None
+
+    def is_over(self, source: Any, row: dict[str, Any]) -> bool:
+        """Take note of an epoch; true when `patience` epochs have passed without a better one."""
+        loss = -row["loss_validation"]
+        score = (loss if self.monitor == "loss" else row[f"{self.monitor}_validation"], loss)
+        if self.score is None or score > self.score:
+            self.score, self.epoch = score, row["epoch"]
+            self.state = {name: tensor.clone() for name, tensor in source.state_dict().items()}
+        return self.patience is not None and row["epoch"] - self.epoch >= self.patience
+
+    def restore(self, source: Any) -> None:
+        if self.state is not None:
+            source.load_state_dict(self.state)
