@@ -19,7 +19,7 @@ from stages.core import artifact, splitting
 from stages.core.config import Plugin, read
 from stages.core.errors import DataError, run_main
 from stages.core.plugins import Encoder, Item, Unreadable
-from stages.core.settings import build
+from stages.core.settings import build, nearest
 
 TARGET = Path("models/data")
 NAMED = 20  # so many unreadable samples, or copies, are named in the manifest; all are counted
@@ -37,21 +37,6 @@ def collect(found: Iterable[Item | Unreadable], encoder: Encoder) -> tuple[list[
     return items, unreadable
 
 
-def number_groups(items: Sequence[Item]) -> np.ndarray:
-    """A number for each sample, int [n]: the same for samples that share a group or, as copies of one file, their hash."""
-    parent: dict[str, str] = {}
-
-    def root(key: str) -> str:
-        while parent.setdefault(key, key) != key:
-            key = parent[key]
-        return key
-
-    for item in items:
-        if item.group is not None:
-            parent[root(item.sha256)] = root(f"group {item.group}")
-    return np.unique([root(item.sha256) for item in items], return_inverse=True)[1]
-
-
 def copies(items: Sequence[Item]) -> dict[str, Any]:
     """Samples with the same content as one before, and those of them that have another label."""
     first: dict[str, Item] = {}
@@ -60,27 +45,18 @@ def copies(items: Sequence[Item]) -> dict[str, Any]:
     return {"count": len(again), "with_another_label": len(torn), "named": torn[:NAMED]}
 
 
-def check(targets: np.ndarray, groups: np.ndarray, splits: Mapping[str, np.ndarray], labels: Sequence[str]) -> None:
-    """DataError unless every split has samples, and train and test have some of every class."""
-    for name, indices in splits.items():
-        if not len(indices):
-            raise DataError(
-                f"data: {len(targets)} samples in {len(set(groups))} groups leave {name} empty; add samples or raise data.splits"
-            )
-    for number, label in enumerate(labels):
-        mine = targets == number
-        if any(not mine[splits[name]].any() for name in ("train", "test")):
-            raise DataError(
-                f"data: class {label!r} has {mine.sum()} samples in {len(set(groups[mine]))} groups, too few to learn from some and test "
-                "on others; add more of it, or take it out"
-            )
-
-
-def label_of(items: Sequence[Item]) -> list[str]:
-    labels = sorted({item.label for item in items})
+def name_targets(items: Sequence[Item], settings: Any) -> tuple[list[str], np.ndarray]:
+    """The labels, sorted, and the position in them of each sample, int64 [n]. DataError unless there are at least two."""
+    names = [settings.target(item.label) for item in items]
+    labels = sorted(set(names))
     if len(labels) < 2:
-        raise DataError(f"data: {len(items)} samples of {len(labels)} class {labels}; two classes or more are needed to tell them apart")
-    return labels
+        raise DataError(
+            f"data: {len(items)} samples of {len(labels)} class {', '.join(labels)}; two classes or more are needed to tell them apart"
+        )
+    if settings.normal is not None and settings.normal not in labels:
+        raise DataError(f"data.normal: no sample has the label {settings.normal!r}; {nearest(settings.normal, labels)}")
+    number = {label: i for i, label in enumerate(labels)}
+    return labels, np.array([number[name] for name in names], np.int64)
 
 
 def prepare(data: Plugin, seed: int, target: Path = TARGET, models: Path = Path("models")) -> artifact.Manifest:
@@ -89,41 +65,49 @@ def prepare(data: Plugin, seed: int, target: Path = TARGET, models: Path = Path(
     with artifact.building(target, models) as folder:
         encoder = module.encoder(settings, folder / "inputs")
         items, unreadable = collect(module.items(settings), encoder)
-        labels = label_of(items)
-        targets = np.array([labels.index(item.label) for item in items], np.int64)
-        groups = number_groups(items)
-        splits = splitting.split(targets, groups, settings.splits, seed)
-        check(targets, groups, splits, labels)
+        labels, targets = name_targets(items, settings)
+        groups = splitting.number_groups(items)
+        splits = splitting.divide(items, groups, settings.splits, seed)
+        splitting.check(targets, groups, splits, labels)
         np.save(folder / "targets.npy", targets)
         artifact.write_json(folder / "splits.json", {name: indices.tolist() for name, indices in splits.items()})
         artifact.write_json(folder / "files.json", [{"name": i.name, "sha256": i.sha256, "group": i.group} for i in items])
-        details = {
-            "counts": splitting.counts(targets, splits, labels),
-            "samples": len(items),
-            "groups": len(set(groups)),
-            "copies": copies(items),
-            "unreadable": {"count": len(unreadable), "named": {u.name: u.reason for u in unreadable[:NAMED]}},
-        }
         manifest = artifact.Manifest(
-            kind="data", config_key="data", labels=tuple(labels), details=details, tools=tools(), **encoder.finish(splits["train"])
+            kind="data",
+            config_key="data",
+            labels=tuple(labels),
+            details={
+                "normal": settings.normal,
+                "counts": splitting.counts(targets, splits, labels),
+                "samples": len(items),
+                "groups": len(set(groups)),
+                "groups_in_two_splits": shared(groups, splits),
+                "copies": copies(items),
+                "unreadable": {"count": len(unreadable), "named": {u.name: u.reason for u in unreadable[:NAMED]}},
+            },
+            tools={name: importlib.metadata.version(name) for name in ("numpy", "pillow")},
+            **encoder.finish(splits["train"]),
         )
         artifact.write(folder, manifest)
     return manifest
 
 
-def tools() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("numpy", "pillow")}
+def shared(groups: np.ndarray, splits: Mapping[str, np.ndarray]) -> int:
+    """Groups in more than one split: only where the data brings splits that are not clean."""
+    return sum(len(set(groups[indices])) for indices in splits.values()) - len(set(groups))
 
 
 def notes(details: Mapping[str, Any]) -> list[str]:
     """What the user should know although nothing is wrong enough to stop."""
+    unreadable, copied, leaks = details["unreadable"], details["copies"], details["groups_in_two_splits"]
     found = []
-    if details["unreadable"]["count"]:
-        found.append(f"{details['unreadable']['count']} samples could not be read and are left out: {details['unreadable']['named']}")
-    if details["copies"]["with_another_label"]:
-        found.append(
-            f"{details['copies']['with_another_label']} samples have a copy with another label: {', '.join(details['copies']['named'])}"
-        )
+    if unreadable["count"]:
+        named = "; ".join(f"{name}: {reason}" for name, reason in unreadable["named"].items())
+        found.append(f"{unreadable['count']} samples could not be read and are left out: {named}")
+    if copied["with_another_label"]:
+        found.append(f"{copied['with_another_label']} samples have a copy with another label: {', '.join(copied['named'])}")
+    if leaks:
+        found.append(f"{leaks} groups (or copies of a file) are in two of the splits that the data brings: scores will be too good")
     for name, by_label in details["counts"].items():
         absent = [label for label, count in by_label.items() if not count]
         if absent:

@@ -125,7 +125,7 @@ def test_unreadable_pictures_are_counted_and_some_named(tmp_path):
 @pytest.mark.parametrize(
     ("each", "labels", "extra", "message"),
     [
-        (12, ("dark",), {}, r"12 samples of 1 class \['dark'\]; two classes or more are needed"),
+        (12, ("dark",), {}, r"12 samples of 1 class dark; two classes or more are needed"),
         (1, ("dark", "light", "mid"), {}, "3 samples in 3 groups leave validation empty; add samples or raise data.splits"),
         (2, ("dark", "light"), {"splits": {"calibration": 0.001, "validation": 0.001, "test": 0.4}}, "leave .* empty"),
     ],
@@ -142,7 +142,7 @@ def test_a_class_in_one_group_cannot_be_judged(tmp_path):
     folder = make_pictures(tmp_path / "pictures")
     rows = "".join(f"{p.relative_to(folder)},{'one' if 'mid' in str(p) else p.stem + p.parent.name}\n" for p in folder.rglob("*.png"))
     (tmp_path / "groups.csv").write_text("file,group\n" + rows)
-    with pytest.raises(DataError, match="class 'mid' has 12 samples in 1 groups, too few to learn from some and test on others"):
+    with pytest.raises(DataError, match="class 'mid' has 12 samples in 1 groups, not in both train and test; add more of it"):
         prepare(plugin("image_folder", path=str(folder), groups=str(tmp_path / "groups.csv")), tmp_path)
 
 

@@ -38,8 +38,9 @@ class Maker(Protocol):
 
     SOURCES: tuple[str, ...]  # formats that `convert` can read, best first
     REQUIRES: Mapping[str, str]  # import name -> the extra that installs it
-    SCHEMES: Mapping[str, Mapping[str, Any]]  # scheme -> {"weights": dtype, "activations": dtype | None, "covers": operators}
-    SETTINGS: Mapping[str, tuple]  # dotted setting -> the values that the tool has
+    # scheme -> {"weights": dtype, "activations": dtype | None, "covers": operators}; int8 stands for uint8 too
+    SCHEMES: Mapping[str, Mapping[str, Any]]
+    SETTINGS: Mapping[str, Mapping[str, tuple]]  # scheme -> dotted setting -> the values that the tool has
 
     def convert(self, source: Path, folder: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Write the float model. Returns {"inputs", "outputs": lists of dicts as artifact.Tensor, "layers": {source layer: [nodes]}}."""
@@ -77,6 +78,7 @@ class Item:
     group: str | None
     sha256: str
     value: Any
+    split: str | None = None  # where the data itself says which split this sample belongs to
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ class Encoder(Protocol):
 
 
 class DataSet(Protocol):
-    """data/NAME.py. `Settings` is a frozen dataclass that checks the section of the configuration; it has `splits`."""
+    """data/NAME.py. `Settings` is a frozen dataclass that checks the section of the configuration; it has what
+    data.common.DataSettings has."""
 
     Settings: type
 

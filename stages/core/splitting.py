@@ -3,16 +3,17 @@
 scikit-learn has this for equal folds only (StratifiedGroupKFold), not for shares.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 
-from stages.core.errors import ConfigError
+from stages.core.errors import ConfigError, DataError
+from stages.core.plugins import Item
 from stages.core.settings import option
 
 SPLITS = ("train", "validation", "calibration", "test")
-JUDGED = (0, 3)  # train and test: a class must be in both to be learned and judged
+JUDGED = ("train", "test")  # a class must be in both to be learned and judged
 TINY = 1e-9  # shares are not exact in binary
 
 
@@ -25,32 +26,75 @@ class Shares:
     test: float = option(0.2, "share that every variant is judged on", low=0.001, high=0.9)
 
     def __post_init__(self) -> None:
-        if self.train < 0.001:
+        if self.open()["train"] < 0.001:
             total = self.validation + self.calibration + self.test
             raise ConfigError(
                 f"data.splits: {total:.3g} in all leaves nothing to train on; validation + calibration + test must be below 1"
             )
 
-    @property
-    def train(self) -> float:
-        return 1.0 - self.validation - self.calibration - self.test
-
-    def as_tuple(self) -> tuple[float, ...]:
-        return tuple(getattr(self, name) for name in SPLITS)
+    def open(self, bound: Set[str] = frozenset()) -> dict[str, float]:
+        """The shares of what is to be dealt out, where the data brings its own samples for the splits in `bound`."""
+        given = {name: getattr(self, name) for name in SPLITS[1:] if name not in bound}
+        return {"train": 1.0 - sum(given.values()), **given}
 
 
-def split(targets: np.ndarray, groups: np.ndarray, shares: Shares, seed: int) -> dict[str, np.ndarray]:
-    """Indices of each split, sorted. targets, groups: int [n], numbered from 0 on; samples of one group stay together.
+def number_groups(items: Sequence[Item]) -> np.ndarray:
+    """A number for each sample, int [n]: the same for samples that share a group or, as copies of one file, their hash."""
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while parent.setdefault(key, key) != key:
+            key = parent[key]
+        return key
+
+    for item in items:
+        if item.group is not None:
+            parent[root(item.sha256)] = root(f"group {item.group}")
+    return np.unique([root(item.sha256) for item in items], return_inverse=True)[1]
+
+
+def divide(items: Sequence[Item], groups: np.ndarray, shares: Shares, seed: int) -> dict[str, np.ndarray]:
+    """Indices of each split, sorted: samples that the data binds to a split go there, all others are dealt out."""
+    strata = np.unique([item.label for item in items], return_inverse=True)[1]
+    bound = np.array([item.split or "" for item in items])
+    free = np.flatnonzero(bound == "")
+    dealt = split(strata[free], groups[free], shares.open(set(bound)), seed)
+    return {
+        name: np.sort(np.r_[free[dealt[name]] if name in dealt else [], np.flatnonzero(bound == name)]).astype(np.int64) for name in SPLITS
+    }
+
+
+def check(targets: np.ndarray, groups: np.ndarray, splits: Mapping[str, np.ndarray], labels: Sequence[str]) -> None:
+    """DataError unless every split has samples, and train and test have some of every class."""
+    for name, indices in splits.items():
+        if not len(indices):
+            raise DataError(
+                f"data: {len(targets)} samples in {len(set(groups))} groups leave {name} empty; add samples or raise data.splits"
+            )
+    for number, label in enumerate(labels):
+        mine = targets == number
+        if any(not mine[splits[name]].any() for name in JUDGED):
+            raise DataError(
+                f"data: class {label!r} has {mine.sum()} samples in {len(set(groups[mine]))} groups, not in both train and test; "
+                "add more of it, or take it out"
+            )
+
+
+def split(targets: np.ndarray, groups: np.ndarray, shares: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
+    """Indices of each split in `shares`, sorted. targets, groups: int [n], from 0 on; samples of one group stay together.
 
     Without groups (each sample its own) every class is in every split with its exact share, rounded up or down.
     """
+    if not len(targets):
+        return {name: np.zeros(0, np.int64) for name in shares}
     members = np.zeros((groups.max() + 1, targets.max() + 1), np.int64)
     np.add.at(members, (groups, targets), 1)
-    chosen = _deal(members, np.asarray(shares.as_tuple()), np.random.default_rng(seed))[groups]
-    return {name: np.flatnonzero(chosen == i) for i, name in enumerate(SPLITS)}
+    judged = [i for i, name in enumerate(shares) if name in JUDGED]
+    chosen = _deal(members, np.array(list(shares.values())), judged, np.random.default_rng(seed))[groups]
+    return {name: np.flatnonzero(chosen == i) for i, name in enumerate(shares)}
 
 
-def _deal(members: np.ndarray, shares: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def _deal(members: np.ndarray, shares: np.ndarray, judged: Sequence[int], generator: np.random.Generator) -> np.ndarray:
     """The split of each group. members: samples [group, class]. Rare classes first, in a class large groups first."""
     wanted = np.outer(members.sum(0), shares)
     taken = np.zeros_like(wanted)
@@ -61,7 +105,7 @@ def _deal(members: np.ndarray, shares: np.ndarray, generator: np.random.Generato
         mine = generator.permutation(np.flatnonzero((members[:, label] > 0) & (chosen < 0)))
         mine = mine[np.argsort(-members[mine].sum(1), kind="stable")]
         for dealt, group in enumerate(mine):
-            missing = [s for s in JUDGED if not taken[label, s]]
+            missing = [s for s in judged if not taken[label, s]]
             allowed = missing if len(mine) - dealt <= len(missing) else range(len(shares))
             best = _neediest(wanted[label] - taken[label], members[group, label], shares, carried)
             chosen[group] = next(s for s in best if s in allowed)

@@ -7,6 +7,13 @@ from pathlib import Path
 
 from stages.core.errors import DataError
 
+SPLIT_FOLDERS = {
+    "train": None,
+    "test": "test",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+}  # None: to be divided
 LAYOUT = "it must hold a folder of pictures for each class"
 
 
@@ -17,6 +24,7 @@ class Picture:
     path: Path
     name: str
     label: str
+    split: str | None
 
 
 def printable(name: str | Path) -> str:
@@ -37,13 +45,33 @@ def picture_suffixes() -> set[str]:
     return {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
 
 
-def pictures(folder: Path, recursive: bool) -> list[Picture]:
+def subfolders(folder: Path) -> list[Path]:
+    return sorted(p for p in require_folder(folder).iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def class_folders(folder: Path, layout: str) -> list[tuple[Path, str | None]]:
+    """Each class folder with the split that it is bound to.
+
+    classes: folder/CLASS. splits: folder/{train,val,test}/CLASS. pooled: the same, but divided anew. auto: splits or pooled where there
+    are train/ and test/, pooled if train lacks classes, as in anomaly benchmarks (train/good, test/good, test/KIND); else classes.
+    """
+    tops = [top for top in subfolders(folder) if top.name.lower() in SPLIT_FOLDERS]
+    if layout == "classes" or (layout == "auto" and not {"train", "test"} <= {top.name.lower() for top in tops}):
+        return [(place, None) for place in subfolders(folder)]
+    found = [(place, SPLIT_FOLDERS[top.name.lower()]) for top in tops for place in subfolders(top)]
+    learned = {place.name for place, split in found if split is None}
+    if layout == "pooled" or (layout == "auto" and learned != {place.name for place, _ in found}):
+        return [(place, None) for place, _ in found]
+    return found
+
+
+def pictures(folder: Path, layout: str, recursive: bool) -> list[Picture]:
     """The pictures of each class folder. DataError where there is none."""
     suffixes = picture_suffixes()
-    classes = sorted(p for p in require_folder(folder).iterdir() if p.is_dir() and not p.name.startswith("."))
+    classes = class_folders(folder, layout)
     found = [
-        Picture(path, printable(path.relative_to(folder).as_posix()), printable(place.name))
-        for place in classes
+        Picture(path, printable(path.relative_to(folder).as_posix()), printable(place.name), split)
+        for place, split in classes
         for path in walk(place, recursive)
         if path.suffix.lower() in suffixes
     ]

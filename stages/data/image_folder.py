@@ -23,6 +23,11 @@ NAMED = 3  # unreadable pictures in an error message
 class Settings(PictureSettings):
     path: str = option(help="folder with a folder of pictures for each class, absolute or relative to the project")
     groups: str | None = option(None, "CSV file with the columns file,group: no group comes into two splits")
+    layout: str = option(
+        "auto",
+        "classes: path/CLASS; splits: path/{train,val,test}/CLASS; pooled: the same, divided anew; auto: as the folders' names say",
+        choices=("auto", "classes", "splits", "pooled"),
+    )
     recursive: bool = option(True, "also take the pictures in folders below a class folder")
     max_unreadable_share: float = option(0.05, "more unreadable pictures than this share are an error", low=0.0, high=1.0)
 
@@ -38,7 +43,7 @@ class Settings(PictureSettings):
 def probe(settings: Settings) -> Mapping[str, Any]:
     """Digest of names, sizes and times of change. To read the pictures would take minutes on each run; a copy of the folder that has
     new times only prepares the data once more, and nothing after that, since the result is the same."""
-    found = folders.pictures(settings.folder, settings.recursive)
+    found = folders.pictures(settings.folder, settings.layout, settings.recursive)
     digest, total = hashlib.sha256(), 0
     for picture in found:
         facts = picture.path.stat() if picture.path.exists() else picture.path.lstat()
@@ -53,7 +58,7 @@ def items(settings: Settings) -> Iterator[Item | Unreadable]:
     """One decoded picture in memory at a time. DataError at the end where too many cannot be read."""
     from tqdm import tqdm
 
-    found = folders.pictures(settings.folder, settings.recursive)
+    found = folders.pictures(settings.folder, settings.layout, settings.recursive)
     known = group_of(settings, found)
     unreadable = []
     for picture in tqdm(found, desc="reading", unit="picture", delay=3, disable=None):
@@ -77,7 +82,7 @@ def load(picture: Picture, group: str | None) -> Item | Unreadable:
         with picture.path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
             stream.seek(0)
-            return Item(picture.name, picture.label, group, sha256, preprocess.decode(stream))
+            return Item(picture.name, picture.label, group, sha256, preprocess.decode(stream), picture.split)
     except (OSError, ValueError) as error:
         return Unreadable(picture.name, getattr(error, "strerror", None) or str(error))
 

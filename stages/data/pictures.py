@@ -10,15 +10,15 @@ import numpy as np
 from stages.core.artifact import Tensor
 from stages.core.errors import ConfigError
 from stages.core.settings import option
-from stages.core.splitting import Shares
 from stages.data.array_file import ArrayFile
+from stages.data.common import DataSettings
 from stages.payload import preprocess
 
 SIDES = (8, 2048)  # pixels
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureSettings:
+class PictureSettings(DataSettings):
     image_size: Any = option(64, "what pictures are resized to, pixels: a number for a square, or [height, width]")
     channels: int = option(3, "1: grey, 3: RGB", choices=(1, 3))
     resize: str = option(
@@ -27,9 +27,9 @@ class PictureSettings:
     interpolation: str = option("bilinear", choices=("nearest", "bilinear", "bicubic", "lanczos"))
     mean: tuple[float, ...] = option((0.5,), "subtracted after scaling to 0..1; one number, or one a channel")
     std: tuple[float, ...] = option((0.5,), "divided by after that; one number, or one a channel")
-    splits: Shares = option(Shares())
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.size) != 2 or not all(type(side) is int and SIDES[0] <= side <= SIDES[1] for side in self.size):
             raise ConfigError(
                 f"data.image_size: {self.image_size!r} must be at least {SIDES[0]} and at most {SIDES[1]}, one number or [height, width]"
