@@ -163,11 +163,11 @@ def lock_entries(path: Path) -> Mapping[str, Any]:
 
 
 def data_set(settings: Config) -> dict[str, str]:
-    """Fields of mlflow.entities.Dataset. MLflow's digests have at most 36 characters."""
+    """Fields of mlflow.entities.Dataset. The UI shows the digest behind the name; MLflow takes at most 36 characters."""
     found = results.read_plain(METRICS / "data.json")
     return {
         "name": settings.data.name,
-        "digest": str(found["digest"])[:36],
+        "digest": str(found["digest"])[:12],
         "source_type": "edgewise",
         "source": json.dumps(config.to_plain(settings.data), sort_keys=True),
         "profile": json.dumps(found, sort_keys=True),

@@ -13,6 +13,11 @@ from stages.core.errors import SurroundingsError
 from stages.tracking.receipt import without_password
 from stages.tracking.record import KEY, Book, Record, word
 
+EXPERIMENT = {  # tags: how the UI shows it
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": "One run for each variant and content. What the last `dvc repro` made: `tags.current = 'true'`. "
+    "`latency_ratio_to_reference` and `accuracy_delta` are paired with the reference; absolute values drift with the machine.",
+}
 LIMIT = 100  # params and tags that MLflow takes in one request
 ENVIRONMENT = {  # what the user sets himself stays
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # by default its waits add up to minutes when a server is down
@@ -72,7 +77,7 @@ def experiment_id(client: Any, name: str, artifacts: Path | None) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return client.create_experiment(name, artifact_location=artifacts.as_uri() if artifacts else None)
+            return client.create_experiment(name, artifact_location=artifacts.as_uri() if artifacts else None, tags=EXPERIMENT)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
