@@ -17,7 +17,7 @@ from stages.core.plugins import Connection
 from stages.core.samples import Samples
 from stages.measuring.access import connected
 from stages.measuring.jobs import Subject, store_inputs, subject
-from stages.measuring.records import bench_result
+from stages.measuring.records import Passes, bench_result
 from stages.measuring.session import rounds
 
 MODELS, METRICS = Path("models"), Path("metrics")
@@ -38,11 +38,11 @@ def measure(settings: config.Config, name: str, target: Path) -> results.BenchRe
     with tempfile.TemporaryDirectory() as folder, connected(settings.device) as connection:
         variant, reference = subjects(settings, name, connection, Path(folder))
         found = rounds(lambda: variant.latency(bench), lambda: reference.latency(bench), bench, name)
-        memory = variant.memory() if bench.memory else None
-    raw = {"variant": found.variant, "reference": found.reference, "memory": (memory,) if memory else ()}
+        passes = Passes(variant.memory() if bench.memory else None, variant.energy(bench.energy_s) if bench.energy_s else None)
+    raw = {"variant": found.variant, "reference": found.reference, "passes": [run for run in vars(passes).values() if run]}
     artifact.write_json(target / "samples.json", {"schema": 1, **{side: [run.events for run in runs] for side, runs in raw.items()}})
     identity = {"variant": name, "reference": settings.reference, "threads": settings.device.settings["threads"]}
-    return bench_result(found, memory, bench, **identity, device_fingerprint=device["fingerprint"])
+    return bench_result(found, passes, bench, **identity, device_fingerprint=device["fingerprint"])
 
 
 def main() -> None:

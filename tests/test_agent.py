@@ -57,8 +57,8 @@ def test_latency_reports_raw_samples(tmp_path):
     for block in (e for e in events if e["event"] == "block"):
         assert len(block["wall_ns"]) == len(block["cpu_ns"]) == len(block["wait_ns"]) >= 4
         assert sum(block["wall_ns"]) >= 0.9 * 0.05e9
-        assert np.median(block["wall_ns"]) == pytest.approx(3.1e6, rel=0.2), "sleeps 3 ms"
-        assert np.median(block["cpu_ns"]) < 1e6, "a sleeping model burns nothing"
+        assert 3e6 <= np.median(block["wall_ns"]) < 12e6, "sleeps 3 ms"
+        assert np.median(block["cpu_ns"]) < 1.5e6, "a sleeping model burns nothing"
         assert block["after"]["switches_voluntary_count"] - block["before"]["switches_voluntary_count"] >= len(block["wall_ns"])
 
 

@@ -68,10 +68,10 @@ def configure(variants: dict[str, Variant], settings: Bench = BENCH) -> None:
 
 
 def test_the_ratio_of_two_known_sleepers(bench):
-    record = bench({"fake-a": {"sleep_ms": 8}, "fake-b": {"sleep_ms": 2}}, "fake-b")
+    record = bench({"fake-a": {"sleep_ms": 40}, "fake-b": {"sleep_ms": 10}}, "fake-b")
     assert record["status"] == "ok" and record["reference"] == "fake-a" and record["stop"] == "budget"
-    assert record["latency_ratio_to_reference"] == pytest.approx(2.1 / 8.1, rel=0.15)
-    assert record["latency_p50_ms"] == pytest.approx(2.1, rel=0.15) and record["latency_ratio_ci95"] is None
+    assert 0.15 < record["latency_ratio_to_reference"] < 0.4, "a quarter; wide, since a test machine may be busy"
+    assert 10 <= record["latency_p50_ms"] < 16 and record["latency_ratio_ci95"] is None
     assert record["peak_rss_bytes"] == record["baseline_rss_bytes"] + record["peak_rss_above_baseline_bytes"]
     device = json.loads(Path("metrics/device.json").read_text())
     assert record["device_fingerprint"] == device["fingerprint"] and device["facts"]["packages"].keys() == {"numpy", "fake-runtime"}
@@ -81,12 +81,12 @@ def test_the_ratio_of_two_known_sleepers(bench):
 
 def test_each_variant_has_samples_of_its_own(bench):
     """Nothing is carried from one variant to the next, and the reference against itself is two sets of processes."""
-    both = {"fake-a": {"sleep_ms": 8}, "fake-b": {"sleep_ms": 2}}
+    both = {"fake-a": {"sleep_ms": 20}, "fake-b": {"sleep_ms": 5}}
     for name in both:
         bench(both, name)
     raw = {name: json.loads(Path(f"models/bench/{name}/samples.json").read_text()) for name in both}
     for content in raw.values():
-        assert len(content["variant"]) == len(content["reference"]) == 2 and len(content["memory"]) == 1
+        assert len(content["variant"]) == len(content["reference"]) == 2 and len(content["passes"]) == 1
     walls = [
         event["wall_ns"]
         for r in raw.values()
@@ -97,7 +97,7 @@ def test_each_variant_has_samples_of_its_own(bench):
     ]
     assert len(walls) == 8 and len({tuple(wall) for wall in walls}) == 8
     again = json.loads(Path("metrics/bench/fake-a.json").read_text())
-    assert again["latency_ratio_to_reference"] == pytest.approx(1.0, abs=0.15) and again["variant"] == again["reference"] == "fake-a"
+    assert 0.6 < again["latency_ratio_to_reference"] < 1.6 and again["variant"] == again["reference"] == "fake-a"
 
 
 @pytest.mark.parametrize(

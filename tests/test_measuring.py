@@ -71,7 +71,7 @@ def test_the_time_budget_ends_rounds_but_never_below_the_processes_asked_for():
 def test_a_profile_that_claims_nothing_has_no_interval():
     bench = replace(BENCH, claims=False, processes=2)
     found, order = run_rounds(bench)
-    result = records.bench_result(found, None, bench, variant="b", reference="a", threads=1, device_fingerprint="f")
+    result = records.bench_result(found, records.Passes(), bench, variant="b", reference="a", threads=1, device_fingerprint="f")
     assert "".join(order) == "ABBA" and found.stop == "budget"
     assert result.latency_ratio_ci95 is None and result.latency_p50_ci95_ms is None
     assert result.latency_ratio_to_reference == pytest.approx(0.5, rel=0.01) and result.peak_rss_bytes is None
@@ -90,7 +90,9 @@ def test_the_record_holds_what_was_measured():
         {"event": "memory", "mark": mark, "bytes": part, "peak_reset": True, "major_faults": 3}
         for (mark, _, _), part in zip(marks, parts, strict=True)
     ]
-    result = records.bench_result(found, Run.of(events), BENCH, variant="b", reference="a", threads=1, device_fingerprint="f")
+    result = records.bench_result(
+        found, records.Passes(Run.of(events)), BENCH, variant="b", reference="a", threads=1, device_fingerprint="f"
+    )
     assert result.latency_p50_ms == pytest.approx(0.5, rel=0.01) and result.reference_p50_ms == pytest.approx(1.0, rel=0.01)
     assert result.latency_ratio_ci95[0] <= result.latency_ratio_to_reference <= result.latency_ratio_ci95[1]
     assert result.load_ms == pytest.approx(10, rel=0.01) and result.first_inference_ms == pytest.approx(2.5, rel=0.01)

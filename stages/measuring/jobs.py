@@ -47,6 +47,9 @@ class Subject:
     def memory(self) -> Run:
         return self.run("memory", {"memory": 5}, runs=MEMORY_RUNS)
 
+    def energy(self, seconds: float) -> Run:
+        return self.run("energy", {"sources": 1}, seconds=seconds)
+
 
 def store_inputs(samples: Samples, scope: str, folder: Path) -> None:
     """The inputs.npz that the agent reads: the first samples of the test split, raw where the scope is end_to_end."""
@@ -69,4 +72,4 @@ def subject(
         "scope": bench.scope,
         "preprocessing": dict(preprocessing) if bench.scope == "end_to_end" else None,
     }
-    return Subject(variant.name, fields, connection, START_S + bench.max_s)
+    return Subject(variant.name, fields, connection, START_S + bench.max_s + 2 * (bench.energy_s or 0.0))

@@ -1,6 +1,7 @@
 """From raw runs to the record of a variant."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from stages.core.config import Bench
 from stages.core.results import BenchResult
 from stages.core.timing_stats import median_interval, pooled, quantile, ratio, ratio_interval
+from stages.measuring.energy import energy_fields
 from stages.measuring.grading import evidence, grade
 from stages.measuring.runs import Run, side
 from stages.measuring.session import LEAST_PAIRS, Rounds
@@ -41,15 +43,24 @@ def memory_fields(run: Run) -> dict[str, Any]:
     }
 
 
-def bench_result(rounds: Rounds, memory: Run | None, bench: Bench, **identity: Any) -> BenchResult:
+@dataclass(frozen=True)
+class Passes:
+    """What is measured beside latency, each in a process of its own; None where the profile leaves it out."""
+
+    memory: Run | None = None
+    energy: Run | None = None
+
+
+def bench_result(rounds: Rounds, passes: Passes, bench: Bench, **identity: Any) -> BenchResult:
     """identity: variant, reference, threads, device_fingerprint."""
     variant, reference = side(rounds.variant), side(rounds.reference)
     samples = pooled(variant)
     claims = bench.claims and len(variant) >= LEAST_PAIRS
     found = evidence(rounds.variant, rounds.reference)
     noise_grade, noise_reason = grade(found)
-    occupied = memory_fields(memory) if memory else {"more": {}}
+    occupied = memory_fields(passes.memory) if passes.memory else {"more": {}}
     more = {"noise_reason": noise_reason, **{f"noise_{name}": value for name, value in found.items()}, **occupied.pop("more")}
+    more |= energy_fields(passes.energy) if passes.energy else {}
     return BenchResult(
         profile=bench.name,
         scope=bench.scope,

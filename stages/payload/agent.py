@@ -20,14 +20,12 @@ import sys
 import threading
 import time
 from base64 import b64encode
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Tuple
 
-from stages.payload import hostinfo, memory, protocol, sensors
+from stages.payload import energy, hostinfo, memory, protocol, sensors, timing
 
 Job = Mapping[str, Any]
 Call = Callable[[int], Any]  # runs the model on the sample of that number
-BLOCK_QUANTITIES = ("pressure", "steal", "switches", "frequency", "temperature", "throttle")
-SETTLED_RUNS = 10  # the warm-up looks at the spread of so many
 
 
 class Wire:
@@ -112,60 +110,17 @@ def first_inference(wire: Wire, call: Call) -> None:
     wire.phase = "run"
 
 
-def warm_up(wire: Wire, call: Call, limits: Mapping[str, float]) -> None:
-    """At least min_runs and min_s, then until the spread of the last runs settles or max_s is over."""
-    start, wall_ns, steady = time.perf_counter(), [], False  # type: Tuple[float, List[int], bool]
-    while True:
-        before = time.perf_counter_ns()
-        call(len(wall_ns))
-        wall_ns.append(time.perf_counter_ns() - before)
-        last, spent = sorted(wall_ns[-SETTLED_RUNS:]), time.perf_counter() - start
-        if len(wall_ns) < limits["min_runs"] or spent < limits["min_s"]:
-            continue
-        steady = len(last) == SETTLED_RUNS and last[-1] - last[0] < limits["spread"] * last[SETTLED_RUNS // 2]
-        if steady or spent >= limits["max_s"]:
-            return wire.send("warmup", wall_ns=wall_ns, steady=steady)
-
-
-def waiting_clock() -> Optional[Callable[[], int]]:
-    """Reads how long this thread has waited in the run queue, ns (second number of schedstat); None on a kernel without."""
-    try:
-        handle = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
-    except OSError:
-        return None
-    return lambda: int(os.pread(handle, 96, 0).split()[1])
-
-
-def block(wire: Wire, call: Call, job: Job, sources: List[sensors.Source]) -> None:
-    """At least block_s and min_runs of timed runs. What is read between two runs is outside of their wall time."""
-    wall_clock, cpu_clock, waited = time.perf_counter_ns, time.process_time_ns, waiting_clock()
-    wall_ns, cpu_ns, wait_ns = [], [], []  # type: Tuple[List[int], List[int], List[int]]
-    before = sensors.snapshot(sources)
-    end = wall_clock() + int(job["block_s"] * 1e9)
-    wait_before = waited() if waited else 0
-    while len(wall_ns) < max(1, job["min_runs"]) or wall_clock() < end:
-        cpu_start, start = cpu_clock(), wall_clock()
-        call(len(wall_ns))
-        wall_ns.append(wall_clock() - start)
-        cpu_ns.append(cpu_clock() - cpu_start)
-        wait_after = waited() if waited else 0
-        wait_ns.append(wait_after - wait_before)
-        wait_before = wait_after
-    after = sensors.snapshot(sources)
-    wire.send("block", wall_ns=wall_ns, cpu_ns=cpu_ns, wait_ns=wait_ns if waited else None, before=before, after=after)
-
-
 def latency(wire: Wire, job: Job) -> None:
     runner = import_runner(wire, job)
     feeds = read_inputs(job)
     gc.disable()
     _, call = load(wire, runner, job, feeds)
     first_inference(wire, call)
-    warm_up(wire, call, job["warmup"])
-    sources = sensors.find(*BLOCK_QUANTITIES)
+    wire.send("warmup", **timing.warm_up(call, job["warmup"]))
+    sources = sensors.find(*timing.BLOCK_QUANTITIES)
     for _ in range(job["blocks"]):
         gc.collect()
-        block(wire, call, job, sources)
+        wire.send("block", **timing.block(call, job["block_s"], job["min_runs"], sources))
 
 
 def memory_pass(wire: Wire, job: Job) -> None:
@@ -204,12 +159,25 @@ def outputs(wire: Wire, job: Job) -> None:
         wire.send("outputs", index=i, arrays=packed)
 
 
+def energy_pass(wire: Wire, job: Job) -> None:
+    """Which energy sensors there are; where one can be read, what it says while idle and while the model runs."""
+    runner = import_runner(wire, job)
+    sources = sensors.find("energy", "power")
+    wire.send("sources", sources=[sensors.describe(source) for source in sources])
+    readable = [source for source in sources if not source.problem]
+    if readable:
+        _, call = load(wire, runner, job, read_inputs(job))
+        first_inference(wire, call)
+        wire.send("energy", phase="idle", **energy.record(readable, job["seconds"]))
+        wire.send("energy", phase="load", **energy.record(readable, job["seconds"], call))
+
+
 def probe(wire: Wire, job: Job) -> None:
     hello(wire, {})
     wire.send("facts", facts=hostinfo.facts(job["packages"]))
 
 
-KINDS = {"probe": probe, "latency": latency, "memory": memory_pass, "outputs": outputs}
+KINDS = {"probe": probe, "latency": latency, "memory": memory_pass, "outputs": outputs, "energy": energy_pass}
 
 
 def fault_of(error: Exception, phase: str) -> str:

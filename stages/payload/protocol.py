@@ -90,6 +90,8 @@ EVENTS: Dict[str, Dict[str, str]] = {
     "warmup": {"wall_ns": "counts", "steady": "flag"},
     "block": {"wall_ns": "counts", "cpu_ns": "counts", "wait_ns": "counts or null", "before": "map", "after": "map"},
     "memory": {"mark": "text", "bytes": "map", "peak_reset": "flag", "major_faults": "count"},
+    "sources": {"sources": "maps"},
+    "energy": {"phase": "text", "at_ns": "counts", "values": "map", "runs": "count"},
     "outputs": {"index": "count", "arrays": "map"},
     "done": {},
     "error": {"fault": "fault", "phase": "text", "message": "text"},
@@ -101,6 +103,7 @@ JOBS: Dict[str, Dict[str, str]] = {
     "latency": {**_MODEL, "warmup": "map", "blocks": "count", "block_s": "number", "min_runs": "count"},
     "memory": {**_MODEL, "runs": "count"},
     "outputs": _MODEL,
+    "energy": {**_MODEL, "seconds": "number"},
 }
 
 

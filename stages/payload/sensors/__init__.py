@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Source:
     """One value of one sensor. `name` is unique and ends with the unit; `quantity` is what is measured (steal, temperature ...).
 
     counter: the value only grows, and starts again at `wraps_at` where that is known; the host takes differences.
+    scope: how much of the machine it sees; for energy and power: device, board, package, or the name of a part.
     """
 
     name: str
@@ -46,6 +47,19 @@ def _value(source: Source) -> Optional[float]:
         return source.read()
     except (OSError, ValueError):  # unplugged, no permission, or not a number
         return None
+
+
+def describe(source: Source) -> Dict[str, Any]:
+    """All that the host must know of a source to make sense of its values."""
+    return {field.name: getattr(source, field.name) for field in fields(source) if field.name != "read"}
+
+
+def text(path: Path) -> str:
+    """The text of a file of /sys; empty where there is none that can be read."""
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def number(path: Path) -> float:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import List
 
-from stages.payload.sensors import Source, number, trouble
+from stages.payload.sensors import Source, number, text, trouble
 
 ROOT = Path("/sys/class/thermal")
 
@@ -16,6 +16,6 @@ def find() -> List[Source]:
 
 
 def _source(zone: Path) -> Source:
-    kind = (zone / "type").read_text().strip() if (zone / "type").exists() else "unnamed"
+    kind = text(zone / "type") or "unnamed"
     path = zone / "temp"
     return Source(f"{zone.name}_{kind}_mdegc", "temperature", partial(number, path), problem=trouble(path))

@@ -1,0 +1,99 @@
+"""Energy per inference from the raw values of real sensors. What cannot be read is said, never estimated.
+
+Net is above the idle baseline of the same device: what the inferences add. Gross is all that the sensor saw, per inference.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stages.measuring.runs import Event, Run
+
+UNITS = {"uj": 1e-6, "uw": 1e-6, "w": 1.0}  # to joules and watts, by the end of a source's name
+WIDEST_FIRST = ("device", "board", "package")  # any other scope is a part
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One sensor over the idle and the loaded window."""
+
+    source: Mapping[str, Any]
+    idle_w: float
+    load_w: float
+    gross_mj: float
+    net_mj: float
+    rate_hz: float
+
+
+def energy_fields(run: Run) -> dict[str, Any]:
+    """energy_status is `measured` or why there is no number; with a number its source, scope and rate."""
+    sources = run.one("sources")["sources"]
+    if not sources:
+        return {"energy_status": "no sensor on this device"}
+    readings, problems = [], [f"{s['name']}: {s['problem']}" for s in sources if s["problem"]]
+    windows = {event["phase"]: event for event in run.all("energy")}
+    for source in (s for s in sources if not s["problem"]):
+        try:
+            readings.append(read(source, windows["idle"], windows["load"]))
+        except ValueError as error:
+            problems.append(f"{source['name']}: {error}")
+    if not readings:
+        return {"energy_status": "; ".join(problems)}
+    chosen = min(readings, key=_rank)
+    return {
+        "energy_status": "measured",
+        "energy_problems": problems,
+        "energy_source": chosen.source["name"],
+        "energy_scope": chosen.source["scope"],
+        "energy_rate_hz": chosen.rate_hz,
+        "energy_idle_w": chosen.idle_w,
+        "energy_mean_w": chosen.load_w,
+        "energy_gross_mj": chosen.gross_mj,
+        "energy_net_mj": chosen.net_mj,
+    }
+
+
+def _rank(reading: Reading) -> tuple[int, float]:
+    """The source that sees most of the device first; among equals the one that shows most power."""
+    scope = reading.source["scope"]
+    return (WIDEST_FIRST.index(scope) if scope in WIDEST_FIRST else len(WIDEST_FIRST), -reading.load_w)
+
+
+def read(source: Mapping[str, Any], idle: Event, load: Event) -> Reading:
+    """ValueError where the source vanished on the way, ran backwards or stood still."""
+    idle_j, load_j = (joules(source, window) for window in (idle, load))
+    idle_s, load_s = (window["at_ns"][-1] / 1e9 - window["at_ns"][0] / 1e9 for window in (idle, load))
+    idle_w, runs = idle_j / idle_s, load["runs"]
+    return Reading(
+        source=source,
+        idle_w=idle_w,
+        load_w=load_j / load_s,
+        gross_mj=1e3 * load_j / runs,
+        net_mj=1e3 * (load_j - idle_w * load_s) / runs,
+        rate_hz=(len(load["at_ns"]) - 1) / load_s,
+    )
+
+
+def joules(source: Mapping[str, Any], window: Event) -> float:
+    """What a source counted in a window: the counter's growth, or the trapezoid under its power."""
+    values = window["values"][source["name"]]
+    if any(value is None for value in values):
+        raise ValueError(f"vanished in the {window['phase']} window")
+    unit = UNITS[source["name"].rpartition("_")[2]]
+    scaled = np.array(values, float) * unit
+    if not source["counter"]:
+        return float(np.trapezoid(scaled, np.array(window["at_ns"]) / 1e9))
+    return _growth(scaled, source["wraps_at"] and source["wraps_at"] * unit, window["phase"])
+
+
+def _growth(counter: np.ndarray, wraps_at: float | None, phase: str) -> float:
+    steps = np.diff(counter)
+    if (steps < 0).any():
+        if not wraps_at:
+            raise ValueError(f"counted backwards in the {phase} window")
+        steps = np.where(steps < 0, steps + wraps_at, steps)
+    if not steps.any():
+        raise ValueError(f"stood still in the {phase} window")
+    return float(steps.sum())

@@ -1,0 +1,59 @@
+"""Warm-up and timed blocks: raw wall, processor and waiting time of every run."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Callable, Dict, List, Mapping, Optional
+
+from stages.payload import sensors
+
+Call = Callable[[int], Any]  # runs the model on the sample of that number
+BLOCK_QUANTITIES = ("pressure", "steal", "switches", "frequency", "temperature", "throttle")
+SETTLED_RUNS = 10  # the warm-up looks at the spread of so many
+
+
+def warm_up(call: Call, limits: Mapping[str, float]) -> Dict[str, Any]:
+    """At least min_runs and min_s, then until the spread of the last runs settles or max_s is over."""
+    start = time.perf_counter()
+    wall_ns: List[int] = []
+    while True:
+        before = time.perf_counter_ns()
+        call(len(wall_ns))
+        wall_ns.append(time.perf_counter_ns() - before)
+        last, spent = sorted(wall_ns[-SETTLED_RUNS:]), time.perf_counter() - start
+        if len(wall_ns) < limits["min_runs"] or spent < limits["min_s"]:
+            continue
+        steady = len(last) == SETTLED_RUNS and last[-1] - last[0] < limits["spread"] * last[SETTLED_RUNS // 2]
+        if steady or spent >= limits["max_s"]:
+            return {"wall_ns": wall_ns, "steady": steady}
+
+
+def waiting_clock() -> Optional[Callable[[], int]]:
+    """Reads how long this thread has waited in the run queue, ns (second number of schedstat); None on a kernel without."""
+    try:
+        handle = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+    except OSError:
+        return None
+    return lambda: int(os.pread(handle, 96, 0).split()[1])
+
+
+def block(call: Call, block_s: float, min_runs: int, sources: List[sensors.Source]) -> Dict[str, Any]:
+    """At least block_s and min_runs of timed runs. What is read between two runs is outside of their wall time."""
+    wall_clock, cpu_clock, waited = time.perf_counter_ns, time.process_time_ns, waiting_clock()
+    wall_ns: List[int] = []
+    cpu_ns: List[int] = []
+    wait_ns: List[int] = []
+    before = sensors.snapshot(sources)
+    end = wall_clock() + int(block_s * 1e9)
+    wait_before = waited() if waited else 0
+    while len(wall_ns) < max(1, min_runs) or wall_clock() < end:
+        cpu_start, start = cpu_clock(), wall_clock()
+        call(len(wall_ns))
+        wall_ns.append(wall_clock() - start)
+        cpu_ns.append(cpu_clock() - cpu_start)
+        wait_after = waited() if waited else 0
+        wait_ns.append(wait_after - wait_before)
+        wait_before = wait_after
+    after = sensors.snapshot(sources)
+    return {"wall_ns": wall_ns, "cpu_ns": cpu_ns, "wait_ns": wait_ns if waited else None, "before": before, "after": after}
