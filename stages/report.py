@@ -15,7 +15,7 @@ from stages.core import artifact, config, results
 from stages.core.artifact import Manifest, building, write_json
 from stages.core.errors import ConfigError, run_main
 from stages.core.results import METRICS, SUMMARY, Summary
-from stages.reporting import choice, figure, pairing, points, table, verdicts
+from stages.reporting import choice, explain, figure, pairing, points, table, verdicts
 
 REPORT = Path("models/report")
 NEXT = f"""where to look next:
@@ -25,7 +25,8 @@ NEXT = f"""where to look next:
 
 
 def summarize(settings: config.Config) -> Summary:
-    judged = verdicts.judge(pairing.rows(settings), settings.reference)
+    where = device(settings)
+    judged = explain.explain(verdicts.judge(pairing.rows(settings), settings.reference), where["facts"])
     chosen = choice.choose(judged, settings.budget)
     reference = judged[settings.reference]
     trouble = (
@@ -33,7 +34,7 @@ def summarize(settings: config.Config) -> Summary:
     )
     return Summary(
         reference=settings.reference,
-        device=device(settings),
+        device=where,
         variants=judged,
         pareto=verdicts.pareto(judged),
         chosen=chosen.chosen,

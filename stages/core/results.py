@@ -82,6 +82,7 @@ class VariantSummary:
     accuracy_delta: variant minus reference, on the same samples; flips_gained: samples that only the variant gets right.
     sqnr_db, kl_nats: the outputs against the reference's; sqnr_to_source_db: against the source, on its probe samples.
     latency_ratio_to_reference: variant / reference. latency_verdict: faster, slower, no difference claimed, reference.
+    memory_rss_bytes: resident after each step of the memory pass, in its order. explanation: why it is no faster than its parent.
     """
 
     format: str
@@ -114,6 +115,7 @@ class VariantSummary:
     latency_verdict: str | None = None
     latency_reason: str | None = None
     noise_grade: str | None = None
+    noise_reason: str | None = None
     profile: str | None = None
     scope: str | None = None
     threads: int | None = None
@@ -125,11 +127,13 @@ class VariantSummary:
     baseline_rss_bytes: int | None = None
     peak_rss_bytes: int | None = None
     peak_rss_above_baseline_bytes: int | None = None
+    memory_rss_bytes: dict[str, int] | None = None
     weights_bytes_by_dtype: dict[str, int] | None = None
     covered_share: float | None = None
     kept_float: tuple[str, ...] = ()
     sqnr_to_source_db: float | None = None
     warnings: tuple[str, ...] = ()
+    explanation: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -13,6 +13,7 @@ from stages.core.errors import EdgewiseError
 from stages.core.results import BenchResult, Evaluation, Failed, VariantSummary
 
 MODELS = Path("models")
+MEMORY_STEPS = ("baseline", "load", "first_inference", "peak", "release")
 NOT_MEASURED = "not measured: the pipeline ran without bench-on-device"
 
 
@@ -109,4 +110,18 @@ def pairing(variant: Answers | None, reference: Answers | None, name: str) -> Ma
 def latency(measured: BenchResult) -> dict[str, Any]:
     """The fields that the measurement and the row have in common, by name, and those that are named otherwise."""
     known = {f.name for f in fields(VariantSummary)} & {f.name for f in fields(BenchResult)} - {"samples"}
-    return {name: getattr(measured, name) for name in known} | {"bench_samples": measured.samples}
+    return {
+        **{name: getattr(measured, name) for name in known},
+        "bench_samples": measured.samples,
+        "noise_reason": measured.more.get("noise_reason"),
+        "memory_rss_bytes": memory(measured),
+    }
+
+
+def memory(measured: BenchResult) -> dict[str, int] | None:
+    """Resident bytes along the memory pass: baseline, load, first_inference, peak, release; None where it was left out."""
+    if measured.baseline_rss_bytes is None or measured.peak_rss_bytes is None:
+        return None
+    steps = {step: measured.more.get(f"after_{step}_rss_bytes") for step in ("load", "first_inference", "release")}
+    known = {"baseline": measured.baseline_rss_bytes, **steps, "peak": measured.peak_rss_bytes}
+    return {step: size for step in MEMORY_STEPS if (size := known[step]) is not None}

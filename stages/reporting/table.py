@@ -86,6 +86,7 @@ def explain(summary: Summary) -> list[str]:
     ]
     lines += [f"{name}: failed: {row.reason}" for name, row in summary.failed.items()]
     lines += [f"{name}: {warning}" for name, row in ordered(summary) for warning in row.warnings]
+    lines += [f"{name}: {'; '.join(row.explanation)}" for name, row in ordered(summary) if row.explanation]
     return lines + unresolved(summary) + list(summary.warnings)
 
 

@@ -61,7 +61,7 @@ def warnings(row: VariantSummary, reference: VariantSummary) -> list[str]:
     if row.covered_share is not None and row.covered_share < LITTLE_COVERED:
         found.append(f"{row.scheme} covers {100 * row.covered_share:.2g} % of the weights; the rest is as it was")
     if row.noise_grade not in (None, "clean"):
-        found.append(f"the machine was {row.noise_grade} while this was measured")
+        found.append(f"{row.noise_grade} while this was measured{f': {row.noise_reason}' if row.noise_reason else ''}")
     for key in ("profile", "scope", "threads", "device_fingerprint"):
         mine, its = getattr(row, key), getattr(reference, key)
         if None not in (mine, its) and mine != its:

@@ -132,7 +132,7 @@ def tags(name: str, row: VariantSummary, summary: Summary) -> dict[str, str]:
         "noise_grade": row.noise_grade,
         "device.name": summary.device.get("name"),
         "device.fingerprint": row.device_fingerprint or summary.device.get("fingerprint"),
-        "mlflow.note.content": "\n\n".join(row.warnings) or None,
+        "mlflow.note.content": "\n\n".join((*row.warnings, *row.explanation)) or None,
         **{f"sha256.{file}": entry["sha256"] for file, entry in made.files.items()},
     }
     return {tag: str(value) for tag, value in known.items() if value is not None}
