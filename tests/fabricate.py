@@ -135,14 +135,6 @@ def details(row: Made) -> dict:
     ]
     last = "dynamic" if tail == "int8" else "float32"
     nodes.append({"name": "fc", "operator": "Gemm", "weights_dtype": tail, "activations_dtype": last, "elements": 5120})
-        {
-            "name": "fc",
-            "operator": "Gemm",
-            "weights_dtype": tail,
-            "activations_dtype": "dynamic" if tail == "int8" else "float32",
-            "elements": 5120,
-        }
-    )
     facts = {
         "operators": {f"Conv[{main}]": 20, "Gemm[float32]": 1},
         "weights_bytes_by_dtype": by_dtype,
