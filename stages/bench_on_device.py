@@ -3,7 +3,8 @@
     python -m stages.bench_on_device VARIANT
 
 Reads   models/variants/V and the reference's, models/data (first samples of the test split), metrics/device.json
-Writes  metrics/bench/V.json (results.BenchResult), models/bench/V/samples.json (every event of every process)
+Writes  metrics/bench/V.json (results.BenchResult), models/bench/V: samples.json (every event of every process),
+        minutes.json (median, temperature, frequency by minute)
 """
 
 import sys
@@ -19,6 +20,7 @@ from stages.measuring.access import connected
 from stages.measuring.jobs import Subject, store_inputs, subject
 from stages.measuring.records import Passes, bench_result
 from stages.measuring.session import rounds
+from stages.measuring.sustained import by_minute
 
 MODELS, METRICS = Path("models"), Path("metrics")
 
@@ -27,9 +29,9 @@ def subjects(settings: config.Config, name: str, connection: Connection, folder:
     """The variant and the reference, on the device, with the same inputs. `folder`: where these are put together."""
     samples = Samples.open(MODELS / "data")
     store_inputs(samples, settings.bench.scope, folder)
-    inputs, threads = f"{connection.place(folder)}/inputs.npz", settings.device.settings["threads"]
+    inputs = f"{connection.place(folder)}/inputs.npz"
     chosen = [settings.variant(n) for n in (name, settings.reference)]
-    return [subject(v, MODELS, inputs, samples.preprocessing, settings.bench, threads, connection) for v in chosen]
+    return [subject(v, MODELS, inputs, samples.preprocessing, settings.bench, settings.device, connection) for v in chosen]
 
 
 def measure(settings: config.Config, name: str, target: Path) -> results.BenchResult:
@@ -41,6 +43,7 @@ def measure(settings: config.Config, name: str, target: Path) -> results.BenchRe
         passes = Passes(variant.memory() if bench.memory else None, variant.energy(bench.energy_s) if bench.energy_s else None)
     raw = {"variant": found.variant, "reference": found.reference, "passes": [run for run in vars(passes).values() if run]}
     artifact.write_json(target / "samples.json", {"schema": 1, **{side: [run.events for run in runs] for side, runs in raw.items()}})
+    artifact.write_json(target / "minutes.json", {"schema": 1, "variant": [by_minute(run) for run in found.variant]})
     identity = {"variant": name, "reference": settings.reference, "threads": settings.device.settings["threads"]}
     return bench_result(found, passes, bench, **identity, device_fingerprint=device["fingerprint"])
 

@@ -14,6 +14,7 @@ from stages.core import artifact, results
 from stages.core.artifact import Manifest, Tensor
 from stages.core.config import Bench, Budget, Config, Plugin, Train, Variant, Warmup, to_plain
 from stages.core.errors import ConfigError, DeviceError
+from stages.devices import local
 from tests.test_agent import write_onnx
 
 FAKE = "tests.fake_format"
@@ -61,7 +62,7 @@ def bench(tmp_path, monkeypatch):
 
 def configure(variants: dict[str, Variant], settings: Bench = BENCH) -> None:
     plugin = Plugin("digits", "stages.data.digits")
-    device = Plugin("local", "stages.devices.local", {"threads": 1})
+    device = Plugin("local", "stages.devices.local", to_plain(local.Settings()))
     config = Config(0, plugin, plugin, Train("default"), device, settings, Budget("none"), next(iter(variants)), variants, {})
     Path("models").mkdir(exist_ok=True)
     Path("models/config.yaml").write_text(yaml.safe_dump(to_plain(config)))

@@ -7,14 +7,14 @@ import pytest
 
 from stages.core.config import Bench, Plugin
 from stages.core.errors import DeviceError, VariantFailed
-from stages.measuring import grading, jobs, records, session
+from stages.measuring import grading, jobs, records, session, sustained
 from stages.measuring.access import connected
 from stages.measuring.runs import Run
 from stages.payload.protocol import Fault
 from stages.payload.reader import ProtocolFault
 
 BENCH = Bench(name="quick", processes=4, max_processes=8, min_samples=40, target_half_width=0.02, max_s=1000.0)
-HELLO = {"event": "hello", "cpus": 2}
+HELLO = {"event": "hello", "cpus": [0, 1]}
 
 
 def made_block(wall_ms: np.ndarray, waited: float = 0.0, **sensors: tuple) -> dict:
@@ -147,10 +147,61 @@ class Broken:
 @pytest.mark.parametrize(("word", "error"), [("model_aborted", VariantFailed), ("model_rejected", VariantFailed), ("killed", Fault)])
 def test_only_the_files_own_faults_are_the_variants_failure(word, error):
     with pytest.raises(error, match="seen"):
-        jobs.Subject("onnx-fp32", {}, Broken(word), 1.0).latency(BENCH)
+        jobs.Subject("onnx-fp32", {}, Broken(word), 1.0, {}).latency(BENCH)
 
 
 def test_a_fault_leaves_as_a_device_error_with_its_word():
     with pytest.raises(DeviceError) as caught, connected(Plugin("local", "stages.devices.local", {"threads": 1})):
         raise Fault("oom_killed", "seen")
     assert caught.value.fault == "oom_killed" and caught.value.exit_code == 3
+
+
+def minute_block(wall_ms: float, **sensors: float) -> dict:
+    """Half a minute of runs at one speed."""
+    return made_block(np.full(int(30_000 / wall_ms), wall_ms), **{name: (value, value) for name, value in sensors.items()})
+
+
+def heated(end_ms: float, **end: float) -> Run:
+    start = {"cpu0_khz": 1.5e6, "zone_mdegc": 50_000.0, "throttle_bits": 0x50000}
+    return Run.of(
+        [HELLO, *[minute_block(10.0, **start)] * 2, *[minute_block(12.0, **start)] * 2, *[minute_block(end_ms, **{**start, **end})] * 2]
+    )
+
+
+@pytest.mark.parametrize(
+    ("end", "minute"), [({}, None), ({"cpu0_khz": 1.2e6}, 2), ({"throttle_bits": float(0x50004)}, 2), ({"cpu0_khz": 1.45e6}, None)]
+)
+def test_sustained_load_tells_drift_and_throttling(end, minute):
+    rounds = session.Rounds((heated(15.0, zone_mdegc=83_000.0, **end),), (heated(10.0),), "budget")
+    fields = sustained.sustained_fields(rounds)
+    assert fields["sustained_minutes"] == 3 and fields["sustained_throttled_from_minute"] == minute
+    assert fields["sustained_drift"] == pytest.approx(0.5) and fields["sustained_temperature_max_degc"] == 83.0
+    assert (fields["sustained_ratio_start"], fields["sustained_ratio_end"]) == (pytest.approx(1.0), pytest.approx(1.5))
+
+
+def test_a_short_run_says_nothing_of_sustained_load():
+    assert sustained.sustained_fields(session.Rounds((made_run(),), (made_run(),), "ci")) == {}
+
+
+@pytest.mark.parametrize(("bits", "share"), [((0x0, 0x0), 0.0), ((0x50000, 0x50000), 0.0), ((0x0, 0x40000), 1.0), ((0x4, 0x50004), 1.0)])
+def test_throttle_bits_that_stick_since_boot_are_compared(bits, share):
+    assert grading.evidence([made_run(throttle_bits=bits)], [made_run(throttle_bits=bits)])["throttled_share"] == share
+
+
+def test_a_run_that_gets_slower_is_seen():
+    slower = Run.of([HELLO, {"event": "warmup", "steady": True}, made_block(np.linspace(1.0, 1.3, 40))])
+    found = grading.evidence([slower] * 3, [slower] * 3)
+    assert found["quarter_drift"] == pytest.approx(0.22, abs=0.03) and grading.grade(found)[0] == "noisy"
+
+
+def test_cools_down_before_each_run():
+    jobs_seen = []
+
+    class Recorder:
+        def run(self, job, deadline_s):
+            jobs_seen.append(job)
+            return [{"event": "cooled", "waited_s": 1.0, "hottest_mdegc": None}] if job["kind"] == "cool_down" else made_run().events
+
+    bench = replace(BENCH, blocks=1)
+    jobs.Subject("onnx-fp32", {}, Recorder(), 9.0, {"below_degc": 55.0, "max_s": 5.0}).latency(bench)
+    assert [job["kind"] for job in jobs_seen] == ["cool_down", "latency"] and jobs_seen[0]["below_degc"] == 55.0

@@ -12,7 +12,7 @@ from stages.payload.protocol import Fault
 from stages.payload.reader import GARBAGE, ProtocolFault, Reader
 from tests.conftest import ROOT
 
-HELLO = {"schema": 1, "python": "3.9.2", "versions": {}, "modules": ["numpy"], "cpus": 4}
+HELLO = {"schema": 1, "python": "3.9.2", "versions": {}, "modules": ["numpy"], "cpus": [0, 1]}
 BLOCK = {"wall_ns": [5, 6], "cpu_ns": [4, 4], "wait_ns": [0, 1], "before": {}, "after": {}}
 
 
@@ -111,7 +111,7 @@ def test_any_json_is_an_event_or_a_protocol_fault(content):
     [
         ({}, "no job"),
         ([], "no job"),
-        ({"kind": "dance"}, "kinds are probe, latency, memory"),
+        ({"kind": "dance"}, "kinds are probe, cool_down, latency"),
         ({"kind": "probe", "schema": 2}, "speaks 1"),
         ({"kind": "probe", "schema": 1, "packages": []}, "deadline_s is missing"),
         ({"kind": "probe", "schema": 1, "deadline_s": 1, "packages": [1]}, "must be a texts"),

@@ -227,3 +227,11 @@ def test_every_file_in_the_folder_is_asked():
     names = {path.stem for path in (ROOT / "stages/payload/sensors").glob("*.py")} - {"__init__"}
     assert names == {module.__name__.rpartition(".")[2] for module in (battery, contention, cpufreq, hwmon, raspberry, rapl, thermal)}
     assert {source.quantity for source in sensors.find("switches", "steal")} == {"switches", "steal"}
+
+
+@pytest.mark.parametrize(("degrees", "files"), [(81.5, {"thermal_zone0/type": "soc", "thermal_zone0/temp": "81500"}), (None, {"x/y": ""})])
+def test_cool_down_waits_for_a_temperature_where_there_is_one(tmp_path, degrees, files):
+    device = mounted(tree(tmp_path / "class", {f"thermal/{name}": content for name, content in files.items()}))
+    cooled = list(device.run({"kind": "cool_down", "below_degc": 50.0, "max_s": 1.5}, 20))[1]
+    assert cooled["hottest_mdegc"] == (degrees and degrees * 1000)
+    assert cooled["waited_s"] >= 1.5 if degrees else cooled["waited_s"] < 1.0

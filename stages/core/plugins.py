@@ -138,7 +138,7 @@ class Connection(Protocol):
 
 
 class Device(Protocol):
-    """devices/NAME.py: one transport."""
+    """devices/NAME.py: one transport. Its Settings have at least what devices/local.py has: threads, cool_down_degc and _max_s."""
 
     Settings: type
 

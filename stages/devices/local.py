@@ -21,6 +21,8 @@ COMMAND = (sys.executable, "-m", "stages.payload.agent")
 @dataclass(frozen=True)
 class Settings:
     threads: int = option(1, "threads that a runtime may use", low=1, high=1024)
+    cool_down_degc: float | None = option(None, "wait for this temperature before each run, where one can be read", low=20.0, high=110.0)
+    cool_down_max_s: float = option(300.0, "the longest such wait", low=0.0)
 
 
 @contextlib.contextmanager

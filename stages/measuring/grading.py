@@ -9,6 +9,7 @@ from stages.measuring.runs import Event, Run
 
 GRADES = ("clean", "degraded", "noisy")
 NO_WAITING = "this kernel does not tell how long a thread waited for a processor (/proc/thread-self/schedstat)"
+THROTTLED_NOW, THROTTLED_SINCE_BOOT = 0xF, 0xF0000  # low voltage, capped, throttled, soft limit
 WAITED_SHARE = 0.01  # a run that waited for longer than this share of its time counts as disturbed
 
 # evidence: (clean up to, noisy above, what it says)
@@ -20,7 +21,8 @@ LIMITS = {
     # contention for caches and sibling threads is in no counter, but shows between processes
     "process_spread": (0.05, 0.20, "between the middle half of the processes"),
     "unsteady_share": (0.50, 1.00, "of the processes never settled in their warm-up"),
-    "throttled_share": (0.00, 0.00, "of the blocks were throttled"),
+    "quarter_drift": (0.03, 0.10, "slower in the last quarter of a run than in the first"),
+    "throttled_share": (0.00, 0.00, "of the blocks ran throttled, as the firmware says"),
 }
 
 
@@ -30,11 +32,13 @@ def evidence(variant: Sequence[Run], reference: Sequence[Run]) -> dict[str, floa
     blocks = [block for run in runs for block in run.all("block")]
     return {
         "disturbed_share": _disturbed(blocks),
-        "steal_share": _share_of_time(blocks, "steal_ns", 1.0 / runs[0].one("hello")["cpus"]),
+        "steal_share": _share_of_time(blocks, "steal_ns", 1.0 / len(runs[0].one("hello")["cpus"])),
         "pressure_share": _share_of_time(blocks, "pressure_cpu_some_us", 1e3),
         "frequency_drop": _frequency_drop(blocks),
         "temperature_max_degc": _temperature_max(blocks),
         "process_spread": max(_spread(variant), _spread(reference)),
+        "quarter_drift": float(np.median([_quarter_drift(run) for run in runs])),
+        "throttled_share": _throttled_share(blocks),
         "unsteady_share": float(np.mean([not run.steady for run in runs])),
     }
 
@@ -75,18 +79,39 @@ def _difference(block: Event, name: str) -> float | None:
     return None if before is None or after is None else after - before
 
 
-def _readings(block: Event, unit: str) -> list[float]:
+def readings(block: Event, unit: str) -> list[float]:
+    """Every value of a block, before and after it, whose sensor's name ends with `unit`."""
     return [value for side in ("before", "after") for name, value in block[side].items() if name.endswith(unit) and value is not None]
 
 
 def _frequency_drop(blocks: Iterable[Event]) -> float | None:
-    means = [np.mean(values) for values in (_readings(block, "_khz") for block in blocks) if values]
+    means = [np.mean(values) for values in (readings(block, "_khz") for block in blocks) if values]
     return float(1 - min(means) / max(means)) if means else None
 
 
 def _temperature_max(blocks: Iterable[Event]) -> float | None:
-    values = [value for block in blocks for value in _readings(block, "_mdegc")]
+    values = [value for block in blocks for value in readings(block, "_mdegc")]
     return max(values) / 1000 if values else None
+
+
+def _quarter_drift(run: Run) -> float:
+    """How much slower the last quarter of a process's runs is than its first; negative where it got faster."""
+    samples = np.concatenate(run.blocks_ms)
+    quarter = -(-len(samples) // 4)
+    return float(np.median(samples[-quarter:]) / np.median(samples[:quarter]) - 1)
+
+
+def throttled(block: Event) -> bool | None:
+    """Whether the firmware says that a block ran throttled: a bit of now, or one "since boot" that was not set before."""
+    before, after = (block[side].get("throttle_bits") for side in ("before", "after"))
+    if before is None or after is None:
+        return None
+    return bool((int(before) | int(after)) & THROTTLED_NOW or int(after) & ~int(before) & THROTTLED_SINCE_BOOT)
+
+
+def _throttled_share(blocks: Iterable[Event]) -> float | None:
+    verdicts = [throttled(block) for block in blocks]
+    return None if None in verdicts else float(np.mean([bool(verdict) for verdict in verdicts]))
 
 
 def _spread(runs: Sequence[Run]) -> float:

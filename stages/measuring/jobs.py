@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.core.config import Bench, Variant, to_plain
+from stages.core.config import Bench, Plugin, Variant, to_plain
 from stages.core.errors import ConfigError, VariantFailed
 from stages.core.plugins import Connection
 from stages.core.samples import Samples
@@ -28,6 +28,7 @@ class Subject:
     fields: Mapping[str, Any]
     connection: Connection
     deadline_s: float
+    cool_down: Mapping[str, float]  # empty: run at any temperature
 
     def run(self, kind: str, expected: Mapping[str, int], **fields: Any) -> Run:
         """One fresh process. VariantFailed where the file itself is at fault; Fault for all else."""
@@ -40,6 +41,8 @@ class Subject:
             raise
 
     def latency(self, bench: Bench) -> Run:
+        if self.cool_down:
+            Run.of(self.connection.run({"kind": "cool_down", **self.cool_down}, START_S + self.cool_down["max_s"]), cooled=1)
         min_runs = math.ceil(bench.min_samples / (bench.processes * bench.blocks))
         fields = {"warmup": to_plain(bench.warmup), "blocks": bench.blocks, "block_s": bench.block_s, "min_runs": min_runs}
         return self.run("latency", {"loaded": 1, "first_inference": 1, "warmup": 1, "block": bench.blocks}, **fields)
@@ -61,15 +64,17 @@ def store_inputs(samples: Samples, scope: str, folder: Path) -> None:
 
 
 def subject(
-    variant: Variant, models: Path, inputs: str, preprocessing: Mapping[str, Any], bench: Bench, threads: int, connection: Connection
+    variant: Variant, models: Path, inputs: str, preprocessing: Mapping[str, Any], bench: Bench, device: Plugin, connection: Connection
 ) -> Subject:
     """Place the variant's folder. `inputs`: the path of inputs.npz on the device."""
+    limit = device.settings["cool_down_degc"]
+    cool_down = {"below_degc": limit, "max_s": device.settings["cool_down_max_s"]} if limit else {}
     fields = {
         "runner": f"{variant.module}.run",
         "model": connection.place(models / "variants" / variant.name),
-        "settings": {"threads": threads, **variant.engine},
+        "settings": {"threads": device.settings["threads"], **variant.engine},
         "inputs": inputs,
         "scope": bench.scope,
         "preprocessing": dict(preprocessing) if bench.scope == "end_to_end" else None,
     }
-    return Subject(variant.name, fields, connection, START_S + bench.max_s + 2 * (bench.energy_s or 0.0))
+    return Subject(variant.name, fields, connection, START_S + bench.max_s + 2 * (bench.energy_s or 0.0), cool_down)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from stages.core.config import Plugin
 
-SAME_DEVICE = ("threads",)  # settings that say how a device is used, not which one it is
+SAME_DEVICE = ("threads", "cool_down_degc", "cool_down_max_s")  # settings that say how a device is used, not which one it is
 
 
 def folder() -> Path:

@@ -13,6 +13,7 @@ from stages.measuring.energy import energy_fields
 from stages.measuring.grading import evidence, grade
 from stages.measuring.runs import Run, side
 from stages.measuring.session import LEAST_PAIRS, Rounds
+from stages.measuring.sustained import sustained_fields
 
 
 def _median(values: Iterable[float]) -> float:
@@ -61,6 +62,7 @@ def bench_result(rounds: Rounds, passes: Passes, bench: Bench, **identity: Any) 
     occupied = memory_fields(passes.memory) if passes.memory else {"more": {}}
     more = {"noise_reason": noise_reason, **{f"noise_{name}": value for name, value in found.items()}, **occupied.pop("more")}
     more |= energy_fields(passes.energy) if passes.energy else {}
+    more |= sustained_fields(rounds) | {"cpus": rounds.variant[0].one("hello")["cpus"]}
     return BenchResult(
         profile=bench.name,
         scope=bench.scope,

@@ -24,6 +24,7 @@ from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 from stages.payload import energy, hostinfo, memory, protocol, sensors, timing
 
+COOL_STEP_S = 1.0
 Job = Mapping[str, Any]
 Call = Callable[[int], Any]  # runs the model on the sample of that number
 
@@ -53,7 +54,7 @@ def hello(wire: Wire, versions: Mapping[str, str]) -> None:
         python=platform.python_version(),
         versions=dict(versions),
         modules=sorted(outside),
-        cpus=len(os.sched_getaffinity(0)),
+        cpus=sorted(os.sched_getaffinity(0)),
     )
 
 
@@ -172,12 +173,24 @@ def energy_pass(wire: Wire, job: Job) -> None:
         wire.send("energy", phase="load", **energy.record(readable, job["seconds"], call))
 
 
+def cool_down(wire: Wire, job: Job) -> None:
+    """Wait until the hottest sensor is at or below a limit, or the time is over; null where there is no temperature."""
+    hello(wire, {})
+    sources, start = sensors.find("temperature"), time.monotonic()
+    while True:
+        hottest = max((value for value in sensors.snapshot(sources).values() if value is not None), default=None)
+        waited_s = time.monotonic() - start
+        if hottest is None or hottest <= 1000 * job["below_degc"] or waited_s >= job["max_s"]:
+            return wire.send("cooled", waited_s=waited_s, hottest_mdegc=hottest)
+        time.sleep(COOL_STEP_S)
+
+
 def probe(wire: Wire, job: Job) -> None:
     hello(wire, {})
     wire.send("facts", facts=hostinfo.facts(job["packages"]))
 
 
-KINDS = {"probe": probe, "latency": latency, "memory": memory_pass, "outputs": outputs, "energy": energy_pass}
+KINDS = {"probe": probe, "latency": latency, "memory": memory_pass, "outputs": outputs, "energy": energy_pass, "cool_down": cool_down}
 
 
 def fault_of(error: Exception, phase: str) -> str:

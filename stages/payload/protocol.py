@@ -72,6 +72,7 @@ CHECKS: Dict[str, Callable[[Any], bool]] = {
     "texts": _texts,
     "flag": lambda value: isinstance(value, bool),
     "number": _number,
+    "number or null": lambda value: value is None or _number(value),
     "count": _count,
     "counts": _counts,
     "counts or null": lambda value: value is None or _counts(value),
@@ -83,8 +84,9 @@ CHECKS: Dict[str, Callable[[Any], bool]] = {
 }
 
 EVENTS: Dict[str, Dict[str, str]] = {
-    "hello": {"schema": "count", "python": "text", "versions": "map", "modules": "texts", "cpus": "count"},
+    "hello": {"schema": "count", "python": "text", "versions": "map", "modules": "texts", "cpus": "counts"},
     "facts": {"facts": "map"},
+    "cooled": {"waited_s": "number", "hottest_mdegc": "number or null"},
     "loaded": {"wall_ns": "count"},
     "first_inference": {"wall_ns": "count"},
     "warmup": {"wall_ns": "counts", "steady": "flag"},
@@ -100,6 +102,7 @@ EVENTS: Dict[str, Dict[str, str]] = {
 _MODEL = {"runner": "text", "model": "text", "settings": "map", "inputs": "text", "scope": "scope", "preprocessing": "map or null"}
 JOBS: Dict[str, Dict[str, str]] = {
     "probe": {"packages": "texts"},
+    "cool_down": {"below_degc": "number", "max_s": "number"},
     "latency": {**_MODEL, "warmup": "map", "blocks": "count", "block_s": "number", "min_runs": "count"},
     "memory": {**_MODEL, "runs": "count"},
     "outputs": _MODEL,
