@@ -9,10 +9,10 @@ from stages.formats.tflite import schema
 
 
 def facts(folder: Path) -> Mapping[str, Any]:
-    """plugins.Facts of model.tflite. Operators are spelt as the schema does; weights that several nodes share count once
-    in the totals. A node that meets float tensors with integer weights computes in the runtime's hybrid kernels: "dynamic"."""
+    """plugins.Facts of model.tflite. Operators are spelt as the schema does; weights that several nodes share count once, at
+    the first of them. A node that meets float tensors with integer weights computes in the runtime's hybrid kernels: "dynamic"."""
     nodes = schema.nodes(schema.read(Path(folder) / schema.FILE))
-    unique = {weight.buffer: weight for node in nodes for weight in node.weights}
+    unique = {weight.buffer: weight for node in reversed(nodes) for weight in node.weights}
     bytes_by_dtype: Counter[str] = Counter()
     for weight in unique.values():
         bytes_by_dtype[weight.dtype] += len(weight.data)
@@ -20,7 +20,7 @@ def facts(folder: Path) -> Mapping[str, Any]:
         "operators": dict(sorted(Counter(f"{node.operator}[{activations(node)}]" for node in nodes).items())),
         "weights_bytes_by_dtype": dict(sorted(bytes_by_dtype.items())),
         "weights_elements": sum(weight.elements for weight in unique.values()),
-        "nodes": [_describe(node) for node in nodes if node.weights],
+        "nodes": [_describe(node, unique) for node in nodes if node.weights],
     }
 
 
@@ -29,11 +29,11 @@ def activations(node: schema.Node) -> str:
     return "dynamic" if integer and node.output_dtype.startswith("float") else node.output_dtype
 
 
-def _describe(node: schema.Node) -> dict[str, Any]:
+def _describe(node: schema.Node, firsts: Mapping[int, schema.Weight]) -> dict[str, Any]:
     return {
         "name": node.name,
         "operator": node.operator,
         "weights_dtype": "+".join(sorted({weight.dtype for weight in node.weights})),
         "activations_dtype": activations(node),
-        "elements": sum(weight.elements for weight in node.weights),
+        "elements": sum(weight.elements for weight in node.weights if firsts[weight.buffer] is weight),
     }

@@ -66,7 +66,7 @@ def quantize(
 
 
 def _convert_program(source: Path, path: Path, names: Sequence[str]) -> set[str]:
-    """Write the TFLite file; returns the names of the program's weights that its graph uses."""
+    """Write the TFLite file; returns the names of the program's weights that its graph uses, a tied weight under all of its names."""
     import litert_torch
     import torch
 
@@ -75,7 +75,9 @@ def _convert_program(source: Path, path: Path, names: Sequence[str]) -> set[str]
         example = tuple(torch.from_numpy(probe[f"in:{name}"][:1]) for name in names)
     litert_torch.convert(program.module(), example).export(str(path))
     placeholders = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
-    return {weight for name, weight in program.graph_signature.inputs_to_parameters.items() if name in placeholders}
+    held = program.graph_signature.inputs_to_parameters
+    storages = {program.state_dict[held[name]].data_ptr() for name in placeholders & held.keys()}
+    return {name for name, tensor in program.state_dict.items() if tensor.data_ptr() in storages}
 
 
 def _find_layers(model: Any, source: Path, described: Mapping[str, Any], used: set[str]) -> dict[str, list[int]]:

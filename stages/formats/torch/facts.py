@@ -37,7 +37,7 @@ def layer_of(attribute: str) -> str:
 def facts(folder: Path) -> Mapping[str, Any]:
     """plugins.Facts of model.pt. Operators are ATen's names; `dynamic`: activations are quantized while it runs."""
     module = import_torch().jit.load(str(Path(folder) / MODEL), map_location="cpu")
-    names, holders = Counter[str](), {}
+    names, holders = Counter[str](), dict[tuple[str, str], Holder]()
     for node in _nodes(module.inlined_graph):
         operator = node.kind().split("::")[1].removesuffix("_fp16").removesuffix("_dynamic")
         found = [holder for holder in (_holder(module, operator, node, value) for value in node.inputs()) if holder]
@@ -45,7 +45,7 @@ def facts(folder: Path) -> Mapping[str, Any]:
             names[operator] += 1
         holders.update({(holder.attribute, operator): holder for holder in found})
     names.update(f"{holder.operator}[{holder.activations}]" for holder in holders.values())
-    unique = {holder.attribute: holder for holder in holders.values()}
+    unique = {holder.attribute: holder for holder in reversed(holders.values())}
     bytes_by_dtype = Counter[str]()
     for holder in unique.values():
         bytes_by_dtype[holder.dtype] += holder.elements * int(re.sub(r"\D", "", holder.dtype)) // 8
@@ -53,7 +53,7 @@ def facts(folder: Path) -> Mapping[str, Any]:
         "operators": dict(sorted(names.items())),
         "weights_bytes_by_dtype": dict(sorted(bytes_by_dtype.items())),
         "weights_elements": sum(holder.elements for holder in unique.values()),
-        "nodes": [_describe(holder) for holder in holders.values()],
+        "nodes": [_describe(holder, unique[holder.attribute] is holder) for holder in holders.values()],
     }
 
 
@@ -96,11 +96,12 @@ def _attribute(module: Any, path: str) -> Any:
     return module
 
 
-def _describe(holder: Holder) -> dict[str, Any]:
+def _describe(holder: Holder, first: bool) -> dict[str, Any]:
+    """A weight that several nodes share counts at the first of them."""
     return {
         "name": layer_of(holder.attribute),
         "operator": holder.operator,
         "weights_dtype": holder.dtype,
         "activations_dtype": holder.activations,
-        "elements": holder.elements,
+        "elements": holder.elements if first else 0,
     }

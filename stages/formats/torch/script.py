@@ -44,6 +44,7 @@ def compile_to(path: Path, module: Any, tensors: Mapping[str, Any]) -> None:
     """Compile a GraphModule and write it; tensors: {"inputs", "outputs"} as in a manifest."""
     import torch
 
+    _forget_classes()
     try:
         with warnings.catch_warnings(action="ignore"):  # that torch.jit is deprecated
             scripted = torch.jit.script(module)
@@ -54,6 +55,15 @@ def compile_to(path: Path, module: Any, tensors: Mapping[str, Any]) -> None:
     torch.jit.save(scripted, archive, _extra_files={TENSORS: json.dumps(tensors, sort_keys=True)})
     archive.seek(0)
     _write_plain(archive, path)
+
+
+def _forget_classes() -> None:
+    """Let the next compilation name its classes as the first one of a process does; torch's own tests do the same."""
+    import torch
+
+    torch._C._jit_clear_class_registry()
+    torch.jit._recursive.concrete_type_store = torch.jit._recursive.ConcreteTypeStore()
+    torch.jit._state._clear_class_state()
 
 
 def _write_plain(archive: io.BytesIO, path: Path) -> None:
