@@ -39,9 +39,10 @@ def wrap(module: Any) -> Any:
 
 
 def layers(source: Any) -> dict[str, dict[str, Any]]:
-    """Every layer that holds a weight matrix, by the user's module path: type, name of the weight in the program, shape."""
+    """Every layer that holds a weight matrix, by the user's module path: type, name of the weight in the program, shape.
+    A weight that two layers share is listed under both."""
     found = {}
-    for name, parameter in source.named_parameters():
+    for name, parameter in source.named_parameters(remove_duplicate=False):
         owner, _, leaf = name.rpartition(".")
         if leaf == "weight" and parameter.ndim >= 2:
             kind = type(source.get_submodule(owner)).__name__

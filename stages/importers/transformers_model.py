@@ -15,6 +15,7 @@ from stages.importers import trained
 from stages.importers.torch_source import one_line
 
 FORMAT = "torch"
+TEXT = {"vocab_size": "vocab_size", "max_position_embeddings": "length", "pad_token_id": "pad_id"}  # ours: the data's preprocessing
 REQUIRES = trained.REQUIRES
 
 
@@ -63,7 +64,8 @@ def from_data(data: Manifest) -> dict[str, Any]:
         if tensor.layout == "NCHW":
             _, channels, height, width = tensor.shape
             found |= {"num_channels": channels, "image_size": height if height == width else (height, width)}
-    return found
+    text = data.preprocessing if data.preprocessing and data.preprocessing["kind"] == "text" else {}
+    return found | {own: text[theirs] for own, theirs in TEXT.items() if theirs in text}
 
 
 def silence() -> None:

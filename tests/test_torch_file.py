@@ -1,0 +1,156 @@
+"""Importing the user's own torch model: exported programs, callables with a checkpoint, and every file that is refused."""
+
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from stages import train_export
+from stages.core import artifact
+from stages.core.config import Train
+from stages.core.errors import ModelError
+from stages.importers.torch_file import as_module, check_pickles, load
+from tests.training_project import make_data, make_project
+
+BATCH = {0: torch.export.Dim("batch", min=1, max=64)}
+
+
+def net(channels: int = 3, classes: int = 10, side: int = 16) -> torch.nn.Module:
+    torch.manual_seed(1)
+    body = torch.nn.Sequential(torch.nn.Conv2d(channels, 4, 3, 2), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Flatten())
+    return torch.nn.Sequential(body, torch.nn.Linear(4 * ((side - 1) // 2) ** 2, classes)).eval()
+
+
+def save(module: torch.nn.Module, path: Path, shape: tuple[int, ...] = (2, 3, 16, 16), dynamic: bool = True) -> Path:
+    program = torch.export.export(module.eval(), (torch.zeros(shape),), dynamic_shapes=(BATCH,) if dynamic else None)
+    torch.export.save(program, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> artifact.Manifest:
+    return artifact.read(make_data(tmp_path_factory.mktemp("data")))
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(net(), tmp_path_factory.mktemp("user") / "model.pt2")
+
+
+def import_it(here: Path, settings: dict) -> tuple[artifact.Manifest, np.ndarray, np.ndarray]:
+    """Run train-export; the manifest, and for the probe samples the outputs stored and those of the stored program."""
+    make_project(here, Train("test", epochs=5, shift_pixels=2), settings, "torch_file")
+    train_export.main()
+    with np.load(here / "models/source/probe.npz") as probe:
+        image, stored = probe["in:image"], probe["out:logits"]
+    with torch.no_grad():
+        given = torch.export.load(here / "models/source/program.pt2").module()(torch.from_numpy(image)).numpy()
+        np.testing.assert_allclose(net()(torch.from_numpy(image)).numpy(), stored, rtol=1e-4, atol=1e-5)
+    return artifact.read(here / "models/source"), stored, given
+
+
+def test_a_program_becomes_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    manifest, stored, given = import_it(tmp_path, {"path": str(program)})
+    np.testing.assert_allclose(given, stored, rtol=1e-4, atol=1e-5)
+    assert manifest.details["layers"] == {
+        "0.0": {"type": "Conv2d", "weight": "model.0.0.weight", "shape": [4, 3, 3, 3]},
+        "1": {"type": "Linear", "weight": "model.1.weight", "shape": [10, 196]},
+    }
+    assert manifest.details["imported_sha256"] == artifact.sha256(program)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "torch.save"])
+def test_a_callable_with_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = tmp_path / "weights.bin"
+    save_file(net().state_dict(), weights) if kind == "safetensors" else torch.save(net().state_dict(), weights)
+    manifest, _, _ = import_it(tmp_path, {"path": str(weights), "callable": f"{__name__}.net"})
+    assert set(manifest.details["layers"]) == {"0.0", "1"}
+
+
+def refused(path: Path, data: artifact.Manifest) -> str:
+    with pytest.raises(ModelError) as caught:
+        as_module(path, load(path), data)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_files_that_are_no_program(tmp_path: Path, data: artifact.Manifest) -> None:
+    torch.save(net().state_dict(), tmp_path / "weights.pt")
+    torch.jit.save(torch.jit.trace(net(), torch.zeros(1, 3, 16, 16)), tmp_path / "script.pt")
+    (tmp_path / "text.pt2").write_text("not an archive")
+    with zipfile.ZipFile(tmp_path / "other.pt2", "w") as archive:
+        archive.writestr("readme.txt", "a zip file of something else")
+    assert "holds weights without a model" in refused(tmp_path / "weights.pt", data)
+    assert "is a TorchScript archive" in refused(tmp_path / "script.pt", data)
+    assert "is no torch.export program" in refused(tmp_path / "text.pt2", data)
+    assert "cannot be loaded" in refused(tmp_path / "other.pt2", data)
+    assert "does not exist" in refused(tmp_path / "absent.pt2", data)
+    assert "is a folder" in refused(tmp_path, data)
+
+
+def test_a_truncated_program(tmp_path: Path, program: Path, data: artifact.Manifest) -> None:
+    (tmp_path / "half.pt2").write_bytes(program.read_bytes()[:20_000])
+    assert "is no torch.export program" in refused(tmp_path / "half.pt2", data)
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "dynamic", "says"),
+    [
+        (net(), (1, 3, 16, 16), False, "exported for batches of 1 only; export it with dynamic_shapes="),
+        (net(side=24), (2, 3, 24, 24), True, "takes float32 [any, 3, 24, 24], the data gives float32 [any, 3, 16, 16]"),
+        (net(channels=1), (2, 1, 16, 16), True, "takes float32 [any, 1, 16, 16]"),
+    ],
+    ids=["fixed batch", "other size", "other channels"],
+)
+def test_a_program_for_other_inputs(tmp_path: Path, data: artifact.Manifest, module, shape: tuple, dynamic: bool, says: str) -> None:
+    assert says in refused(save(module, tmp_path / "model.pt2", shape, dynamic), data)
+
+
+def test_a_program_for_other_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"returns \[16, 7\] .* the data has 10 labels"):
+        import_it(tmp_path, {"path": str(save(net(classes=7), tmp_path / "model.pt2"))})
+
+
+class Bomb:
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return (os.mkdir, (str(self.marker),))
+
+
+def with_pickle(program: Path, path: Path, content: object, where: str) -> Path:
+    """A copy of the program in which one member is a pickle of `content`: its example inputs, or a weight."""
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    with zipfile.ZipFile(program) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            member = old.read(name)
+            if name.endswith(where):
+                member = stream.getvalue()
+            if name.endswith("weights_config.json") and "weight_" in where:
+                member = member.replace(b'"use_pickle": false', b'"use_pickle": true')
+            new.writestr(name, member)
+    return path
+
+
+@pytest.mark.parametrize("where", ["sample_inputs/model.pt", "weights/weight_0"])
+def test_a_program_with_code_in_a_pickle_is_refused_and_never_run(
+    tmp_path: Path, program: Path, data: artifact.Manifest, where: str
+) -> None:
+    spoiled = with_pickle(program, tmp_path / "bomb.pt2", Bomb(tmp_path / "marker"), where)
+    assert "can run code on loading" in refused(spoiled, data)
+    assert not (tmp_path / "marker").exists()
+
+
+def test_a_pickle_of_tensors_is_no_harm(tmp_path: Path, program: Path) -> None:
+    check_pickles(program)
+    check_pickles(with_pickle(program, tmp_path / "fine.pt2", ((torch.zeros(2, 3, 16, 16),), {}), "sample_inputs/model.pt"))
