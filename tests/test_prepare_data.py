@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from stages import prepare_data, probe_data
-from stages.core import artifact
+from stages.core import artifact, data_notes
 from stages.core.config import Plugin
 from stages.core.errors import DataError
 from stages.core.samples import Samples
@@ -108,7 +108,7 @@ def test_groups_and_copies_stay_in_one_split(tmp_path):
         owners = [{files[i][key] for i in indices} for indices in splits.values()]
         assert sum(map(len, owners)) == len(set.union(*owners))
     assert manifest.details["copies"] == {"count": 2, "with_another_label": 1, "named": ["dark/00.png = light/98.png"]}
-    assert "1 samples have a copy with another label: dark/00.png = light/98.png" in prepare_data.notes(manifest.details)
+    assert "1 samples have a copy with another label: dark/00.png = light/98.png" in data_notes.notes(manifest.details)
 
 
 def test_unreadable_pictures_are_counted_and_some_named(tmp_path):
@@ -118,7 +118,7 @@ def test_unreadable_pictures_are_counted_and_some_named(tmp_path):
     manifest = prepare(plugin("image_folder", path=str(folder), max_unreadable_share=0.9), tmp_path)
     unreadable = manifest.details["unreadable"]
     assert unreadable["count"] == 30 and len(unreadable["named"]) == 20 and manifest.details["samples"] == 36
-    assert "30 samples could not be read" in prepare_data.notes(manifest.details)[0]
+    assert "30 samples could not be read" in data_notes.notes(manifest.details)[0]
     assert len(Samples.open(tmp_path / "models/data").arrays["image"]) == 36
 
 
@@ -172,7 +172,7 @@ def test_magnetic_tile_keeps_its_groups(shared_data, tmp_path):
     splits = json.loads((tmp_path / "models/data/splits.json").read_text())
     owners = [{files[i]["group"] for i in indices} for indices in splits.values()]
     assert manifest.details["samples"] == 1344 and sum(map(len, owners)) == len(set.union(*owners))
-    assert not prepare_data.notes(manifest.details)
+    assert not data_notes.notes(manifest.details)
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3, 1)])

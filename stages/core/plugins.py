@@ -96,7 +96,7 @@ class Encoder(Protocol):
 
     def finish(self, train: np.ndarray) -> Mapping[str, Any]:
         """Write what is not written yet. train: indices of the training split, for what is learned from it (a tokenizer).
-        Returns {"inputs": tensors as the model takes them, "preprocessing": see payload.preprocess}."""
+        Returns {"inputs": tensors as the model takes them, "preprocessing": see payload.preprocess, "tools": versions}."""
 
 
 class DataSet(Protocol):
@@ -111,7 +111,7 @@ class DataSet(Protocol):
     def items(self, settings: Any) -> Iterator[Item | Unreadable]: ...
 
     def encoder(self, settings: Any, folder: Path) -> Encoder:
-        """An encoder that writes into `folder`, models/data/inputs."""
+        """An encoder that writes into `folder`, models/data: inputs/NAME.npy, and beside them what else is learned from the data."""
 
 
 class Importer(Protocol):

@@ -1,12 +1,20 @@
-"""Settings that every data set has."""
+"""Settings that every data set has, and what is done about samples that cannot be read."""
 
+import importlib
+import importlib.metadata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
-from stages.core.errors import ConfigError
+from stages.core.errors import ConfigError, DataError, MissingExtra
+from stages.core.plugins import Unreadable
 from stages.core.settings import option
 from stages.core.splitting import Shares
 
 DEFECT = "defect"
+NAMED = 3  # unreadable samples in an error message
+SPLIT_NAMES = {"train": None, "test": "test", "dev": "validation", "val": "validation", "valid": "validation", "validation": "validation"}
+# what folders and files of a divided data set are called; None: divided further, calibration comes out of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,3 +30,35 @@ class DataSettings:
     def target(self, label: str) -> str:
         """The label that a model learns."""
         return DEFECT if self.merge_defects and label != self.normal else label
+
+    def order(self, labels: Iterable[str]) -> list[str]:
+        """As a model numbers them: by name, as torchvision and Keras number folders."""
+        return sorted(labels)
+
+
+def numeric_order(labels: Iterable[str]) -> list[str]:
+    """Where labels are numbers, the order of a model that was trained on the numbers."""
+    names = sorted(labels)
+    return sorted(names, key=int) if all(name.removeprefix("-").isdecimal() for name in names) else names
+
+
+def check_unreadable(unreadable: Sequence[Unreadable], total: int, share: float, what: str) -> None:
+    """DataError where more than this share of the samples cannot be read. what: 'data.path: pictures'."""
+    if len(unreadable) > share * total:
+        named = "; ".join(f"{u.name}: {u.reason}" for u in unreadable[:NAMED])
+        key, _, noun = what.partition(": ")
+        raise DataError(
+            f"{key}: {len(unreadable)} of {total} {noun} cannot be read ({named}{' ...' if len(unreadable) > NAMED else ''}); "
+            f"mend or remove them, or raise data.max_unreadable_share above {share}"
+        )
+
+
+def versions(*packages: str) -> Mapping[str, str]:
+    return {name: importlib.metadata.version(name) for name in packages}
+
+
+def need(package: str, extra: str) -> ModuleType:
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError:
+        raise MissingExtra(package, extra) from None

@@ -6,14 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.core.errors import DataError
+from stages.data.common import SPLIT_NAMES
 
-SPLIT_FOLDERS = {
-    "train": None,
-    "test": "test",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-}  # None: to be divided
 LAYOUT = "it must hold a folder of pictures for each class"
 
 
@@ -55,10 +49,10 @@ def class_folders(folder: Path, layout: str) -> list[tuple[Path, str | None]]:
     classes: folder/CLASS. splits: folder/{train,val,test}/CLASS. pooled: the same, but divided anew. auto: splits or pooled where there
     are train/ and test/, pooled if train lacks classes, as in anomaly benchmarks (train/good, test/good, test/KIND); else classes.
     """
-    tops = [top for top in subfolders(folder) if top.name.lower() in SPLIT_FOLDERS]
+    tops = [top for top in subfolders(folder) if top.name.lower() in SPLIT_NAMES]
     if layout == "classes" or (layout == "auto" and not {"train", "test"} <= {top.name.lower() for top in tops}):
         return [(place, None) for place in subfolders(folder)]
-    found = [(place, SPLIT_FOLDERS[top.name.lower()]) for top in tops for place in subfolders(top)]
+    found = [(place, SPLIT_NAMES[top.name.lower()]) for top in tops for place in subfolders(top)]
     learned = {place.name for place, split in found if split is None}
     if layout == "pooled" or (layout == "auto" and learned != {place.name for place, _ in found}):
         return [(place, None) for place, _ in found]

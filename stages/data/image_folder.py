@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.core.errors import DataError
 from stages.core.plugins import Item, Unreadable
 from stages.core.settings import option
 from stages.data import folders, groups
+from stages.data.common import check_unreadable
 from stages.data.folders import Picture
 from stages.data.pictures import PictureSettings, encoder
 from stages.payload import preprocess
 
 __all__ = ["Settings", "encoder", "items", "probe"]
-
-NAMED = 3  # unreadable pictures in an error message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +64,7 @@ def items(settings: Settings) -> Iterator[Item | Unreadable]:
         if isinstance(item, Unreadable):
             unreadable.append(item)
         yield item
-    check_unreadable(unreadable, len(found), settings)
+    check_unreadable(unreadable, len(found), settings.max_unreadable_share, "data.path: pictures")
 
 
 def group_of(settings: Settings, found: list[Picture]) -> dict[str, str]:
@@ -85,12 +83,3 @@ def load(picture: Picture, group: str | None) -> Item | Unreadable:
             return Item(picture.name, picture.label, group, sha256, preprocess.decode(stream), picture.split)
     except (OSError, ValueError) as error:
         return Unreadable(picture.name, getattr(error, "strerror", None) or str(error))
-
-
-def check_unreadable(unreadable: list[Unreadable], total: int, settings: Settings) -> None:
-    if len(unreadable) > settings.max_unreadable_share * total:
-        named = "; ".join(f"{u.name}: {u.reason}" for u in unreadable[:NAMED])
-        raise DataError(
-            f"data.path: {len(unreadable)} of {total} pictures cannot be read ({named}{' ...' if len(unreadable) > NAMED else ''}); "
-            f"mend or remove them, or raise data.max_unreadable_share above {settings.max_unreadable_share}"
-        )

@@ -11,7 +11,7 @@ from stages.core.artifact import Tensor
 from stages.core.errors import ConfigError
 from stages.core.settings import option
 from stages.data.array_file import ArrayFile
-from stages.data.common import DataSettings
+from stages.data.common import DataSettings, versions
 from stages.payload import preprocess
 
 SIDES = (8, 2048)  # pixels
@@ -67,7 +67,7 @@ class PictureEncoder:
 
     def __init__(self, settings: PictureSettings, folder: Path):
         self.spec = settings.spec
-        self.rows = ArrayFile(folder / "image.npy")
+        self.rows = ArrayFile(folder / "inputs" / "image.npy")
 
     def add(self, picture: np.ndarray) -> None:
         self.rows.append(preprocess.fit(picture, self.spec))
@@ -78,6 +78,7 @@ class PictureEncoder:
         return {
             "inputs": (Tensor("image", shape, self.spec["dtype"], self.spec["layout"], "image"),),
             "preprocessing": self.spec,
+            "tools": versions("numpy", "pillow"),
         }
 
 
