@@ -22,6 +22,13 @@ def test_covered_share_counts_elements_not_nodes():
     assert proof.check_scheme(found, INT8, [], "onnx-int8-static") == pytest.approx(0.9)
 
 
+def test_the_sign_of_a_type_is_not_its_width():
+    found = facts(node("a", weights="uint8", activations="int8"), node("b", "Gather", "uint8", "float32"))
+    assert proof.check_scheme(found, INT8, [], "v") == 1.0
+    with pytest.raises(VariantFailed, match="did less"):
+        proof.check_scheme(facts(node("a", weights="int4")), INT8, [], "v")
+
+
 @pytest.mark.parametrize("wrong", [{"weights": "float32"}, {"activations": "float32"}])
 def test_a_covered_node_left_out_fails_with_its_name(wrong):
     with pytest.raises(VariantFailed, match=r"did less than its name says: 1 of 2 nodes .* b \(Conv"):

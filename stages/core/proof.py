@@ -94,9 +94,17 @@ def check_scheme(facts: Mapping[str, Any], scheme: Mapping[str, Any], kept_nodes
         raise VariantFailed(f"keep_float was not obeyed: {', '.join(stray)} are not float in the file")
     if not due and not kept_nodes:
         raise VariantFailed(f"{name} covers {', '.join(scheme['covers'])} only, and this model has none of them: nothing was done")
-    covered = sum(node["elements"] for node in facts["nodes"] if node["weights_dtype"] == scheme["weights"])
+    covered = sum(node["elements"] for node in facts["nodes"] if same_width(node["weights_dtype"], scheme["weights"]))
     return covered / max(1, facts["weights_elements"])
 
 
 def _as_declared(node: Mapping[str, Any], scheme: Mapping[str, Any]) -> bool:
-    return node["weights_dtype"] == scheme["weights"] and scheme["activations"] in (None, node["activations_dtype"])
+    activations = scheme["activations"]
+    return same_width(node["weights_dtype"], scheme["weights"]) and (
+        activations is None or same_width(node["activations_dtype"], activations)
+    )
+
+
+def same_width(dtype: str, declared: str) -> bool:
+    """Whether both are the same but for the sign: uint8 is int8 with another zero point, and tools choose it operator by operator."""
+    return dtype.removeprefix("u") == declared.removeprefix("u")

@@ -1,0 +1,113 @@
+"""A torch program as an ONNX graph that keeps the names of the weights, and the same bytes every time."""
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+BATCH = "batch"  # name of the dynamic dimension
+DERIVED = "/"  # a constant computed from weight W is called W/Transpose, W/Gather ...
+ASKING_ONLY = ("Shape", "Size")  # what they give of a weight is no part of it
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings of exporters and quantizers: nothing that a user could act on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def from_torch(source: Path, opset: int) -> tuple[Any, dict[str, list[str]]]:
+    """source/program.pt2 as a ModelProto, and the nodes of each source layer.
+
+    ValueError names the layers whose weights are in no node of the graph.
+    """
+    import torch
+
+    manifest = json.loads((source / "manifest.json").read_text(encoding="utf-8"))
+    with quiet():
+        program = torch.export.load(source / "program.pt2")
+        exported = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            verbose=False,
+            optimize=False,  # names first: folding a constant would lose the name of the weight in it
+            input_names=[tensor["name"] for tensor in manifest["inputs"]],
+            output_names=[tensor["name"] for tensor in manifest["outputs"]],
+            opset_version=opset,
+        )
+        _name_derived_weights(exported.model.graph)
+        exported.optimize()
+        model = exported.model_proto
+    _strip(model)
+    return model, layer_nodes(model, _weights(program, manifest["details"]["layers"]))
+
+
+def _name_derived_weights(graph: Any) -> None:
+    """Name each value that is computed from one weight and constants after that weight."""
+    weights = {id(value): name for name, value in graph.initializers.items()}
+    constant = set(weights)
+    for node in graph:
+        inputs = [value for value in node.inputs if value is not None]
+        if not all(id(value) in constant for value in inputs):
+            continue
+        constant.update(id(value) for value in node.outputs)
+        origin = next((weights[id(value)] for value in inputs if id(value) in weights), None)
+        if origin is not None and node.op_type not in ASKING_ONLY:
+            node.outputs[0].name = f"{origin}{DERIVED}{node.op_type}"
+            weights[id(node.outputs[0])] = node.outputs[0].name
+
+
+def _strip(model: Any) -> None:
+    """Leave out stack traces, paths, and shapes that the exporter inferred (quantizers infer them again, and differ)."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    graph.ClearField("value_info")
+    for tensor in (*graph.input, *graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_param = BATCH
+
+
+def _weights(program: Any, layers: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Source layer -> the names that its weight may have: its own, and those of equal weights, which may have been merged into one.
+
+    None for a layer that the program never calls.
+    """
+    import torch
+
+    tensors = program.state_dict
+    parameters = program.graph_signature.inputs_to_parameters
+    called = {parameters[node.name] for node in program.graph.nodes if node.users and node.name in parameters}
+
+    def names(weight: str) -> list[str]:
+        own = tensors[weight]
+        equal = [name for name, other in tensors.items() if other.shape == own.shape and torch.equal(other, own)]
+        return [weight, *equal] if called & set(equal) else []
+
+    return {layer: names(entry["weight"]) for layer, entry in layers.items()}
+
+
+def layer_nodes(model: Any, weights: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Source layer -> names of the nodes that use its weight. weights: source layer -> names of its weight, best first.
+
+    ValueError names the layers that have a weight but no node.
+    """
+    users: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            users.setdefault(name.partition(DERIVED)[0], []).append(node.name)
+    found = {layer: next((users[n] for n in names if n in users), []) for layer, names in weights.items()}
+    lost = [layer for layer, nodes in found.items() if weights[layer] and not nodes]
+    if lost:
+        raise ValueError(f"no node of the ONNX graph uses the weights of layer {', '.join(lost)}: keep_float could not reach it")
+    return found

@@ -1,0 +1,139 @@
+"""What a model.onnx really is: read from its graph alone.
+
+Operators are spelt as in the float model: MatMulInteger, QLinearMatMul and MatMulNBits count as MatMul. A node's activations
+are what it computes with: "dynamic" where their range is found at run time, the integer type where they come out of a
+QuantizeLinear, else the float type. Weights are constants with two or more dimensions; index tables (int64, bool) are none.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from math import ceil, prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+MODEL = "model.onnx"
+PASSING_ON = ("Cast", "DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+FLOAT_NAMES = {
+    **{"ConvInteger": "Conv", "MatMulInteger": "MatMul", "DynamicQuantizeLSTM": "LSTM"},
+    **{"MatMulNBits": "MatMul", "QLinearConv": "Conv", "QLinearMatMul": "MatMul"},
+}
+DYNAMIC = ("ConvInteger", "MatMulInteger", "DynamicQuantizeLSTM")
+STATIC = ("QLinearConv", "QLinearMatMul")  # inputs: x, its scale, its zero point, weights, their scale ...
+WEIGHT_BITS = {
+    **{"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16},
+    **{"int16": 16, "uint16": 16, "int8": 8, "uint8": 8, "int4": 4, "uint4": 4},
+}
+
+
+class Constant(NamedTuple):
+    """Stored under `name` as `stored`; the node that reads it sees `seen` (after DequantizeLinear or Cast)."""
+
+    name: str
+    stored: str
+    seen: str
+    elements: int
+    dimensions: int
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """See plugins.Facts."""
+    import onnx
+
+    graph = Graph(onnx.load(Path(folder) / MODEL).graph)
+    nodes = [(node, weights) for node in graph.nodes if node.op_type not in PASSING_ON and (weights := graph.weights(node))]
+    unique = {weight.name: weight for _, weights in nodes for weight in weights}.values()
+    sizes: Counter[str] = Counter()
+    for weight in unique:
+        sizes[weight.stored] += ceil(weight.elements * WEIGHT_BITS[weight.stored] / 8)
+    described = [_describe(graph, node, weights) for node, weights in nodes]
+    return {
+        "operators": dict(Counter(f"{node['operator']}[{node['weights_dtype']}]" for node in described)),
+        "weights_bytes_by_dtype": dict(sizes),
+        "weights_elements": sum(weight.elements for weight in unique),
+        "nodes": described,
+    }
+
+
+def _describe(graph: "Graph", node: Any, weights: list[Constant]) -> dict[str, Any]:
+    main = max(weights, key=lambda weight: weight.elements)
+    return {
+        "name": node.name,
+        "operator": FLOAT_NAMES.get(node.op_type, node.op_type),
+        "weights_dtype": main.stored,
+        "activations_dtype": graph.activations(node, main),
+        "elements": sum(weight.elements for weight in weights),
+    }
+
+
+class Graph:
+    """Constants and nodes of a graph and all graphs inside it."""
+
+    def __init__(self, graph: Any):
+        self.constants: dict[str, Constant] = {}
+        self.nodes: list[Any] = []
+        for inner in _all_graphs(graph):
+            self.nodes.extend(inner.node)
+            self.constants.update({tensor.name: _constant(tensor.name, tensor) for tensor in inner.initializer})
+        for node in self.nodes:
+            if node.op_type == "Constant" and node.attribute[0].name == "value":
+                self.constants[node.output[0]] = _constant(node.output[0], node.attribute[0].t)
+        self.producers = {name: node for node in self.nodes for name in node.output}
+
+    def constant(self, name: str) -> Constant | None:
+        """The constant behind a name, through nodes that only pass it on; None where it is computed from the inputs."""
+        if name in self.constants:
+            return self.constants[name]
+        producer = self.producers.get(name)
+        origin = self.constant(producer.input[0]) if producer is not None and producer.op_type in PASSING_ON else None
+        if origin is None or producer is None:
+            return None
+        if producer.op_type == "DequantizeLinear":
+            return origin._replace(seen=self.constants[producer.input[1]].stored)
+        return origin._replace(seen=_dtype(_attribute(producer, "to"))) if producer.op_type == "Cast" else origin
+
+    def weights(self, node: Any) -> list[Constant]:
+        if node.op_type == "MatMulNBits":
+            return [self._packed(node)]
+        names = [node.input[3]] if node.op_type in STATIC else node.input
+        found = [constant for name in names if (constant := self.constant(name))]
+        return [c for c in found if c.dimensions >= 2 and c.stored in WEIGHT_BITS]
+
+    def _packed(self, node: Any) -> Constant:
+        """Blocks of 4 or 8 bits in bytes; the values are unsigned, about a zero point of their own or the middle."""
+        stored = f"uint{_attribute(node, 'bits')}"
+        return Constant(node.input[1], stored, self.constants[node.input[2]].stored, _attribute(node, "K") * _attribute(node, "N"), 2)
+
+    def activations(self, node: Any, weight: Constant) -> str:
+        if node.op_type in DYNAMIC:
+            return "dynamic"
+        if node.op_type in STATIC:
+            return self.constants[node.input[2]].stored
+        computed = next((self.producers.get(name) for name in node.input if not self.constant(name)), None)
+        if computed is not None and computed.op_type == "DequantizeLinear":
+            return self.constants[computed.input[2]].stored if len(computed.input) > 2 else "uint8"  # the operator's default
+        return weight.seen
+
+
+def _all_graphs(graph: Any) -> Iterator[Any]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
+                yield from _all_graphs(inner)
+
+
+def _constant(name: str, tensor: Any) -> Constant:
+    dtype = _dtype(tensor.data_type)
+    return Constant(name, dtype, dtype, prod(tensor.dims), len(tensor.dims))
+
+
+def _dtype(code: int) -> str:
+    import onnx
+
+    return onnx.helper.tensor_dtype_to_np_dtype(code).name
+
+
+def _attribute(node: Any, name: str) -> Any:
+    import onnx
+
+    return next(onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name)

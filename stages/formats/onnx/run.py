@@ -1,0 +1,78 @@
+"""Run model.onnx with ONNX Runtime. Shipped to the device: standard library, numpy and onnxruntime only; Python 3.9."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Mapping
+
+import numpy as np
+
+RUNTIME = "onnxruntime"
+PACKAGE = "onnxruntime"
+MODEL = "model.onnx"
+NUMPY_NAMES = {"float": "float32", "double": "float64"}  # ONNX Runtime's names of types that numpy calls otherwise
+ONLY_ERRORS = 3  # log severity
+
+
+class Session:
+    """One loaded model. Feeds are cast to what the file takes; floating results come back as float32."""
+
+    def __init__(self, session: Any):
+        self._session = session
+        self.inputs = [_describe(tensor) for tensor in session.get_inputs()]
+        self.outputs = [_describe(tensor) for tensor in session.get_outputs()]
+        self._names = [tensor["name"] for tensor in self.outputs]
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        cast = {t["name"]: np.asarray(feeds[t["name"]]).astype(t["dtype"], copy=False) for t in self.inputs}
+        return {name: _plain(array) for name, array in zip(self._names, self._session.run(self._names, cast))}
+
+
+def _describe(tensor: Any) -> dict[str, Any]:
+    kind = tensor.type[len("tensor(") : -1]
+    shape = [size if isinstance(size, int) else None for size in tensor.shape]
+    return {"name": tensor.name, "shape": shape, "dtype": NUMPY_NAMES.get(kind, kind)}
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+
+
+def load(folder: str, settings: Mapping[str, Any]) -> Session:
+    """Load folder/model.onnx.
+
+    settings: threads (int), graph_optimization (disable, basic, extended or all), arena (bool: keep freed memory for the
+    next run), spinning (bool: threads wait busily for work), providers (list of execution providers, first that can wins).
+    ValueError for an unknown setting or a provider that this build has not.
+    """
+    import onnxruntime
+
+    chosen = dict(settings)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ONLY_ERRORS
+    options.intra_op_num_threads = int(chosen.pop("threads", 1))
+    options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = bool(chosen.pop("arena", True))
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(chosen.pop("spinning", True))))
+    level = chosen.pop("graph_optimization", "all")
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_{_level(level)}")
+    providers = list(chosen.pop("providers", ["CPUExecutionProvider"]))
+    if chosen:
+        raise ValueError(f"unknown engine settings {sorted(chosen)}; allowed: threads, graph_optimization, arena, spinning, providers")
+    missing = set(providers) - set(onnxruntime.get_available_providers())
+    if missing:
+        raise ValueError(f"no provider {sorted(missing)} here; there are: {', '.join(onnxruntime.get_available_providers())}")
+    return Session(onnxruntime.InferenceSession(os.path.join(folder, MODEL), options, providers=providers))
+
+
+def _level(name: str) -> str:
+    levels = {"disable": "DISABLE_ALL", "basic": "ENABLE_BASIC", "extended": "ENABLE_EXTENDED", "all": "ENABLE_ALL"}
+    if name not in levels:
+        raise ValueError(f"graph_optimization {name!r}; allowed: {', '.join(levels)}")
+    return levels[name]
+
+
+def versions() -> dict[str, str]:
+    import onnxruntime
+
+    return {"onnxruntime": onnxruntime.__version__, "numpy": np.__version__}

@@ -1,0 +1,116 @@
+"""What a model.xml really is: read from its graph alone.
+
+Weights are constants with two or more dimensions above 1 (biases are stored as [1, n, 1, 1]); in products any constant with two
+or more. A node computes on int8 or uint8 where all that reaches its first input went through a FakeQuantize of at most 256
+levels, else on its float type.
+"""
+
+from collections import Counter
+from math import ceil, prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+MODEL = "model.xml"
+PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
+# what commutes with quantization: the FakeQuantize may stand before it
+MOVING = ("Concat", "MaxPool", "Pad", "Reshape", "Slice", "Split", "Squeeze", "StridedSlice", "Transpose", "Unsqueeze", "VariadicSplit")
+UNPACKING = (
+    "Convert",
+    "FakeQuantize",
+    "Multiply",
+    "Reshape",
+    "Subtract",
+    "Transpose",
+)  # between stored weights and the node that uses them
+DTYPES = {  # OpenVINO's name -> ours, bits
+    "f64": ("float64", 64),
+    "f32": ("float32", 32),
+    "f16": ("float16", 16),
+    "bf16": ("bfloat16", 16),
+    "i8": ("int8", 8),
+    "u8": ("uint8", 8),
+    "i4": ("int4", 4),
+    "u4": ("uint4", 4),
+}
+
+
+class Weight(NamedTuple):
+    name: str
+    stored: str  # OpenVINO's name of the type
+    elements: int
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """See plugins.Facts."""
+    import openvino
+
+    model = openvino.Core().read_model(Path(folder) / MODEL)
+    nodes = [(node, found) for node in model.get_ordered_ops() if (found := weights(node))]
+    unique = {weight.name: weight for _, found in nodes for weight in found}.values()
+    sizes: Counter[str] = Counter()
+    for weight in unique:
+        name, bits = DTYPES[weight.stored]
+        sizes[name] += ceil(weight.elements * bits / 8)
+    described = [_describe(node, found) for node, found in nodes]
+    return {
+        "operators": dict(Counter(f"{node['operator']}[{node['weights_dtype']}]" for node in described)),
+        "weights_bytes_by_dtype": dict(sizes),
+        "weights_elements": sum(weight.elements for weight in unique),
+        "nodes": described,
+    }
+
+
+def _describe(node: Any, found: list[Weight]) -> dict[str, Any]:
+    main = max(found, key=lambda weight: weight.elements)
+    first = next((value.get_node() for value in node.input_values() if constant(value.get_node()) is None), None)
+    return {
+        "name": node.get_friendly_name(),
+        "operator": node.get_type_name(),
+        "weights_dtype": DTYPES[main.stored][0],
+        "activations_dtype": (quantized(first) if first else None) or DTYPES[node.get_output_element_type(0).get_type_name()][0],
+        "elements": sum(weight.elements for weight in found),
+    }
+
+
+def constant(node: Any) -> Any | None:
+    """The Constant that a node is unpacked from, through conversion, zero point, scale and shape; None where there is none."""
+    if node.get_type_name() == "Constant":
+        return node
+    if node.get_type_name() not in UNPACKING:
+        return None
+    origin = constant(node.input_value(0).get_node())
+    rest = (constant(value.get_node()) for value in node.input_values()[1:])
+    return origin if origin is not None and all(other is not None for other in rest) else None
+
+
+def weights(node: Any) -> list[Weight]:
+    """The weights that a node reads; none where the node is itself only a step of unpacking them."""
+    kind = node.get_type_name()
+    origins = [constant(value.get_node()) for value in node.input_values()]
+    if kind == "FakeQuantize" or all(origin is not None for origin in origins):
+        return []
+    return [_weight(origin) for origin in origins if origin is not None and _is_weight(origin, kind in PRODUCTS)]
+
+
+def _is_weight(origin: Any, in_product: bool) -> bool:
+    shape = list(origin.get_output_shape(0))
+    dimensions = len(shape) if in_product else sum(size > 1 for size in shape)
+    return dimensions >= 2 and origin.get_element_type().get_type_name() in DTYPES
+
+
+def _weight(origin: Any) -> Weight:
+    return Weight(origin.get_friendly_name(), origin.get_element_type().get_type_name(), prod(origin.get_output_shape(0)))
+
+
+def quantized(node: Any) -> str | None:
+    """int8 or uint8 where what `node` gives went through a FakeQuantize; None where it is float."""
+    kind = node.get_type_name()
+    if kind == "FakeQuantize":
+        lowest = constant(node.input_value(1).get_node())
+        signed = lowest is None or lowest.get_data().min() < 0
+        return None if node.get_attributes()["levels"] > 256 else "int8" if signed else "uint8"
+    if kind not in MOVING:
+        return None
+    inputs = node.input_values() if kind == "Concat" else node.input_values()[:1]
+    types = {quantized(value.get_node()) for value in inputs}
+    return types.pop() if len(types) == 1 else None

@@ -1,0 +1,87 @@
+"""Make model.xml: from the ONNX file, and quantized with NNCF."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.formats.openvino import recipes
+from stages.formats.openvino.facts import MODEL, PRODUCTS, weights
+
+SOURCES = ("onnx",)
+REQUIRES = {"openvino": "openvino", "nncf": "openvino", "onnx": "onnx"}
+SCHEMES = {
+    "fp32": {"weights": "float32", "activations": "float32", "covers": PRODUCTS},
+    "fp16": {
+        "weights": "float16",
+        "activations": "float32",
+        "covers": PRODUCTS,
+    },  # decompressed at load; what it computes in is the engine's
+    "int8-static": {"weights": "int8", "activations": "int8", "covers": PRODUCTS},
+    "int4-weight": {"weights": "int4", "activations": "float32", "covers": ("MatMul",)},
+}
+SETTINGS = {
+    "int8-static": {"calibration.method": tuple(recipes.METHODS), "per_channel": (False, True), "symmetric": (False, True)},
+    "int4-weight": {"block_size": (16, 32, 64, 128, 256), "symmetric": (False, True)},
+}
+ONNX = "model.onnx"
+UP_TO_BIAS = 2  # steps from the tensor that an ONNX node gives to the product in it: product, bias
+
+
+def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """See plugins.Maker. source: models/onnx, with layers.json. ValueError names a layer that the graph has lost."""
+    import openvino
+
+    model = openvino.convert_model(source / ONNX)
+    layers = json.loads((source / "layers.json").read_text(encoding="utf-8"))
+    places = Places(source / ONNX, model)
+    recipes.save(model, folder, places.results)
+    found = {layer: [places.of(node, layer).get_friendly_name() for node in nodes] for layer, nodes in layers.items()}
+    return {"inputs": [_describe(p) for p in model.inputs], "outputs": [_describe(p) for p in model.outputs], "layers": found}
+
+
+class Places:
+    """Where the nodes of the ONNX file are in OpenVINO's graph: mostly under their names, else where their results are."""
+
+    def __init__(self, path: Path, model: Any):
+        import onnx
+
+        self.results = {node.name: node.output[0] for node in onnx.load(path, load_external_data=False).graph.node}
+        nodes = model.get_ordered_ops()
+        self.weighted = {node.get_friendly_name(): node for node in nodes if weights(node)}
+        self.producers = {name: node for node in nodes for port in node.outputs() for name in port.get_names()}
+
+    def of(self, name: str, layer: str) -> Any:
+        for candidate in (name, f"{name}/WithoutBiases"):
+            if candidate in self.weighted:
+                return self.weighted[candidate]
+        node = self.producers.get(self.results[name])
+        for _ in range(UP_TO_BIAS):
+            if node is not None and weights(node):
+                return node
+            node = node.input_value(0).get_node() if node is not None and node.get_input_size() else None
+        raise ValueError(f"no node of the OpenVINO graph has the weights of layer {layer}: keep_float could not reach it")
+
+
+def _describe(port: Any) -> dict[str, Any]:
+    shape = [None if size.is_dynamic else size.get_length() for size in port.get_partial_shape()]
+    return {"name": port.get_any_name(), "shape": shape, "dtype": np.dtype(port.get_element_type().to_dtype()).name}
+
+
+def quantize(
+    parent: Path,
+    source: Path,
+    folder: Path,
+    scheme: str,
+    settings: Mapping[str, Any],
+    calibration: Sequence[dict[str, np.ndarray]],
+    keep_nodes: Sequence[str],
+) -> None:
+    """See plugins.Maker."""
+    import openvino
+
+    model = openvino.Core().read_model(parent / MODEL)
+    known = [node.get_friendly_name() for node in model.get_ops()]
+    recipes.save(recipes.RECIPES[scheme](model, settings, calibration, list(keep_nodes)), folder, known)

@@ -1,0 +1,66 @@
+"""Run model.xml with OpenVINO on the CPU. Shipped to the device: standard library, numpy and openvino only; Python 3.9."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Mapping
+
+import numpy as np
+
+RUNTIME = "openvino"
+PACKAGE = "openvino"
+MODEL = "model.xml"
+
+
+class Session:
+    """One compiled model. Feeds are cast to what the file takes; floating results come back as float32."""
+
+    def __init__(self, compiled: Any):
+        self._request = compiled.create_infer_request()
+        self.inputs = [_describe(port) for port in compiled.inputs]
+        self.outputs = [_describe(port) for port in compiled.outputs]
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        cast = {t["name"]: np.ascontiguousarray(feeds[t["name"]], t["dtype"]) for t in self.inputs}
+        results = self._request.infer(cast)
+        return {t["name"]: _plain(results[index]) for index, t in enumerate(self.outputs)}
+
+
+def _describe(port: Any) -> dict[str, Any]:
+    shape = [None if size.is_dynamic else size.get_length() for size in port.get_partial_shape()]
+    return {"name": port.get_any_name(), "shape": shape, "dtype": np.dtype(port.get_element_type().to_dtype()).name}
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+
+
+def load(folder: str, settings: Mapping[str, Any]) -> Session:
+    """Load folder/model.xml.
+
+    settings: threads (int), inference_precision (f32, f16, bf16: what float parts are computed in; OpenVINO itself would pick
+    bf16 where the processor has it, and call that fp32), hyper_threading (bool), pinning (bool: threads stay on their cores).
+    ValueError for an unknown setting.
+    """
+    import openvino
+
+    chosen = dict(settings)
+    properties = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "CACHE_DIR": "",  # a cache would make the second load of a file cheaper than the first
+        "INFERENCE_NUM_THREADS": int(chosen.pop("threads", 1)),
+        "INFERENCE_PRECISION_HINT": chosen.pop("inference_precision", "f32"),
+        "ENABLE_HYPER_THREADING": bool(chosen.pop("hyper_threading", True)),
+        "ENABLE_CPU_PINNING": bool(chosen.pop("pinning", True)),
+    }
+    if chosen:
+        raise ValueError(f"unknown engine settings {sorted(chosen)}; allowed: threads, inference_precision, hyper_threading, pinning")
+    core = openvino.Core()
+    return Session(core.compile_model(core.read_model(os.path.join(folder, MODEL)), "CPU", properties))
+
+
+def versions() -> dict[str, str]:
+    import openvino
+
+    return {"openvino": openvino.get_version().split("-")[0], "numpy": np.__version__}
