@@ -18,6 +18,7 @@ from stages.core.plugins import Connection
 from stages.core.samples import Samples
 from stages.measuring.access import connected
 from stages.measuring.jobs import Subject, store_inputs, subject
+from stages.measuring.lock import exclusive
 from stages.measuring.records import Passes, bench_result
 from stages.measuring.session import rounds
 from stages.measuring.sustained import by_minute
@@ -37,11 +38,11 @@ def subjects(settings: config.Config, name: str, connection: Connection, folder:
 def measure(settings: config.Config, name: str, target: Path) -> results.BenchResult:
     """Measure one variant; its raw events go into `target`/samples.json."""
     bench, device = settings.bench, results.read_plain(METRICS / "device.json")
-    with tempfile.TemporaryDirectory() as folder, connected(settings.device) as connection:
+    with tempfile.TemporaryDirectory() as folder, exclusive(settings.device), connected(settings.device) as connection:
         variant, reference = subjects(settings, name, connection, Path(folder))
         found = rounds(lambda: variant.latency(bench), lambda: reference.latency(bench), bench, name)
-        passes = Passes(variant.memory() if bench.memory else None, variant.energy(bench.energy_s) if bench.energy_s else None)
-    raw = {"variant": found.variant, "reference": found.reference, "passes": [run for run in vars(passes).values() if run]}
+        passes = Passes.measure(variant, bench)
+    raw = {"variant": found.variant, "reference": found.reference, "passes": passes.runs}
     artifact.write_json(target / "samples.json", {"schema": 1, **{side: [run.events for run in runs] for side, runs in raw.items()}})
     artifact.write_json(target / "minutes.json", {"schema": 1, "variant": [by_minute(run) for run in found.variant]})
     identity = {"variant": name, "reference": settings.reference, "threads": settings.device.settings["threads"]}

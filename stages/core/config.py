@@ -80,6 +80,7 @@ class Bench:
     max_s: float = option(120.0, "time budget of one variant, seconds", low=1.0)
     claims: bool = option(True, "false: too short for an interval; the ratio is given, nothing is claimed")
     memory: bool = option(True, "the memory pass, in a process of its own")
+    fits_mb: tuple[int, ...] = option((), "memory limits to run the variant under, MB (2^20 bytes)")
     energy_s: float | None = option(None, "seconds of the energy pass and again of its idle baseline; null: no such pass", low=10.0)
     warmup: Warmup = option(Warmup())
 

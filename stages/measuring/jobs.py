@@ -1,7 +1,7 @@
 """What the agent is asked to do for one variant."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from stages.payload.protocol import DETERMINISTIC, Fault
 
 INPUT_SAMPLES = 8  # real ones, taken in turn, so that no number rests on one lucky picture
 MEMORY_RUNS = 5  # after the first: some runtimes allocate their working memory in the second one only
+LIMITED_WARMUP = {"min_runs": 3, "min_s": 0.0, "max_s": 0.5, "spread": 0.05}
+LIMIT_SETUP_S = 10.0
+LEAST_LIMIT_MB, MOST_LIMIT_MB = 8, 1 << 20  # python alone takes about 8
 START_S = 60.0  # to start python and import a runtime on the slowest board
 
 
@@ -50,8 +53,19 @@ class Subject:
     def memory(self) -> Run:
         return self.run("memory", {"memory": 5}, runs=MEMORY_RUNS)
 
+    def fits(self, limit_mb: int) -> Run:
+        inner = {**self.fields, "warmup": LIMITED_WARMUP, "blocks": 1, "block_s": 0.5, "min_runs": 5}
+        job = {"kind": "fits", "limit_bytes": limit_mb << 20, "inner_deadline_s": self.deadline_s, "inner": inner}
+        return Run.of(self.connection.run(job, self.deadline_s + LIMIT_SETUP_S), limited=1)
+
     def energy(self, seconds: float) -> Run:
         return self.run("energy", {"sources": 1}, seconds=seconds)
+
+
+def check_limits(fits_mb: Sequence[int]) -> None:
+    for limit_mb in fits_mb:
+        if not LEAST_LIMIT_MB <= limit_mb <= MOST_LIMIT_MB:
+            raise ConfigError(f"bench.fits_mb: {limit_mb} must be at least {LEAST_LIMIT_MB} and at most {MOST_LIMIT_MB} (MB)")
 
 
 def store_inputs(samples: Samples, scope: str, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """From raw runs to the record of a variant."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from stages.core.results import BenchResult
 from stages.core.timing_stats import median_interval, pooled, quantile, ratio, ratio_interval
 from stages.measuring.energy import energy_fields
 from stages.measuring.grading import evidence, grade
+from stages.measuring.jobs import Subject, check_limits
 from stages.measuring.runs import Run, side
 from stages.measuring.session import LEAST_PAIRS, Rounds
 from stages.measuring.sustained import sustained_fields
@@ -50,6 +51,34 @@ class Passes:
 
     memory: Run | None = None
     energy: Run | None = None
+    fits: tuple[Run, ...] = ()
+
+    @classmethod
+    def measure(cls, variant: Subject, bench: Bench) -> "Passes":
+        check_limits(bench.fits_mb)
+        return cls(
+            variant.memory() if bench.memory else None,
+            variant.energy(bench.energy_s) if bench.energy_s else None,
+            tuple(variant.fits(limit_mb) for limit_mb in bench.fits_mb),
+        )
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for run in (self.memory, self.energy, *self.fits) if run]
+
+
+def fits_fields(runs: Sequence[Run]) -> dict[str, Any]:
+    """By limit in MB: the verdict (ok, oom, failed, not tested), and for ok the median and all major page faults at that limit."""
+    told = {str(event["limit_bytes"] >> 20): event for event in (run.one("limited") for run in runs)}
+    blocks = {
+        limit: inner for limit, event in told.items() if event["verdict"] == "ok" for inner in event["events"] if inner["event"] == "block"
+    }
+    return {
+        "fits_mb": {limit: event["verdict"] for limit, event in told.items()},
+        "fits_evidence": {limit: f"{event['how']}: {event['evidence']}" for limit, event in told.items()},
+        "fits_p50_ms": {limit: float(np.median(block["wall_ns"])) / 1e6 for limit, block in blocks.items()},
+        "fits_major_faults": {limit: block["after"]["faults_major_count"] for limit, block in blocks.items()},
+    }
 
 
 def bench_result(rounds: Rounds, passes: Passes, bench: Bench, **identity: Any) -> BenchResult:
@@ -62,6 +91,7 @@ def bench_result(rounds: Rounds, passes: Passes, bench: Bench, **identity: Any) 
     occupied = memory_fields(passes.memory) if passes.memory else {"more": {}}
     more = {"noise_reason": noise_reason, **{f"noise_{name}": value for name, value in found.items()}, **occupied.pop("more")}
     more |= energy_fields(passes.energy) if passes.energy else {}
+    more |= fits_fields(passes.fits) if passes.fits else {}
     more |= sustained_fields(rounds) | {"cpus": rounds.variant[0].one("hello")["cpus"]}
     return BenchResult(
         profile=bench.name,

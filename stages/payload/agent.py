@@ -22,7 +22,7 @@ import time
 from base64 import b64encode
 from typing import Any, Callable, Dict, List, Mapping, Tuple
 
-from stages.payload import energy, hostinfo, memory, protocol, sensors, timing
+from stages.payload import energy, hostinfo, limits, memory, protocol, sensors, timing
 
 COOL_STEP_S = 1.0
 Job = Mapping[str, Any]
@@ -173,6 +173,11 @@ def energy_pass(wire: Wire, job: Job) -> None:
         wire.send("energy", phase="load", **energy.record(readable, job["seconds"], call))
 
 
+def fits(wire: Wire, job: Job) -> None:
+    hello(wire, {})
+    wire.send("limited", **limits.run(job))
+
+
 def cool_down(wire: Wire, job: Job) -> None:
     """Wait until the hottest sensor is at or below a limit, or the time is over; null where there is no temperature."""
     hello(wire, {})
@@ -190,7 +195,15 @@ def probe(wire: Wire, job: Job) -> None:
     wire.send("facts", facts=hostinfo.facts(job["packages"]))
 
 
-KINDS = {"probe": probe, "latency": latency, "memory": memory_pass, "outputs": outputs, "energy": energy_pass, "cool_down": cool_down}
+KINDS = {
+    "probe": probe,
+    "latency": latency,
+    "memory": memory_pass,
+    "outputs": outputs,
+    "energy": energy_pass,
+    "cool_down": cool_down,
+    "fits": fits,
+}
 
 
 def fault_of(error: Exception, phase: str) -> str:

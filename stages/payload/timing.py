@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional
 from stages.payload import sensors
 
 Call = Callable[[int], Any]  # runs the model on the sample of that number
-BLOCK_QUANTITIES = ("pressure", "steal", "switches", "frequency", "temperature", "throttle")
+BLOCK_QUANTITIES = ("pressure", "steal", "switches", "faults", "frequency", "temperature", "throttle")
 SETTLED_RUNS = 10  # the warm-up looks at the spread of so many
 
 

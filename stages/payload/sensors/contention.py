@@ -1,4 +1,4 @@
-"""What takes the processor away: pressure (waiting tasks), steal (the hypervisor), context switches of this process."""
+"""What takes the processor away: pressure (waiting tasks), steal (the hypervisor), context switches and page faults of this process."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ STAT = Path("/proc/stat")
 def find() -> List[Source]:
     sources = [
         Source("switches_voluntary_count", "switches", lambda: resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw, True, scope="process"),
+        Source("faults_major_count", "faults", lambda: resource.getrusage(resource.RUSAGE_SELF).ru_majflt, True, scope="process"),
         Source("switches_forced_count", "switches", lambda: resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, True, scope="process"),
     ]
     if PRESSURE.exists():

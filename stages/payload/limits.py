@@ -1,0 +1,127 @@
+"""Does a model run within so many bytes? Answered by running it under a limit that the kernel enforces, or not at all.
+
+The limit is a control group (v1 or v2) of its own, or a scope of systemd-run. File pages are charged to whoever touches them first,
+so the files of the model and of its runtime are dropped from the page cache before; what python itself shares with this agent is not
+charged to the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+
+from stages.payload import pagecache, protocol
+
+PROCESSES = Path("/proc/self/cgroup")
+ROOTS = {"v1": Path("/sys/fs/cgroup/memory"), "v2": Path("/sys/fs/cgroup")}
+FILES = {  # limit, no swap beside it, counter of kills
+    "v1": ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.oom_control"),
+    "v2": ("memory.max", "memory.swap.max", "memory.events"),
+}
+AGENT = (sys.executable, "-m", "stages.payload.agent")
+ENTER = ("sh", "-c", 'echo $$ > "$0" && exec "$@"')  # the shell joins the group, then becomes the agent
+EMPTY_S = 2.0  # a group can be removed a moment after its last process has gone
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A way to start a process under a limit. counter: a file with a line `oom_kill N`."""
+
+    how: str
+    prefix: Tuple[str, ...]
+    counter: Path
+    folder: Optional[Path] = None
+
+    def oom_kills(self) -> int:
+        found = re.search(r"^oom_kill (\d+)$", self.counter.read_text(), re.MULTILINE)
+        return int(found.group(1)) if found else 0
+
+    def remove(self) -> None:
+        end = time.monotonic() + EMPTY_S
+        while self.folder and self.folder.exists() and time.monotonic() < end:
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()
+            time.sleep(0.02)
+
+
+def make(limit_bytes: int) -> Optional[Limit]:
+    """The first way that works on this machine; None where there is none."""
+    return next((limit for limit in _ways(limit_bytes) if limit), None)
+
+
+def _ways(limit_bytes: int) -> Iterator[Optional[Limit]]:
+    for line in PROCESSES.read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        version = "v2" if not controllers else "v1"
+        if version == "v2" or "memory" in controllers.split(","):
+            own = ROOTS[version] / path.lstrip("/")
+            for parent in (own, own.parent, ROOTS[version]):
+                yield _group(version, parent, limit_bytes)
+    for user in ((), ("--user",)):
+        yield _scope(user, limit_bytes)
+
+
+def _group(version: str, parent: Path, limit_bytes: int) -> Optional[Limit]:
+    folder = parent / f"edgewise-{os.getpid()}"
+    limit, swap, counter = (folder / name for name in FILES[version])
+    try:
+        folder.mkdir()
+    except OSError:
+        return None
+    try:
+        with limit.open("r+") as stream:  # never made here: the kernel offers it or not
+            stream.write(str(limit_bytes))
+        if swap.exists():
+            swap.write_text(str(limit_bytes if version == "v1" else 0))
+        counter.read_text()
+    except OSError:  # the memory controller is not handed down to this group
+        folder.rmdir()
+        return None
+    return Limit(f"cgroup {version}", (*ENTER, str(folder / "cgroup.procs")), counter, folder)
+
+
+def _scope(user: Tuple[str, ...], limit_bytes: int) -> Optional[Limit]:
+    command = ("systemd-run", *user, "--scope", "--quiet", "-p", f"MemoryMax={limit_bytes}", "-p", "MemorySwapMax=0")
+    if not shutil.which(command[0]) or subprocess.run([*command, "true"], stdout=2, stderr=subprocess.DEVNULL).returncode:
+        return None
+    return Limit("systemd-run", command, Path("/proc/vmstat"))
+
+
+def run(job: Mapping[str, Any]) -> Dict[str, Any]:
+    """Run the latency job inside under the limit. verdict: ok, oom (with the kernel's count), failed or not tested."""
+    limit = make(job["limit_bytes"])
+    told = {"limit_bytes": job["limit_bytes"], "how": limit.how if limit else "none", "events": []}
+    if not limit:
+        return {**told, "verdict": "not tested", "evidence": "this machine lets the user set no memory limit (cgroup v1, v2, systemd-run)"}
+    try:
+        pagecache.forget(pagecache.files(job["inner"]["runner"], job["inner"]["model"]))
+        before = limit.oom_kills()
+        events, code = _run_inner(limit, job)
+        kills = limit.oom_kills() - before
+    finally:
+        limit.remove()
+    if events and events[-1]["event"] == "done":
+        return {**told, "events": events, "verdict": "ok", "evidence": "ran to its end"}
+    if kills:
+        return {**told, "events": events, "verdict": "oom", "evidence": f"exit {code}; the kernel counts oom_kill {kills} in {limit.how}"}
+    last = events[-1].get("message", events[-1]["event"]) if events else "nothing"
+    return {**told, "events": events, "verdict": "failed", "evidence": f"exit {code} without a kill for memory; last said: {last}"}
+
+
+def _run_inner(limit: Limit, job: Mapping[str, Any]) -> Tuple[List[Dict[str, Any]], int]:
+    inner = subprocess.Popen([*limit.prefix, *AGENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert inner.stdin and inner.stdout
+    with contextlib.suppress(BrokenPipeError):
+        inner.stdin.write(protocol.job_line(kind="latency", deadline_s=job["inner_deadline_s"], **job["inner"]))
+        inner.stdin.flush()
+    lines = inner.stdout.read().splitlines(keepends=True)  # its stdin stays open until then: the end of it would end the agent
+    return [json.loads(line) for line in lines if line.endswith(b"\n")], inner.wait()
