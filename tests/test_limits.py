@@ -79,10 +79,16 @@ def test_version_2_is_found_and_a_group_without_the_controller_is_left_alone(tmp
     monkeypatch.setattr(Path, "mkdir", mkdir)
     limit = limits.make(64 << 20)
     assert limit.how == "cgroup v2" and limit.folder == tmp_path / f"user/edgewise-{os.getpid()}" and limit.oom_kills() == 3
-    assert (limit.folder / "memory.max").read_text() .startswith(str(64 << 20)) and (limit.folder / "memory.swap.max").read_text() == "0"
+    assert (limit.folder / "memory.max").read_text().startswith(str(64 << 20)) and (limit.folder / "memory.swap.max").read_text() == "0"
 
 
 @pytest.mark.parametrize("limit_mb", [0, -4, 7, 1 << 30])
 def test_a_limit_out_of_range_is_named(limit_mb):
     with pytest.raises(ConfigError, match=f"bench.fits_mb: {limit_mb} must be at least 8"):
         check_limits(replace(BENCH, fits_mb=(64, limit_mb)).fits_mb)
+
+
+def test_a_run_that_never_ends_at_a_limit_is_no_fit(tmp_path, kernel_limit, monkeypatch):
+    monkeypatch.setattr("stages.measuring.jobs.LIMITED_S", 1.0)
+    told = subject(tmp_path, {"load": "hang"}).fits(300).one("limited")
+    assert told["verdict"] == "failed" and "no end after 1 s" in told["evidence"]

@@ -104,15 +104,18 @@ def run(job: Mapping[str, Any]) -> Dict[str, Any]:
         return {**told, "verdict": "not tested", "evidence": "this machine lets the user set no memory limit (cgroup v1, v2, systemd-run)"}
     try:
         pagecache.forget(pagecache.files(job["inner"]["runner"], job["inner"]["model"]))
-        before = limit.oom_kills()
+        before, start = limit.oom_kills(), time.monotonic()
         events, code = _run_inner(limit, job)
-        kills = limit.oom_kills() - before
+        kills, spent_s = limit.oom_kills() - before, time.monotonic() - start
     finally:
         limit.remove()
     if events and events[-1]["event"] == "done":
         return {**told, "events": events, "verdict": "ok", "evidence": "ran to its end"}
     if kills:
         return {**told, "events": events, "verdict": "oom", "evidence": f"exit {code}; the kernel counts oom_kill {kills} in {limit.how}"}
+    if spent_s >= job["inner_deadline_s"]:
+        evidence = f"no end after {spent_s:.0f} s: at this limit the same pages are read again and again"
+        return {**told, "events": events, "verdict": "failed", "evidence": evidence}
     last = events[-1].get("message", events[-1]["event"]) if events else "nothing"
     return {**told, "events": events, "verdict": "failed", "evidence": f"exit {code} without a kill for memory; last said: {last}"}
 
