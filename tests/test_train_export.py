@@ -1,8 +1,10 @@
 """The stage as a whole, on real digits: what it writes, that it repeats itself, that nothing half made is left."""
 
+import dataclasses
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from stages.core import artifact
 from stages.core.config import Train
 from stages.core.errors import MissingExtra, ModelError, UserError
 from tests.conftest import ROOT
-from tests.training_project import TINY, make_project
+from tests.training_project import TINY, make_project, write_config
 
 TRAIN = Train("test", epochs=2, batch_size=32, learning_rate=0.01, shift_pixels=1, threads=1)
 
@@ -29,6 +31,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run() -> tuple[artifact.Manifest, dict]:
     train_export.main()
     return artifact.read(Path("models/source")), json.loads(Path("metrics/train.json").read_text())
+
+
+def start(place: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "stages.train_export"]
+    return subprocess.Popen(command, cwd=place, env={"PYTHONPATH": str(ROOT), "PATH": ""}, stderr=subprocess.PIPE, text=True)
 
 
 def test_writes_a_source_by_the_contract(here: Path) -> None:
@@ -64,10 +71,7 @@ def test_the_same_seed_gives_the_same_files_in_another_process_and_place(tmp_pat
     for place in ("here", "somewhere/else"):
         (tmp_path / place).mkdir(parents=True)
         make_project(tmp_path / place, TRAIN)
-        command = [sys.executable, "-m", "stages.train_export"]
-        jobs.append(
-            subprocess.Popen(command, cwd=tmp_path / place, env={"PYTHONPATH": str(ROOT), "PATH": ""}, stderr=subprocess.PIPE, text=True)
-        )
+        jobs.append(start(tmp_path / place))
     for job in jobs:
         assert (job.communicate()[1], job.returncode) == ("", 0)
     first, second = (tmp_path / place for place in ("here", "somewhere/else"))
@@ -104,6 +108,18 @@ def test_bad_weights_leave_nothing_behind(here: Path) -> None:
             run()
     assert sorted(path.name for path in (here / "next/models").rglob("*") if path.is_dir()) == [".tmp", "data", "inputs"]
     assert not (here / "next/metrics").exists()
+
+
+def test_killed_in_the_middle_leaves_nothing_that_looks_whole(here: Path) -> None:
+    make_project(here, dataclasses.replace(TRAIN, epochs=10_000))
+    job, workshop = start(here), here / "models/.tmp/models-source"
+    while not workshop.exists() and job.poll() is None:
+        time.sleep(0.05)
+    job.kill()
+    job.communicate()
+    assert workshop.exists() and not (here / "models/source").exists() and not (here / "metrics").exists()
+    write_config(here, dataclasses.replace(TRAIN, epochs=0))
+    assert run()[0].ok and not workshop.exists()
 
 
 def test_pictures_of_one_channel_and_two_classes(here: Path) -> None:

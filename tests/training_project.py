@@ -46,10 +46,11 @@ def preprocessing(size: int, channels: int) -> dict[str, Any]:
 def make_project(root: Path, train: Train, settings: dict[str, Any] = TINY, importer: str = "transformers_model", **data: int) -> Samples:
     """Data and configuration below `root`, as train-export finds them."""
     folder = make_data(root, **data)
-    plugin = Plugin("tiny", f"stages.importers.{importer}", settings)
-    local = Plugin("local", "stages.devices.local")
-    write(
-        Config(0, Plugin("digits", "stages.data.digits"), plugin, train, local, Bench("quick"), Budget("none"), "onnx-fp32", {}, {}),
-        root / "models/config.yaml",
-    )
+    write_config(root, train, settings, importer)
     return Samples.open(folder)
+
+
+def write_config(root: Path, train: Train, settings: dict[str, Any] = TINY, importer: str = "transformers_model") -> None:
+    model, local = Plugin("tiny", f"stages.importers.{importer}", settings), Plugin("local", "stages.devices.local")
+    digits, bench = Plugin("digits", "stages.data.digits"), Bench("quick")
+    write(Config(0, digits, model, train, local, bench, Budget("none"), "onnx-fp32", {}, {}), root / "models/config.yaml")

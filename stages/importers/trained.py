@@ -14,7 +14,7 @@ from stages.core.settings import option
 from stages.importers import augment, checkpoint, torch_source, training
 
 PROBE_SAMPLES = 16
-REQUIRES = {"torch": "train", "transformers": "train", "safetensors": "train", "tqdm": "train"}
+REQUIRES = {"torch": "train", "transformers": "train", "safetensors": "train"}
 
 
 @dataclass(frozen=True, kw_only=True)
