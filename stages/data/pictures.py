@@ -25,7 +25,9 @@ class PictureSettings(DataSettings):
         "stretch", "crop keeps the middle, pad adds black bars, stretch ignores the proportions", choices=("crop", "stretch", "pad")
     )
     interpolation: str = option("bilinear", choices=("nearest", "bilinear", "bicubic", "lanczos"))
-    mean: tuple[float, ...] = option((0.5,), "subtracted after scaling to 0..1; one number, or one a channel")
+    scale: float = option(1 / 255, "factor before mean and std: 1/255 gives 0..1, 1 keeps 0..255", low=1e-6, high=1.0)
+    channels_last: bool = option(False, "true: the model takes [n, height, width, channels], as Keras and TFLite models do")
+    mean: tuple[float, ...] = option((0.5,), "subtracted after the scale; one number, or one a channel")
     std: tuple[float, ...] = option((0.5,), "divided by after that; one number, or one a channel")
 
     def __post_init__(self) -> None:
@@ -54,10 +56,10 @@ class PictureSettings(DataSettings):
             "channels": self.channels,
             "resize": self.resize,
             "interpolation": self.interpolation,
-            "scale": 1 / 255,
+            "scale": self.scale,
             "mean": list(self.mean) * (self.channels // len(self.mean)),
             "std": list(self.std) * (self.channels // len(self.std)),
-            "layout": "NCHW",
+            "layout": "NHWC" if self.channels_last else "NCHW",
             "dtype": "float32",
         }
 
@@ -74,7 +76,8 @@ class PictureEncoder:
 
     def finish(self, train: np.ndarray) -> Mapping[str, Any]:
         self.rows.close()
-        shape = (None, self.spec["channels"], *self.spec["size"])
+        channels, size = self.spec["channels"], self.spec["size"]
+        shape = (None, *size, channels) if self.spec["layout"] == "NHWC" else (None, channels, *size)
         return {
             "inputs": (Tensor("image", shape, self.spec["dtype"], self.spec["layout"], "image"),),
             "preprocessing": self.spec,
