@@ -53,7 +53,7 @@ def test_not_tested_where_no_limit_can_be_set(tmp_path, monkeypatch):
     (tmp_path / "cgroup").write_text("4:memory:/a\n0::/b\n")
     monkeypatch.setattr(limits, "ROOTS", {"v1": tmp_path / "absent", "v2": tmp_path / "absent"})
     monkeypatch.setenv("PATH", str(tmp_path))
-    told = limits.run({"limit_bytes": 64 << 20, "inner": {}, "inner_deadline_s": 1.0})
+    told = limits.run({"limit_bytes": 64 << 20, "inner_deadline_s": 1.0})
     fields = records.fits_fields([Run(({"event": "limited", **told},))])
     assert fields["fits_mb"] == {"64": "not tested"} and "no memory limit" in fields["fits_evidence"]["64"]
     assert fields["fits_p50_ms"] == {}

@@ -77,6 +77,14 @@ def test_a_profile_that_claims_nothing_has_no_interval():
     assert result.latency_ratio_to_reference == pytest.approx(0.5, rel=0.01) and result.peak_rss_bytes is None
 
 
+def test_the_reference_against_itself_gives_the_smallest_claim():
+    order: list[str] = []
+    found = session.rounds(Source("B", 1.0, order, 0.01), Source("A", 1.0, order, 0.01), BENCH, "a")
+    result = records.bench_result(found, records.Passes(), BENCH, variant="a", reference="a", threads=1, device_fingerprint="f")
+    low, high = result.latency_ratio_ci95
+    assert low <= 1 <= high and result.more["smallest_claim_share"] == pytest.approx(max(1 - low, high - 1), rel=0.1)
+
+
 def test_too_few_samples_are_no_reason_to_stop():
     found, _ = run_rounds(replace(BENCH, min_samples=40 * 6))
     assert len(found.variant) == 6 and found.stop == "ci"

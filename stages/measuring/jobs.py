@@ -54,8 +54,8 @@ class Subject:
         return self.run("memory", {"memory": 5}, runs=MEMORY_RUNS)
 
     def fits(self, limit_mb: int) -> Run:
-        inner = {**self.fields, "warmup": LIMITED_WARMUP, "blocks": 1, "block_s": 0.5, "min_runs": 5}
-        job = {"kind": "fits", "limit_bytes": limit_mb << 20, "inner_deadline_s": LIMITED_S, "inner": inner}
+        timing = {"warmup": LIMITED_WARMUP, "blocks": 1, "block_s": 0.5, "min_runs": 5}
+        job = {"kind": "fits", **self.fields, **timing, "limit_bytes": limit_mb << 20, "inner_deadline_s": LIMITED_S}
         return Run.of(self.connection.run(job, LIMITED_S + START_S), limited=1)
 
     def energy(self, seconds: float) -> Run:

@@ -81,6 +81,11 @@ def fits_fields(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
+def smallest_claim(aa_interval: tuple[float, float]) -> float:
+    """What this device makes of no difference at all, as a share: nothing smaller can be claimed on it."""
+    return max(1 / aa_interval[0], aa_interval[1]) - 1
+
+
 def bench_result(rounds: Rounds, passes: Passes, bench: Bench, **identity: Any) -> BenchResult:
     """identity: variant, reference, threads, device_fingerprint."""
     variant, reference = side(rounds.variant), side(rounds.reference)
@@ -90,6 +95,8 @@ def bench_result(rounds: Rounds, passes: Passes, bench: Bench, **identity: Any) 
     noise_grade, noise_reason = grade(found)
     occupied = memory_fields(passes.memory) if passes.memory else {"more": {}}
     more = {"noise_reason": noise_reason, **{f"noise_{name}": value for name, value in found.items()}, **occupied.pop("more")}
+    if claims and identity["variant"] == identity["reference"]:
+        more["smallest_claim_share"] = smallest_claim(ratio_interval(variant, reference))
     more |= energy_fields(passes.energy) if passes.energy else {}
     more |= fits_fields(passes.fits) if passes.fits else {}
     more |= sustained_fields(rounds) | {"cpus": rounds.variant[0].one("hello")["cpus"]}

@@ -97,13 +97,13 @@ def _scope(user: Tuple[str, ...], limit_bytes: int) -> Optional[Limit]:
 
 
 def run(job: Mapping[str, Any]) -> Dict[str, Any]:
-    """Run the latency job inside under the limit. verdict: ok, oom (with the kernel's count), failed or not tested."""
+    """Run the job as a latency job under its limit. verdict: ok, oom (with the kernel's count), failed or not tested."""
     limit = make(job["limit_bytes"])
     told = {"limit_bytes": job["limit_bytes"], "how": limit.how if limit else "none", "events": []}
     if not limit:
         return {**told, "verdict": "not tested", "evidence": "this machine lets the user set no memory limit (cgroup v1, v2, systemd-run)"}
     try:
-        pagecache.forget(pagecache.files(job["inner"]["runner"], job["inner"]["model"]))
+        pagecache.forget(pagecache.files(job["runner"], job["model"]))
         before, start = limit.oom_kills(), time.monotonic()
         events, code = _run_inner(limit, job)
         kills, spent_s = limit.oom_kills() - before, time.monotonic() - start
@@ -123,8 +123,9 @@ def run(job: Mapping[str, Any]) -> Dict[str, Any]:
 def _run_inner(limit: Limit, job: Mapping[str, Any]) -> Tuple[List[Dict[str, Any]], int]:
     inner = subprocess.Popen([*limit.prefix, *AGENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert inner.stdin and inner.stdout
+    fields = {name: job[name] for name in protocol.JOBS["latency"]}
     with contextlib.suppress(BrokenPipeError):
-        inner.stdin.write(protocol.job_line(kind="latency", deadline_s=job["inner_deadline_s"], **job["inner"]))
+        inner.stdin.write(protocol.job_line(kind="latency", deadline_s=job["inner_deadline_s"], **fields))
         inner.stdin.flush()
     lines = inner.stdout.read().splitlines(keepends=True)  # its stdin stays open until then: the end of it would end the agent
     return [json.loads(line) for line in lines if line.endswith(b"\n")], inner.wait()

@@ -101,11 +101,12 @@ EVENTS: Dict[str, Dict[str, str]] = {
 }
 
 _MODEL = {"runner": "text", "model": "text", "settings": "map", "inputs": "text", "scope": "scope", "preprocessing": "map or null"}
+_LATENCY = {**_MODEL, "warmup": "map", "blocks": "count", "block_s": "number", "min_runs": "count"}
 JOBS: Dict[str, Dict[str, str]] = {
     "probe": {"packages": "texts"},
     "cool_down": {"below_degc": "number", "max_s": "number"},
-    "latency": {**_MODEL, "warmup": "map", "blocks": "count", "block_s": "number", "min_runs": "count"},
-    "fits": {"limit_bytes": "count", "inner_deadline_s": "number", "inner": "map"},
+    "latency": _LATENCY,
+    "fits": {**_LATENCY, "limit_bytes": "count", "inner_deadline_s": "number"},
     "memory": {**_MODEL, "runs": "count"},
     "outputs": _MODEL,
     "energy": {**_MODEL, "seconds": "number"},
