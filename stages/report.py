@@ -4,8 +4,9 @@
     python -m stages.report --show    print the table of the last report, with where to look next
     python -m stages.report --check   exit 1 and say why if a variant failed or the budget is missed
 
-Reads   models/config.yaml; models/variants, models/evaluate, metrics/evaluate, metrics/bench of its variants; metrics/device.json
-Writes  metrics/summary.json, report.md, points.json; models/report: the figure (PNG, SVG), confusion lists
+Reads   models/config.yaml; models/variants, models/evaluate, metrics/evaluate, metrics/bench of its variants;
+        metrics/device.json, data.json, train.json; models/data for the pictures that are got wrong
+Writes  metrics/summary.json, report.md, points.json; models/report: the page (HTML), the figure (PNG, SVG), confusion lists
 """
 
 import sys
@@ -15,11 +16,11 @@ from stages.core import artifact, config, results
 from stages.core.artifact import Manifest, building, write_json
 from stages.core.errors import ConfigError, run_main
 from stages.core.results import METRICS, SUMMARY, Summary
-from stages.reporting import choice, explain, figure, pairing, points, table, verdicts
+from stages.reporting import choice, explain, figure, html, pairing, points, table, verdicts
 
 REPORT = Path("models/report")
 NEXT = f"""where to look next:
-  {METRICS}/report.md  {SUMMARY}  {REPORT}/{figure.NAME}.png
+  {REPORT}/{html.NAME} (open it in a browser)  {REPORT}/{figure.NAME}.png  {METRICS}/report.md  {SUMMARY}
   mlflow ui --backend-store-uri sqlite:///$PWD/mlflow.db      the runs of every repro, side by side
   dvc metrics diff        dvc plots show        python -m stages.report --check"""
 
@@ -56,9 +57,10 @@ def device(settings: config.Config) -> dict:
     return {key: value for key, value in results.read_plain(path).items() if key != "schema"}
 
 
-def write(summary: Summary) -> None:
+def write(summary: Summary, settings: config.Config) -> None:
     with building(REPORT) as folder:
         figure.draw(summary, folder)
+        html.write(summary, settings, folder)
         for name, row in summary.variants.items():
             if row.accuracy_top1 is not None:
                 write_json(folder / "confusion" / f"{name}.json", list(points.confusion(Path("models/evaluate") / name)))
@@ -85,7 +87,8 @@ def main() -> int:
     if argument == "--check":
         return check(results.read_summary())
     if argument is None:
-        write(summarize(config.read()))
+        settings = config.read()
+        write(summarize(settings), settings)
     table.show(results.read_summary())
     print(NEXT)
     return 0

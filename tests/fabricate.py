@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from stages.core import artifact
+from stages import report
+from stages.core import artifact, config
 from stages.core.config import Bench, Budget, Calibration, Config, Format, Plugin, Train, Variant, to_plain
+from stages.core.results import Summary
 
 FINGERPRINT = "x86_64-avx512-2c-1f0e"
 LABELS = tuple(str(i) for i in range(10))
@@ -62,13 +64,14 @@ THIRTEEN = (
 
 def fabricate(root: Path, rows: Sequence[Made] = FIVE, *, samples: int = 540, bench: bool = True, budget: Budget | None = None) -> Config:
     """Write everything below `root` and return the configuration that was written to models/config.yaml."""
-    config = configure(rows, budget or Budget("none"))
+    settings = configure(rows, budget or Budget("none"))
     (root / "models").mkdir(parents=True, exist_ok=True)
-    (root / "models/config.yaml").write_text(yaml.safe_dump(to_plain(config), sort_keys=False), encoding="utf-8")
+    (root / "models/config.yaml").write_text(yaml.safe_dump(to_plain(settings), sort_keys=False), encoding="utf-8")
     metrics = root / "metrics"
     artifact.write_json(metrics / "device.json", {"schema": 1, "name": "local", "fingerprint": FINGERPRINT, "facts": device_facts()})
     artifact.write_json(metrics / "data.json", {"schema": 1, "digest": "5f" * 32, "files": 1797})
     artifact.write_json(metrics / "train.json", train_record())
+    make_data(root, samples)
     for row in rows:
         make_variant(root, row, samples, bench)
     lock = {
@@ -76,7 +79,30 @@ def fabricate(root: Path, rows: Sequence[Made] = FIVE, *, samples: int = 540, be
         "stages": {f"{stage}@{row.name}": lock_entry(stage, row) for row in rows for stage in ("quantize", "evaluate")},
     }
     (root / "dvc.lock").write_text(yaml.safe_dump(lock), encoding="utf-8")
-    return config
+    return settings
+
+
+def write_report() -> Summary:
+    """Run `report` on what lies in the current folder, without its table."""
+    settings = config.read()
+    summary = report.summarize(settings)
+    report.write(summary, settings)
+    return summary
+
+
+def make_data(root: Path, samples: int) -> None:
+    """models/data with the test split alone: grey pictures, 24x24, brighter towards a side that tells the class."""
+    targets = logits(FIVE[0], samples)[1]
+    across, down = np.meshgrid(np.arange(24), np.arange(24))
+    angles = 2 * np.pi * np.arange(10) / 10
+    shades = [128 + 5 * (np.cos(a) * (across - 12) + np.sin(a) * (down - 12)) for a in angles]
+    with artifact.building(root / "models/data", root / "models") as folder:
+        (folder / "inputs").mkdir()
+        np.save(folder / "inputs/image.npy", np.stack([shades[t] for t in targets]).astype(np.uint8)[..., None])
+        np.save(folder / "targets.npy", targets)
+        (folder / "splits.json").write_text(json.dumps({"test": list(range(samples))}), encoding="utf-8")
+        image = artifact.Tensor("image", (None, 1, 24, 24), "float32", "NCHW", "image")
+        artifact.write(folder, artifact.Manifest("data", inputs=(image,), preprocessing={"kind": "image"}, labels=LABELS))
 
 
 def configure(rows: Sequence[Made], budget: Budget) -> Config:
@@ -221,7 +247,7 @@ def bench_result(row: Made) -> dict:
 
 
 def device_facts() -> dict:
-    return {"cpu_model": "Fabricated CPU @ 2.0GHz", "cores": 2, "memory_bytes": 25_000_000_000, "isa": ["avx2", "avx512f"], "os": "Linux"}
+    return {"cpu": "Fabricated CPU @ 2.0GHz", "cores": 2, "memory_bytes": 25_000_000_000, "isa": ["avx2", "avx512f"], "os": "Linux"}
 
 
 def train_record() -> dict:

@@ -1,19 +1,21 @@
 """The report as a whole, from files to files."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from stages import report
-from stages.core import artifact, config
+from stages.core import artifact
 from stages.core.config import Budget
 from stages.core.errors import EdgewiseError
 from stages.core.results import read_summary
 from stages.reporting.labels import Box, Point, place
-from tests.fabricate import FIVE, THIRTEEN, fabricate
+from tests.fabricate import FIVE, THIRTEEN, fabricate, write_report
 
 SCHEMA_OF_THE_SUMMARY = {
     "format",
@@ -44,7 +46,7 @@ def project(tmp_path, monkeypatch):
 
 
 def run() -> dict:
-    report.write(report.summarize(config.read()))
+    write_report()
     return json.loads(report.SUMMARY.read_text())
 
 
@@ -66,8 +68,7 @@ def test_the_summary_has_the_promised_keys_and_values(project):
 
 def test_what_was_written_is_read_back(project):
     fabricate(project, THIRTEEN, budget=Budget("small", size_bytes=12_000_000, accuracy_drop_points=2.5))
-    summary = report.summarize(config.read())
-    report.write(summary)
+    summary = write_report()
     assert read_summary().variants == summary.variants and read_summary().budget == summary.budget
     assert summary.chosen == "openvino-int8-static" and summary.runners_up[0] == "tflite-int8-static"
     assert "limit 12.0 MB" in summary.losers["onnx-fp32"][0]
@@ -155,3 +156,12 @@ def test_names_in_the_figure_overlap_nothing():
     overlaps = [a.overlap(b) for i, a in enumerate(boxes) for b in [*boxes[:i], *(p.box for p in points)]]
     assert max(overlaps) == 0
     assert all(box.outside(Box(0, 0, 900, 600)) == 0 for box in boxes)
+
+
+def test_the_template_of_dvc_plots_names_only_fields_that_the_points_have(project):
+    fabricate(project)
+    write_report()
+    template = (Path(report.__file__).parents[1] / ".dvc/plots/accuracy-latency.json").read_text()
+    fields = {field for field in re.findall(r'"field": "([^"<]+)"', template)} - {"rev"}  # rev is DVC's own
+    (point, *_) = json.loads((project / "metrics/points.json").read_text())
+    assert fields <= point.keys() and {"latency_p50_ms", "accuracy_top1"} <= point.keys()

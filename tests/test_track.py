@@ -16,7 +16,7 @@ from stages.core import config
 from stages.core.config import Budget, to_plain
 from stages.core.errors import ConfigError, EdgewiseError, SurroundingsError
 from stages.tracking import receipt, record, store
-from tests.fabricate import FIVE, bench_result, fabricate, make_variant
+from tests.fabricate import FIVE, bench_result, fabricate, make_variant, write_report
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,7 @@ def project(tmp_path, monkeypatch, empty_database):
 
 def make(root, rows=FIVE, **options) -> None:
     fabricate(root, rows, **options)
-    report.write(report.summarize(config.read()))
+    write_report()
 
 
 def runs(root) -> dict[str, list]:
@@ -208,7 +208,7 @@ def test_the_key_is_of_the_content_and_not_of_what_only_judges_it(project):
     make(project, budget=Budget("small", size_bytes=12_000_000))
     assert keys() == before
     make_variant(project, replace(FIVE[3], gained=7))
-    report.write(report.summarize(config.read()))
+    write_report()
     assert {name for name in before if keys()[name] != before[name]} == {"tflite-int4-weight"}
 
 

@@ -36,7 +36,7 @@ class Choice:
 def choose(rows: Rows, budget: Budget) -> Choice:
     """The variant that fits every limit and is best in what the budget prefers."""
     if not limits(budget):
-        return Choice(None, f"the budget '{budget.name}' sets no limit, so nothing is chosen: set budget.name to a yaml of conf/budget/")
+        return Choice(None, f"the budget '{budget.name}' sets no limit; set budget.name to another yaml of conf/budget/ to have one chosen")
     findings = {name: judge(row, budget) for name, row in rows.items() if row.ok}
     broken = {name: [f for f in found if not f.met] for name, found in findings.items()}
     fitting = sorted((name for name in broken if not broken[name]), key=lambda name: preference(rows[name], budget))

@@ -173,15 +173,13 @@ def write_names(axes: Any, spots: Mapping[str, Spot], rows: Rows, lines: list[Li
 
 
 def name_text(axes: Any, name: str, summary: Summary) -> Any:
-    from matplotlib.patheffects import withStroke
-
     best = name in summary.pareto
     words = [word for word, yes in (("reference", name == summary.reference), ("chosen", name == summary.chosen)) if yes]
     label = f"{name} ({', '.join(words)})" if words else name
     colour, weight = (INK, "bold") if best else ("#57606a", "normal")
-    text = axes.text(0.5, 0.5, label, transform=axes.transAxes, ha="center", va="center", fontsize=8, color=colour, weight=weight, zorder=6)
-    text.set_path_effects([withStroke(linewidth=2.5, foreground=PAPER)])
-    return text
+    ground = {"facecolor": PAPER, "alpha": 0.7, "linewidth": 0, "pad": 0.6}
+    place = {"transform": axes.transAxes, "ha": "center", "va": "center", "zorder": 6, "bbox": ground}
+    return axes.text(0.5, 0.5, label, fontsize=8, color=colour, weight=weight, **place)
 
 
 def lead(axes: Any, point: Point, box: Box) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 DIRECTIONS = 16  # tried around a point, at growing distances
+STEP_PX = 3
 DISTANCES_PX = (4, 12, 24, 40, 60, 85, 115, 150)
 
 
@@ -49,10 +50,23 @@ def place(points: Sequence[Point], frame: Box, taken: Sequence[Box] = ()) -> lis
     placed: dict[int, Box] = {}
     for index in sorted(range(len(points)), key=lambda i: crowd(points, i), reverse=True):
         options = list(candidates(points[index]))
-        costs = [100 * box.outside(frame) + sum(box.overlap(other) for other in obstacles) for box in options]
+        others = [other for other in points if other is not points[index]]
+        costs = [
+            100 * box.outside(frame) + sum(box.overlap(other) for other in obstacles) + 20 * crossings(points[index], box, others)
+            for box in options
+        ]
         placed[index] = options[min(range(len(options)), key=lambda i: (costs[i] > 1, costs[i], i))]
         obstacles.append(placed[index])
     return [placed[index] for index in range(len(points))]
+
+
+def crossings(point: Point, box: Box, others: Sequence[Point]) -> int:
+    """How often a line from the circle to its name would run through other circles, at points along it."""
+    x, y = min(max(point.x, box.left), box.right), min(max(point.y, box.bottom), box.top)
+    length = math.hypot(x - point.x, y - point.y)
+    steps = [point.radius + i * STEP_PX for i in range(1, int((length - point.radius) / STEP_PX) + 1)]
+    line = [(point.x + (x - point.x) * step / length, point.y + (y - point.y) * step / length) for step in steps]
+    return sum(math.hypot(other.x - a, other.y - b) < other.radius for other in others for a, b in line)
 
 
 def crowd(points: Sequence[Point], index: int) -> tuple[int, int]:

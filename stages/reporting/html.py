@@ -1,0 +1,153 @@
+"""report.html: everything on one page that needs no network. The template is page/page.html; this is what it is filled with."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stages.core import artifact, config, results
+from stages.core.config import Config
+from stages.core.results import METRICS, Summary, VariantSummary
+from stages.reporting import samples, table
+
+NAME = "report.html"
+MODELS = Path("models")
+TEMPLATES = Path(__file__).with_name("page")
+POINT_FIELDS = (
+    *("format", "scheme", "accuracy_top1", "accuracy_delta", "accuracy_delta_ci95", "latency_p50_ms", "latency_p50_ci95_ms", "size_bytes"),
+    *("latency_ratio_to_reference", "latency_ratio_ci95", "peak_rss_bytes", "peak_rss_above_baseline_bytes", "noise_grade"),
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One line of the table before and after; `change` is a share of `before`, negative where less."""
+
+    what: str
+    before: str
+    after: str
+    change: str
+
+
+def render(summary: Summary, settings: Config) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"signed": table.signed, "mb": megabytes, "yaml": plain_yaml}
+    environment.globals |= {"columns": table.COLUMNS, "marks": table.marks}
+    return environment.get_template("page.html").render(context(summary, settings))
+
+
+def write(summary: Summary, settings: Config, folder: Path) -> None:
+    (folder / NAME).write_text(render(summary, settings), encoding="utf-8")
+
+
+def context(summary: Summary, settings: Config) -> dict[str, Any]:
+    """What the template names."""
+    focus = focused(summary)
+    return {
+        "summary": summary,
+        "settings": settings,
+        "rows": table.ordered(summary),
+        "reading": table.explain(summary)[0],
+        "unresolved": table.unresolved(summary),
+        "focus": focus,
+        "cards": list(cards(summary)),
+        "changes": changes(summary.variants[summary.reference], summary.variants[focus]) if focus else [],
+        "points": [point(name, row, summary) for name, row in summary.variants.items() if row.ok and row.accuracy_top1 is not None],
+        "most_memory": max((max((row.memory_rss_bytes or {"": 0}).values()) for row in summary.variants.values()), default=0),
+        "classes": samples.classes(summary.reference, focus) if focus else [],
+        "pictures": samples.pictures(summary.reference, focus) if focus else [],
+        "files": {name: artifact.read(MODELS / "variants" / name) for name in summary.variants},
+        "records": records(),
+    }
+
+
+def focused(summary: Summary) -> str | None:
+    """The variant that the page sets against the reference: the chosen one, else the fastest that is ok."""
+    if summary.chosen:
+        return summary.chosen
+    others = [name for name, row in table.ordered(summary) if row.ok and name != summary.reference and row.accuracy_top1 is not None]
+    return others[0] if others else None
+
+
+def cards(summary: Summary) -> Iterator[tuple[str, str, str]]:
+    """Title, variant and figure of what is best in one thing; a speed is named only where it may be claimed."""
+    ok = {name: row for name, row in summary.variants.items() if row.ok}
+    base = summary.variants[summary.reference]
+    claimed = {name: row for name, row in ok.items() if row.latency_verdict == "faster"}
+    if claimed:
+        name = min(claimed, key=lambda n: claimed[n].latency_ratio_to_reference or 1)
+        yield (
+            "fastest",
+            name,
+            f"{1 / (claimed[name].latency_ratio_to_reference or 1):.1f} times as fast as {summary.reference}{but(ok[name])}",
+        )
+    sized = {name: row.size_bytes for name, row in ok.items() if row.size_bytes}
+    if sized and base.size_bytes:
+        name = min(sized, key=lambda n: sized[n])
+        yield "smallest", name, f"{sized[name] / 1e6:.1f} MB, {base.size_bytes / sized[name]:.1f} times smaller{but(ok[name])}"
+    lean = {name: row.peak_rss_above_baseline_bytes for name, row in ok.items() if row.peak_rss_above_baseline_bytes}
+    if lean:
+        name = min(lean, key=lambda n: lean[n])
+        yield "least memory", name, f"{lean[name] / 1e6:.0f} MB above its runtime's own{but(ok[name])}"
+
+
+def but(row: VariantSummary) -> str:
+    return ", accuracy lower" if row.accuracy_verdict == "lower" else ""
+
+
+def changes(before: VariantSummary, after: VariantSummary) -> list[Change]:
+    """The table before and after: the reference and the variant in focus."""
+    found = [
+        quantity("size, MB", before.size_bytes, after.size_bytes, 1e6),
+        latency(before, after),
+        quantity("latency p90, ms", before.latency_p90_ms, after.latency_p90_ms),
+        quantity("peak memory, MB", before.peak_rss_bytes, after.peak_rss_bytes, 1e6),
+        quantity("peak above the runtime, MB", before.peak_rss_above_baseline_bytes, after.peak_rss_above_baseline_bytes, 1e6),
+        quantity("load, ms", before.load_ms, after.load_ms),
+        quantity("first inference, ms", before.first_inference_ms, after.first_inference_ms),
+    ]
+    if after.accuracy_delta is not None:
+        found.append(Change("accuracy top-1", table.accuracy(before), table.accuracy(after), f"{table.delta(after)} points"))
+    return [change for change in found if change]
+
+
+def quantity(what: str, before: float | None, after: float | None, unit: float = 1.0) -> Change | None:
+    if not before or after is None:
+        return None
+    return Change(what, f"{before / unit:.3g}", f"{after / unit:.3g}", f"{table.signed(100 * (after / before - 1), 1)} %")
+
+
+def latency(before: VariantSummary, after: VariantSummary) -> Change | None:
+    """The change is the paired ratio, which holds although the machine drifted between the two medians."""
+    if before.latency_p50_ms is None or after.latency_p50_ms is None or after.latency_ratio_to_reference is None:
+        return None
+    interval = table.bracket(after.latency_ratio_ci95, lambda bound: table.signed(100 * (bound - 1), 1))
+    change = f"{table.signed(100 * (after.latency_ratio_to_reference - 1), 1)}{interval} %"
+    return Change("latency p50, ms", f"{before.latency_p50_ms:.3g}", f"{after.latency_p50_ms:.3g}", change)
+
+
+def point(name: str, row: VariantSummary, summary: Summary) -> dict[str, Any]:
+    """What the script draws."""
+    fields = {field: getattr(row, field) for field in POINT_FIELDS}
+    marks = {"pareto": name in summary.pareto, "chosen": name == summary.chosen, "reference": name == summary.reference}
+    return {"name": name, **fields, **marks, "verdict": table.verdict(row)}
+
+
+def records() -> Mapping[str, Any]:
+    """Of the data and of the training, as far as they are there; without the curve."""
+    found = {name: results.read_plain(path) for name in ("data", "train") if (path := METRICS / f"{name}.json").exists()}
+    return {name: {key: value for key, value in record.items() if key not in ("schema", "curve")} for name, record in found.items()}
+
+
+def megabytes(size: float | None, digits: int = 1) -> str:
+    return "" if size is None else f"{size / 1e6:,.{digits}f}"
+
+
+def plain_yaml(content: Any) -> str:
+    return yaml.safe_dump(config.to_plain(content), sort_keys=False, allow_unicode=True)
