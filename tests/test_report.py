@@ -162,6 +162,6 @@ def test_the_template_of_dvc_plots_names_only_fields_that_the_points_have(projec
     fabricate(project)
     write_report()
     template = (Path(report.__file__).parents[1] / ".dvc/plots/accuracy-latency.json").read_text()
-    fields = {field for field in re.findall(r'"field": "([^"<]+)"', template)} - {"rev"}  # rev is DVC's own
+    fields = set(re.findall(r'"field": "([^"<]+)"', template)) - {"rev"}  # rev is DVC's own
     (point, *_) = json.loads((project / "metrics/points.json").read_text())
     assert fields <= point.keys() and {"latency_p50_ms", "accuracy_top1"} <= point.keys()
