@@ -32,7 +32,7 @@ class Settings(PictureSettings):
     exposures: int = option(2, "pictures of each scene", low=1, high=20)
     texture: str = option("metal", "mixed: each scene has one of the others", choices=(*surface_textures.TEXTURES, "mixed"))
     defect_share: float = option(0.2, "share of the scenes with a defect, the same number of each kind", low=0.01, high=0.9)
-    difficulty: float = option(0.5, "0: strong defects on a clean surface, 1: faint ones among dust and shadows", low=0.0, high=1.0)
+    difficulty: float = option(0.3, "0: strong defects on a clean surface, 1: faint ones among dust and shadows", low=0.0, high=1.0)
 
 
 def probe(settings: Settings) -> Mapping[str, Any]:

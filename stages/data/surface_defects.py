@@ -10,11 +10,11 @@ FINE = 2  # lines are drawn so many times larger, then shrunk: smooth edges
 
 
 def line(points: np.ndarray, width: float, shape: tuple[int, ...]) -> np.ndarray:
-    """How much of each pixel a line through points [n, (row, column)] covers, 0..1. width in pixels."""
+    """How much of each pixel a line through points [n, (row, column)] covers, 0..1. width in pixels, at least 1."""
     from PIL import Image, ImageDraw
 
     canvas = Image.new("L", (shape[1] * FINE, shape[0] * FINE))
-    ImageDraw.Draw(canvas).line([(x * FINE, y * FINE) for y, x in points], fill=255, width=max(1, round(width * FINE)), joint="curve")
+    ImageDraw.Draw(canvas).line([(x * FINE, y * FINE) for y, x in points], fill=255, width=round(max(width, 1) * FINE), joint="curve")
     return np.asarray(canvas.resize((shape[1], shape[0]), Image.Resampling.BOX), np.float32) / 255
 
 

@@ -14,12 +14,11 @@ from stages.core.errors import DataError
 from stages.data.common import need, versions
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
     from stages.data.text_tsv import Settings
 
 PAD, UNKNOWN, FIRST, LAST, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # as BERT has them, [PAD] is 0
 FILE = "tokenizer.json"
+Tokenizer = Any  # tokenizers.Tokenizer, imported late
 PRIVATE = 0xF0000  # the first code point of the planes for private use
 
 
@@ -55,7 +54,7 @@ class WordPieceEncoder:
         }
 
 
-def blank(vocabulary: Mapping[str, int] | None, lowercase: bool) -> "Tokenizer":
+def blank(vocabulary: Mapping[str, int] | None, lowercase: bool) -> Tokenizer:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     tokenizer = Tokenizer(models.WordPiece(dict(vocabulary or {}), unk_token=UNKNOWN))
@@ -65,7 +64,7 @@ def blank(vocabulary: Mapping[str, int] | None, lowercase: bool) -> "Tokenizer":
     return tokenizer
 
 
-def learned(texts: list[str], settings: "Settings") -> "Tokenizer":
+def learned(texts: list[str], settings: "Settings") -> Tokenizer:
     """WordPieceTrainer learns by byte-pair merges too, but breaks ties by the order of a randomly seeded hash table: another vocabulary
     in each process. Ties come from the "##" of inner letters only, so inner letters are learned as letters of an alphabet of their own."""
     tokenizers = need("tokenizers", "train")
@@ -90,7 +89,7 @@ def piece(token: str) -> str:
     return f"##{letters}" if ord(token[0]) >= PRIVATE else letters
 
 
-def brought(settings: "Settings") -> "Tokenizer":
+def brought(settings: "Settings") -> Tokenizer:
     """tokenizer.json as `tokenizers` and transformers save it, or vocab.txt: one token a line, its number is its id."""
     tokenizers = need("tokenizers", "train")
     path = Path(settings.tokenizer or "").expanduser()
@@ -102,7 +101,7 @@ def brought(settings: "Settings") -> "Tokenizer":
         raise DataError(f"data.tokenizer: {path}: {error}; give a tokenizer.json, or a vocab.txt with one token a line") from None
 
 
-def frame(tokenizer: "Tokenizer", length: int) -> int:
+def frame(tokenizer: Tokenizer, length: int) -> int:
     """Cut and pad to `length`; [CLS] and [SEP] around the text where the tokenizer does not add its own. Returns the id of padding."""
     from tokenizers.processors import TemplateProcessing
 
