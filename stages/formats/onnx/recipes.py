@@ -34,6 +34,9 @@ def fp16(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays],
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     made = ONNXModel(convert_float_to_float16(model, keep_io_types=True, node_block_list=kept))
+    unique = {tuple(node.output): node for node in made.graph().node}  # a value that two kept nodes read gets the same cast twice
+    made.graph().ClearField("node")
+    made.graph().node.extend(unique.values())
     made.topological_sort()  # the converter appends its casts at the end
     return made.model
 

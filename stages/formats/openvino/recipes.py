@@ -19,6 +19,7 @@ Recipe = Callable[[Any, Mapping[str, Any], Sequence[Arrays], list[str]], Any]
 
 METHODS = {"minmax": "MINMAX", "percentile": "MEAN_QUANTILE"}  # NNCF's names; it has nothing by entropy
 FLOAT16_MAX = 65504.0
+NUMBERED = re.compile("[A-Z][A-Za-z0-9]*_[0-9]+")  # how OpenVINO names what nobody named: the operator and a running number
 
 
 def fp32(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: list[str]) -> Any:
@@ -92,14 +93,14 @@ RECIPES: dict[str, Recipe] = {"fp32": fp32, "fp16": fp16, "int8-static": int8_st
 def save(model: Any, folder: Path, known: Iterable[str]) -> None:
     """model.xml and model.bin in `folder`, in the types that the model has (OpenVINO itself would store float16).
 
-    known: names that nodes keep. Names with a running number of this process, as in Constant_20576, are replaced by their place.
+    known: names that nodes keep. Others with a running number, which counts all that this process made, get that of their place.
     """
     import openvino
 
     taken = set(known)
     for place, node in enumerate(model.get_ordered_ops()):
         name, kind = node.get_friendly_name(), node.get_type_name()
-        if name not in taken and re.fullmatch(f"{kind}_[0-9]+", name):
+        if name not in taken and NUMBERED.fullmatch(name):
             node.set_friendly_name(next(new for n in count(place) if (new := f"{kind}@{n}") not in taken))
         taken.add(node.get_friendly_name())
     openvino.save_model(model, folder / MODEL, compress_to_fp16=False)
