@@ -247,7 +247,8 @@ def bench_result(row: Made) -> dict:
 
 
 def device_facts() -> dict:
-    return {"cpu": "Fabricated CPU @ 2.0GHz", "cores": 2, "memory_bytes": 25_000_000_000, "isa": ["avx2", "avx512f"], "os": "Linux"}
+    known = {"cpu": "Fabricated CPU @ 2.0GHz", "cores": 2, "memory_bytes": 25_000_000_000, "isa": ["avx2", "avx512f"], "os": "Linux"}
+    return {**known, "board": None, "packages": {"onnxruntime": "1.31.1", "numpy": "2.4.6"}}
 
 
 def train_record() -> dict:

@@ -64,6 +64,7 @@ def test_the_page_is_whole_and_asks_for_nothing_from_outside(project):
     ):
         assert title in text
     assert all(f'data-name="{row.name}"' in text for row in THIRTEEN)
+    assert "numpy 2.4.6, onnxruntime 1.31.1" in text and "avx2, avx512f" in text
 
 
 def test_the_script_gets_what_the_summary_says(project):

@@ -37,7 +37,7 @@ def render(summary: Summary, settings: Config) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"signed": table.signed, "mb": megabytes, "yaml": plain_yaml}
+    environment.filters |= {"signed": table.signed, "mb": megabytes, "yaml": plain_yaml, "flat": flat}
     environment.globals |= {"columns": table.COLUMNS, "marks": table.marks}
     return environment.get_template("page.html").render(context(summary, settings))
 
@@ -147,6 +147,13 @@ def records() -> Mapping[str, Any]:
 
 def megabytes(size: float | None, digits: int = 1) -> str:
     return "" if size is None else f"{size / 1e6:,.{digits}f}"
+
+
+def flat(value: Any) -> str:
+    """A fact in one line: lists by comma, mappings as `key value`."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {flat(inner)}" for key, inner in value.items())
+    return ", ".join(map(flat, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def plain_yaml(content: Any) -> str:

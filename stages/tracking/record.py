@@ -15,7 +15,11 @@ from stages.core.errors import EdgewiseError
 from stages.core.results import METRICS, Summary, VariantSummary
 
 MODELS = Path("models")
-SHARED = (METRICS / "summary.json", METRICS / "report.md", config.PATH, MODELS / "report")
+SHARED = (
+    *(METRICS / name for name in ("summary.json", "report.md", "device.json", "data.json", "train.json")),
+    config.PATH,
+    MODELS / "report",
+)
 KEY = "edgewise.key"
 
 
