@@ -14,6 +14,7 @@ from stages.core import artifact
 from stages.core.config import Budget
 from stages.core.errors import EdgewiseError
 from stages.core.results import read_summary
+from stages.reporting import table
 from stages.reporting.labels import Box, Point, place
 from tests.fabricate import FIVE, THIRTEEN, fabricate, write_report
 
@@ -165,3 +166,17 @@ def test_the_template_of_dvc_plots_names_only_fields_that_the_points_have(projec
     fields = set(re.findall(r'"field": "([^"<]+)"', template)) - {"rev"}  # rev is DVC's own
     (point, *_) = json.loads((project / "metrics/points.json").read_text())
     assert fields <= point.keys() and {"latency_p50_ms", "accuracy_top1"} <= point.keys()
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_the_table_cuts_no_name_and_no_interval_in_any_terminal(project, monkeypatch, capsys, width):
+    fabricate(project, THIRTEEN, budget=Budget("small", size_bytes=12_000_000))
+    settings = config.read()
+    summary = report.summarize(settings)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(width))
+    table.show(summary)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    body = shown.split("Against onnx-fp32")[0]
+    assert "…" not in body and max(map(len, body.splitlines())) <= width
+    assert all(row.name in body for row in THIRTEEN) and "[−1.46, +0.54]" in body and "[0.306, 0.314]" in body

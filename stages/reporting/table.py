@@ -6,6 +6,9 @@ from collections.abc import Callable
 from stages.core.results import Interval, Summary, VariantSummary
 
 MINUS = "\N{MINUS SIGN}"
+WIDE = 150  # characters that the whole table needs at most
+LEFT_OUT_BELOW = {"grade": WIDE, "peak +MB": 112, "p50 ms": 100, "accuracy": 90}  # terminal width at which a column must go
+BREAK = re.compile(r" (?=[\[(])")
 UNRESOLVED = re.compile(r"unresolved[,:] ")
 
 
@@ -121,21 +124,24 @@ def markdown(summary: Summary) -> str:
 
 
 def show(summary: Summary) -> None:
-    """Print the table; as wide as it needs where the output is no terminal."""
+    """Print the table: as wide as it needs where the output is no terminal, in two lines a variant in a narrow one."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=170)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        console = Console(highlight=False, width=WIDE)
+    narrow = console.width < WIDE
+    columns = {title: cell for title, cell in COLUMNS.items() if console.width >= LEFT_OUT_BELOW.get(title, 0)}
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("variant", no_wrap=True)
-    for title in COLUMNS:
+    for title in columns:
         table.add_column(title, justify="left" if title in ("grade", "verdict") else "right", no_wrap=title != "verdict")
     for name, row in ordered(summary):
         style = "red" if not row.ok else "bold green" if name == summary.chosen else "bold" if name in summary.pareto else None
-        table.add_row(name + marks(name, summary), *(cell(row) for cell in COLUMNS.values()), style=style)
+        cells = [name + marks(name, summary), *(cell(row) for cell in columns.values())]
+        table.add_row(*(BREAK.sub("\n", text) if narrow else text for text in cells), style=style)
     console.print(table)
     for line in explain(summary):
         console.print(line, markup=False, soft_wrap=True)
