@@ -170,9 +170,7 @@ def test_the_template_of_dvc_plots_names_only_fields_that_the_points_have(projec
 
 @pytest.mark.parametrize("width", [80, 100, 120, 200])
 def test_the_table_cuts_no_name_and_no_interval_in_any_terminal(project, monkeypatch, capsys, width):
-    fabricate(project, THIRTEEN, budget=Budget("small", size_bytes=12_000_000))
-    settings = config.read()
-    summary = report.summarize(settings)
+    summary = report.summarize(fabricate(project, THIRTEEN, budget=Budget("small", size_bytes=12_000_000)))
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", str(width))
     table.show(summary)
