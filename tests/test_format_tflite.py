@@ -41,7 +41,9 @@ def odd(tmp_path_factory):
 def quantize(float_model, folder, scheme, settings=STATIC, keep=()):
     folder.mkdir()
     feeds = [{"image": picture[None]} for picture in SAMPLES]
-    make.quantize(float_model[0], float_model[0], folder, scheme, settings, feeds if settings.get("calibration") else [], keep)
+    make.quantize(
+        float_model[0], float_model[0].parent / "source", folder, scheme, settings, feeds if settings.get("calibration") else [], keep
+    )
     return folder
 
 

@@ -38,7 +38,8 @@ class Maker(Protocol):
 
     SOURCES: tuple[str, ...]  # formats that `convert` can read, best first
     REQUIRES: Mapping[str, str]  # import name -> the extra that installs it
-    # scheme -> {"weights": dtype, "activations": dtype | None, "covers": operators}; int8 stands for uint8 too
+    # scheme -> {"weights": dtype, "activations": dtype | None, "covers": operators}; int8 stands for uint8 too;
+    # "least_elements", where given: nodes with fewer weights may stay as they are
     SCHEMES: Mapping[str, Mapping[str, Any]]
     SETTINGS: Mapping[str, Mapping[str, tuple]]  # scheme -> dotted setting -> the values that the tool has
 

@@ -79,7 +79,8 @@ def check_scheme(facts: Mapping[str, Any], scheme: Mapping[str, Any], kept_nodes
     """
     nodes = [node for node in facts["nodes"] if node["name"] not in kept_nodes]
     due = [node for node in nodes if node["operator"] in scheme["covers"]]
-    missed = [node for node in due if not _as_declared(node, scheme)]
+    done = [node for node in due if _as_declared(node, scheme)]
+    missed = [node for node in due if node not in done and node["elements"] >= scheme.get("least_elements", 0)]
     if missed:
         examples = ", ".join(f"{n['name']} ({n['operator']}, {n['weights_dtype']})" for n in missed[:3])
         raise VariantFailed(
@@ -92,8 +93,8 @@ def check_scheme(facts: Mapping[str, Any], scheme: Mapping[str, Any], kept_nodes
     stray = [n["name"] for n in facts["nodes"] if n["name"] in kept_nodes and not n["weights_dtype"].startswith("float")]
     if stray:
         raise VariantFailed(f"keep_float was not obeyed: {', '.join(stray)} are not float in the file")
-    if not due and not kept_nodes:
-        raise VariantFailed(f"{name} covers {', '.join(scheme['covers'])} only, and this model has none of them: nothing was done")
+    if not done and not kept_nodes:
+        raise VariantFailed(f"{name} covers {', '.join(scheme['covers'])} only, and found none here to change: nothing was done")
     covered = sum(node["elements"] for node in facts["nodes"] if same_width(node["weights_dtype"], scheme["weights"]))
     return covered / max(1, facts["weights_elements"])
 

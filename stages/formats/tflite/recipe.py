@@ -7,11 +7,12 @@ from typing import Any
 TABLES = "EMBEDDING_LOOKUP"  # static recipes have no rule for look-up tables and would leave them float
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")  # as the schema spells them
 MATRICES = (*LAYERS, "BATCH_MATMUL")
+CONVERTER_LEAST = 1024  # TFLiteConverter leaves smaller weights float in its dynamic strategy (minimum_elements_for_weights)
 
 SCHEMES: Mapping[str, Mapping[str, Any]] = {
     "fp32": {"weights": "float32", "activations": "float32", "covers": (*MATRICES, TABLES)},
     "fp16": {"weights": "float16", "activations": "float32", "covers": (*LAYERS, TABLES)},
-    "int8-dynamic": {"weights": "int8", "activations": "dynamic", "covers": (*MATRICES, TABLES)},
+    "int8-dynamic": {"weights": "int8", "activations": "dynamic", "covers": (*MATRICES, TABLES), "least_elements": CONVERTER_LEAST},
     "int8-static": {"weights": "int8", "activations": "int8", "covers": MATRICES},
     "int16x8-static": {"weights": "int8", "activations": "int16", "covers": MATRICES},
     "int4-weight": {"weights": "int4", "activations": "dynamic", "covers": ("CONV_2D", "FULLY_CONNECTED", TABLES)},

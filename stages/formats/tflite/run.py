@@ -72,5 +72,4 @@ def dequantize(stored: np.ndarray, detail: Mapping[str, Any]) -> np.ndarray:
 
 
 def _describe(name: str, detail: Mapping[str, Any]) -> dict[str, Any]:
-    shape = [int(size) if size >= 0 else None for size in detail["shape_signature"]]
-    return {"name": name, "shape": shape, "dtype": np.dtype(detail["dtype"]).name}
+    return {"name": name, "shape": [int(size) for size in detail["shape"]], "dtype": np.dtype(detail["dtype"]).name}
