@@ -1,4 +1,4 @@
-"""A torch program as an ONNX graph that keeps the names of the weights, and the same bytes every time."""
+"""A source as an ONNX graph: a torch program with the names of its weights kept and the same bytes every time, or an ONNX file."""
 
 import contextlib
 import json
@@ -23,6 +23,13 @@ def quiet() -> Iterator[None]:
             yield
         finally:
             logging.disable(logging.NOTSET)
+
+
+def from_onnx(source: Path, opset: int) -> tuple[Any, dict[str, list[str]]]:
+    """source/model.onnx as it was imported; its layers are its nodes."""
+    import onnx
+
+    return onnx.load(source / "model.onnx"), json.loads((source / "layers.json").read_text(encoding="utf-8"))
 
 
 def from_torch(source: Path, opset: int) -> tuple[Any, dict[str, list[str]]]:
@@ -111,3 +118,6 @@ def layer_nodes(model: Any, weights: Mapping[str, list[str]]) -> dict[str, list[
     if lost:
         raise ValueError(f"no node of the ONNX graph uses the weights of layer {', '.join(lost)}: keep_float could not reach it")
     return found
+
+
+READERS = {"torch": from_torch, "onnx": from_onnx}

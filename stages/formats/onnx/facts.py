@@ -2,7 +2,8 @@
 
 Operators are spelt as in the float model: MatMulInteger, QLinearMatMul and MatMulNBits count as MatMul. A node's activations
 are what it computes with: "dynamic" where their range is found at run time, the integer type where they come out of a
-QuantizeLinear, else the float type. Weights are constants with two or more dimensions; index tables (int64, bool) are none.
+QuantizeLinear, else the float type. Weights are constants with two or more dimensions above 1 (a bias may be stored as [n, 1, 1]), in
+products any with two or more; index tables (int64, bool) are none.
 """
 
 from collections import Counter
@@ -17,6 +18,7 @@ FLOAT_NAMES = {
     **{"ConvInteger": "Conv", "MatMulInteger": "MatMul", "DynamicQuantizeLSTM": "LSTM"},
     **{"MatMulNBits": "MatMul", "QLinearConv": "Conv", "QLinearMatMul": "MatMul"},
 }
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "LSTM", "MatMul")
 DYNAMIC = ("ConvInteger", "MatMulInteger", "DynamicQuantizeLSTM")
 STATIC = ("QLinearConv", "QLinearMatMul")  # inputs: x, its scale, its zero point, weights, their scale ...
 WEIGHT_BITS = {
@@ -31,8 +33,15 @@ class Constant(NamedTuple):
     name: str
     stored: str
     seen: str
-    elements: int
-    dimensions: int
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+    def is_weight(self, in_product: bool) -> bool:
+        dimensions = len(self.shape) if in_product else sum(size > 1 for size in self.shape)
+        return dimensions >= 2 and self.stored in WEIGHT_BITS
 
 
 def facts(folder: Path) -> dict[str, Any]:
@@ -58,7 +67,7 @@ def _describe(graph: "Graph", node: Any, weights: list[Constant]) -> dict[str, A
     main = max(weights, key=lambda weight: weight.elements)
     return {
         "name": node.name,
-        "operator": FLOAT_NAMES.get(node.op_type, node.op_type),
+        "operator": _operator(node),
         "weights_dtype": main.stored,
         "activations_dtype": graph.activations(node, main),
         "elements": sum(weight.elements for weight in weights),
@@ -96,12 +105,12 @@ class Graph:
             return [self._packed(node)]
         names = [node.input[3]] if node.op_type in STATIC else node.input
         found = [constant for name in names if (constant := self.constant(name))]
-        return [c for c in found if c.dimensions >= 2 and c.stored in WEIGHT_BITS]
+        return [constant for constant in found if constant.is_weight(_operator(node) in PRODUCTS)]
 
     def _packed(self, node: Any) -> Constant:
         """Blocks of 4 or 8 bits in bytes; the values are unsigned, about a zero point of their own or the middle."""
         stored = f"uint{_attribute(node, 'bits')}"
-        return Constant(node.input[1], stored, self.constants[node.input[2]].stored, _attribute(node, "K") * _attribute(node, "N"), 2)
+        return Constant(node.input[1], stored, self.constants[node.input[2]].stored, (_attribute(node, "K"), _attribute(node, "N")))
 
     def activations(self, node: Any, weight: Constant) -> str:
         if node.op_type in DYNAMIC:
@@ -114,6 +123,10 @@ class Graph:
         return weight.seen
 
 
+def _operator(node: Any) -> str:
+    return FLOAT_NAMES.get(node.op_type, node.op_type)
+
+
 def _all_graphs(graph: Any) -> Iterator[Any]:
     yield graph
     for node in graph.node:
@@ -124,7 +137,7 @@ def _all_graphs(graph: Any) -> Iterator[Any]:
 
 def _constant(name: str, tensor: Any) -> Constant:
     dtype = _dtype(tensor.data_type)
-    return Constant(name, dtype, dtype, prod(tensor.dims), len(tensor.dims))
+    return Constant(name, dtype, dtype, tuple(tensor.dims))
 
 
 def _dtype(code: int) -> str:

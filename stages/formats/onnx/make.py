@@ -1,5 +1,6 @@
 """Make model.onnx: the float model, and quantized with ONNX Runtime's own tools."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 
 from stages.formats.onnx import export, recipes
 
-SOURCES = ("torch",)
+SOURCES = ("torch", "onnx")
 REQUIRES = {"onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx", "torch": "onnx"}
 
 PRODUCTS = recipes.PRODUCTS
@@ -32,10 +33,11 @@ MODEL = "model.onnx"
 
 
 def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """See plugins.Maker. settings: opset, ir_version. ValueError names a layer that the graph has lost."""
+    """See plugins.Maker. settings: opset (of what is exported; a file keeps its own), ir_version. ValueError names a lost layer."""
     import onnx
 
-    model, layers = export.from_torch(source, settings["opset"])
+    kind = json.loads((source / "manifest.json").read_text(encoding="utf-8"))["format"]
+    model, layers = export.READERS[kind](source, settings["opset"])
     model.ir_version = settings["ir_version"]
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, folder / MODEL)

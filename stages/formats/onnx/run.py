@@ -19,13 +19,18 @@ class Session:
 
     def __init__(self, session: Any):
         self._session = session
+        self._refusals = _refusals()
         self.inputs = [_describe(tensor) for tensor in session.get_inputs()]
         self.outputs = [_describe(tensor) for tensor in session.get_outputs()]
         self._names = [tensor["name"] for tensor in self.outputs]
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         cast = {t["name"]: np.asarray(feeds[t["name"]]).astype(t["dtype"], copy=False) for t in self.inputs}
-        return {name: _plain(array) for name, array in zip(self._names, self._session.run(self._names, cast))}
+        try:
+            results = self._session.run(self._names, cast)
+        except self._refusals as error:
+            raise RuntimeError(str(error)) from error
+        return {name: _plain(array) for name, array in zip(self._names, results)}
 
 
 def _describe(tensor: Any) -> dict[str, Any]:
@@ -43,7 +48,7 @@ def load(folder: str, settings: Mapping[str, Any]) -> Session:
 
     settings: threads (int), graph_optimization (disable, basic, extended or all), arena (bool: keep freed memory for the
     next run), spinning (bool: threads wait busily for work), providers (list of execution providers, first that can wins).
-    ValueError for an unknown setting or a provider that this build has not.
+    ValueError for an unknown setting or a provider that this build has not; RuntimeError where the runtime refuses the file.
     """
     import onnxruntime
 
@@ -62,7 +67,18 @@ def load(folder: str, settings: Mapping[str, Any]) -> Session:
     missing = set(providers) - set(onnxruntime.get_available_providers())
     if missing:
         raise ValueError(f"no provider {sorted(missing)} here; there are: {', '.join(onnxruntime.get_available_providers())}")
-    return Session(onnxruntime.InferenceSession(os.path.join(folder, MODEL), options, providers=providers))
+    try:
+        return Session(onnxruntime.InferenceSession(os.path.join(folder, MODEL), options, providers=providers))
+    except _refusals() as error:
+        raise RuntimeError(str(error)) from error
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """ONNX Runtime's own exceptions: they have no class in common but Exception."""
+    from onnxruntime.capi import onnxruntime_pybind11_state
+
+    kinds = vars(onnxruntime_pybind11_state).values()
+    return tuple(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception))
 
 
 def _level(name: str) -> str:

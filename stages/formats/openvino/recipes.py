@@ -18,6 +18,7 @@ Arrays = dict[str, np.ndarray]
 Recipe = Callable[[Any, Mapping[str, Any], Sequence[Arrays], list[str]], Any]
 
 METHODS = {"minmax": "MINMAX", "percentile": "MEAN_QUANTILE"}  # NNCF's names; it has nothing by entropy
+SMALLEST_BLOCK = 4
 FLOAT16_MAX = 65504.0
 NUMBERED = re.compile("[A-Z][A-Za-z0-9]*_[0-9]+")  # how OpenVINO names what nobody named: the operator and a running number
 
@@ -72,9 +73,13 @@ def int8_static(model: Any, settings: Mapping[str, Any], calibration: Sequence[A
 
 
 def int4_weight(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: list[str]) -> Any:
-    """Blocks of 4-bit weights in matrix products only: in convolutions NNCF would quietly store int8."""
+    """Blocks of 4-bit weights in matrix products only: in convolutions NNCF would quietly store int8.
+
+    Where a layer cannot be cut into blocks of this size, the next smaller one is taken.
+    """
     with quiet():
         import nncf
+        from nncf.quantization.advanced_parameters import AdvancedCompressionParameters, GroupSizeFallbackMode
 
         modes = nncf.CompressWeightsMode
         others = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() != "MatMul" and weights(node)]
@@ -84,6 +89,9 @@ def int4_weight(model: Any, settings: Mapping[str, Any], calibration: Sequence[A
             group_size=settings["block_size"],
             all_layers=True,
             ignored_scope=nncf.IgnoredScope(names=[*others, *kept]),
+            advanced_parameters=AdvancedCompressionParameters(
+                group_size_fallback_mode=GroupSizeFallbackMode.ADJUST, min_adjusted_group_size=SMALLEST_BLOCK
+            ),
         )
 
 
