@@ -25,10 +25,8 @@ def faults(root: Path) -> tuple[list[str], str]:
     long = [f"{path} has {count} lines, at most {FILE_LINES}" for path, count in files.items() if count > FILE_LINES]
     long += [f"{name} has {count} lines, at most {FUNCTION_LINES}" for name, count in found if count > FUNCTION_LINES]
     lengths = [count for _, count in found] or [0]
-    return (
-        long,
-        f"{len(files)} files, median {statistics.median(files.values() or [0]):.0f} lines; functions: median {statistics.median(lengths):.0f} lines",
-    )
+    medians = f"median {statistics.median(files.values() or [0]):.0f} lines; functions: median {statistics.median(lengths):.0f} lines"
+    return long, f"{len(files)} files, {medians}"
 
 
 if __name__ == "__main__":
