@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.formats.tflite import aeq, keras, layers, naming, program, recipe, schema
+from stages.formats.tflite import aeq, facts, keras, layers, naming, program, recipe, schema
 
 SOURCES = ("torch", "keras", "tflite")
 REQUIRES = {"ai_edge_litert": "tflite", "ai_edge_quantizer": "tflite", "litert_torch": "tflite", "tensorflow": "keras"}
@@ -61,7 +61,10 @@ def quantize(
     """plugins.Maker.quantize. settings: `per_channel`, and `calibration` {"method"} of the static schemes."""
     float_file, path = parent / schema.FILE, folder / schema.FILE
     manifest = _manifest(source)
-    if scheme == "fp32" or (manifest["format"] == "tflite" and _is_quantized(float_file)):
+    held = held_as(parent) if manifest["format"] == "tflite" else []
+    if held and scheme not in held:
+        raise ValueError(f"the file is quantized already and stays as it is: it can be measured as {', '.join(held)}, not as {scheme}")
+    if held or scheme == "fp32":
         shutil.copyfile(float_file, path)
     elif manifest["format"] == "keras" and scheme in keras.SCHEMES:
         _check_keras(settings, keep_nodes)
@@ -86,8 +89,14 @@ def _name_as(float_file: Path, path: Path, manifest: Mapping[str, Any]) -> None:
     schema.write(model, path)
 
 
-def _is_quantized(path: Path) -> bool:
-    return any("int" in weight.dtype for node in schema.nodes(schema.read(path)) for weight in node.weights)
+def held_as(folder: Path) -> list[str]:
+    """The schemes that a file which is quantized already can be measured as; none for a float file."""
+    nodes = facts.facts(folder)["nodes"]
+    largest = max(nodes, key=lambda node: node["elements"], default=None)
+    if largest is None or largest["weights_dtype"] == "float32":
+        return []
+    kind = [largest[key].removeprefix("u") for key in ("weights_dtype", "activations_dtype")]
+    return [name for name, scheme in SCHEMES.items() if [scheme["weights"], scheme["activations"]] == kind]
 
 
 def _weights(source: Path) -> dict[str, np.ndarray]:
