@@ -21,7 +21,8 @@ DEADLINE_S = 60.0
 
 def main() -> None:
     settings = config.read()
-    packages = sorted({config.part(variant.module, "run").PACKAGE for variant in settings.variants.values()})
+    # of all formats, used or not: a variant that comes or goes must not look like another device
+    packages = sorted({config.part(form.module, "run").PACKAGE for form in settings.formats.values()})
     with connected(settings.device) as connection:
         run = Run.of(connection.run({"kind": "probe", "packages": packages}, DEADLINE_S), facts=1)
     facts = run.one("facts")["facts"]

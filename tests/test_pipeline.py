@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from stages.core import artifact
 from tests.workspace import ALWAYS, TINY, Workspace
 
 OWN = ("quantize", "evaluate", "bench-on-device")
@@ -138,5 +139,6 @@ def test_killed_in_the_middle_the_next_run_finishes_right(workspace, tmp_path, s
     process.wait()
     workspace.repro()
     assert (workspace.folder / "models/source/weights.safetensors").read_bytes() == expected
-    assert not list((workspace.folder / "models/.tmp").glob("*"))
+    for manifest in (workspace.folder / "models").glob("[!.]*/**/manifest.json"):
+        assert artifact.describe_files(manifest.parent) == artifact.read(manifest.parent).files, manifest
     assert all(variant["status"] == "ok" for variant in summary(workspace)["variants"].values())
