@@ -99,7 +99,7 @@ def test_an_edit_reruns_what_it_touches_and_reverting_runs_nothing(workspace, na
         for path, text in files.items():
             (workspace.folder / path).write_text(text)
         again = workspace.repro()
-    assert again == set()
+    assert again == ({"report"} if name == "a new variant" else set())  # reverting that one is removing a variant
 
 
 def test_a_failed_variant_takes_no_other_with_it_and_the_gate_says_so(workspace):
