@@ -7,6 +7,7 @@ Writes  models/variants/V: the model and its manifest with what the file really 
 """
 
 import dataclasses
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -63,7 +64,7 @@ def quantize(variant: config.Variant, parent: Manifest) -> None:
         )
         artifact.write(folder, manifest)
         sqnr_db = against_source(variant.module, folder, variant.engine, variant.min_sqnr_db)
-        runner = artifact.sha256(Path(config.part(variant.module, "run").__file__))  # another runner is another measurement
+        runner = artifact.sha256(Path(inspect.getfile(config.part(variant.module, "run"))))  # another runner is another measurement
         details = {"facts": found, "covered_share": covered_share, "sqnr_db": sqnr_db, "kept_float": kept, "runner_sha256": runner}
         artifact.write(folder, dataclasses.replace(manifest, details=details))
 
