@@ -8,6 +8,7 @@ from stages.core.settings import nearest
 COMMANDS = {
     "compose": ("stages.compose", "validate params.yaml and conf/ (--check), or write models/config.yaml"),
     "probe": ("stages.probe_device", "check the device and print what it is"),
+    "sweep": ("stages.sweep", "many sets of choices, each an experiment, judged together"),
     "report": ("stages.report", "the table of the last run (--show), or a gate for CI (--check)"),
 }
 

@@ -2,6 +2,7 @@
 
     python -m stages.track            write what is missing
     python -m stages.track --force    look everything up in the store, whatever the receipt says
+    python -m stages.track --sweep NAME    write the sweep of metrics/sweeps/NAME.json: a parent run and its children
 
 Reads   models/config.yaml, metrics/, the manifests and reports in models/, dvc.lock
 Writes  mlflow.db and mlartifacts/ in this folder, or the server that MLFLOW_TRACKING_URI names; .edgewise/track-receipt.json
@@ -35,10 +36,16 @@ def alone() -> Iterator[None]:
         yield
 
 
-def main() -> None:
-    force = sys.argv[1:] == ["--force"]
-    if sys.argv[1:] and not force:
-        raise ConfigError(f"{' '.join(sys.argv[1:])!r} is no option of track; allowed: --force, or nothing")
+def track_sweep(name: str) -> None:
+    from stages.tracking import sweeps
+
+    book = sweeps.book(name)
+    with alone():
+        children = sweeps.write(book, *location())
+    print(f"track: the sweep {name} is in MLflow, {children} runs below it in experiment '{book.experiment}'")
+
+
+def track_pipeline(force: bool) -> None:
     uri, artifacts = location()
     book = record.book(config.read(), results.read_summary())
     with alone():
@@ -51,6 +58,16 @@ def main() -> None:
         runs = store.write(book, uri, artifacts)
         receipt.write(receipt.Receipt(receipt.without_password(uri), state, runs))
         print(f"track: {len(runs)} runs of experiment '{book.experiment}' are in MLflow")
+
+
+def main() -> None:
+    match sys.argv[1:]:
+        case ["--sweep", name]:
+            track_sweep(name)
+        case [] | ["--force"] as given:
+            track_pipeline(force=bool(given))
+        case given:
+            raise ConfigError(f"{' '.join(given)!r} is no option of track; allowed: --force, --sweep NAME, or nothing")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from tests import lengths
 from tests.conftest import ROOT
 
 STAGES = ROOT / "stages"
-SUPPORT = ("composition", "core", "data", "devices", "formats", "importers", "measuring", "payload", "reporting", "tracking")
+SUPPORT = ("composition", "core", "data", "devices", "formats", "importers", "measuring", "payload", "reporting", "sweeping", "tracking")
 STAGE_MODULES = sorted(path.stem for path in STAGES.glob("*.py") if path.stem not in ("__init__", "cli"))
 
 

@@ -32,19 +32,25 @@ def write(book: Book, uri: str, artifacts: Path | None) -> dict[str, str]:
 
     SurroundingsError where the store cannot be reached or written; what was written stays and the next call goes on from there.
     """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    with clear_errors(uri):
-        from mlflow import MlflowClient
-
-        quiet()
-        client = MlflowClient(tracking_uri=uri)
+    with connected(uri) as client:
         experiment = experiment_id(client, book.experiment, artifacts)
         runs = {record.variant: ensure_run(client, experiment, record, book) for record in book.records}
         retire(client, experiment, set(runs.values()))
         for record in book.records:
             mark(client, runs[record.variant], record, book)
         return runs
+
+
+@contextmanager
+def connected(uri: str) -> Iterator[Any]:
+    """A client of the store, for a block in which the store's own errors become a SurroundingsError."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with clear_errors(uri):
+        from mlflow import MlflowClient
+
+        quiet()
+        yield MlflowClient(tracking_uri=uri)
 
 
 @contextmanager

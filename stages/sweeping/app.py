@@ -1,0 +1,120 @@
+"""The sweep as a Hydra application: params.yaml is its primary configuration, of conf/ it sees conf/sweep/ only."""
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from stages.core.errors import ConfigError
+from stages.sweeping import plan, points, start
+from stages.sweeping.job import run_point
+from stages.sweeping.outcome import Outcome
+from stages.sweeping.plan import Plan
+
+GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+class Stop(BaseException):
+    """Carries an error through Hydra, which turns every Exception of a callback into a warning."""
+
+    def __init__(self, error: Exception):
+        self.error = error
+
+
+class Start(Callback):
+    """Named in conf/sweep/hydra/callbacks/edgewise.yaml; Hydra calls it in the launching process, before any job."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        sweeper = config.hydra.sweeper
+        own = OmegaConf.to_container(sweeper.params) if sweeper.get("params") else {}
+        arguments = [f"{key}={value}" for key, value in dict(own).items()] + list(config.hydra.overrides.task)  # type: ignore[arg-type]
+        folder = Path(config.hydra.sweep.dir)
+        search = OmegaConf.to_container(config.search) if "search" in config else {}
+        try:
+            with aside():
+                start.start(folder.name, arguments, sweeper._target_ != GRID, search)  # type: ignore[arg-type]
+        except Exception as error:
+            raise Stop(error) from error
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Lets conf/ be composed within this application: Hydra knows one application at a time."""
+    known = GlobalHydra.instance()
+    running, known.hydra = known.hydra, None
+    try:
+        yield
+    finally:
+        known.hydra = running
+
+
+def job(_: DictConfig) -> tuple[float, ...] | None:
+    """What Hydra calls for every point, in this process or in one of the launcher's. Returns the objectives, for a search."""
+    config = HydraConfig.get()
+    made = plan.read(Path(config.sweep.dir))
+    overrides = tuple(points.without_groups(config.overrides.task))
+    with aside():
+        done = run_point(made, overrides)
+    print(line(done, made), flush=True)
+    return objectives(done, made)
+
+
+def line(done: Outcome, made: Plan) -> str:
+    """One point in one line."""
+    settings = points.settings(done.overrides)
+    swept = " ".join(f"{key.rpartition('.')[2]}={settings[key]}" for key in made.keys if key in settings)
+    if not done.ok:
+        return f"{done.name}  failed  {swept}: {done.reason}"
+    took = "restored" if done.restored else f"{sum(done.seconds.values()):.1f} s"
+    return f"{done.name}  {took}  {swept}"
+
+
+def objectives(done: Outcome, made: Plan) -> tuple[float, ...] | None:
+    """None where the point failed, or where no number was measured for one of them."""
+    subject = made.subject or (done.subjects[0] if done.subjects else None)
+    row = done.summary.get("variants", {}).get(subject, {})
+    values = [row.get(field) for field in made.objectives]
+    return None if not done.ok or row.get("status") != "ok" or None in values else tuple(float(value) for value in values)
+
+
+def run(name: str, arguments: list[str]) -> None:
+    """Hydra's command line, from the sweep's name and the user's arguments on."""
+    import hydra
+
+    root = Path.cwd()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that an error comes here as an exception
+    own = {
+        "hydra.searchpath": f"[file://{root}/conf/sweep]",
+        "hydra/callbacks": "edgewise",
+        "hydra/job_logging": "none",
+        "hydra/hydra_logging": "none",
+        "hydra.output_subdir": "null",
+        "hydra.sweep.dir": str(plan.folder_of(root, name)),
+        "hydra.sweep.subdir": "jobs",
+    }
+    sys.argv = ["sweep", "--multirun", *(f"{key}={value}" for key, value in own.items()), *arguments]
+    with alone(name, root):
+        try:
+            hydra.main(config_path=str(root), config_name="params", version_base="1.3")(job)()
+        except Stop as stop:
+            raise stop.error from stop.error.__cause__
+
+
+@contextmanager
+def alone(name: str, root: Path) -> Iterator[None]:
+    path = plan.folder_of(root, name) / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"the sweep {name} is running already in another process; wait for it, or give this one --name") from None
+        yield

@@ -1,0 +1,113 @@
+"""One point, in whatever process the launcher chose for it.
+
+lock -> restored from an earlier sweep, or: clone, `dvc repro`, `dvc exp save`, push -> outcome
+"""
+
+import contextlib
+import fcntl
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from stages.core.errors import EdgewiseError
+from stages.core.results import METRICS, SUMMARY, read_plain
+from stages.sweeping import clone, outcome, world
+from stages.sweeping.commands import DVC, git, run
+from stages.sweeping.common import LAST
+from stages.sweeping.outcome import Outcome
+from stages.sweeping.plan import Plan
+from stages.sweeping.points import Overrides, Point, name, subjects
+
+
+@dataclass
+class Clock:
+    """Seconds by phase."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(time.monotonic() - start, 3)
+
+
+def run_point(plan: Plan, overrides: Overrides) -> Outcome:
+    """Run or restore a point. A failure is an outcome like any other: it is written and does not stop the other points."""
+    clock = Clock()
+    with clock.phase("check"):
+        point = plan.point(overrides)
+        seen = world.see(plan, point)
+    blank = Outcome(
+        name=name(point, plan.code.key, seen),
+        overrides=overrides,
+        status="failed",
+        head=plan.code.head,
+        tree=plan.code.tree,
+        carried=plan.code.carried,
+        experiment=f"{point.config.model.name}-{point.config.data.name}",
+        world=seen,
+    )
+    with alone(plan, blank.name):
+        found = restored(plan, blank) or attempt(plan, point, blank, clock)
+        found = replace(found, subjects=tuple(subjects(plan.keys, overrides, point.config)))
+        if found.ok and not found.restored:
+            outcome.write(plan.done, found)
+        outcome.write(plan.folder / "points", found)
+    return found
+
+
+@contextlib.contextmanager
+def alone(plan: Plan, name: str) -> Iterator[None]:
+    """One process at a time for a point, be it of another sweep or left over from one that was killed."""
+    plan.done.mkdir(parents=True, exist_ok=True)
+    with (plan.done / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def restored(plan: Plan, blank: Outcome) -> Outcome | None:
+    """The outcome of the same point in an earlier sweep, if its experiment is still there."""
+    found = outcome.read(plan.done / f"{blank.name}.json")
+    if found is None or not git(plan.parent.root, "for-each-ref", "--format=%(refname)", str(found.ref)):
+        return None
+    return replace(found, overrides=blank.overrides, restored=True)
+
+
+def attempt(plan: Plan, point: Point, blank: Outcome, clock: Clock) -> Outcome:
+    folder, log = plan.folder / "work" / blank.name, plan.folder / "logs" / f"{blank.name}.log"
+    log.unlink(missing_ok=True)
+    try:
+        done = execute(plan, point, folder, log, clock)
+    except (EdgewiseError, OSError) as error:
+        return replace(blank, reason=str(error), log=str(log), seconds=clock.seconds)
+    return replace(blank, status="ok", log=str(log), seconds=clock.seconds, **done)
+
+
+def execute(plan: Plan, point: Point, folder: Path, log: Path, clock: Clock) -> dict[str, Any]:
+    """Run the pipeline in a clone of its own and hand the experiment to the parent. What stays of the clone is its log."""
+    with clock.phase("clone"):
+        clone.make(plan.parent, folder, point.params)
+        clone.copy_results(plan.warm, folder)
+    with clock.phase("pipeline"):
+        run((*DVC, "repro", *plan.targets), folder, log)
+    with clock.phase("save"):
+        git(folder, "add", "dvc.lock", "metrics", "models")  # an experiment holds what git knows, and of models/ it knows .gitignore
+        run((*DVC, "exp", "save", "--name", folder.name, LAST), folder, log)  # the rest is in the cache since it was made
+    with clock.phase("push"):
+        ref = git(folder, "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{folder.name}")
+        git(folder, "push", "--quiet", "origin", f"+{ref}")
+    found = {
+        "ref": ref,
+        "revision": git(folder, "rev-parse", ref),
+        "summary": json.loads((folder / SUMMARY).read_text(encoding="utf-8")),
+        "data": read_plain(folder / METRICS / "data.json"),
+    }
+    shutil.rmtree(folder)
+    return found

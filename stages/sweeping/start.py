@@ -1,0 +1,98 @@
+"""The start of a sweep: check every point, take the code as it is, do the common work once."""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from stages.composition.options import Options
+from stages.core.errors import ConfigError
+from stages.core.results import VariantSummary
+from stages.core.settings import nearest
+from stages.sweeping import clone, common, outcome, plan, points, world
+from stages.sweeping.code import snapshot
+from stages.sweeping.commands import DVC, run
+from stages.sweeping.plan import OBJECTIVES, Plan
+from stages.sweeping.points import Point
+
+
+def start(name: str, arguments: Sequence[str], searched: bool, search: Mapping[str, Any]) -> Plan:
+    """arguments: the overrides with their choices, those of the sweeper included. search: the section of conf/sweep/search."""
+    root = Path.cwd()
+    code = snapshot(root)
+    every = points.samples_of(arguments) if searched else points.grid(arguments)
+    params = read_params(root)
+    checked = points.check_all(params, every, Options(root / "conf"))
+    made = Plan(
+        name=name,
+        root=str(root),
+        cache=str(cache_of(root)),
+        code=code,
+        params=params,
+        arguments=tuple(arguments),
+        keys=tuple(points.swept_keys(every)),
+        targets=(),
+        searched=searched,
+        subject=search.get("subject"),
+        objectives=objectives(search.get("objectives") or OBJECTIVES),
+    )
+    made = warm_up(made, checked)
+    what = f"a search, starting from {len(every)} values" if searched else f"{len(every)} points"
+    print(f"sweep {name}: {what} over {', '.join(made.keys) or 'nothing'}; {carried(made)}")
+    return made
+
+
+def read_params(root: Path) -> str:
+    try:
+        return (root / "params.yaml").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{root}/params.yaml does not exist; run the command from the top folder of the project") from None
+
+
+def cache_of(root: Path) -> Path:
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        return Path(repo.cache.local_cache_dir)
+
+
+def objectives(given: Mapping[str, Any]) -> dict[str, str]:
+    fields = VariantSummary.__dataclass_fields__
+    for field, direction in given.items():
+        if field not in fields:
+            raise ConfigError(f"search.objectives: {field!r} is no result of a variant; {nearest(field, fields)}")
+        if direction not in (plan.MAXIMIZE, plan.MINIMIZE):
+            raise ConfigError(f"search.objectives.{field}: {direction!r}; allowed: {plan.MAXIMIZE}, {plan.MINIMIZE}")
+    return {str(field): str(direction) for field, direction in given.items()}
+
+
+def carried(made: Plan) -> str:
+    paths = made.code.carried
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return f"uncommitted files taken along: {', '.join(paths[:3])}{more}" if paths else f"the code is that of commit {made.code.head[:10]}"
+
+
+def warm_up(made: Plan, checked: Sequence[Point]) -> Plan:
+    """The clone that all jobs start from, with the common stages done in it unless every point is there already."""
+    shutil.rmtree(made.folder / "points", ignore_errors=True)
+    shutil.rmtree(made.folder / "worlds", ignore_errors=True)
+    begun, log = time.monotonic(), made.folder / "logs" / "warm-up.log"
+    log.unlink(missing_ok=True)
+    clone.make(made.parent, made.warm, checked[0].params)
+    stages = common.read_stages(made.warm)
+    made = replace(made, targets=tuple(common.lasting(stages)))
+    plan.write(made)
+    shared = common.common(stages, [point.config for point in checked])
+    if shared and (made.searched or not all_done(made, checked)):
+        run((*DVC, "repro", *shared), made.warm, log)
+        print(
+            f"done once for all points in {time.monotonic() - begun:.1f} s: {', '.join(dict.fromkeys(s.partition('@')[0] for s in shared))}"
+        )
+    return made
+
+
+def all_done(made: Plan, checked: Sequence[Point]) -> bool:
+    names = (points.name(point, made.code.key, world.see(made, point)) for point in checked)
+    return all(outcome.read(made.done / f"{name}.json") for name in names)

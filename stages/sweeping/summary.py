@@ -1,0 +1,129 @@
+"""A sweep as a whole: its rows, the Pareto front over them, the effects. It becomes metrics/sweeps/NAME.json."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stages.core.results import METRICS
+from stages.reporting.verdicts import dominates
+from stages.sweeping.effects import Effect, main_effects
+from stages.sweeping.outcome import Outcome
+from stages.sweeping.plan import MAXIMIZE, Plan
+from stages.sweeping.points import settings
+
+FOLDER = METRICS / "sweeps"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant at one point. settings: the swept keys only. values: the objectives; None where it failed or one was not measured."""
+
+    point: str
+    variant: str
+    settings: Mapping[str, str]
+    status: str
+    reason: str | None
+    values: tuple[float, ...] | None
+    result: Mapping[str, Any]
+    front: bool = False
+
+    @property
+    def title(self) -> str:
+        return f"{self.point} {self.variant}"
+
+
+@dataclass(frozen=True)
+class SweepSummary:
+    """metrics/sweeps/NAME.json. effects: by objective, then by key. importances: of a search, by objective."""
+
+    name: str
+    experiment: str
+    arguments: tuple[str, ...]
+    keys: tuple[str, ...]
+    objectives: Mapping[str, str]
+    head: str
+    tree: str
+    carried: tuple[str, ...]
+    rows: tuple[Row, ...]
+    points: tuple[Mapping[str, Any], ...]
+    data: Mapping[str, Any]
+    effects: Mapping[str, Mapping[str, Effect]]
+    importances: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    schema: int = 1
+
+    @property
+    def front(self) -> list[Row]:
+        return [row for row in self.rows if row.front]
+
+
+def summarize(plan: Plan, outcomes: Sequence[Outcome], importances: Mapping[str, Mapping[str, float]]) -> SweepSummary:
+    rows = mark_front([row for outcome in outcomes for row in rows_of(outcome, plan)], plan.objectives)
+    whole = [outcome for outcome in outcomes if outcome.ok]
+    return SweepSummary(
+        name=plan.name,
+        experiment=outcomes[0].experiment,
+        arguments=plan.arguments,
+        keys=plan.keys,
+        objectives=plan.objectives,
+        head=plan.code.head,
+        tree=plan.code.tree,
+        carried=plan.code.carried,
+        rows=tuple(rows),
+        points=tuple(point(outcome) for outcome in outcomes),
+        data=whole[0].data if whole else {},
+        effects={name: effects(rows, number, plan.keys) for number, name in enumerate(plan.objectives)},
+        importances=importances,
+        warnings=tuple(warnings(whole)),
+    )
+
+
+def point(outcome: Outcome) -> dict[str, Any]:
+    names = ("name", "overrides", "status", "reason", "revision", "seconds")
+    return {name: getattr(outcome, name) for name in names} | {"apply": f"dvc exp apply {outcome.name}" if outcome.ok else None}
+
+
+def rows_of(outcome: Outcome, plan: Plan) -> list[Row]:
+    """One row for each variant that the point is about; one without a variant where the pipeline failed."""
+    given = settings(outcome.overrides)
+    swept = {key: given[key] for key in plan.keys if key in given}
+    if not outcome.ok:
+        return [Row(outcome.name, "", swept, "failed", outcome.reason, None, {})]
+    rows = []
+    for name in outcome.subjects:
+        result = outcome.summary["variants"][name]
+        values = [result[field] for field in plan.objectives]
+        complete = None not in values and result["status"] == "ok"
+        rows.append(Row(outcome.name, name, swept, result["status"], result["reason"], tuple(values) if complete else None, result))
+    return rows
+
+
+def mark_front(rows: Sequence[Row], objectives: Mapping[str, str]) -> list[Row]:
+    """The rows that no other equals or beats in all objectives at once are the front, by what was measured."""
+    costs = [cost(row.values, objectives) for row in rows]
+    return [
+        Row(**{**vars(row), "front": row.values is not None and not any(dominates(other, own) for other in costs)})
+        for row, own in zip(rows, costs, strict=True)
+    ]
+
+
+def cost(values: tuple[float, ...] | None, objectives: Mapping[str, str]) -> tuple[float, ...]:
+    """All to be small; infinite where there are no values."""
+    if values is None:
+        return (math.inf,) * len(objectives)
+    return tuple(-v if direction == MAXIMIZE else v for v, direction in zip(values, objectives.values(), strict=True))
+
+
+def effects(rows: Sequence[Row], objective: int, keys: Sequence[str]) -> dict[str, Effect]:
+    """The main effects on one objective; the variant counts as a key where the points are about more than one."""
+    known = [row for row in rows if row.values is not None]
+    settings = [{**row.settings, "variant": row.variant} for row in known]
+    return main_effects(settings, [row.values[objective] for row in known if row.values], [*keys, "variant"]) if known else {}
+
+
+def warnings(outcomes: Sequence[Outcome]) -> list[str]:
+    devices = {outcome.world.get("device") for outcome in outcomes} | {outcome.summary["device"].get("fingerprint") for outcome in outcomes}
+    found = [f"measured on {len(devices)} different devices: compare ratios, not milliseconds"] if len(devices) > 1 else []
+    noisy = sum(row["noise_grade"] not in (None, "clean") for o in outcomes for n, row in o.summary["variants"].items() if n in o.subjects)
+    return found + ([f"the machine was not quiet while {noisy} of the rows were measured"] if noisy else [])

@@ -1,0 +1,106 @@
+"""A sweep in MLflow: a parent run, and below it one run for each of its rows, from metrics/sweeps/NAME.json alone.
+
+The parent is known by the sweep's name, a child by the sweep, the point and the variant: writing it again adds nothing. Children of
+points that the sweep no longer has (the code or the data changed) stay, with the tag sweep.current = false.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stages.core import results
+from stages.core.errors import ConfigError
+from stages.core.results import METRICS
+from stages.core.settings import nearest
+from stages.tracking import store
+from stages.tracking.record import KEY, Book, Record, digest, numbers, word
+
+FOLDER = METRICS / "sweeps"
+PARENT, CURRENT = "mlflow.parentRunId", "sweep.current"
+
+
+def book(name: str) -> Book:
+    """The parent as the first record, then the children."""
+    path = FOLDER / f"{name}.json"
+    if not path.exists():
+        raise ConfigError(f"there is no sweep {name!r}; {nearest(name, (p.stem for p in FOLDER.glob('*.json')))}")
+    sweep = results.read_plain(path)
+    points = {point["name"]: point for point in sweep["points"]}
+    children = tuple(child(sweep, points[row["point"]], row) for row in sweep["rows"])
+    pictures = tuple(file for file in (path, path.with_suffix(".png")) if file.exists())
+    return Book(sweep["experiment"], (parent(sweep), *children), pictures, data_set(sweep))
+
+
+def parent(sweep: Mapping[str, Any]) -> Record:
+    """What is the same for every writing of the sweep; what changes is set by `refresh`."""
+    name, key = sweep["name"], digest({"sweep": sweep["name"]})
+    params = {"arguments": " ".join(sweep["arguments"]), "keys": " ".join(sweep["keys"]), "objectives": json.dumps(sweep["objectives"])}
+    rows = sweep["rows"]
+    counts = {
+        "points": len(sweep["points"]),
+        "failed": sum(row["values"] is None for row in rows),
+        "front": sum(row["front"] for row in rows),
+    }
+    tags = {KEY: key, "sweep": name}
+    return Record(f"sweep {name}", key, True, params, {k: float(v) for k, v in counts.items()}, tags, {"git.tree": sweep["tree"]}, ())
+
+
+def child(sweep: Mapping[str, Any], point: Mapping[str, Any], row: Mapping[str, Any]) -> Record:
+    """The overrides are the params, as in `dvc exp run -S`; the results of the variant are the metrics."""
+    pairs = (override.lstrip("+~").partition("=") for override in point["overrides"])
+    tags = {
+        "sweep": sweep["name"],
+        "point": row["point"],
+        "variant": row["variant"],
+        "status": row["status"],
+        "reason": row["reason"],
+        "experiment.revision": point["revision"],
+        "mlflow.note.content": f"`{point['apply']}` makes this point the workspace" if point["apply"] else None,
+    }
+    key = digest({"sweep": sweep["name"], "point": row["point"], "variant": row["variant"], "revision": point["revision"]})
+    return Record(
+        variant=f"{row['point']} {row['variant']}".strip(),
+        key=key,
+        ok=row["values"] is not None,
+        params={key: value for key, _, value in pairs} | {"variant": row["variant"]},
+        metrics=dict(numbers(row["result"])),
+        tags={KEY: key, **{tag: str(value) for tag, value in tags.items() if value is not None}},
+        marks={"pareto": word(row["front"])},
+        files=(),
+    )
+
+
+def data_set(sweep: Mapping[str, Any]) -> dict[str, str]:
+    found = sweep["data"]
+    name, source = str(found.get("name", "none")), json.dumps(found, sort_keys=True)
+    return {"name": name, "digest": str(found.get("digest", ""))[:36], "source_type": "edgewise", "source": source, "profile": source}
+
+
+def write(book: Book, uri: str, artifacts: Path | None) -> int:
+    """Write what is missing, refresh what changes; returns the number of children. SurroundingsError as of `store.write`."""
+    with store.connected(uri) as client:
+        experiment = store.experiment_id(client, book.experiment, artifacts)
+        top, *children = book.records
+        run = store.ensure_run(client, experiment, top, book)
+        refresh(client, run, top, book)
+        below = {store.ensure_run(client, experiment, record, book): record for record in children}
+        for old in client.search_runs([experiment], f"tags.`{PARENT}` = '{run}'"):
+            if old.info.run_id not in below:
+                client.set_tag(old.info.run_id, CURRENT, word(False))
+        for identity, record in below.items():
+            for tag, text in {**record.marks, PARENT: run, CURRENT: word(True)}.items():
+                client.set_tag(identity, tag, text)
+        return len(below)
+
+
+def refresh(client: Any, run: str, top: Record, book: Book) -> None:
+    """The counts and the picture as they are now."""
+    known = client.get_run(run).data.metrics
+    for name, value in top.metrics.items():
+        if known.get(name) != value:
+            client.log_metric(run, name, value)
+    for tag, text in top.marks.items():
+        client.set_tag(run, tag, text)
+    for file in book.shared:
+        client.log_artifact(run, str(file), "sweep")

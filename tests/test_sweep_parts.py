@@ -1,0 +1,210 @@
+"""The parts of a sweep that need no pipeline: points, common stages, code, effects against scipy, the front, importances."""
+
+import itertools
+import subprocess
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from stages.composition.options import Options
+from stages.core.errors import ConfigError
+from stages.sweeping import code, common, plan, points, start
+from stages.sweeping.common import Stage
+from stages.sweeping.effects import classes, main_effects
+from stages.sweeping.importances import importances
+from stages.sweeping.summary import Row, mark_front
+from tests.conftest import ROOT
+
+STATIC = "variants.onnx-int8-static"
+
+
+@pytest.fixture(scope="module")
+def options():
+    return Options(ROOT / "conf")
+
+
+def checked(options, *arguments):
+    return points.check_all((ROOT / "params.yaml").read_text(), points.grid(arguments), options)
+
+
+def test_a_grid_is_every_combination(options):
+    made = checked(options, f"{STATIC}.calibration.method=minmax,entropy", f"{STATIC}.per_channel=true,false", "seed=3")
+    assert len(made) == 4 and {point.config.seed for point in made} == {3}
+    found = {(p.config.variants["onnx-int8-static"].calibration.method, p.config.variants["onnx-int8-static"].per_channel) for p in made}
+    assert found == set(itertools.product(("minmax", "entropy"), (True, False)))
+    every = [point.overrides for point in made]
+    assert points.swept_keys(every) == [f"{STATIC}.calibration.method", f"{STATIC}.per_channel"]
+    assert points.subjects(points.swept_keys(every), every[0], made[0].config) == ["onnx-int8-static"]
+
+
+def test_a_sweep_over_schemes_is_about_the_variant_that_each_point_adds(options):
+    choices = [f"{{onnx-{s}-swept: {{format: onnx, scheme: {s}}}}}" for s in ("int8-static", "int8-dynamic")]
+    made = checked(options, f"+variants={','.join(choices)}")
+    assert [points.subjects(["variants"], p.overrides, p.config) for p in made] == [["onnx-int8-static-swept"], ["onnx-int8-dynamic-swept"]]
+
+
+def test_a_key_of_all_variants_is_about_all_of_them(options):
+    (point,) = checked(options, "device.threads=2")
+    assert points.subjects(["device.threads"], point.overrides, point.config) == list(point.config.variants)
+
+
+def test_the_name_is_of_the_choices_the_code_and_the_world(options):
+    one, other = checked(options, f"{STATIC}.per_channel=true,false")
+    world = {"data": "d", "device": "f"}
+    names = [
+        points.name(one, "c", world),
+        points.name(other, "c", world),
+        points.name(one, "x", world),
+        points.name(one, "c", {**world, "device": "g"}),
+    ]
+    assert len(set(names)) == 4 and names[0] == points.name(one, "c", dict(reversed(world.items())))
+    (spelled,) = checked(options, f"++{STATIC}.per_channel=True")
+    assert points.name(spelled, "c", world) == names[0]
+
+
+def test_a_search_is_checked_at_every_value_and_both_ends():
+    made = points.samples_of(["a=choice(x,y,z)", "b=interval(1.5,4.5)", "c=range(1,9,2)", "d=7", "+search=pareto"])
+    assert made[0] == ("a=x", "b=1.5", "c=1", "d=7")
+    assert set(made[1:]) == {
+        ("a=y", "b=1.5", "c=1", "d=7"),
+        ("a=z", "b=1.5", "c=1", "d=7"),
+        ("a=x", "b=4.5", "c=1", "d=7"),
+        ("a=x", "b=1.5", "c=7", "d=7"),
+    }
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (ROOT / "conf/sweep/search").glob("*.yaml")])
+def test_every_search_that_ships_has_points_that_are_valid(name, options):
+    from hydra import compose, initialize_config_dir
+
+    search = ["+search=" + name, f"hydra.searchpath=[file://{ROOT}/conf/sweep]"]
+    with initialize_config_dir(str(ROOT), version_base="1.3"):
+        config = compose("params", search, return_hydra_config=True)
+    every = points.samples_of([f"{key}={value}" for key, value in config.hydra.sweeper.params.items()])
+    made = points.check_all((ROOT / "params.yaml").read_text(), every, options)
+    assert len(made) > 5 and config.search.subject in made[0].config.variants
+    directions = [str(getattr(direction, "name", direction)) for direction in config.hydra.sweeper.direction]
+    assert directions == list(start.objectives(config.search.objectives).values())
+
+
+def test_the_name_of_a_sweep_does_not_hang_on_who_launches_it():
+    arguments = [f"{STATIC}.calibration.method=minmax,entropy", "seed=1"]
+    name, rest = plan.take_name([*arguments, "hydra/launcher=joblib", "hydra.launcher.n_jobs=4"])
+    assert name.startswith("method-") and name == plan.take_name(arguments)[0] != plan.take_name([*arguments, "train.epochs=1"])[0]
+    assert plan.take_name(["--name", "mine", *arguments]) == ("mine", arguments) and len(rest) == 4
+
+
+def test_common_stages_are_those_that_no_point_changes(options):
+    stages = [
+        Stage("compose", (), ("conf",), ("models/config.yaml",)),
+        Stage("train", ("model", "seed"), (), ("models/source",)),
+        Stage("quantize@a", ("variants.onnx-fp32",), ("models/source",), ("models/variants/a",)),
+        Stage("quantize@b", (STATIC,), ("models/source",), ("models/variants/b",)),
+        Stage("evaluate@b", (), ("models/variants/b",), ("metrics/evaluate/b.json",)),
+        Stage("report", (), ("metrics/evaluate", "models/variants"), ("metrics/summary.json",)),
+        Stage("track", (), ("metrics/summary.json",), ()),
+    ]
+    ordered = common.in_order(reversed(stages))
+    configs = [point.config for point in checked(options, f"{STATIC}.per_channel=true,false")]
+    assert set(common.common(ordered, configs)) == {"train", "quantize@a"}
+    assert set(common.common(ordered, configs[:1])) == {"train", "quantize@a", "quantize@b", "evaluate@b"}
+    assert common.common(ordered, [p.config for p in checked(options, "seed=1,2")]) == []
+    assert common.lasting(ordered).count("quantize") == 1 and "track" not in common.lasting(ordered)
+
+
+@pytest.fixture
+def repository(tmp_path):
+    def git(*arguments, folder=tmp_path):
+        identity = ("-c", "user.name=T", "-c", "user.email=t@example.invalid", "-c", "protocol.file.allow=always")
+        return subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+    git("init", "-q")
+    tmp_path.joinpath("a.py").write_text("a")
+    return tmp_path, git
+
+
+def test_a_repository_without_a_commit_is_refused(repository):
+    with pytest.raises(ConfigError, match="has no commit"):
+        code.snapshot(repository[0])
+
+
+def test_the_snapshot_has_what_is_not_committed_and_leaves_the_index_alone(repository):
+    root, git = repository
+    git("add", "-A")
+    git("commit", "-qm", "Start")
+    clean = code.snapshot(root)
+    root.joinpath("a.py").write_text("b")
+    root.joinpath("new.py").write_text("n")
+    root.joinpath("params.yaml").write_text("seed: 0")
+    status = git("status", "--porcelain")
+    dirty = code.snapshot(root)
+    assert git("show", f"{dirty.tree}:a.py") == "b" and git("show", f"{dirty.tree}:new.py") == "n"
+    assert clean.carried == () and dirty.carried == ("a.py", "new.py") and git("status", "--porcelain") == status
+    root.joinpath("params.yaml").write_text("seed: 1")
+    assert code.snapshot(root).key == dirty.key != clean.key
+
+
+def test_a_dirty_submodule_is_refused(repository, tmp_path_factory):
+    root, git = repository
+    other = tmp_path_factory.mktemp("other")
+    git("init", "-q", folder=other)
+    other.joinpath("lib.py").write_text("1")
+    git("add", "-A", folder=other)
+    git("commit", "-qm", "Lib", folder=other)
+    git("submodule", "add", "-q", str(other), "lib")
+    git("add", "-A")
+    git("commit", "-qm", "Start")
+    code.snapshot(root)
+    root.joinpath("lib/lib.py").write_text("2")
+    with pytest.raises(ConfigError, match="submodule lib has changes"):
+        code.snapshot(root)
+
+
+def test_an_effect_of_two_levels_is_half_of_what_a_t_test_says():
+    random = np.random.default_rng(0)
+    values = np.concatenate([random.normal(1, 0.1, 8), random.normal(2, 0.1, 8)])
+    effect = main_effects([{"k": "a"}] * 8 + [{"k": "b"}] * 8, values.tolist(), ["k"])["k"]
+    oracle = stats.ttest_ind(values[:8], values[8:])
+    low, high = oracle.confidence_interval(0.95)
+    assert effect.levels["a"].effect == pytest.approx((values[:8].mean() - values[8:].mean()) / 2)
+    assert effect.levels["a"].ci95 == pytest.approx((low / 2, high / 2))
+    assert effect.share == pytest.approx(oracle.statistic**2 / (oracle.statistic**2 + oracle.df))
+
+
+def test_effects_of_a_grid_are_the_means_of_the_levels_against_the_whole():
+    grid = list(itertools.product("abc", "xy"))
+    values = [{"a": 0.0, "b": 3.0, "c": 6.0}[k] + {"x": 1.0, "y": -1.0}[m] for k, m in grid]
+    found = main_effects([{"k": k, "m": m} for k, m in grid], values, ["k", "m"])
+    assert {n: round(level.effect, 9) for n, level in found["k"].levels.items()} == {"a": -3, "b": 0, "c": 3}
+    assert found["m"].levels["x"].ci95 == pytest.approx((1.0, 1.0)) and found["k"].share + found["m"].share == pytest.approx(1)
+
+
+def test_effects_that_the_points_cannot_tell_apart_are_not_made_up():
+    found = main_effects([{"k": "a", "m": "x"}, {"k": "b", "m": "y"}], [1.0, 2.0], ["k", "m"])
+    assert all(level.effect is None and level.ci95 is None for effect in found.values() for level in effect.levels.values())
+    assert found["k"].share is None and found["k"].levels["a"].mean == 1.0
+
+
+def test_many_numbers_become_three_classes():
+    made = classes([str(n) for n in range(12)])
+    assert sorted(set(made)) == ["0 to 3", "4 to 7", "8 to 11"] and classes(["8", "16", "8"]) == ["8", "16", "8"]
+
+
+def test_the_front_is_what_nothing_beats():
+    random = np.random.default_rng(1)
+    values = [tuple(v) for v in random.integers(0, 6, (60, 3)).astype(float)]
+    rows = [Row(str(i), "v", {}, "ok", None, v, {}) for i, v in enumerate(values)] + [Row("x", "", {}, "failed", "why", None, {})]
+    marked = mark_front(rows, {"accuracy_top1": "maximize", "latency_p50_ms": "minimize", "size_bytes": "minimize"})
+
+    def beaten(own):
+        return any(o[0] >= own[0] and o[1] <= own[1] and o[2] <= own[2] and o != own for o in values)
+
+    assert [row.front for row in marked] == [not beaten(v) for v in values] + [False]
+
+
+def test_importances_find_the_key_that_matters():
+    settings = [{"k": str(i % 3), "m": str(i % 2)} for i in range(24)]
+    found = importances(settings, [float(s["k"]) for s in settings], ["k", "m"])
+    assert next(iter(found)) == "k" and found["k"] > 0.9 and sum(found.values()) == pytest.approx(1)
+    assert importances(settings[:4], [1.0, 2.0, 3.0, 4.0], ["k", "m"]) == {}

@@ -1,0 +1,104 @@
+"""A pipeline with the shape of the real one whose stages take no time: its results are formulas of the settings.
+
+    python -m tests.toy_pipeline train | quantize V | report      the stages
+    make(folder)                                                   a workspace that has them
+
+Every stage adds a line to the file that TOY_LOG names. 13 calibration samples make quantize fail, 600 make it wait for a minute.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.workspace import TINY, Workspace
+
+VARIANT = "onnx-int8-static"
+CHOICES = {**TINY, "variants": {name: TINY["variants"][name] for name in ("onnx-fp32", VARIANT)}}
+STAGES: dict[str, Any] = {
+    "train-export": {
+        "cmd": "python -m tests.toy_pipeline train",
+        "params": [{"models/config.yaml": ["model", "train", "seed"]}],
+        "deps": ["metrics/data.json", "tests/toy_pipeline.py"],
+        "outs": ["models/source"],
+    },
+    "quantize": {
+        "foreach": "${variants}",
+        "do": {
+            "cmd": "python -m tests.toy_pipeline quantize ${key}",
+            "params": [{"models/config.yaml": ["variants.${key}"]}],
+            "deps": ["models/source"],
+            "outs": ["models/variants/${key}"],
+        },
+    },
+    "report": {
+        "cmd": "python -m tests.toy_pipeline report",
+        "params": [{"models/config.yaml": ["variants", "reference"]}],
+        "deps": ["models/variants", "metrics/device.json"],
+        "metrics": [{"metrics/summary.json": {"cache": False}}],
+    },
+}
+
+
+def make(folder: Path) -> Workspace:
+    """A committed workspace with the toy's dvc.yaml; compose and the probes are the real ones."""
+    made = Workspace(folder, CHOICES)
+
+    def rewrite(text: str) -> str:
+        real = yaml.safe_load(text)["stages"]
+        return yaml.safe_dump({"stages": {**{n: real[n] for n in ("compose", "probe-device", "probe-data")}, **STAGES}})
+
+    made.edit("dvc.yaml", rewrite)
+    made.run("git", "commit", "-qam", "Toy")
+    return made
+
+
+def accuracy(samples: int) -> float:
+    return 0.9 - 1 / samples
+
+
+def train() -> None:
+    Path("models/source").mkdir(parents=True)
+    Path("models/source/weights").write_text("weights")
+
+
+def quantize(name: str) -> None:
+    from stages.core import config
+
+    calibration = config.read().variant(name).calibration
+    if calibration and calibration.samples == 13:
+        sys.exit("error: the toy takes no 13 samples")
+    if calibration and calibration.samples == 600:
+        time.sleep(60)
+    Path("models/variants", name).mkdir(parents=True)
+    Path("models/variants", name, "model").write_text(repr(config.read().variant(name)))
+
+
+def report() -> None:
+    from stages.core import config, results
+    from stages.core.results import Summary, VariantSummary
+
+    settings, rows = config.read(), {}
+    for name, variant in settings.variants.items():
+        calibration = variant.calibration
+        result = (accuracy(calibration.samples), 0.4) if calibration else (0.95, 1.0)
+        rows[name] = VariantSummary(
+            variant.format, variant.scheme, "ok", accuracy_top1=result[0], latency_ratio_to_reference=result[1], size_bytes=1000
+        )
+    device = results.read_plain(results.METRICS / "device.json")
+    results.write_summary(Summary(settings.reference, device, rows, (), None, "", settings.budget))
+
+
+if __name__ == "__main__":
+    with Path(os.environ["TOY_LOG"]).open("a") as log:
+        log.write(" ".join(sys.argv[1:]) + "\n")
+    match sys.argv[1:]:
+        case ["train"]:
+            train()
+        case ["quantize", name]:
+            quantize(name)
+        case ["report"]:
+            report()
