@@ -1,6 +1,8 @@
 """OpenVINO: what the contract of all formats does not ask."""
 
 import json
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
@@ -148,3 +150,9 @@ def test_making_is_quiet(pictures, tmp_path, capfd):
     quantized(pictures, "int8-static", tmp_path / "s")
     quantized(pictures, "int4-weight", tmp_path / "w")
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_runtime_sends_nothing_while_it_is_measured():
+    """`import openvino` forks a process for usage statistics, unless run.py was there first."""
+    code = "import os, stages.formats.openvino.run; os.register_at_fork(before=lambda: os._exit(9)); import openvino, time; time.sleep(0.5)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any, Mapping
 
 import numpy as np
@@ -10,6 +11,9 @@ import numpy as np
 RUNTIME = "openvino"
 PACKAGE = "openvino"
 MODEL = "model.xml"
+
+# `import openvino` would fork a process that sends usage statistics, in the middle of a measurement; without this it uses its stub.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 class Session:
