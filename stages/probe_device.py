@@ -6,7 +6,9 @@ Reads   the device section of models/config.yaml
 Writes  metrics/device.json: stable facts and their fingerprint; the same machine writes the same bytes
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from stages.core import config
 from stages.core.artifact import write_json
@@ -25,9 +27,26 @@ def main() -> None:
     packages = sorted({config.part(form.module, "run").PACKAGE for form in settings.formats.values()})
     with connected(settings.device) as connection:
         run = Run.of(connection.run({"kind": "probe", "packages": packages}, DEADLINE_S), facts=1)
-    facts = run.one("facts")["facts"]
+    found = run.one("facts")
+    facts = found["facts"]
     write_json(METRICS / "device.json", {"schema": 1, "name": settings.device.name, "fingerprint": fingerprint(facts), "facts": facts})
-    print(f"{facts['cpu']}, {facts['cores_allowed']} cores, {facts['ram_mib']} MiB, {', '.join(facts['isa'])}")
+    print(table(found))
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """What the device said of itself, a line each. found: the event `facts`."""
+    facts, sensors = found["facts"], found["sensors"]
+    quota = f", at most {facts['cpu_quota_cores']:g} of them" if facts["cpu_quota_cores"] else ""
+    lines = {
+        "board": facts["board"] or facts["machine"],
+        "cpu": f"{facts['cpu']}, {facts['cores_allowed']} cores{quota}: {', '.join(facts['isa']) or 'no known instruction set'}",
+        "memory": f"{facts['ram_mib']} MiB",
+        "python": f"{facts['python']}, " + ", ".join(f"{name} {version or 'missing'}" for name, version in facts["packages"].items()),
+        "governor": facts["governor"] or "cannot be read",
+        "sensors": ", ".join(f"{s['name']} ({s['problem']})" if s["problem"] else s["name"] for s in sensors) or "none",
+        "limits": f"memory by {found['memory_limit']}",
+    }
+    return "\n".join(f"{name:10}{value}" for name, value in lines.items())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """bench-on-device and probe-device as stages: files in, files out, with a format that sleeps and one real ONNX file."""
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 from stages import bench_on_device, probe_device
 from stages.core import artifact, results
 from stages.core.artifact import Manifest, Tensor
-from stages.core.config import Bench, Budget, Config, Plugin, Train, Variant, Warmup, to_plain
+from stages.core.config import Bench, Budget, Config, Format, Plugin, Train, Variant, Warmup, to_plain
 from stages.core.errors import ConfigError, DeviceError
 from stages.devices import local
 from tests.test_agent import write_onnx
@@ -63,7 +64,18 @@ def bench(tmp_path, monkeypatch):
 def configure(variants: dict[str, Variant], settings: Bench = BENCH) -> None:
     plugin = Plugin("digits", "stages.data.digits")
     device = Plugin("local", "stages.devices.local", to_plain(local.Settings()))
-    config = Config(0, plugin, plugin, Train("default"), device, settings, Budget("none"), next(iter(variants)), variants, {})
+    config = Config(
+        0,
+        plugin,
+        plugin,
+        Train("default"),
+        device,
+        settings,
+        Budget("none"),
+        next(iter(variants)),
+        variants,
+        {"fake": Format(FAKE, used=True)},
+    )
     Path("models").mkdir(exist_ok=True)
     Path("models/config.yaml").write_text(yaml.safe_dump(to_plain(config)))
 
@@ -148,3 +160,12 @@ def test_a_real_runtime(tmp_path, monkeypatch):
     assert record["status"] == "ok" and low <= record["latency_ratio_to_reference"] <= high
     hello = json.loads(Path("models/bench/onnx-fp32/samples.json").read_text())["variant"][0][0]
     assert set(hello["modules"]) <= {"numpy", "onnxruntime"}
+
+
+def test_a_probe_prints_what_it_found(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    configure({"fake-a": make_variant("fake-a", {})})
+    probe_device.main()
+    said = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert list(said) == ["board", "cpu", "memory", "python", "governor", "sensors", "limits"]
+    assert f"{os.cpu_count()}" in said["cpu"] and "numpy 2" in said["python"] and said["limits"].startswith("memory by ")

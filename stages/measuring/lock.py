@@ -15,7 +15,11 @@ from pathlib import Path
 
 from stages.core.config import Plugin
 
-SAME_DEVICE = ("threads", "cool_down_degc", "cool_down_max_s")  # settings that say how a device is used, not which one it is
+# Settings that say how a device is used, not which one it is.
+SAME_DEVICE = (
+    *("threads", "cool_down_degc", "cool_down_max_s"),
+    *("user", "key", "config", "python", "workdir", "cache_mb", "connect_s", "run_max_s"),
+)
 
 
 def folder() -> Path:

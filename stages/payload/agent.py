@@ -61,11 +61,13 @@ def hello(wire: Wire, versions: Mapping[str, str]) -> None:
 def import_runner(wire: Wire, job: Job) -> Any:
     """formats/F/run.py and the runtime behind it, both imported before anything is measured."""
     wire.phase = "import"
-    runner = importlib.import_module(job["runner"])
+    package = "numpy"  # all that a run.py itself needs
     try:
+        runner = importlib.import_module(job["runner"])
+        package = runner.PACKAGE
         importlib.import_module(runner.RUNTIME)
     except ImportError as error:
-        raise ImportError(f"{error}; on the device: pip install {runner.PACKAGE}") from error
+        raise ImportError(f"{error}; on the device: {sys.executable} -m pip install {package}") from error
     hello(wire, runner.versions())
     return runner
 
@@ -192,7 +194,8 @@ def cool_down(wire: Wire, job: Job) -> None:
 
 def probe(wire: Wire, job: Job) -> None:
     hello(wire, {})
-    wire.send("facts", facts=hostinfo.facts(job["packages"]))
+    found = sensors.find("temperature", "frequency", "throttle", "energy", "power")
+    wire.send("facts", facts=hostinfo.facts(job["packages"]), sensors=list(map(sensors.describe, found)), memory_limit=limits.available())
 
 
 KINDS = {

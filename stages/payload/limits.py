@@ -29,6 +29,7 @@ FILES = {  # limit, no swap beside it, counter of kills
 }
 AGENT = (sys.executable, "-m", "stages.payload.agent")
 ENTER = ("sh", "-c", 'echo $$ > "$0" && exec "$@"')  # the shell joins the group, then becomes the agent
+TRIAL_BYTES = 64 << 20  # to see whether a limit can be set
 EMPTY_S = 2.0  # a group can be removed a moment after its last process has gone
 
 
@@ -56,6 +57,15 @@ class Limit:
 def make(limit_bytes: int) -> Optional[Limit]:
     """The first way that works on this machine; None where there is none."""
     return next((limit for limit in _ways(limit_bytes) if limit), None)
+
+
+def available() -> str:
+    """How a limit is set on this machine; `none` where the user can set none."""
+    limit = make(TRIAL_BYTES)
+    if not limit:
+        return "none"
+    limit.remove()
+    return limit.how
 
 
 def _ways(limit_bytes: int) -> Iterator[Optional[Limit]]:

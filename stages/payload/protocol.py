@@ -25,6 +25,7 @@ FAULTS = {
     "auth": "check user and key, and that the public key is in the device's authorized_keys",
     "unreachable": "check that the device is on, and its host and port",
     "unknown_host": "check device.host: the name cannot be resolved",
+    "ssh_error": "try the same by hand with `ssh HOST`, then run again",
     "dropped": "the link was lost in the middle of a run; check the network and run again",
     "disk_full": "free space on the device and run again",
     "no_python": "install python 3.9 or newer on the device, or name it in device.python",
@@ -85,7 +86,7 @@ CHECKS: Dict[str, Callable[[Any], bool]] = {
 
 EVENTS: Dict[str, Dict[str, str]] = {
     "hello": {"schema": "count", "python": "text", "versions": "map", "modules": "texts", "cpus": "counts"},
-    "facts": {"facts": "map"},
+    "facts": {"facts": "map", "sensors": "maps", "memory_limit": "text"},
     "cooled": {"waited_s": "number", "hottest_mdegc": "number or null"},
     "loaded": {"wall_ns": "count"},
     "first_inference": {"wall_ns": "count"},

@@ -1,0 +1,58 @@
+"""What ssh says and what it means, without a network; tests/system provokes each for real."""
+
+import signal
+
+import pytest
+
+from stages.devices.channel import Ending
+from stages.devices.openssh import refusal
+from stages.devices.ssh import explain_end
+
+CHANGED = "@@@@@@@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n@@@@@@@@@@\nHost key verification failed.\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ("No ED25519 host key is known for pi and you have requested strict checking.\nHost key verification failed.\n", "host_key"),
+        (CHANGED, "host_key"),
+        ("pi@pi: Permission denied (publickey,password).\n", "auth"),
+        ("Received disconnect from 10.0.0.2 port 22:2: Too many authentication failures\n", "auth"),
+        ("ssh: Could not resolve hostname pi: Name or service not known\n", "unknown_host"),
+        ("ssh: connect to host pi port 22: Connection refused\n", "unreachable"),
+        ("ssh: connect to host pi port 22: Connection timed out\n", "unreachable"),
+        ("ssh: connect to host pi port 22: No route to host\n", "unreachable"),
+        ("kex_exchange_identification: Connection closed by remote host\n", "unreachable"),
+        ("/home/me/.ssh/config: line 3: Bad configuration option: hots\n", "ssh_error"),
+    ],
+)
+def test_each_saying_has_its_word(said, word):
+    fault = refusal(said, "pi")
+    assert fault.word == word and "\n" not in str(fault) and str(fault).startswith("pi: ")
+
+
+class FakeLink:
+    def __init__(self, lost: bool):
+        self.lost = lost
+
+    def is_lost(self) -> bool:
+        return self.lost
+
+
+@pytest.mark.parametrize(
+    ("code", "stderr", "lost", "word"),
+    [
+        (255, "edgewise-1 ended 137 3 4\n", False, "oom_killed"),
+        (255, "edgewise-1 ended 137 3 3\n", False, "killed"),
+        (255, "edgewise-1 ended 143 3 4\n", False, "killed"),
+        (255, "edgewise-1 ended 137 0 \n", False, "killed"),
+        (255, f"edgewise-1 ended {128 + signal.SIGABRT} 0 0\n", False, "model_aborted"),
+        (255, "std::bad_alloc\nedgewise-1 ended 134 0 0\n", False, "out_of_memory"),
+        (255, "edgewise-1 ended 1 0 0\n", True, "agent_error"),
+        (255, "edgewise-2 ended 137 3 4\nclient_loop: send disconnect: Broken pipe\n", True, "dropped"),
+        (255, "", False, "killed"),
+        (None, "", False, "deadline"),
+    ],
+)
+def test_how_a_run_ended(code, stderr, lost, word):
+    assert explain_end(Ending(code, stderr, True, 1.0, 9.0), "edgewise-1", FakeLink(lost)).word == word
