@@ -29,6 +29,10 @@ repro: setup ## run the pipeline and print the table; PROFILE=smoke|quick|standa
 test: setup ## the test suite (about 10 minutes on two cores)
 	python -m pytest
 
+test-system: setup ## tests with a real sshd, network and control groups; as root on Debian it installs what they need
+	tests/system/install.sh
+	python -m pytest -m system -rs
+
 check: setup ## format, lint, types, and the length of files and functions
 	ruff format --check stages tests benchmarks
 	ruff check stages tests benchmarks
