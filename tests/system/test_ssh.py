@@ -65,3 +65,13 @@ def test_the_cache_keeps_within_its_limit_and_drops_what_was_not_used_for_longes
     assert place("a") == first
     third = place("c")
     assert {path.name for path in (sshd.workdir / "trees").iterdir()} == {first, third} and second != third
+
+
+def test_what_a_runtime_starts_beside_itself_ends_with_the_run(sshd, tmp_path):
+    script = tmp_path / "python"
+    helper = 'case "$*" in *payload.agent*) sleep 60 < /dev/null > /dev/null 2>&1 & ;; esac'
+    script.write_text(f'#!/bin/sh\n{helper}\nexec {sys.executable} "$@"\n')
+    script.chmod(0o755)
+    with connected(plugin(sshd.device(python=str(script)))) as device:
+        assert Run.of(device.run(PROBE, 30), facts=1)
+        assert sshd.nothing_runs()
