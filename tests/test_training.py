@@ -111,7 +111,7 @@ def row(epoch: int, accuracy: float, loss: float) -> dict:
     return {"epoch": epoch, "accuracy_validation": accuracy, "accuracy_balanced_validation": 1 - accuracy, "loss_validation": loss}
 
 
-@pytest.mark.parametrize(("monitor", "kept"), [("accuracy", 3), ("accuracy_balanced", 1), ("loss", 2)])
+@pytest.mark.parametrize(("monitor", "kept"), [("accuracy", 3), ("accuracy_balanced", 1), ("loss", 2), ("last", 4)])
 def test_the_best_epoch_is_restored(monitor: str, kept: int) -> None:
     module, best = torch.nn.Linear(1, 1), training.Best(Train("x", monitor=monitor))
     for epoch, (accuracy, loss) in enumerate([(0.5, 0.9), (0.7, 0.3), (0.9, 0.6), (0.9, 0.7)], start=1):

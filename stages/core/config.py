@@ -45,7 +45,11 @@ class Train:
     warmup_share: float = option(0.1, "share of all steps with a rising learning rate", low=0.0, high=0.9)
     label_smoothing: float = option(0.0, low=0.0, high=0.9)
     class_weights: str = option("none", "balanced: weight classes by the inverse of their frequency", choices=("none", "balanced"))
-    monitor: str = option("accuracy", "score on validation that picks the epoch to keep", choices=("accuracy", "accuracy_balanced", "loss"))
+    monitor: str = option(
+        "accuracy",
+        "score on validation that picks the epoch to keep; last: the last one, steadier where a class has a handful of samples there",
+        choices=("accuracy", "accuracy_balanced", "loss", "last"),
+    )
     patience: int | None = option(None, "stop after so many epochs without a better score on validation", low=1)
     flip_horizontal: bool = option(False, "mirror half of the pictures, left and right")
     flip_vertical: bool = option(False, "mirror half of the pictures, top and bottom")

@@ -156,12 +156,17 @@ class Best:
 
     def is_over(self, source: Any, row: dict[str, Any]) -> bool:
         """Take note of an epoch; true when `patience` epochs have passed without a better one."""
-        loss = -row["loss_validation"]
-        score = (loss if self.monitor == "loss" else row[f"{self.monitor}_validation"], loss)
+        score = (self.value(row), -row["loss_validation"])
         if self.score is None or score > self.score:
             self.score, self.epoch = score, row["epoch"]
             self.state = {name: tensor.clone() for name, tensor in source.state_dict().items()}
         return self.patience is not None and row["epoch"] - self.epoch >= self.patience
+
+    def value(self, row: dict[str, Any]) -> float:
+        """What is compared between epochs, more is better."""
+        if self.monitor == "last":
+            return row["epoch"]
+        return -row["loss_validation"] if self.monitor == "loss" else row[f"{self.monitor}_validation"]
 
     def restore(self, source: Any) -> None:
         if self.state is not None:
