@@ -64,7 +64,8 @@ def _build(cls: type[T], given: Mapping[str, Any], group: str, choice: Mapping[s
     try:
         return build(cls, given, group)
     except ConfigError as error:
-        raise ConfigError(f"{'params.yaml' if was_chosen(str(error), group, choice) else file}: {error}") from None
+        users = was_chosen(str(error), group, choice) or ": missing;" in str(error)
+        raise ConfigError(f"{'params.yaml' if users else file}: {error}") from None
 
 
 def was_chosen(message: str, group: str, choice: Mapping[str, Any]) -> bool:
