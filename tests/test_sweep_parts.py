@@ -110,7 +110,8 @@ def test_common_stages_are_those_that_no_point_changes(options):
     assert set(common.common(ordered, configs)) == {"train", "quantize@a"}
     assert set(common.common(ordered, configs[:1])) == {"train", "quantize@a", "quantize@b", "evaluate@b"}
     assert common.common(ordered, [p.config for p in checked(options, "seed=1,2")]) == []
-    assert common.lasting(ordered).count("quantize") == 1 and "track" not in common.lasting(ordered)
+    unused = [*ordered, Stage("convert-x", ("model",), ("models/source",), ("models/x",))]
+    assert common.targets(unused, ["train", "convert-x"]) == ["report"] and common.targets(unused, []) == ["report", "convert-x"]
 
 
 @pytest.fixture

@@ -75,4 +75,5 @@ def copy_results(warm: Path, folder: Path) -> None:
     for name, copy in copies.items():
         if (warm / name).exists():
             shutil.copytree(warm / name, folder / name, copy_function=copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*LEFT_BEHIND))
-    shutil.copyfile(warm / "dvc.lock", folder / "dvc.lock")
+    if (warm / "dvc.lock").exists():  # not where no stage is common
+        shutil.copyfile(warm / "dvc.lock", folder / "dvc.lock")

@@ -77,6 +77,14 @@ def value(tree: Mapping[str, Any], dotted: str) -> Any:
     return found
 
 
-def lasting(stages: Iterable[Stage]) -> list[str]:
-    """The names that leave something in the project, without their @key: all that an experiment holds."""
-    return list(dict.fromkeys(stage.name.partition("@")[0] for stage in stages if stage.outs))
+def targets(stages: Sequence[Stage], shared: Sequence[str]) -> list[str]:
+    """What is to be run for a point: the report with all that it builds on, and what else leaves something and is not common.
+
+    Names are without their @key: a point may have variants that the first one has not.
+    """
+    needed = {LAST, COMPOSE}
+    for stage in reversed(stages):
+        if stage.name in needed:
+            needed |= set(builds_on(stage, stages))
+    others = (stage.name for stage in stages if stage.outs and stage.name not in needed and stage.name not in shared)
+    return list(dict.fromkeys(name.partition("@")[0] for name in (LAST, *others)))

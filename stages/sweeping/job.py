@@ -73,11 +73,14 @@ def alone(plan: Plan, name: str) -> Iterator[None]:
 
 
 def restored(plan: Plan, blank: Outcome) -> Outcome | None:
+    found = kept(plan, blank.name)
+    return replace(found, overrides=blank.overrides, restored=True) if found else None
+
+
+def kept(plan: Plan, name: str) -> Outcome | None:
     """The outcome of the same point in an earlier sweep, if its experiment is still there."""
-    found = outcome.read(plan.done / f"{blank.name}.json")
-    if found is None or not git(plan.parent.root, "for-each-ref", "--format=%(refname)", str(found.ref)):
-        return None
-    return replace(found, overrides=blank.overrides, restored=True)
+    found = outcome.read(plan.done / f"{name}.json")
+    return found if found and git(plan.parent.root, "for-each-ref", "--format=%(refname)", str(found.ref)) else None
 
 
 def attempt(plan: Plan, point: Point, blank: Outcome, clock: Clock) -> Outcome:

@@ -11,9 +11,10 @@ from stages.composition.options import Options
 from stages.core.errors import ConfigError
 from stages.core.results import VariantSummary
 from stages.core.settings import nearest
-from stages.sweeping import clone, common, outcome, plan, points, world
+from stages.sweeping import clone, common, plan, points, world
 from stages.sweeping.code import snapshot
 from stages.sweeping.commands import DVC, run
+from stages.sweeping.job import kept
 from stages.sweeping.plan import OBJECTIVES, Plan
 from stages.sweeping.points import Point
 
@@ -82,9 +83,9 @@ def warm_up(made: Plan, checked: Sequence[Point]) -> Plan:
     log.unlink(missing_ok=True)
     clone.make(made.parent, made.warm, checked[0].params)
     stages = common.read_stages(made.warm)
-    made = replace(made, targets=tuple(common.lasting(stages)))
-    plan.write(made)
     shared = common.common(stages, [point.config for point in checked])
+    made = replace(made, targets=tuple(common.targets(stages, shared)))
+    plan.write(made)
     if shared and (made.searched or not all_done(made, checked)):
         run((*DVC, "repro", *shared), made.warm, log)
         print(
@@ -95,4 +96,4 @@ def warm_up(made: Plan, checked: Sequence[Point]) -> Plan:
 
 def all_done(made: Plan, checked: Sequence[Point]) -> bool:
     names = (points.name(point, made.code.key, world.see(made, point)) for point in checked)
-    return all(outcome.read(made.done / f"{name}.json") for name in names)
+    return all(kept(made, name) for name in names)
