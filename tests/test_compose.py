@@ -1,6 +1,7 @@
 """The configuration: what is composed, and the one line that a mistake gets."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -157,7 +158,8 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_mistakes_leave_nothing_and_exit_with_2(project):
-    (project / "params.yaml").write_text((project / "params.yaml").read_text().replace("bench: {name: quick}", "bench: {name: quik}"))
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(re.sub(r"bench: {name: \w+", "bench: {name: quik", text))
     done = run(project)
     assert done.returncode == 2
     assert done.stderr.startswith("error: params.yaml: bench.name: 'quik'") and done.stderr.count("\n") == 1
