@@ -3,7 +3,7 @@
 set -euo pipefail
 
 missing=()
-for pair in sshd:openssh-server ssh:openssh-client ip:iproute2 mount:mount; do
+for pair in sshd:openssh-server ssh:openssh-client ip:iproute2 mount:mount chromium:chromium; do
     PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" > /dev/null || missing+=("${pair##*:}")
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
