@@ -1,23 +1,50 @@
-"""Notice that the data changed: data settings -> metrics/data.json. Runs always; the stages after it only when the digest differs."""
+"""Notice that what the user brings has changed: the data set, and the files that the model's settings name.
 
+    python -m stages.probe_data
+
+Reads   the data and model sections of models/config.yaml
+Writes  metrics/data.json   the digest of the data set
+        metrics/model.json  sha256 of each file that a model setting names (weights, path)
+
+Runs always; the stages after it only when a digest differs.
+"""
+
+import hashlib
 from pathlib import Path
+from typing import Any
 
 from stages.core import artifact
 from stages.core.config import Plugin, read
 from stages.core.errors import run_main
 from stages.core.settings import build
 
-TARGET = Path("metrics/data.json")
+METRICS = Path("metrics")
 
 
-def probe(data: Plugin, target: Path = TARGET) -> None:
+def probe(data: Plugin, target: Path = METRICS / "data.json") -> None:
     module = data.load()
     found = module.probe(build(module.Settings, data.settings, "data"))
     artifact.write_json(target, {"schema": artifact.SCHEMA, "name": data.name, **found})
 
 
+def digest(path: Path) -> str:
+    """sha256 of a file; of a folder (a SavedModel), that of its files' names and hashes."""
+    if path.is_file():
+        return artifact.sha256(path)
+    listing = [f"{name} {entry['sha256']}" for name, entry in artifact.describe_files(path).items()]
+    return hashlib.sha256("\n".join(listing).encode()).hexdigest()
+
+
+def probe_model(settings: dict[str, Any], target: Path = METRICS / "model.json") -> None:
+    named = {key: Path(settings[key]) for key in ("path", "weights") if isinstance(settings.get(key), str)}
+    files = {key: digest(path) for key, path in named.items() if path.exists()}  # one that is absent is train-export's to name
+    artifact.write_json(target, {"schema": artifact.SCHEMA, "sha256": files})
+
+
 def main() -> None:
-    probe(read().data)
+    configuration = read()
+    probe(configuration.data)
+    probe_model(configuration.model.settings)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ World = dict[str, str]
 
 
 def see(plan: Plan, point: Point) -> World:
-    """{"data": digest, "device": fingerprint}, looked up once in a sweep for the same data, device and formats."""
+    """{"data": digest, "model": digests of its files, "device": fingerprint}, looked up once in a sweep for the same settings of them."""
     path = plan.folder / "worlds" / f"{signature(point)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
@@ -29,8 +29,7 @@ def see(plan: Plan, point: Point) -> World:
 
 
 def signature(point: Point) -> str:
-    formats = sorted({variant.format for variant in point.config.variants.values()})
-    content = [to_plain(point.config.data), to_plain(point.config.device), formats]
+    content = [to_plain(point.config.data), to_plain(point.config.model), to_plain(point.config.device)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -41,5 +40,5 @@ def look(plan: Plan, point: Point) -> World:
     link_local_files(plan.parent.root, folder, dict(point.choices))
     for module in ("stages.probe_data", "stages.probe_device"):
         run((sys.executable, "-m", module), folder, plan.folder / "logs" / "world.log", code=plan.warm)
-    data, device = (read_plain(folder / METRICS / f"{name}.json") for name in ("data", "device"))
-    return {"data": str(data["digest"]), "device": str(device["fingerprint"])}
+    data, model, device = (read_plain(folder / METRICS / f"{name}.json") for name in ("data", "model", "device"))
+    return {"data": str(data["digest"]), "model": json.dumps(model["sha256"], sort_keys=True), "device": str(device["fingerprint"])}
