@@ -80,7 +80,7 @@ def test_devices(path):
 def test_core(path):
     assert foreign(imports(path, top_only=False)) <= {"numpy", "yaml"}
     project = inside(imports(path, top_only=False), "stages")
-    assert project == inside(project, "stages.core", "stages.payload.protocol", "stages.payload.preprocess")
+    assert project == inside(project, "stages.core", "stages.payload.protocol", "stages.payload.preprocess", "stages.payload.batches")
 
 
 @pytest.mark.parametrize("path", files("data/*.py", "importers/*.py"), ids=named)
