@@ -39,14 +39,13 @@ def collect(found: Iterable[Item | Unreadable], encoder: Encoder) -> tuple[list[
 def name_targets(items: Sequence[Item], settings: Any) -> tuple[list[str], np.ndarray]:
     """The labels, in the data set's order, and the position in them of each sample, int64 [n]. DataError unless there are at least two."""
     names = [settings.target(item.label) for item in items]
-    labels = settings.order(set(names))
+    labels, number = settings.number(set(names))
     if len(labels) < 2:
         raise DataError(
             f"data: {len(items)} samples of {len(labels)} class {', '.join(labels)}; two classes or more are needed to tell them apart"
         )
-    if settings.normal is not None and settings.normal not in labels:
-        raise DataError(f"data.normal: no sample has the label {settings.normal!r}; {nearest(settings.normal, labels)}")
-    number = {label: i for i, label in enumerate(labels)}
+    if settings.normal is not None and settings.normal not in names:
+        raise DataError(f"data.normal: no sample has the label {settings.normal!r}; {nearest(settings.normal, set(names))}")
     return labels, np.array([number[name] for name in names], np.int64)
 
 
@@ -75,7 +74,7 @@ def prepare(data: Plugin, seed: int, target: Path = TARGET, models: Path = Path(
         labels, targets = name_targets(items, settings)
         groups = splitting.number_groups(items)
         splits = splitting.divide(items, groups, settings.splits, seed)
-        splitting.check(targets, groups, splits, labels)
+        splitting.check(targets, groups, splits, labels, settings.splits, learned=settings.label_names is None)
         write_tables(folder, items, targets, splits)
         details = {"normal": settings.normal, "counts": splitting.counts(targets, splits, labels)}
         details |= describe(items, unreadable, groups, splits)

@@ -23,12 +23,16 @@ METRICS = Path("metrics")
 
 def probe(data: Plugin, target: Path = METRICS / "data.json") -> None:
     module = data.load()
-    found = module.probe(build(module.Settings, data.settings, "data"))
-    artifact.write_json(target, {"schema": artifact.SCHEMA, "name": data.name, **found})
+    settings = build(module.Settings, data.settings, "data")
+    names = {"label_names_sha256": digest(Path(settings.label_names).expanduser())} if settings.label_names else {}
+    artifact.write_json(target, {"schema": artifact.SCHEMA, "name": data.name, **module.probe(settings), **names})
 
 
-def digest(path: Path) -> str:
-    """sha256 of a file; of a folder (a SavedModel), that of its files' names and hashes."""
+def digest(path: Path) -> str | None:
+    """sha256 of a file; of a folder (a SavedModel), that of its files' names and hashes; None where there is nothing, which a later
+    stage names."""
+    if not path.exists():
+        return None
     if path.is_file():
         return artifact.sha256(path)
     listing = [f"{name} {entry['sha256']}" for name, entry in artifact.describe_files(path).items()]
@@ -37,7 +41,7 @@ def digest(path: Path) -> str:
 
 def probe_model(settings: dict[str, Any], target: Path = METRICS / "model.json") -> None:
     named = {key: Path(settings[key]) for key in ("path", "weights") if isinstance(settings.get(key), str)}
-    files = {key: digest(path) for key, path in named.items() if path.exists()}  # one that is absent is train-export's to name
+    files = {key: found for key, path in named.items() if (found := digest(path))}
     artifact.write_json(target, {"schema": artifact.SCHEMA, "sha256": files})
 
 

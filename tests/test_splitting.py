@@ -89,8 +89,8 @@ def test_counts_names_splits_and_labels():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"test": 0.9}, "data.splits: 1.1 in all leaves nothing to train on"),
-        ({"test": 0.0}, "data.splits.test: 0.0 must be at least"),
+        ({"test": 0.9}, "data.splits: 1.1 in all; validation .* at most 1"),
+        ({"test": -0.1}, "data.splits.test: -0.1 must be at least"),
         ({"train": 0.5}, "data.splits.train: no such setting"),
         ({"test": "many"}, "data.splits.test: 'many' must be a number"),
     ],

@@ -14,28 +14,35 @@ from stages.core.settings import option
 
 SPLITS = ("train", "validation", "calibration", "test")
 JUDGED = ("train", "test")  # a class must be in both to be learned and judged
+AS_IT_IS = ("calibration", "test")  # all that a model needs which learns nothing here
 TINY = 1e-9  # shares are not exact in binary
+LEAST = 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shares:
-    """Shares of the samples; the training split gets what they leave."""
+    """Shares of the samples; the training split gets what they leave, nothing where a model is taken as it is."""
 
-    validation: float = option(0.1, "share that picks the best epoch and thresholds", low=0.001, high=0.9)
-    calibration: float = option(0.1, "share that quantization looks at", low=0.001, high=0.9)
-    test: float = option(0.2, "share that every variant is judged on", low=0.001, high=0.9)
+    validation: float = option(0.1, "share that picks the best epoch and thresholds", low=0.0, high=1.0)
+    calibration: float = option(0.1, "share that quantization looks at", low=0.0, high=1.0)
+    test: float = option(0.2, "share that every variant is judged on", low=0.0, high=1.0)
 
     def __post_init__(self) -> None:
-        if self.open()["train"] < 0.001:
-            total = self.validation + self.calibration + self.test
-            raise ConfigError(
-                f"data.splits: {total:.3g} in all leaves nothing to train on; validation + calibration + test must be below 1"
-            )
+        total = self.validation + self.calibration + self.test
+        if total > 1 + TINY:
+            raise ConfigError(f"data.splits: {total:.3g} in all; validation + calibration + test must be at most 1")
+
+    @property
+    def train(self) -> float:
+        """At least a thousandth, or nothing."""
+        left = 1.0 - self.validation - self.calibration - self.test
+        return left if left >= LEAST else 0.0
 
     def open(self, bound: Set[str] = frozenset()) -> dict[str, float]:
         """The shares of what is to be dealt out, where the data brings its own samples for the splits in `bound`."""
         given = {name: getattr(self, name) for name in SPLITS[1:] if name not in bound}
-        return {"train": 1.0 - sum(given.values()), **given}
+        shares = {"train": 1.0 - sum(given.values()), **given}
+        return {name: share for name, share in shares.items() if share >= LEAST}
 
 
 def number_groups(items: Sequence[Item]) -> np.ndarray:
@@ -64,14 +71,22 @@ def divide(items: Sequence[Item], groups: np.ndarray, shares: Shares, seed: int)
     }
 
 
-def check(targets: np.ndarray, groups: np.ndarray, splits: Mapping[str, np.ndarray], labels: Sequence[str]) -> None:
-    """DataError unless every split has samples, and train and test have some of every class."""
-    for name, indices in splits.items():
-        if not len(indices):
+def check(
+    targets: np.ndarray,
+    groups: np.ndarray,
+    splits: Mapping[str, np.ndarray],
+    labels: Sequence[str],
+    shares: Shares = Shares(),
+    learned: bool = True,
+) -> None:
+    """DataError unless every split that is to have samples has some, and, where the classes are learned here, train and test have
+    some of each."""
+    for name in SPLITS:
+        if not len(splits[name]) and (name in AS_IT_IS or getattr(shares, name)):
             raise DataError(
                 f"data: {len(targets)} samples in {len(set(groups))} groups leave {name} empty; add samples or raise data.splits"
             )
-    for number, label in enumerate(labels):
+    for number, label in enumerate(labels if learned and shares.train else ()):
         mine = targets == number
         if any(not mine[splits[name]].any() for name in JUDGED):
             raise DataError(
@@ -125,8 +140,7 @@ def _neediest(lack: np.ndarray, size: int, shares: np.ndarray, carried: np.ndarr
 
 
 def counts(targets: np.ndarray, splits: Mapping[str, np.ndarray], labels: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Samples by split and label."""
-    return {
-        name: dict(zip(labels, np.bincount(targets[indices], minlength=len(labels)).tolist(), strict=True))
-        for name, indices in splits.items()
-    }
+    """Samples by split and label, of the labels that any sample has."""
+    present = np.unique(targets)
+    found = {name: np.bincount(targets[indices], minlength=len(labels)) for name, indices in splits.items()}
+    return {name: {labels[number]: int(by_label[number]) for number in present} for name, by_label in found.items()}

@@ -4,12 +4,14 @@ import importlib
 import importlib.metadata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 from stages.core.errors import ConfigError, DataError, MissingExtra
 from stages.core.plugins import Unreadable
 from stages.core.settings import option
 from stages.core.splitting import Shares
+from stages.data import label_names
 
 DEFECT = "defect"
 NAMED = 3  # unreadable samples in an error message
@@ -22,6 +24,10 @@ class DataSettings:
     splits: Shares = option(Shares())
     normal: str | None = option(None, "label of samples without a defect; with it a model is also judged as a detector of defects")
     merge_defects: bool = option(False, f"all labels but the normal one become '{DEFECT}'")
+    label_names: str | None = option(None, "file with the classes of your model, one a line in the order of its outputs")
+    label_offset: int = option(
+        0, "outputs before the first line of label_names: 1 for a background class that it leaves out; -1 the other way round"
+    )
 
     def __post_init__(self) -> None:
         if self.merge_defects and self.normal is None:
@@ -30,6 +36,14 @@ class DataSettings:
     def target(self, label: str) -> str:
         """The label that a model learns."""
         return DEFECT if self.merge_defects and label != self.normal else label
+
+    def number(self, labels: Iterable[str]) -> tuple[list[str], dict[str, int]]:
+        """The classes as the model numbers them, and which of them each label of the data is."""
+        if self.label_names is None:
+            names = self.order(labels)
+            return names, {name: place for place, name in enumerate(names)}
+        names = label_names.read(Path(self.label_names).expanduser(), self.label_offset)
+        return names, label_names.find(labels, names)
 
     def order(self, labels: Iterable[str]) -> list[str]:
         """As a model numbers them: by name, as torchvision and Keras number folders."""

@@ -25,10 +25,15 @@ class PictureSettings(DataSettings):
         "stretch", "crop keeps the middle, pad adds black bars, stretch ignores the proportions", choices=("crop", "stretch", "pad")
     )
     interpolation: str = option("bilinear", choices=("nearest", "bilinear", "bicubic", "lanczos"))
-    scale: float = option(1 / 255, "factor before mean and std: 1/255 gives 0..1, 1 keeps 0..255", low=1e-6, high=1.0)
+    crop_share: float = option(1.0, "with crop: the share of the middle that is kept; 0.875 is the usual 224 of 256", low=0.1, high=1.0)
     channels_last: bool = option(False, "true: the model takes [n, height, width, channels], as Keras and TFLite models do")
-    mean: tuple[float, ...] = option((0.5,), "subtracted after the scale; one number, or one a channel")
-    std: tuple[float, ...] = option((0.5,), "divided by after that; one number, or one a channel")
+    channel_order: str = option("rgb", "bgr: blue first, as OpenCV reads pictures", choices=("rgb", "bgr"))
+    dtype: str = option("float32", "uint8: the model takes the picture's own bytes", choices=("float32", "uint8"))
+    range: tuple[float, ...] | None = option(
+        None, "what black and white become: [0, 255], [0, 1] or [-1, 1]; null: [0, 1] where mean or std is given, else [-1, 1]"
+    )
+    mean: tuple[float, ...] | None = option(None, "subtracted after that; one number, or one a channel in the model's order; null: 0")
+    std: tuple[float, ...] | None = option(None, "divided by after that; one number, or one a channel; null: 1")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -36,11 +41,22 @@ class PictureSettings(DataSettings):
             raise ConfigError(
                 f"data.image_size: {self.image_size!r} must be at least {SIDES[0]} and at most {SIDES[1]}, one number or [height, width]"
             )
+        self._check_values()
+        if self.crop_share < 1 and self.resize != "crop":
+            raise ConfigError(f"data.crop_share: {self.crop_share} is for data.resize=crop, here it is {self.resize}")
+        if self.channel_order != "rgb" and self.channels == 1:
+            raise ConfigError(f"data.channel_order: {self.channel_order!r} needs data.channels=3; a grey picture has one channel")
+
+    def _check_values(self) -> None:
+        if self.range is not None and (len(self.range) != 2 or self.range[0] == self.range[1]):
+            raise ConfigError(f"data.range: {list(self.range)} must be two different numbers, for example [0, 255], [0, 1] or [-1, 1]")
         for key in ("mean", "std"):
-            if len(getattr(self, key)) not in (1, self.channels):
+            if len(getattr(self, key) or (0,)) not in (1, self.channels):
                 raise ConfigError(f"data.{key}: {list(getattr(self, key))} must be 1 number, or {self.channels}, one a channel")
-        if min(self.std) <= 0:
-            raise ConfigError(f"data.std: {list(self.std)} must be above 0")
+        if min(self.std or (1,)) <= 0:
+            raise ConfigError(f"data.std: {list(self.std or ())} must be above 0")
+        if self.dtype == "uint8" and (self.range != (0, 255) or self.mean or self.std):
+            raise ConfigError("data.dtype: uint8 takes pictures as they are: set data.range=[0,255], and leave data.mean and data.std out")
 
     @property
     def size(self) -> list[int]:
@@ -56,12 +72,18 @@ class PictureSettings(DataSettings):
             "channels": self.channels,
             "resize": self.resize,
             "interpolation": self.interpolation,
-            "scale": self.scale,
-            "mean": list(self.mean) * (self.channels // len(self.mean)),
-            "std": list(self.std) * (self.channels // len(self.std)),
+            "crop_share": self.crop_share,
+            **self._values(),
+            "order": self.channel_order.upper(),
             "layout": "NHWC" if self.channels_last else "NCHW",
-            "dtype": "float32",
+            "dtype": self.dtype,
         }
+
+    def _values(self) -> dict[str, Any]:
+        """scale, mean and std of preprocess.normalize: range, mean and std in one step."""
+        low, high = self.range or ((0.0, 1.0) if self.mean or self.std else (-1.0, 1.0))
+        mean, std = (tuple(given) * (self.channels // len(given)) for given in (self.mean or (0.0,), self.std or (1.0,)))
+        return {"scale": (high - low) / 255, "mean": [value - low for value in mean], "std": list(std)}
 
 
 class PictureEncoder:

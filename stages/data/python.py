@@ -23,7 +23,7 @@ from stages.core.errors import ConfigError, DataError
 from stages.core.plugins import Encoder, Item
 from stages.core.settings import option
 from stages.core.splitting import SPLITS
-from stages.data.array_encoder import DTYPE, ArrayEncoder, content_hash
+from stages.data.array_encoder import ArrayEncoder, content_hash
 from stages.data.common import numeric_order
 from stages.data.pictures import PictureEncoder, PictureSettings
 
@@ -37,7 +37,15 @@ class Settings(PictureSettings):
     arguments: dict[str, Any] = option({}, "keyword arguments of the callable")
     watch: tuple[str, ...] = option((), "files whose change makes the data new, besides the callable's own module")
     pictures: bool = option(False, "x is a picture: resized and normalized as all pictures are")
-    dtype: str = DTYPE
+    dtype: str = option(
+        "float32", "what the model takes: float32, int64 for ids, uint8 for pictures as they are", choices=("float32", "int64", "uint8")
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dtype == ("int64" if self.pictures else "uint8"):
+            allowed = "float32 or uint8 for pictures" if self.pictures else "float32 or int64 for what is no picture"
+            raise ConfigError(f"data.dtype: {self.dtype!r} must be {allowed}")
 
     def order(self, labels: Any) -> list[str]:
         return numeric_order(labels)

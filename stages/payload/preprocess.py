@@ -1,7 +1,8 @@
 """From a picture file to what a model takes: the one implementation, in training, in evaluation and on the device.
 
     spec = {"kind": "image", "size": [h, w], "channels": 1 | 3, "resize": "crop" | "stretch" | "pad", "interpolation": "bilinear",
-            "scale": 1 / 255, "mean": [...], "std": [...], "layout": "NCHW" | "NHWC", "dtype": "float32"}
+            "crop_share": 1.0, "scale": 1 / 255, "mean": [...], "std": [...], "order": "RGB" | "BGR", "layout": "NCHW" | "NHWC",
+            "dtype": "float32" | "uint8"}
     feeds = {"image": normalize(fit(decode("picture.jpg"), spec)[None], spec)}
 
 Python 3.9; Pillow is imported only where a file is decoded or resized.
@@ -76,7 +77,7 @@ def fit(image: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
     height, width = spec["size"]
     resample = getattr(Image.Resampling, spec.get("interpolation", "bilinear").upper())
     if spec["resize"] == "crop":
-        picture = ImageOps.fit(picture, (width, height), resample)
+        picture = ImageOps.fit(picture, (width, height), resample, bleed=(1 - spec.get("crop_share", 1.0)) / 2)
     elif spec["resize"] == "pad":
         picture = _pad(picture, width, height, resample)
     else:
@@ -96,9 +97,16 @@ def _pad(picture: Any, width: int, height: int, resample: Any) -> Any:
 
 
 def normalize(batch: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
-    """uint8 [n, height, width, channels] to what the model takes, (x * scale - mean) / std: [n, channels, height, width] in NCHW."""
-    mean, std = (np.asarray(spec[key], np.float32) for key in ("mean", "std"))
-    values = (batch.astype(np.float32) * np.float32(spec["scale"]) - mean) / std
+    """uint8 [n, height, width, channels] to what the model takes, (x * scale - mean) / std: [n, channels, height, width] in NCHW.
+    mean and std stand in the model's order of channels."""
+    if spec.get("order") == "BGR":
+        batch = batch[..., ::-1]
+    values = batch if spec["dtype"] == "uint8" else _standardize(batch, spec)
     if spec["layout"] == "NCHW":
         values = values.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(values, dtype=spec["dtype"])
+
+
+def _standardize(batch: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
+    mean, std = (np.asarray(spec[key], np.float32) for key in ("mean", "std"))
+    return (batch.astype(np.float32) * np.float32(spec["scale"]) - mean) / std
