@@ -1,0 +1,156 @@
+"""Can the intervals be believed? A against A, and A against B of a known ratio, in quiet and beside a busy neighbour.
+
+    python -m benchmarks.trust aa --repeats 10 --busy 1      reference against itself, one processor kept busy
+    python -m benchmarks.trust ab --variant onnx-int8-static --busy 1
+    python -m benchmarks.trust tools --variants onnx-fp32    against benchmark_app and litert-benchmark
+
+Run in a project after `dvc repro`. Each repeat is measured twice with equally many processes: interleaved (A B B A, as the bench
+stage does) and sequentially (all of A, then all of B). The true ratio is 1 for `aa`; for `ab` it is a long interleaved run in quiet.
+"""
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from benchmarks.foreign_tools import compare
+from stages.core import config
+from stages.core.samples import Samples
+from stages.core.settings import build
+from stages.core.timing_stats import Side, levels, ratio, ratio_interval
+from stages.measuring.access import connected
+from stages.measuring.jobs import Subject, store_inputs, subject
+from stages.measuring.runs import Run, side
+from stages.measuring.session import rounds
+
+MODELS = Path("models")
+SPIN = "while True: pass"
+DRAWS = 4000
+
+
+@dataclass(frozen=True)
+class Found:
+    ratio: float
+    low: float
+    high: float
+
+    def holds(self, truth: float) -> bool:
+        return self.low <= truth <= self.high
+
+    @property
+    def width(self) -> float:
+        """The whole interval as a share of the ratio."""
+        return (self.high - self.low) / self.ratio
+
+
+@contextlib.contextmanager
+def neighbours(count: int) -> Iterator[None]:
+    """So many processes that never sleep."""
+    running = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def interleaved(variant: Subject, reference: Subject, bench: config.Bench) -> tuple[Found, int]:
+    found = rounds(lambda: variant.latency(bench), lambda: reference.latency(bench), bench, variant.name)
+    sides = side(found.variant), side(found.reference)
+    return Found(ratio(*sides), *ratio_interval(*sides)), len(found.variant)
+
+
+def sequential(variant: Subject, reference: Subject, bench: config.Bench, processes: int) -> Found:
+    """What is usually done: one after the other, the samples of each pooled over processes."""
+    sides: list[list[Run]] = [[measured.latency(bench) for _ in range(processes)] for measured in (reference, variant)]
+    return unpaired(side(sides[1]), side(sides[0]))
+
+
+def unpaired(variant: Side, reference: Side) -> Found:
+    """Ratio of the medians over processes, with a bootstrap that draws the processes of each side on their own."""
+    random = np.random.default_rng(0)
+    medians = [np.array([np.median(np.concatenate(list(process))) for process in s]) for s in (variant, reference)]
+    drawn = [np.median(m[random.integers(len(m), size=(DRAWS, len(m)))], axis=1) for m in medians]
+    low, high = np.quantile(drawn[0] / drawn[1], levels(len(variant)))
+    return Found(float(np.median(medians[0]) / np.median(medians[1])), float(low), float(high))
+
+
+def profile(name: str) -> config.Bench:
+    settings = yaml.safe_load(Path(f"conf/bench/{name}.yaml").read_text(encoding="utf-8"))
+    return build(config.Bench, {**settings, "name": name}, f"conf/bench/{name}.yaml")
+
+
+@contextlib.contextmanager
+def subjects(settings: config.Config, names: Sequence[str], bench: config.Bench) -> Iterator[list[Subject]]:
+    with tempfile.TemporaryDirectory() as folder, connected(settings.device) as connection:
+        samples = Samples.open(MODELS / "data")
+        store_inputs(samples, bench.scope, Path(folder))
+        inputs = f"{connection.place(Path(folder))}/inputs.npz"
+        yield [subject(settings.variant(n), MODELS, inputs, samples.preprocessing, bench, settings.device, connection) for n in names]
+
+
+def table(rows: dict[str, list[Found]], truth: float) -> str:
+    columns = "| order | holds the truth | median width | worst width | points from .. to | worst error |"
+    head = f"true ratio {truth:.4f}\n\n{columns}\n|---|---|---|---|---|---|"
+    lines = [
+        f"| {name} | {sum(f.holds(truth) for f in found)} of {len(found)} | {np.median([f.width for f in found]):.1%} "
+        f"| {max(f.width for f in found):.1%} | {min(f.ratio for f in found):.3f} .. {max(f.ratio for f in found):.3f} "
+        f"| {max(abs(f.ratio / truth - 1) for f in found):.1%} |"
+        for name, found in rows.items()
+    ]
+    return "\n".join([head, *lines])
+
+
+def study(variant: Subject, reference: Subject, bench: config.Bench, repeats: int, busy: int) -> dict[str, list[Found]]:
+    rows: dict[str, list[Found]] = {"interleaved": [], "sequential": []}
+    with neighbours(busy):
+        for _ in range(repeats):
+            found, processes = interleaved(variant, reference, bench)
+            rows["interleaved"].append(found)
+            rows["sequential"].append(sequential(variant, reference, bench, processes))
+    return rows
+
+
+def known_ratio(variant: Subject, reference: Subject, bench: config.Bench) -> float:
+    long = replace(bench, processes=15, max_processes=25, max_s=120.0, target_half_width=0.005)
+    return interleaved(variant, reference, long)[0].ratio
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("aa", "ab", "tools"))
+    parser.add_argument("--variant", default="onnx-int8-static")
+    parser.add_argument("--variants", nargs="+", default=["onnx-fp32"])
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--busy", type=int, default=0, help="neighbours that never sleep")
+    parser.add_argument("--profile", default="quick")
+    arguments = parser.parse_args()
+    settings, bench = config.read(), profile(arguments.profile)
+    print(f"{arguments.what}, profile {arguments.profile}, {arguments.busy} busy neighbours, reference {settings.reference}")
+    tasks: dict[str, Callable[[], str]] = {
+        "aa": lambda: against(settings, settings.reference, bench, arguments),
+        "ab": lambda: against(settings, arguments.variant, bench, arguments),
+        "tools": lambda: compare(settings, arguments.variants, bench, arguments.repeats, subjects),
+    }
+    print(tasks[arguments.what]())
+
+
+def against(settings: config.Config, name: str, bench: config.Bench, arguments: argparse.Namespace) -> str:
+    with subjects(settings, [name, settings.reference], bench) as (variant, reference):
+        truth = 1.0 if name == settings.reference else known_ratio(variant, reference, bench)
+        rows = study(variant, reference, bench, arguments.repeats, arguments.busy)
+    plain = {order: [(f.ratio, f.low, f.high) for f in found] for order, found in rows.items()}
+    return f"{name}: {table(rows, truth)}\n{json.dumps(plain)}"
+
+
+if __name__ == "__main__":
+    main()
