@@ -4,7 +4,7 @@
 
 Reads   models/variants/V and the reference's, models/data (first samples of the test split), metrics/device.json
 Writes  metrics/bench/V.json (results.BenchResult), models/bench/V: samples.json (every event of every process),
-        minutes.json (median, temperature, frequency by minute)
+        minutes.json (median, temperature, frequency by minute), profile.json and trace.json (time by operator; a Chrome trace)
 """
 
 import sys
@@ -16,6 +16,7 @@ from stages.core.artifact import Manifest
 from stages.core.errors import VariantFailed, run_main
 from stages.core.plugins import Connection
 from stages.core.samples import Samples
+from stages.measuring import profile
 from stages.measuring.access import connected
 from stages.measuring.jobs import Subject, store_inputs, subject
 from stages.measuring.lock import exclusive
@@ -45,6 +46,8 @@ def measure(settings: config.Config, name: str, target: Path) -> results.BenchRe
     raw = {"variant": found.variant, "reference": found.reference, "passes": passes.runs}
     artifact.write_json(target / "samples.json", {"schema": 1, **{side: [run.events for run in runs] for side, runs in raw.items()}})
     artifact.write_json(target / "minutes.json", {"schema": 1, "variant": [by_minute(run) for run in found.variant]})
+    if passes.profile:
+        profile.write(passes.profile, config.part(settings.variant(name).module, "profile").UNSUPPORTED, target)
     identity = {"variant": name, "reference": settings.reference, "threads": settings.device.settings["threads"]}
     return bench_result(found, passes, bench, **identity, device_fingerprint=device["fingerprint"])
 

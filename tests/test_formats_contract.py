@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,28 @@ def test_one_sample_or_many_give_the_same(name, source, floats):
     whole = isolation.run_batched(session, inputs)["logits"]
     single = [isolation.run_batched(session, {"image": inputs["image"][i : i + 1]})["logits"][0] for i in range(4)]
     np.testing.assert_allclose(whole[:4], single, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_profile_tells_of_each_run_what_was_executed(name, source, floats):
+    module, inputs = OPTIONS.load("format", name, "test")["module"], proof.probe(source)[0]
+    profiler, session = config.part(module, "profile"), config.part(module, "run").load(str(floats[name]), {"threads": 1})
+    profiled, feeds, wall_ns = profiler.load(str(floats[name]), {"threads": 1}), {"image": inputs["image"][:1]}, []
+    for _ in range(3):
+        start = time.perf_counter_ns()
+        given = profiled.run(feeds)
+        wall_ns.append(time.perf_counter_ns() - start)
+    np.testing.assert_array_equal(given["logits"], session.run(feeds)["logits"])
+    found = profiled.profile()
+    in_file = [node for node in config.part(module, "facts").facts(floats[name])["nodes"] if "conv" in node["operator"].lower()]
+    for operators, wall in zip(found["runs"], wall_ns, strict=True):
+        assert {key for op in operators for key in op} == {"name", "type", "kernel", "dtype", "converts", "time_ns"}
+        assert len([op for op in operators if "conv" in op["type"].lower()]) == len(in_file) == 3
+        if profiler.UNSUPPORTED:
+            assert {op["time_ns"] for op in operators} == {None}
+        else:
+            assert 0 < sum(op["time_ns"] for op in operators) <= wall
+    assert found["trace"] is None or len(json.loads(found["trace"])) > 3
 
 
 @pytest.mark.parametrize("name", FORMATS)

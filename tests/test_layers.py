@@ -65,6 +65,10 @@ def test_formats(path):
     if path.name == "run.py":
         assert len(foreign(everything) - {"numpy"}) == 1, "the one runtime"
         assert not inside(everything, own), "run.py is shipped alone"
+    elif path.name == "profile.py":
+        assert foreign(everything) <= {"numpy"} and inside(everything, own) <= {f"{own}.run"}, (
+            "it is shipped with run.py, which has the runtime"
+        )
     else:
         assert foreign(imports(path, top_only=True)) <= {"numpy"}
 

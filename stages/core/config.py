@@ -85,6 +85,7 @@ class Bench:
     claims: bool = option(True, "false: too short for an interval; the ratio is given, nothing is claimed")
     memory: bool = option(True, "the memory pass, in a process of its own")
     fits_mb: tuple[int, ...] = option((), "memory limits to run the variant under, MB (2^20 bytes)")
+    profile: bool = option(False, "time and kernel of each operator, in a process of its own: models/bench/V/profile.json")
     energy_s: float | None = option(None, "seconds of the energy pass and again of its idle baseline; null: no such pass", low=10.0)
     warmup: Warmup = option(Warmup())
 

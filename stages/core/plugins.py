@@ -33,6 +33,21 @@ class Runner(Protocol):
     def versions(self) -> Mapping[str, str]: ...
 
 
+class ProfiledSession(Session, Protocol):
+    """A session that also finds out where the time of its runs goes."""
+
+    def profile(self) -> Mapping[str, Any]:
+        """Called once, after the last run. {"runs": for each run the operators that were executed, in order, as {"name", "type",
+        "kernel": what computed it, "dtype" of its first input, "converts": whether it only changes the numeric type, "time_ns"},
+        "trace": a Chrome trace, or None}. None for what the runtime does not tell."""
+
+
+class Profiler(Runner, Protocol):
+    """formats/FORMAT/profile.py: run.py for one pass, in which its session is a ProfiledSession. Shipped together with run.py."""
+
+    UNSUPPORTED: str | None  # why the runtime gives no time of an operator; None where it does
+
+
 class Maker(Protocol):
     """formats/FORMAT/make.py: conversion and quantization, on the developer's machine."""
 

@@ -36,11 +36,13 @@ def folder(path: Path) -> Tree:
 
 
 def code(runner: str | None) -> Tree:
-    """The agent and, for a job on a model, the one run.py with the packages that it lies in."""
+    """The agent and, for a job on a model, its runner with the packages that it lies in and the run.py beside it."""
     files = {f"stages/payload/{name}": path for name, path in folder(PAYLOAD).files.items() if path.suffix == ".py"}
     words = ["stages", "payload", "agent"] if runner is None else runner.split(".")
     for count in range(1, len(words) + 1):
         files |= _module(".".join(words[:count]))
+    if runner is not None:
+        files |= _module(".".join([*words[:-1], "run"]))
     return Tree({**_module("stages"), **files})
 
 

@@ -17,6 +17,7 @@ from stages.payload.protocol import DETERMINISTIC, Fault
 
 INPUT_SAMPLES = 8  # real ones, taken in turn, so that no number rests on one lucky picture
 MEMORY_RUNS = 5  # after the first: some runtimes allocate their working memory in the second one only
+PROFILE_WARMUP_RUNS, PROFILE_RUNS = 5, 20  # a profile tells shares; the time of an inference is the latency pass's to tell
 LIMITED_WARMUP = {"min_runs": 3, "min_s": 0.0, "max_s": 0.5, "spread": 0.05}
 LIMITED_S = 60.0  # a run that only just does not fit reads the same pages for ever
 LEAST_LIMIT_MB, MOST_LIMIT_MB = 8, 1 << 20  # python alone takes about 8
@@ -57,6 +58,11 @@ class Subject:
         timing = {"warmup": LIMITED_WARMUP, "blocks": 1, "block_s": 0.5, "min_runs": 5}
         job = {"kind": "fits", **self.fields, **timing, "limit_bytes": limit_mb << 20, "inner_deadline_s": LIMITED_S}
         return Run.of(self.connection.run(job, LIMITED_S + START_S), limited=1)
+
+    def profile(self) -> Run:
+        runner = f"{self.fields['runner'].rpartition('.')[0]}.profile"
+        counts = {"warmup_runs": PROFILE_WARMUP_RUNS, "runs": PROFILE_RUNS}
+        return self.run("profile", {"operators": PROFILE_RUNS, "trace": 1}, **{**counts, "runner": runner})
 
     def energy(self, seconds: float) -> Run:
         return self.run("energy", {"sources": 1}, seconds=seconds)

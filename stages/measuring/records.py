@@ -52,6 +52,7 @@ class Passes:
     memory: Run | None = None
     energy: Run | None = None
     fits: tuple[Run, ...] = ()
+    profile: Run | None = None
 
     @classmethod
     def measure(cls, variant: Subject, bench: Bench) -> "Passes":
@@ -60,10 +61,12 @@ class Passes:
             variant.memory() if bench.memory else None,
             variant.energy(bench.energy_s) if bench.energy_s else None,
             tuple(variant.fits(limit_mb) for limit_mb in bench.fits_mb),
+            variant.profile() if bench.profile else None,
         )
 
     @property
     def runs(self) -> list[Run]:
+        """Those whose events samples.json keeps; the profile has files of its own."""
         return [run for run in (self.memory, self.energy, *self.fits) if run]
 
 

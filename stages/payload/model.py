@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Mapping, Tuple
 
+from stages.payload import timing
 from stages.payload.wire import Wire, hello
 
 Job = Mapping[str, Any]
@@ -62,7 +63,5 @@ def load(wire: Wire, runner: Any, job: Job, feeds: List[Dict[str, Any]]) -> Tupl
 
 def first_inference(wire: Wire, call: Call) -> None:
     wire.phase = "first inference"
-    start = time.perf_counter_ns()
-    call(0)
-    wire.send("first_inference", wall_ns=time.perf_counter_ns() - start)
+    wire.send("first_inference", wall_ns=timing.timed(call, 0))
     wire.phase = "run"

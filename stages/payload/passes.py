@@ -76,6 +76,18 @@ def energy_pass(wire: Wire, job: Job) -> None:
         wire.send("energy", phase="load", **energy.record(readable, job["seconds"], call))
 
 
+def profile(wire: Wire, job: Job) -> None:
+    """What each of the last `runs` runs spent its time on, as the runtime tells. The runner is a format's profile.py."""
+    runner = import_runner(wire, job)
+    session, call = load(wire, runner, job, read_inputs(job))
+    first_inference(wire, call)
+    wall_ns = [timing.timed(call, i) for i in range(job["warmup_runs"] + job["runs"])]
+    found = session.profile()
+    for wall, operators in list(zip(wall_ns, found["runs"][1:]))[job["warmup_runs"] :]:  # [0]: the first inference
+        wire.send("operators", wall_ns=wall, operators=operators)
+    wire.send("trace", content=found["trace"])
+
+
 def fits(wire: Wire, job: Job) -> None:
     hello(wire, {})
     wire.send("limited", **limits.run(job))
@@ -105,6 +117,7 @@ KINDS = {
     "memory": memory_pass,
     "outputs": outputs,
     "energy": energy_pass,
+    "profile": profile,
     "cool_down": cool_down,
     "fits": fits,
 }

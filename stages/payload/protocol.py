@@ -70,6 +70,7 @@ def _texts(value: Any) -> bool:
 
 CHECKS: Dict[str, Callable[[Any], bool]] = {
     "text": lambda value: isinstance(value, str),
+    "text or null": lambda value: value is None or isinstance(value, str),
     "texts": _texts,
     "flag": lambda value: isinstance(value, bool),
     "number": _number,
@@ -97,6 +98,8 @@ EVENTS: Dict[str, Dict[str, str]] = {
     "energy": {"phase": "text", "at_ns": "counts", "values": "map", "runs": "count"},
     "limited": {"limit_bytes": "count", "how": "text", "verdict": "text", "evidence": "text", "events": "maps"},
     "outputs": {"index": "count", "arrays": "map"},
+    "operators": {"wall_ns": "count", "operators": "maps"},
+    "trace": {"content": "text or null"},
     "done": {},
     "error": {"fault": "fault", "phase": "text", "message": "text"},
 }
@@ -111,6 +114,7 @@ JOBS: Dict[str, Dict[str, str]] = {
     "memory": {**_MODEL, "runs": "count"},
     "outputs": _MODEL,
     "energy": {**_MODEL, "seconds": "number"},
+    "profile": {**_MODEL, "warmup_runs": "count", "runs": "count"},
 }
 
 

@@ -13,14 +13,19 @@ BLOCK_QUANTITIES = ("pressure", "steal", "switches", "faults", "frequency", "tem
 SETTLED_RUNS = 10  # the warm-up looks at the spread of so many
 
 
+def timed(call: Call, sample: int) -> int:
+    """Wall time of one run, ns."""
+    start = time.perf_counter_ns()
+    call(sample)
+    return time.perf_counter_ns() - start
+
+
 def warm_up(call: Call, limits: Mapping[str, float]) -> Dict[str, Any]:
     """At least min_runs and min_s, then until the spread of the last runs settles or max_s is over."""
     start = time.perf_counter()
     wall_ns: List[int] = []
     while True:
-        before = time.perf_counter_ns()
-        call(len(wall_ns))
-        wall_ns.append(time.perf_counter_ns() - before)
+        wall_ns.append(timed(call, len(wall_ns)))
         last, spent = sorted(wall_ns[-SETTLED_RUNS:]), time.perf_counter() - start
         if len(wall_ns) < limits["min_runs"] or spent < limits["min_s"]:
             continue

@@ -44,7 +44,12 @@ def _plain(array: np.ndarray) -> np.ndarray:
 
 
 def load(folder: str, settings: Mapping[str, Any]) -> Session:
-    """Load folder/model.onnx.
+    """Load folder/model.onnx; settings as for `open_file`."""
+    return Session(open_file(folder, settings))
+
+
+def open_file(folder: str, settings: Mapping[str, Any], profile_prefix: str | None = None) -> Any:
+    """An onnxruntime.InferenceSession; profile_prefix: where it is to write a trace of what it runs.
 
     settings: threads (int), graph_optimization (disable, basic, extended or all), arena (bool: keep freed memory for the
     next run), spinning (bool: threads wait busily for work), providers (list of execution providers, first that can wins).
@@ -55,6 +60,8 @@ def load(folder: str, settings: Mapping[str, Any]) -> Session:
     chosen = dict(settings)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ONLY_ERRORS
+    options.enable_profiling = profile_prefix is not None
+    options.profile_file_prefix = profile_prefix or ""
     options.intra_op_num_threads = int(chosen.pop("threads", 1))
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = bool(chosen.pop("arena", True))
@@ -68,7 +75,7 @@ def load(folder: str, settings: Mapping[str, Any]) -> Session:
     if missing:
         raise ValueError(f"no provider {sorted(missing)} here; there are: {', '.join(onnxruntime.get_available_providers())}")
     try:
-        return Session(onnxruntime.InferenceSession(os.path.join(folder, MODEL), options, providers=providers))
+        return onnxruntime.InferenceSession(os.path.join(folder, MODEL), options, providers=providers)
     except _refusals() as error:
         raise RuntimeError(str(error)) from error
 

@@ -40,7 +40,12 @@ def _plain(array: np.ndarray) -> np.ndarray:
 
 
 def load(folder: str, settings: Mapping[str, Any]) -> Session:
-    """Load folder/model.xml.
+    """Load folder/model.xml; settings as for `compiled`."""
+    return Session(compiled(folder, settings))
+
+
+def compiled(folder: str, settings: Mapping[str, Any], **more: Any) -> Any:
+    """An openvino.CompiledModel; `more`: further properties of the CPU plugin.
 
     settings: threads (int), inference_precision (f32, f16, bf16: what float parts are computed in; OpenVINO itself would pick
     bf16 where the processor has it, and call that fp32), hyper_threading (bool), pinning (bool: threads stay on their cores).
@@ -57,11 +62,12 @@ def load(folder: str, settings: Mapping[str, Any]) -> Session:
         "INFERENCE_PRECISION_HINT": chosen.pop("inference_precision", "f32"),
         "ENABLE_HYPER_THREADING": bool(chosen.pop("hyper_threading", True)),
         "ENABLE_CPU_PINNING": bool(chosen.pop("pinning", True)),
+        **more,
     }
     if chosen:
         raise ValueError(f"unknown engine settings {sorted(chosen)}; allowed: threads, inference_precision, hyper_threading, pinning")
     core = openvino.Core()
-    return Session(core.compile_model(core.read_model(os.path.join(folder, MODEL)), "CPU", properties))
+    return core.compile_model(core.read_model(os.path.join(folder, MODEL)), "CPU", properties)
 
 
 def versions() -> dict[str, str]:

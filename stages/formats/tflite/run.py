@@ -32,7 +32,12 @@ class Session:
 
 
 def load(folder: str, settings: Mapping[str, Any]) -> Session:
-    """Load model.tflite of `folder`. settings: threads; xnnpack, false for the runtime's own kernels alone.
+    """Load model.tflite of `folder`; settings as for `interpreter`."""
+    return Session(interpreter(folder, settings))
+
+
+def interpreter(folder: str, settings: Mapping[str, Any]) -> Any:
+    """An interpreter of `folder`/model.tflite, ready to run. settings: threads; xnnpack, false for the runtime's own kernels alone.
     ValueError for an unknown setting."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
@@ -42,9 +47,9 @@ def load(folder: str, settings: Mapping[str, Any]) -> Session:
         raise ValueError(f"unknown engine settings {sorted(chosen)}; allowed: threads, xnnpack")
     resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     model = os.path.join(folder, "model.tflite")
-    interpreter = Interpreter(model_path=model, num_threads=threads, experimental_op_resolver_type=resolver)
-    interpreter.allocate_tensors()
-    return Session(interpreter)
+    opened = Interpreter(model_path=model, num_threads=threads, experimental_op_resolver_type=resolver)
+    opened.allocate_tensors()
+    return opened
 
 
 def versions() -> dict[str, str]:
