@@ -17,6 +17,7 @@ from stages.core import artifact, config, isolation, scores
 from stages.core.artifact import Manifest
 from stages.core.errors import VariantFailed, run_main
 from stages.core.samples import Samples
+from stages.payload import parts
 
 MODELS, METRICS = Path("models"), Path("metrics")
 CHUNK = 256  # samples that are preprocessed and held in memory at a time
@@ -24,8 +25,8 @@ CHUNK = 256  # samples that are preprocessed and held in memory at a time
 
 def outputs(variant: config.Variant, samples: Samples, indices: np.ndarray) -> np.ndarray:
     """What the variant answers for `indices`, float32 [n, classes]."""
-    session = config.part(variant.module, "run").load(
-        str(MODELS / "variants" / variant.name), {"threads": os.cpu_count() or 1, **variant.engine}
+    session = parts.load(
+        config.part(variant.module, "run"), str(MODELS / "variants" / variant.name), {"threads": os.cpu_count() or 1, **variant.engine}
     )
     starts = tqdm(
         range(0, len(indices), CHUNK), desc=f"evaluate {variant.name}", unit="chunk", disable=len(indices) <= CHUNK, mininterval=1

@@ -10,10 +10,11 @@ import dataclasses
 import inspect
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.core import artifact, config, proof
+from stages.core import artifact, config, cutting, proof
 from stages.core.artifact import Manifest
 from stages.core.errors import VariantFailed, run_main
 from stages.core.making import against_source, making, tool_versions
@@ -43,6 +44,19 @@ def describe(variant: config.Variant) -> Manifest:
     return Manifest(kind="variant", format=variant.format, scheme=variant.scheme, config_key=f"variants.{variant.name}")
 
 
+def split(variant: config.Variant, kept_nodes: Sequence[str], layers: Mapping[str, Sequence[str]], folder: Path) -> dict[str, Any]:
+    """Cut the variant where `load` says so, and prove that the parts compute what the whole did."""
+    if variant.load.mode == "whole":
+        return {}
+    first = proof.nodes_of(proof.kept_layers([variant.load.at], layers), layers) if variant.load.at else []
+    cuttable = config.part(variant.module, "split").cuttable
+    model = cuttable(folder, MODELS / "source", variant.scheme, config.to_plain(variant), kept_nodes)
+    part_bytes = cutting.cut(model, variant.load, first, folder)
+    cutting.drop_whole(folder, model.files)
+    parts_db = against_source(variant.module, folder, variant.engine, variant.min_sqnr_db)
+    return {"part_weights_bytes": part_bytes, "parts_sqnr_db": parts_db}
+
+
 def quantize(variant: config.Variant, parent: Manifest) -> None:
     make, facts = config.part(variant.module, "make"), config.part(variant.module, "facts")
     source, target = MODELS / "source", MODELS / "variants" / variant.name
@@ -64,8 +78,16 @@ def quantize(variant: config.Variant, parent: Manifest) -> None:
         )
         artifact.write(folder, manifest)
         sqnr_db = against_source(variant.module, folder, variant.engine, variant.min_sqnr_db)
+        in_parts = split(variant, nodes, layers, folder)
         runner = artifact.sha256(Path(inspect.getfile(config.part(variant.module, "run"))))  # another runner is another measurement
-        details = {"facts": found, "covered_share": covered_share, "sqnr_db": sqnr_db, "kept_float": kept, "runner_sha256": runner}
+        details = {
+            "facts": found,
+            "covered_share": covered_share,
+            "sqnr_db": sqnr_db,
+            "kept_float": kept,
+            "runner_sha256": runner,
+            **in_parts,
+        }
         artifact.write(folder, dataclasses.replace(manifest, details=details))
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from stages import composition
 from stages.composition.options import Options
-from stages.core import config, isolation, proof
+from stages.core import config, cutting, isolation, proof
 from tests import sources
 from tests.conftest import ROOT
 
@@ -177,3 +177,21 @@ def test_declarations_hold_together(name):
     assert set(make.REQUIRES.values()) <= {"torch", "onnx", "tflite", "openvino", "keras"}
     for declared in make.SCHEMES.values():
         assert set(declared) - {"least_elements"} == {"weights", "activations", "covers"} and declared["covers"]
+
+
+@pytest.mark.parametrize(("name", "scheme"), PAIRS)
+def test_parts_compute_what_the_whole_does(name, scheme, source, floats, tmp_path):
+    chosen = variant(name, scheme, load={"mode": "split", "parts": 3})
+    folder = quantize(chosen, floats, source, tmp_path / "variant")
+    split = config.part(chosen.module, "split")
+    inputs, _ = proof.probe(source)
+    whole = isolation.outputs(chosen.module, folder, {"threads": 1}, inputs)
+    try:
+        model = split.cuttable(folder, source, scheme, config.to_plain(chosen), [])
+    except ValueError as why:
+        assert "use onnx, tflite or torch" in str(why)
+        return
+    sizes = cutting.cut(model, chosen.load, [], folder)
+    cutting.drop_whole(folder, model.files)
+    assert len(sizes) == 3 and max(sizes) < 0.9 * sum(sizes)
+    assert proof.check_outputs(whole, isolation.outputs(chosen.module, folder, {"threads": 1}, inputs), 60.0) >= 60.0

@@ -9,7 +9,7 @@ from stages.core.config import VARIANT_NAME, Format, Plugin, Variant, part
 from stages.core.errors import ConfigError
 from stages.core.settings import build, nearest
 
-OWN_KEYS = ("format", "scheme", "engine")
+OWN_KEYS = ("format", "scheme", "engine", "load")
 
 
 def variants(choices: Mapping[str, Any], options: Options) -> dict[str, Variant]:
@@ -43,6 +43,7 @@ def variant(name: str, choice: Any, options: Options) -> Variant:
         "scheme": choice["scheme"],
         "module": form["module"],
         "min_sqnr_db": scheme["min_sqnr_db"],
+        "load": dict(choice.get("load") or {}),
         "engine": overlay(form.get("engine") or {}, choice.get("engine") or {}),
     }
     return build(Variant, {key: value for key, value in fields.items() if value is not None}, where)

@@ -109,6 +109,16 @@ class Calibration:
 
 
 @dataclasses.dataclass(frozen=True)
+class Load:
+    """How the model's weights come into memory when it runs."""
+
+    mode: str = option("whole", "split: in parts, one after the other", choices=("whole", "split"))
+    parts: int = option(3, "parts of about equal bytes", low=2, high=64)
+    at: str | None = option(None, "layer of the source that begins the second of two parts, for example classifier; overrides parts")
+    keep: bool = option(False, "true: parts stay loaded (no slower than whole); false: each is released before the next (least memory)")
+
+
+@dataclasses.dataclass(frozen=True)
 class Variant:
     """One format with one scheme and its settings. None: the format's scheme has no such setting."""
 
@@ -122,6 +132,7 @@ class Variant:
     symmetric: bool | None = None
     block_size: int | None = option(None, low=8, high=1024)
     keep_float: tuple[str, ...] = ()
+    load: Load = option(Load())
     engine: dict[str, Any] = option({})
 
 

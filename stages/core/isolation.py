@@ -9,6 +9,7 @@ from typing import Any
 
 from stages.core.config import part
 from stages.core.errors import EdgewiseError, SurroundingsError, VariantFailed
+from stages.payload import parts
 from stages.payload.batches import Arrays, run_batched
 
 
@@ -36,7 +37,7 @@ def outputs(module: str, folder: Path, settings: Mapping[str, Any], feeds: Array
 def _work(sender: Connection, module: str, folder: str, settings: Mapping[str, Any], feeds: Arrays) -> None:
     result: Arrays | str
     try:
-        result = run_batched(part(module, "run").load(folder, settings), feeds)
+        result = run_batched(parts.load(part(module, "run"), folder, settings), feeds)
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         result = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
     sender.send(result)

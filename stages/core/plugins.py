@@ -81,7 +81,23 @@ class Facts(Protocol):
     def facts(self, folder: Path) -> Mapping[str, Any]:
         """{"operators": {"Conv[int8]": count}, "weights_bytes_by_dtype": {"int8": n}, "weights_elements": n (all constants
         with two or more dimensions), "nodes": [{"name", "operator", "weights_dtype", "activations_dtype", "elements"}]
-        of every node that holds weights}."""
+        of every node that holds weights, "conversions": {operator: count} of those that only convert between float and integer}."""
+
+
+class Cuttable(Protocol):
+    """What formats/FORMAT/split.py `cuttable(folder)` makes of a variant: a model that can be written in parts. Its answer is a
+    ValueError with the reason where the format or the file cannot be cut."""
+
+    # every operator in the order of execution: {"node": its name, "weights_bytes": of constants that no earlier step uses,
+    # "crossing": how many tensors a cut after it passes on, 0 where no cut is possible}
+    steps: Sequence[Mapping[str, Any]]
+    inputs: Sequence[Mapping[str, Any]]  # of the whole model, as a Session has them
+    outputs: Sequence[Mapping[str, Any]]
+    files: Sequence[str]  # of the whole model, which the parts replace
+
+    def write(self, start: int, end: int, folder: Path) -> None:
+        """Write steps start to end as a model of its own that the format's run.py loads from `folder`. What crosses into it
+        is its inputs, what later steps or the user need its outputs, under the same names on both sides of a cut."""
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,11 @@ def _weight(model: Any, graph: Any, index: int, direct: bool, dtypes: dict[int, 
     return Weight(index, tensor.buffer, dtype, shape, np.frombuffer(data, np.uint8), direct)
 
 
+def tensor_dtype(tensor: Any) -> str:
+    """The type of a tensor as numpy spells it."""
+    return _names("TensorType")[tensor.type]
+
+
 def _names(enumeration: str) -> dict[int, str]:
     """The schema's numbers to its names; those of tensor types as numpy spells them."""
     from ai_edge_litert import schema_py_generated

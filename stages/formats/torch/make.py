@@ -42,11 +42,17 @@ def quantize(
     keep_nodes: Sequence[str],
 ) -> None:
     """plugins.Maker.quantize, anew from the program: a compiled module cannot be quantized. settings: `per_channel`."""
+    module, tensors = build(source, scheme, settings, keep_nodes)
+    script.compile_to(folder / MODEL, module, tensors)
+
+
+def build(source: Path, scheme: str, settings: Mapping[str, Any], keep_nodes: Sequence[str]) -> tuple[Any, Mapping[str, Any]]:
+    """The variant as a GraphModule, before it is compiled; {"inputs", "outputs"} as in a manifest."""
     manifest, program = _read(source)
     graph = script.graph_of(program, [entry["name"] for entry in manifest["inputs"]])
     if scheme == "int8-dynamic":
         graph = quantize_linear(graph, keep_nodes, settings["per_channel"])
-    script.compile_to(folder / MODEL, graph, {side: manifest[side] for side in ("inputs", "outputs")})
+    return graph, {side: manifest[side] for side in ("inputs", "outputs")}
 
 
 def find_layers(layers: Mapping[str, Mapping[str, Any]], weights: Mapping[str, Any], used: set[str]) -> dict[str, list[str]]:

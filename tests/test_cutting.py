@@ -1,0 +1,89 @@
+"""Where a model is cut into parts, against trying every way; what a chain of parts holds and gives back."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.core import cutting
+from stages.core.config import Load
+from stages.core.errors import VariantFailed
+from stages.payload import parts
+
+STEPS = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 3)), min_size=2, max_size=9)
+
+
+def steps(rows) -> list[dict]:
+    return [{"node": f"node{i}", "weights_bytes": size, "crossing": crossing} for i, (size, crossing) in enumerate(rows)]
+
+
+def cost(rows, cuts) -> tuple[int, int]:
+    bounds = itertools.pairwise([0, *cuts, len(rows)])
+    return max(sum(size for size, _ in rows[a:b]) for a, b in bounds), sum(rows[cut - 1][1] for cut in cuts)
+
+
+@settings(max_examples=200, deadline=None)
+@given(STEPS, st.integers(2, 4))
+def test_the_largest_part_is_as_small_as_any_choice_of_cuts_can_make_it(rows, count):
+    places = [i for i in range(1, len(rows)) if rows[i - 1][1]]
+    ways = list(itertools.combinations(places, count - 1))
+    if not ways:
+        with pytest.raises(VariantFailed, match="ask for fewer parts"):
+            cutting.balanced(steps(rows), count)
+    else:
+        assert cost(rows, cutting.balanced(steps(rows), count)) == min(cost(rows, way) for way in ways)
+
+
+def test_a_cut_at_a_layer_moves_ahead_of_what_cannot_be_cut():
+    rows = steps([(1, 1), (1, 2), (1, 0), (9, 1)])
+    assert cutting.before(rows, ["node3"]) == 2  # after step 2 no cut is possible
+    assert cutting.before(rows, ["node1"]) == 1
+    with pytest.raises(VariantFailed, match=r"load\.at: node0 cannot begin a part"):
+        cutting.before(rows, ["node0"])
+
+
+class Doubling:
+    """A run.py whose models double what they are given, and which counts those that are alive."""
+
+    alive = most = 0
+
+    def load(self, folder, settings):
+        runner, name = self, folder[-1]
+
+        class Session:
+            inputs = ({"name": f"t{name}"},)
+
+            def __init__(self):
+                runner.alive += 1
+                runner.most = max(runner.most, runner.alive)
+
+            def __del__(self):
+                runner.alive -= 1
+
+            def run(self, feeds):
+                return {f"t{int(name) + 1}": 2 * feeds[f"t{name}"]}
+
+        return Session()
+
+
+@pytest.mark.parametrize(("keep", "most"), [(True, 3), (False, 1)])
+def test_parts_run_in_order_and_are_released_unless_kept(tmp_path, keep, most):
+    tensors = {"inputs": [{"name": "t0"}], "outputs": [{"name": "t3"}]}
+    (tmp_path / parts.FILE).write_text(json.dumps({"parts": ["part-0", "part-1", "part-2"], "keep": keep, **tensors}))
+    runner = Doubling()
+    session = parts.load(runner, str(tmp_path), {})
+    for _ in range(2):
+        assert list(session.run({"t0": np.ones(2)})["t3"]) == [8.0, 8.0]
+    assert (runner.most, runner.alive) == (most, 3 if keep else 0)
+
+
+def test_load_settings_are_checked():
+    from tests.test_formats_contract import variant
+
+    assert variant("onnx", "fp32", load={"mode": "split", "parts": 2}).load == Load(mode="split", parts=2)
+    for wrong, said in (({"mode": "halves"}, "allowed: split, whole"), ({"parts": 1}, "at least 2"), ({"pieces": 3}, "no such setting")):
+        with pytest.raises(Exception, match=said):
+            variant("onnx", "fp32", load=wrong)
