@@ -43,10 +43,13 @@ class Project:
     def summary(self, name: str) -> dict:
         return json.loads((self.folder / f"metrics/sweeps/{name}.json").read_text())
 
-    def runs(self) -> list:
+    def mlflow(self):
         from mlflow import MlflowClient
 
-        client = MlflowClient(tracking_uri=f"sqlite:///{self.folder}/mlflow.db")
+        return MlflowClient(tracking_uri=f"sqlite:///{self.folder}/mlflow.db")
+
+    def runs(self) -> list:
+        client = self.mlflow()
         return client.search_runs([e.experiment_id for e in client.search_experiments()], max_results=1000)
 
 
@@ -116,6 +119,16 @@ def test_mlflow_has_the_sweep_and_its_rows_below_it(project, grid):
     good = [run for run in children if run.info.status == "FINISHED"]
     assert len(good) == 2 and sum(run.data.tags["pareto"] == "true" for run in good) == 1
     assert all(run.data.params[SAMPLES] in ("10", "20") and run.data.metrics["latency_ratio_to_reference"] == 0.4 for run in good)
+
+
+def test_the_front_is_in_the_registry_under_the_sweeps_own_aliases(project, grid):
+    client = project.mlflow()
+    (known,) = client.search_registered_models()
+    assert known.name == "callable-digits"
+    assert set(known.aliases) == {f"local-grid-{word}" for word in ("fastest", "smallest", "most-accurate")}
+    (version,) = client.search_model_versions()
+    run = client.get_run(version.run_id)
+    assert version.tags["variant"] == VARIANT and run.data.tags["pareto"] == "true" and run.data.params[SAMPLES] == "20"
 
 
 def test_the_same_command_restores_what_is_done_and_tries_the_rest_again(project, grid):

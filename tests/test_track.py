@@ -15,18 +15,8 @@ from stages import report, track
 from stages.core import config
 from stages.core.config import Budget, to_plain
 from stages.core.errors import ConfigError, EdgewiseError, SurroundingsError
-from stages.tracking import receipt, record, store
+from stages.tracking import receipt, record, registry, store
 from tests.fabricate import FIVE, bench_result, fabricate, make_variant, write_report
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory):
-    """Making the tables takes seconds: once is enough."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
 
 
 @pytest.fixture
@@ -34,6 +24,7 @@ def project(tmp_path, monkeypatch, empty_database):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(sys, "argv", ["track"])
+    monkeypatch.setattr(registry, "register", lambda *_: None)  # what was fabricated is no model; see test_registry
     monkeypatch.setattr(report.figure, "draw", lambda _, folder: (folder / "accuracy-latency.png").write_bytes(b"drawn elsewhere"))
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     make(tmp_path)
@@ -153,6 +144,18 @@ def test_a_run_that_was_left_half_written_is_completed(project, monkeypatch):
     found = runs(project)
     assert all(len(each) == 1 for each in found.values())
     assert found["onnx-fp32"][0].data.metrics["size_bytes"] == 44_900_000
+
+
+def test_what_two_writers_wrote_at_once_is_there_once_in_the_end(project):
+    from mlflow import MlflowClient
+
+    track.main()
+    client, before = MlflowClient(tracking_uri=f"sqlite:///{project / 'mlflow.db'}"), runs(project)["onnx-fp32"][0]
+    twin = client.create_run(before.info.experiment_id, tags={"edgewise.key": before.data.tags["edgewise.key"]}, run_name="onnx-fp32")
+    client.set_terminated(twin.info.run_id)
+    receipt.PATH.unlink()
+    track.main()
+    assert [run.info.run_id for run in runs(project)["onnx-fp32"]] == [before.info.run_id]
 
 
 def test_an_experiment_that_was_deleted_in_the_ui_is_restored(project):

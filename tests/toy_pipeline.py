@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from tests.workspace import TINY, Workspace
@@ -62,19 +63,22 @@ def accuracy(samples: int) -> float:
 
 def train() -> None:
     Path("models/source").mkdir(parents=True)
-    Path("models/source/weights").write_text("weights")
+    np.savez("models/source/probe.npz", **{"in:image": np.zeros((2, 4), np.float32), "out:logits": np.zeros((2, 3), np.float32)})
 
 
 def quantize(name: str) -> None:
-    from stages.core import config
+    from stages.core import artifact, config
 
     calibration = config.read().variant(name).calibration
     if calibration and calibration.samples == 13:
         sys.exit("error: the toy takes no 13 samples")
     if calibration and calibration.samples == 600:
         time.sleep(60)
-    Path("models/variants", name).mkdir(parents=True)
-    Path("models/variants", name, "model").write_text(repr(config.read().variant(name)))
+    folder = Path("models/variants", name)
+    folder.mkdir(parents=True)
+    (folder / "model").write_text(repr(config.read().variant(name)))
+    tensors = (artifact.Tensor("image", (None, 4), "float32"),), (artifact.Tensor("logits", (None, 3), "float32"),)
+    artifact.write(folder, artifact.Manifest("variant", inputs=tensors[0], outputs=tensors[1]))
 
 
 def report() -> None:

@@ -80,8 +80,9 @@ def summarize(plan: Plan, outcomes: Sequence[Outcome], importances: Mapping[str,
 
 
 def point(outcome: Outcome) -> dict[str, Any]:
-    names = ("name", "overrides", "status", "reason", "revision", "seconds")
-    return {name: getattr(outcome, name) for name in names} | {"apply": f"dvc exp apply {outcome.name}" if outcome.ok else None}
+    names = ("name", "overrides", "status", "reason", "revision", "experiment", "seconds")
+    more = {"apply": f"dvc exp apply {outcome.name}", "device": outcome.summary["device"]["name"]} if outcome.ok else {"apply": None}
+    return {name: getattr(outcome, name) for name in names} | more
 
 
 def rows_of(outcome: Outcome, plan: Plan) -> list[Row]:

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from stages.core.artifact import write_json
 
 PATH = Path(".edgewise/track-receipt.json")
-SCHEMA = 1
+SCHEMA = 2  # 2: the models of the front are in the registry
 
 
 @dataclass(frozen=True)

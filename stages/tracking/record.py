@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from stages.core import artifact, config, results
 from stages.core.config import Config
 from stages.core.errors import EdgewiseError
 from stages.core.results import METRICS, Summary, VariantSummary
+from stages.tracking.candidates import Candidate, Registration, registration
 
 MODELS = Path("models")
 SHARED = (
@@ -45,12 +46,15 @@ class Book:
     records: tuple[Record, ...]
     shared: tuple[Path, ...]
     data: Mapping[str, str]
+    registrations: tuple[Registration, ...]
 
     @property
     def state(self) -> str:
         """A hash of all that could need writing."""
         files = {str(path): artifact.sha256(path) for path in self.shared}
-        return digest({"experiment": self.experiment, "runs": {r.key: dict(r.marks) for r in self.records}, "files": files})
+        runs = {r.key: dict(r.marks) for r in self.records}
+        aliases = [dict(registration.aliases) for registration in self.registrations]
+        return digest({"experiment": self.experiment, "runs": runs, "files": files, "aliases": aliases})
 
 
 def digest(content: Any) -> str:
@@ -62,12 +66,23 @@ def book(settings: Config, summary: Summary) -> Book:
     if missing:
         raise EdgewiseError(f"{results.SUMMARY} knows nothing of {', '.join(sorted(missing))}: run `dvc repro report` first")
     lock = lock_entries(Path("dvc.lock"))
+    records = tuple(record(name, settings, summary, lock) for name in settings.variants)
     return Book(
         experiment=f"{settings.model.name}-{settings.data.name}",
-        records=tuple(record(name, settings, summary, lock) for name in settings.variants),
+        records=records,
         shared=tuple(path for top in SHARED for path in files_of(top)),
         data=data_set(settings),
+        registrations=(registered(records, settings, summary),),
     )
+
+
+def registered(records: Iterable[Record], settings: Config, summary: Summary) -> Registration:
+    """The front and what the budget chose; a budget without limits chooses nothing and has no alias."""
+    known = {r.variant: Candidate(r.key, r.variant, config.to_plain(summary.variants[r.variant])) for r in records}
+    chosen = known.get(summary.chosen or "")
+    front = [known[name] for name in summary.pareto]
+    name = f"{settings.model.name}-{settings.data.name}"
+    return registration(name, settings.device.name, front, {settings.budget.name: chosen})
 
 
 def record(name: str, settings: Config, summary: Summary, lock: Mapping[str, Any]) -> Record:

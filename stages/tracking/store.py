@@ -1,29 +1,35 @@
-"""Writing to MLflow: each run once, under its content key. The only module that imports mlflow."""
+"""Writing to MLflow: each run once, under its content key. With registry and served the only place for mlflow."""
 
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stages.core.errors import SurroundingsError
+from stages.tracking import registry
 from stages.tracking.receipt import without_password
 from stages.tracking.record import KEY, Book, Record, word
 
+T = TypeVar("T")
 EXPERIMENT = {  # tags: how the UI shows it
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": "One run for each variant and content. What the last `dvc repro` made: `tags.current = 'true'`. "
     "`latency_ratio_to_reference` and `accuracy_delta` are paired with the reference; absolute values drift with the machine.",
 }
+ENDED = ("FINISHED", "FAILED")
+MEETINGS = 3  # times that a writer starts again because of another one
+WITHDRAWN = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST")  # what MLflow says of a run that was deleted meanwhile
 LIMIT = 100  # params and tags that MLflow takes in one request
 ENVIRONMENT = {  # what the user sets himself stays
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # by default its waits add up to minutes when a server is down
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
 
@@ -34,11 +40,31 @@ def write(book: Book, uri: str, artifacts: Path | None) -> dict[str, str]:
     """
     with connected(uri) as client:
         experiment = experiment_id(client, book.experiment, artifacts)
-        runs = {record.variant: ensure_run(client, experiment, record, book) for record in book.records}
-        retire(client, experiment, set(runs.values()))
-        for record in book.records:
-            mark(client, runs[record.variant], record, book)
-        return runs
+        return persist(lambda: write_runs(client, experiment, book))
+
+
+def write_runs(client: Any, experiment: str, book: Book) -> dict[str, str]:
+    for record in book.records:
+        ensure_run(client, experiment, record, book)
+    runs = {record.variant: the_one(client, experiment, record) for record in book.records}
+    retire(client, experiment, book)
+    for record in book.records:
+        mark(client, runs[record.variant], record, book)
+    registry.register(client, book.registrations, {record.key: runs[record.variant] for record in book.records})
+    return runs
+
+
+def persist(work: Callable[[], T]) -> T:
+    """Do `work`, and again where another writer has withdrawn in the middle of it what it was about to use."""
+    from mlflow.exceptions import MlflowException
+
+    for _ in range(MEETINGS):
+        try:
+            return work()
+        except MlflowException as error:
+            if error.error_code not in WITHDRAWN:
+                raise
+    return work()
 
 
 @contextmanager
@@ -94,14 +120,30 @@ def experiment_id(client: Any, name: str, artifacts: Path | None) -> str:
 
 
 def ensure_run(client: Any, experiment: str, record: Record, book: Book) -> str:
-    """The id of the finished run with this content. One that was left half written is written again."""
-    found = client.search_runs([experiment], f"tags.`{KEY}` = '{record.key}'", max_results=1)
-    if found and found[0].info.status in ("FINISHED", "FAILED"):
-        return found[0].info.run_id
+    """The id of a finished run with this content. One that was left half written is written again."""
+    found = same_content(client, experiment, record)
+    for run in found:
+        if run.info.status in ENDED:
+            return run.info.run_id
     run = found[0] if found else client.create_run(experiment, tags={KEY: record.key}, run_name=record.variant)
     fill(client, run.info.run_id, record, book)
     client.set_terminated(run.info.run_id, "FINISHED" if record.ok else "FAILED")
     return run.info.run_id
+
+
+def same_content(client: Any, experiment: str, record: Record) -> list[Any]:
+    """The runs with this content, the oldest first."""
+    found = client.search_runs([experiment], f"tags.`{KEY}` = '{record.key}'")
+    return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+
+
+def the_one(client: Any, experiment: str, record: Record) -> str:
+    """The oldest finished run with this content. MLflow has nothing that two writers could agree by beforehand: whoever ends last
+    sees the runs of all, and takes away the younger ones, which hold the same."""
+    first, *others = (run.info.run_id for run in same_content(client, experiment, record) if run.info.status in ENDED)
+    for other in others:
+        client.delete_run(other)
+    return first
 
 
 def fill(client: Any, run: str, record: Record, book: Book) -> None:
@@ -138,10 +180,11 @@ def git_tags() -> dict[str, str]:
     }
 
 
-def retire(client: Any, experiment: str, current: set[str]) -> None:
+def retire(client: Any, experiment: str, book: Book) -> None:
     """Runs of former contents, and of variants that are no longer configured, are not the current ones."""
+    current = {record.key for record in book.records}
     for run in client.search_runs([experiment], "tags.current = 'true'"):
-        if run.info.run_id not in current:
+        if run.data.tags[KEY] not in current:
             client.set_tag(run.info.run_id, "current", word(False))
 
 

@@ -13,7 +13,8 @@ from stages.core import results
 from stages.core.errors import ConfigError
 from stages.core.results import METRICS
 from stages.core.settings import nearest
-from stages.tracking import store
+from stages.tracking import registry, store
+from stages.tracking.candidates import Candidate, Registration, registration
 from stages.tracking.record import KEY, Book, Record, digest, numbers, word
 
 FOLDER = METRICS / "sweeps"
@@ -29,7 +30,17 @@ def book(name: str) -> Book:
     points = {point["name"]: point for point in sweep["points"]}
     children = tuple(child(sweep, points[row["point"]], row) for row in sweep["rows"])
     pictures = tuple(file for file in (path, path.with_suffix(".png")) if file.exists())
-    return Book(sweep["experiment"], (parent(sweep), *children), pictures, data_set(sweep))
+    return Book(sweep["experiment"], (parent(sweep), *children), pictures, data_set(sweep), registered(sweep, points))
+
+
+def registered(sweep: Mapping[str, Any], points: Mapping[str, Any]) -> tuple[Registration, ...]:
+    """The front, by what the points are about: a sweep over models or devices is about several."""
+    groups: dict[tuple[str, str], list[Candidate]] = {}
+    for row in (row for row in sweep["rows"] if row["front"]):
+        point = points[row["point"]]
+        candidate = Candidate(child(sweep, point, row).key, row["variant"], row["result"], point["revision"])
+        groups.setdefault((point["experiment"], point["device"]), []).append(candidate)
+    return tuple(registration(name, f"{device}-{sweep['name']}", front, {}) for (name, device), front in groups.items())
 
 
 def parent(sweep: Mapping[str, Any]) -> Record:
@@ -81,17 +92,23 @@ def write(book: Book, uri: str, artifacts: Path | None) -> int:
     """Write what is missing, refresh what changes; returns the number of children. SurroundingsError as of `store.write`."""
     with store.connected(uri) as client:
         experiment = store.experiment_id(client, book.experiment, artifacts)
-        top, *children = book.records
-        run = store.ensure_run(client, experiment, top, book)
-        refresh(client, run, top, book)
-        below = {store.ensure_run(client, experiment, record, book): record for record in children}
-        for old in client.search_runs([experiment], f"tags.`{PARENT}` = '{run}'"):
-            if old.info.run_id not in below:
-                client.set_tag(old.info.run_id, CURRENT, word(False))
-        for identity, record in below.items():
-            for tag, text in {**record.marks, PARENT: run, CURRENT: word(True)}.items():
-                client.set_tag(identity, tag, text)
-        return len(below)
+        return store.persist(lambda: write_runs(client, experiment, book))
+
+
+def write_runs(client: Any, experiment: str, book: Book) -> int:
+    for record in book.records:
+        store.ensure_run(client, experiment, record, book)
+    run, *children = (store.the_one(client, experiment, record) for record in book.records)
+    refresh(client, run, book.records[0], book)
+    below = dict(zip(children, book.records[1:], strict=True))
+    for old in client.search_runs([experiment], f"tags.`{PARENT}` = '{run}'"):
+        if old.info.run_id not in below:
+            client.set_tag(old.info.run_id, CURRENT, word(False))
+    for identity, record in below.items():
+        for tag, text in {**record.marks, PARENT: run, CURRENT: word(True)}.items():
+            client.set_tag(identity, tag, text)
+    registry.register(client, book.registrations, {record.key: identity for identity, record in below.items()})
+    return len(below)
 
 
 def refresh(client: Any, run: str, top: Record, book: Book) -> None:
