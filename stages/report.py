@@ -4,7 +4,7 @@
     python -m stages.report --show    print the table of the last report, with where to look next
     python -m stages.report --check   exit 1 and say why if a variant failed or the budget is missed
 
-Reads   models/config.yaml; models/variants, models/evaluate, metrics/evaluate, metrics/bench of its variants;
+Reads   models/config.yaml; models/variants, models/evaluate, models/bench, metrics/evaluate, metrics/bench of its variants;
         metrics/device.json, data.json, train.json; models/data for the pictures that are got wrong
 Writes  metrics/summary.json, report.md, points.json; models/report: the page (HTML), the figure (PNG, SVG), confusion lists
 """
@@ -45,7 +45,7 @@ def summarize(settings: config.Config) -> Summary:
         losers=dict(chosen.losers or {}),
         nearest_miss=chosen.nearest_miss,
         aa_ratio_ci95=reference.latency_ratio_ci95,
-        warnings=tuple(trouble),
+        warnings=(*trouble, *results.read_plain(METRICS / "train.json").get("warnings", ())),
     )
 
 

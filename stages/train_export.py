@@ -5,10 +5,14 @@ writes  models/source      the float model in its native framework, its manifest
         metrics/train.json scores on validation and the curve; `accuracy_validation` is null where nothing was trained
 """
 
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from stages.core import artifact, config, making
-from stages.core.errors import MissingExtra, run_main
+from stages.core import artifact, config, isolation, making
+from stages.core.errors import MissingExtra, ModelError, run_main
 from stages.core.settings import build
 
 DATA, SOURCE, METRICS = Path("models/data"), Path("models/source"), Path("metrics/train.json")
@@ -22,7 +26,7 @@ def main() -> None:
     data = artifact.read(DATA)
     with artifact.building(SOURCE) as folder:
         try:
-            fields = dict(importer.obtain(settings, DATA, configuration.train, configuration.seed, folder))
+            fields = dict(obtain(importer, settings, DATA, configuration.train, configuration.seed, folder))
         except ModuleNotFoundError as error:
             package = (error.name or "").split(".")[0]
             if package not in importer.REQUIRES:
@@ -34,12 +38,28 @@ def main() -> None:
         artifact.write(folder, artifact.Manifest(**{**described, **fields}))
         digest = artifact.sha256(folder / weights)
     artifact.write_json(METRICS, {"schema": artifact.SCHEMA, **training, "weights_sha256": digest})
+    for warning in training.get("warnings", ()):
+        print(f"warning: {warning}", file=sys.stderr)
     print(f"{SOURCE}: {model.name}, {summary(training)}")
+
+
+def obtain(importer: ModuleType, settings: Any, *arguments: Any) -> Mapping[str, Any]:
+    """importer.obtain, in a process of its own where the user's file could take this one with it."""
+    if not importer.ISOLATED:
+        return importer.obtain(settings, *arguments)
+
+    def aborted(how: str) -> ModelError:
+        return ModelError(
+            f"model.path: {settings.path} makes its runtime abort ({how}); export it again, with simpler operators or newer tools"
+        )
+
+    return isolation.call(importer.obtain, settings, *arguments, aborted=aborted)
 
 
 def summary(training: dict) -> str:
     if training["accuracy_validation"] is None:
-        return "imported as it is"
+        tried = f", right on {training['tried_right']} of {training['tried_samples']} samples" if "tried_right" in training else ""
+        return f"imported as it is{tried}"
     return f"accuracy on validation {training['accuracy_validation']:.4f} after {training['epochs']} epochs"
 
 

@@ -1,5 +1,6 @@
 """The user's own Keras model and TFLite files: importers, TFLiteConverter's strategies, files that are quantized already."""
 
+import dataclasses
 import json
 import subprocess
 
@@ -11,7 +12,7 @@ from stages.core.artifact import Manifest, Tensor
 from stages.core.config import Train
 from stages.core.errors import ModelError, VariantFailed
 from stages.formats.tflite import facts, keras, make, schema
-from stages.importers import keras_file, tflite_file
+from stages.importers import imported, keras_file, tflite_file
 
 LABELS = ("dark", "bright", "striped")
 SIZE = 12
@@ -185,12 +186,21 @@ def test_a_model_for_other_data_is_named(float_model, model_file, data, tmp_path
     manifest = artifact.read(data)
     small = Manifest(kind="data", inputs=(Tensor("image", (None, 3, 8, 8), "float32"),), labels=LABELS)
     more = Manifest(kind="data", inputs=manifest.inputs, labels=("one", "two"))
-    models = {keras_file: keras_file.load(model_file), tflite_file: tflite_file.load(float_model[0] / schema.FILE)}
-    for importer, model in models.items():
-        with pytest.raises(ModelError, match=r"takes .*\[.*12, 12, 3\].*set data\.image_size"):
-            importer.check(model_file, model, small)
-        with pytest.raises(ModelError, match=r"the data has 2 labels \(one, two\)"):
-            importer.check(model_file, model, more)
+    network, interpreter = keras_file.Network(keras_file.load(model_file)), tflite_file.load(float_model[0] / schema.FILE)
+    taken = {
+        lambda data: imported.check_inputs(model_file, network.inputs, data),
+        lambda data: tflite_file.check(model_file, interpreter, data),
+    }
+    for check in taken:
+        with pytest.raises(ModelError, match=r"takes \[12, 12, 3\], the data gives \[3, 8, 8\] .*; change data"):
+            check(small)
+        wrong = dataclasses.replace(small, preprocessing={**SPEC, "size": [8, 8], "layout": "NCHW"})
+        with pytest.raises(ModelError, match=r"; set data\.channels_last=true data\.image_size=12$"):
+            check(wrong)
+    with pytest.raises(ModelError, match=r"the data has 2 labels \(one, two\); name the model's own classes"):
+        imported.check_outputs(model_file, network.outputs, more)
+    with pytest.raises(ModelError, match=r"the data has 2 labels \(one, two\); name the model's own classes"):
+        tflite_file.check(model_file, interpreter, more)
 
 
 def test_float_tflite_file_is_quantized_further(float_model, data, tmp_path):

@@ -17,10 +17,21 @@ A message names the bad value, what is allowed and the next step. Only `run_main
 import errno
 import sys
 from collections.abc import Callable
+from typing import Any
 
 
 class EdgewiseError(Exception):
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Between processes, also for those below that are built from other things than their message."""
+        return _restore, (type(self), self.args, vars(self))
+
+
+def _restore(kind: type[EdgewiseError], arguments: tuple[Any, ...], state: dict[str, Any]) -> EdgewiseError:
+    error = kind.__new__(kind, *arguments)
+    vars(error).update(state)
+    return error
 
 
 class UserError(EdgewiseError):

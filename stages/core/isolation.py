@@ -1,52 +1,69 @@
-"""Run a model in a process of its own: a file that makes its runtime abort must not take the stage with it."""
+"""Run what a foreign file decides in a process of its own: a file that makes its runtime abort must not take the stage with it."""
 
 import multiprocessing
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stages.core.config import part
 from stages.core.errors import EdgewiseError, SurroundingsError, VariantFailed
 from stages.payload import parts
 from stages.payload.batches import Arrays, run_batched
 
+T = TypeVar("T")
+PASSED_ON = (EdgewiseError, ModuleNotFoundError, OSError)  # raised here as they were there; others end the process with their traceback
 
-def outputs(module: str, folder: Path, settings: Mapping[str, Any], feeds: Arrays) -> Arrays:
-    """Outputs of the model in `folder`, computed by formats/F/run.py in a fresh process.
 
-    VariantFailed where the runtime aborts on the file or refuses it; SurroundingsError where the process was killed.
+def call(function: Callable[..., T], *arguments: Any, aborted: Callable[[str], EdgewiseError]) -> T:
+    """function(*arguments), computed in a fresh process; all of it must be picklable.
+
+    aborted(SIGNAL) is raised where the process aborts, SurroundingsError where it was killed or ended otherwise.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(sender, module, str(folder), dict(settings), feeds))
+    process = context.Process(target=_work, args=(sender, function, arguments))
     process.start()
     sender.close()
     try:
-        result = receiver.recv()
+        ok, result = receiver.recv()
     except EOFError:
         process.join()
-        raise _ended(process.exitcode) from None
+        raise _ended(process.exitcode, aborted) from None
     process.join()
-    if isinstance(result, str):
-        raise VariantFailed(f"the runtime refuses this file: {result}")
+    if not ok:
+        raise result
     return result
 
 
-def _work(sender: Connection, module: str, folder: str, settings: Mapping[str, Any], feeds: Arrays) -> None:
-    result: Arrays | str
+def _work(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     try:
-        result = run_batched(parts.load(part(module, "run"), folder, settings), feeds)
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
-        result = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
-    sender.send(result)
+        sender.send((True, function(*arguments)))
+    except PASSED_ON as error:
+        sender.send((False, error))
 
 
-def _ended(code: int | None) -> EdgewiseError:
+def _ended(code: int | None, aborted: Callable[[str], EdgewiseError]) -> EdgewiseError:
     if code is not None and -code == signal.SIGKILL:
         return SurroundingsError("the process that ran the model was killed (SIGKILL); free some memory, then run the same command again")
-    how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-    if how.startswith("SIG"):
-        return VariantFailed(f"the runtime aborts on this file ({how})")
-    return SurroundingsError(f"the process that ran the model ended with {how}; its own message stands above")
+    if code is not None and code < 0:
+        return aborted(signal.Signals(-code).name)
+    return SurroundingsError(f"the process that ran the model ended with exit code {code}; its own message stands above")
+
+
+def outputs(module: str, folder: Path, settings: Mapping[str, Any], feeds: Arrays) -> Arrays:
+    """Outputs of the model in `folder`, computed by formats/F/run.py in a fresh process. VariantFailed where the runtime aborts on
+    the file or refuses it."""
+    return call(_run, module, str(folder), dict(settings), feeds, aborted=_abort)
+
+
+def _abort(how: str) -> VariantFailed:
+    return VariantFailed(f"the runtime aborts on this file ({how})")
+
+
+def _run(module: str, folder: str, settings: Mapping[str, Any], feeds: Arrays) -> Arrays:
+    try:
+        return run_batched(parts.load(part(module, "run"), folder, settings), feeds)
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise VariantFailed(f"the runtime refuses this file: {type(error).__name__}: {' '.join(str(error).split())[:400]}") from None

@@ -38,8 +38,9 @@ class ProfiledSession(Session, Protocol):
 
     def profile(self) -> Mapping[str, Any]:
         """Called once, after the last run. {"runs": for each run the operators that were executed, in order, as {"name", "type",
-        "kernel": what computed it, "dtype" of its first input, "converts": whether it only changes the numeric type, "time_ns"},
-        "trace": a Chrome trace, or None}. None for what the runtime does not tell."""
+        "kernel": what computed it, "dtype" of its first input, "converts": whether it only changes the numeric type, "fallback":
+        whether it ran outside of the fast kernels that were asked for (not taken by the delegate, a reference implementation),
+        "time_ns"}, "trace": a Chrome trace, or None}. None for what the runtime does not tell."""
 
 
 class Profiler(Runner, Protocol):
@@ -152,10 +153,12 @@ class Importer(Protocol):
     FORMAT: str  # the format of the source that it makes: torch, onnx, keras ...
     Settings: type
     REQUIRES: Mapping[str, str]  # import name -> the extra that installs it
+    ISOLATED: bool  # whether a foreign file runs in it, which may abort the process: `obtain` then gets one of its own
 
     def obtain(self, settings: Any, data: Path, train: Any, seed: int, folder: Path) -> Mapping[str, Any]:
         """Train or import into `folder`. Returns {"format", "inputs", "outputs", "details", "tools"}, all as in a manifest,
-        "weights" (the file that holds them) and "training" (what metrics/train.json says, with "accuracy_validation")."""
+        "weights" (the file that holds them) and "training" (what metrics/train.json says, with "accuracy_validation"; "warnings" in it
+        are shown to the user, now and in the report)."""
 
 
 class Connection(Protocol):

@@ -66,6 +66,7 @@ class PictureSettings(DataSettings):
     @property
     def spec(self) -> dict[str, Any]:
         """The preprocessing as manifests hold it; see payload/preprocess."""
+        limits = self.range or ((0.0, 1.0) if self.mean or self.std else (-1.0, 1.0))
         return {
             "kind": "image",
             "size": self.size,
@@ -73,17 +74,11 @@ class PictureSettings(DataSettings):
             "resize": self.resize,
             "interpolation": self.interpolation,
             "crop_share": self.crop_share,
-            **self._values(),
+            **preprocess.values(limits, self.mean or (0.0,), self.std or (1.0,), self.channels),
             "order": self.channel_order.upper(),
             "layout": "NHWC" if self.channels_last else "NCHW",
             "dtype": self.dtype,
         }
-
-    def _values(self) -> dict[str, Any]:
-        """scale, mean and std of preprocess.normalize: range, mean and std in one step."""
-        low, high = self.range or ((0.0, 1.0) if self.mean or self.std else (-1.0, 1.0))
-        mean, std = (tuple(given) * (self.channels // len(given)) for given in (self.mean or (0.0,), self.std or (1.0,)))
-        return {"scale": (high - low) / 255, "mean": [value - low for value in mean], "std": list(std)}
 
 
 class PictureEncoder:

@@ -71,4 +71,5 @@ def relight(images: np.ndarray, brightness: np.ndarray, contrast: np.ndarray, pi
     """Scale the distance from black (brightness), then the distance from each channel's mean (contrast)."""
     images = pixels.black + brightness * (images - pixels.black)
     mean = images.mean(axis=(2, 3), keepdims=True)
-    return np.clip(mean + contrast * (images - mean), pixels.black, pixels.white)
+    lowest, highest = np.minimum(pixels.black, pixels.white), np.maximum(pixels.black, pixels.white)  # data.range may be the negative
+    return np.clip(mean + contrast * (images - mean), lowest, highest)

@@ -1,7 +1,8 @@
-"""The user's own Keras model, as it is: a .keras or .h5 file.
+"""The user's own Keras model, as it is: a .keras or .h5 file, or the directory of a SavedModel.
 
-models/source/ then holds the file, probe.npz as every source, and weights.safetensors: the kernels of its layers in torch's layout
-(output channels first) under torch's type names, so that one matcher finds the layers of any source in a converted file.
+models/source/ then holds the model, probe.npz as every source, and weights.safetensors: the kernels of its layers in torch's layout
+(output channels first) under torch's type names, so that one matcher finds the layers of any source in a converted file. A SavedModel is
+a graph without layers: its parts are those of the converted file.
 """
 
 import os
@@ -15,55 +16,65 @@ from typing import Any
 import numpy as np
 
 from stages.core import artifact
-from stages.core.artifact import Manifest
 from stages.core.config import Train
 from stages.core.errors import ModelError
 from stages.core.samples import Samples
 from stages.core.settings import option
+from stages.importers import imported, saved_model
 
 FORMAT = "keras"
 REQUIRES = {"tensorflow": "keras", "keras": "keras", "safetensors": "keras"}
+ISOLATED = True
 SUFFIXES = (".keras", ".h5", ".hdf5")
-PROBE_SAMPLES = 16
-NORMALIZED = ("softmax", "sigmoid")
+WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    path: str = option(help="a .keras or .h5 file, as model.save writes it")
+class Settings(imported.Settings):
+    path: str = option(help="a .keras or .h5 file, as model.save writes it, or a SavedModel directory")
 
 
 def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path) -> Mapping[str, Any]:
     from safetensors.numpy import save_file
 
     manifest, samples, path = artifact.read(data), Samples.open(data), Path(settings.path)
-    model = load(path)
-    check(path, model, manifest)
-    probe = samples.feeds(np.resize(samples.indices("calibration"), PROBE_SAMPLES))
-    scores = np.asarray(model(list(probe.values()), training=False), np.float32)
-    held = {name: (kind, kernel) for name, kind, kernel in kernels(model)}
-    copied = folder / f"model{path.suffix}"
-    shutil.copyfile(path, copied)
-    save_file({f"{name}.weight": np.ascontiguousarray(kernel) for name, (_, kernel) in held.items()}, folder / "weights.safetensors")
-    stored: dict[str, Any] = {f"in:{name}": array for name, array in probe.items()} | {"out:logits": scores}
-    np.savez(folder / "probe.npz", **stored)
-    layers = {name: {"type": kind, "weight": f"{name}.weight", "shape": [*kernel.shape]} for name, (kind, kernel) in held.items()}
+    model = saved_model.load(path, import_keras) if path.is_dir() else Network(load(path))
+    imported.check_inputs(path, model.inputs, manifest)
+    if imported.check_outputs(path, model.outputs, manifest) or len(model.outputs) > 1:
+        raise ModelError(f"model.path: {path} gives {imported.told(model.outputs)}; save it with the scores as its one output")
+    copied = folder / f"model{path.suffix if path.is_file() else ''}"
+    (shutil.copyfile if path.is_file() else shutil.copytree)(path, copied)
+    save_file({f"{name}.weight": np.ascontiguousarray(kernel) for name, (_, kernel) in model.kernels.items()}, folder / WEIGHTS)
+    layers = {n: {"type": kind, "weight": f"{n}.weight", "shape": [*kernel.shape]} for n, (kind, kernel) in model.kernels.items()}
     return {
+        **imported.finish(settings, model.score, manifest, samples, folder),
         "format": FORMAT,
-        "inputs": [{"name": tensor.name, "shape": tensor.shape, "dtype": tensor.dtype} for tensor in manifest.inputs],
-        "outputs": [{"name": "logits", "shape": [None, scores.shape[1]], "dtype": "float32", "meaning": meaning(model)}],
-        "details": {"layers": layers, "parameters": int(model.count_params()), "file": copied.name},
+        "details": {"layers": layers, "parameters": model.parameters, "file": copied.name},
         "tools": versions(),
-        "weights": copied.name,
-        "training": {"accuracy_validation": None, "epochs": 0, "curve": []},
+        "weights": copied.name if copied.is_file() else f"{copied.name}/saved_model.pb",
     }
+
+
+class Network:
+    """A Keras model as this importer needs it; saved_model.SavedModel has the same."""
+
+    def __init__(self, model: Any):
+        self.model = model
+        self.inputs, self.outputs = ([[*tensor.shape[1:]] for tensor in side] for side in (model.inputs, model.outputs))
+        self.kernels = {name: (kind, kernel) for name, kind, kernel in kernels(model)}
+        self.parameters = int(model.count_params())
+
+    def score(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
+        given = [array.astype(tensor.dtype) for array, tensor in zip(feeds.values(), self.model.inputs, strict=True)]
+        return np.asarray(self.model(given if len(given) > 1 else given[0], training=False), np.float32)
 
 
 def load(path: Path) -> Any:
     """The model. ModelError where the file is none, or would run code of its own (Lambda layers)."""
     if path.suffix not in SUFFIXES or not path.is_file():
         raise ModelError(
-            f"model.path: {path} is not a file that ends in {', '.join(SUFFIXES)}; save the model with model.save('model.keras')"
+            f"model.path: {path} is not a file that ends in {', '.join(SUFFIXES)}, nor a SavedModel;"
+            " save the model with model.save('model.keras')"
         )
     keras = import_keras()
     try:
@@ -89,20 +100,6 @@ def import_keras() -> Any:
     return keras
 
 
-def check(path: Path, model: Any, data: Manifest) -> None:
-    """ModelError unless the model takes the data's inputs and gives one score per label."""
-    wanted = [[*tensor.shape[1:]] for tensor in data.inputs]
-    taken = [[*tensor.shape[1:]] for tensor in model.inputs]
-    if taken != wanted:
-        raise ModelError(
-            f"model.path: {path} takes {taken}, the data gives {wanted} (without the batch); "
-            "set data.image_size, data.channels and data.channels_last so that they fit"
-        )
-    given = [[*tensor.shape[1:]] for tensor in model.outputs]
-    if given != [[len(data.labels)]]:
-        raise ModelError(f"model.path: {path} gives {given}, the data has {len(data.labels)} labels ({', '.join(data.labels)})")
-
-
 def kernels(model: Any, prefix: str = "") -> Iterator[tuple[str, str, np.ndarray]]:
     """(path, torch's name of the type, kernel in torch's layout) of the layers whose weights can be found in a converted file."""
     for layer in model.layers:
@@ -120,13 +117,6 @@ def kernels(model: Any, prefix: str = "") -> Iterator[tuple[str, str, np.ndarray
             yield path, "Linear", np.asarray(layer.kernel).T
         elif kind == "Embedding":
             yield path, "Embedding", np.asarray(layer.embeddings)
-
-
-def meaning(model: Any) -> str:
-    """Whether the scores are logits, or probabilities already."""
-    last = model.layers[-1]
-    activation = getattr(getattr(last, "activation", None), "__name__", type(last).__name__.lower())
-    return "probabilities" if activation in NORMALIZED else "logits"
 
 
 def versions() -> dict[str, str]:

@@ -15,7 +15,6 @@ OLDEST = 7
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 UNPACKING = ("Cast", "DequantizeLinear", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 PRODUCTS = ("Conv", "ConvTranspose", "Gather", "Gemm", "MatMul")
-NORMALIZED = ("Softmax", "Sigmoid")
 BATCH = "batch"
 
 
@@ -27,10 +26,34 @@ def unsupported(model: Any) -> str | None:
     foreign = next((node for graph in graphs(model.graph) for node in graph.node if node.domain not in DOMAINS), None)
     if foreign is not None and foreign.domain not in {function.domain for function in model.functions}:
         return f"node {foreign.name or foreign.output[0]} is {foreign.domain}.{foreign.op_type}, a custom operator; export it without"
+    unknown = None if foreign is not None else _unknown(model, opset)
+    if unknown is not None:
+        return unknown
     if not inputs(model):
         return "it has no inputs; export it with what it computes from as inputs"
     strange = next((tensor.name for tensor in inputs(model) if not tensor.type.HasField("tensor_type")), None)
     return f"input {strange} is no tensor" if strange is not None else None
+
+
+def _unknown(model: Any, opset: int) -> str | None:
+    """The first node whose operator the model's opset does not have."""
+    import onnx
+
+    for graph in graphs(model.graph):
+        for node in graph.node:
+            if node.domain in ("", "ai.onnx") and not _is_known(node.op_type, min(opset, onnx.defs.onnx_opset_version())):
+                return f"node {node.name or node.output[0]} is {node.op_type}, an operator that ONNX opset {opset} does not have"
+    return None
+
+
+def _is_known(operator: str, opset: int) -> bool:
+    import onnx
+
+    try:
+        onnx.defs.get_schema(operator, max_inclusive_version=opset, domain="")
+    except onnx.defs.SchemaError:
+        return False
+    return True
 
 
 def inputs(model: Any) -> list[Any]:
@@ -73,12 +96,6 @@ def normalize(model: Any, names: Mapping[str, str], shapes: Mapping[str, tuple[i
 def layers(model: Any) -> dict[str, dict[str, Any]]:
     """Every node that multiplies by a weight matrix, by its name: type, name of the weight, shape."""
     return {node.name: {"type": node.op_type, "weight": weight, "shape": shape} for node, weight, shape in _weighted(model)}
-
-
-def meaning(model: Any) -> str:
-    """Whether the scores are logits, or probabilities already."""
-    last = next(node for node in model.graph.node if model.graph.output[0].name in node.output)
-    return "probabilities" if last.op_type in NORMALIZED else "logits"
 
 
 def graphs(graph: Any) -> Iterator[Any]:

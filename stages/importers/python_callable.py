@@ -17,6 +17,7 @@ from stages.importers.torch_source import one_line
 
 FORMAT = "torch"
 REQUIRES = trained.REQUIRES
+ISOLATED = False
 CLASSES = ("num_classes", "num_labels", "n_classes", "classes")
 
 

@@ -14,15 +14,16 @@ from stages.core.config import Train
 from stages.core.errors import ModelError
 from stages.core.samples import Samples
 from stages.core.settings import option
+from stages.importers import imported
 
 FORMAT = "tflite"
 REQUIRES = {"ai_edge_litert": "tflite"}
-PROBE_SAMPLES = 16
+ISOLATED = True
 FILE = "model.tflite"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(imported.Settings):
     path: str = option(help="a .tflite file with one signature, or with none")
 
 
@@ -32,19 +33,13 @@ def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path
     manifest, samples, path = artifact.read(data), Samples.open(data), Path(settings.path)
     interpreter = load(path)
     check(path, interpreter, manifest)
-    probe = samples.feeds(np.resize(samples.indices("calibration"), PROBE_SAMPLES))
-    scores = np.concatenate([score(interpreter, [array[i : i + 1] for array in probe.values()]) for i in range(PROBE_SAMPLES)])
     shutil.copyfile(path, folder / FILE)
-    stored: dict[str, Any] = {f"in:{name}": array for name, array in probe.items()} | {"out:logits": scores}
-    np.savez(folder / "probe.npz", **stored)
     return {
+        **imported.finish(settings, lambda feeds: scores(interpreter, feeds), manifest, samples, folder),
         "format": FORMAT,
-        "inputs": [{"name": tensor.name, "shape": tensor.shape, "dtype": tensor.dtype} for tensor in manifest.inputs],
-        "outputs": [{"name": "logits", "shape": [None, scores.shape[1]], "dtype": "float32", "meaning": "logits"}],
         "details": {"layers": {}, "file": FILE},
         "tools": {"ai-edge-litert": metadata.version("ai-edge-litert")},
         "weights": FILE,
-        "training": {"accuracy_validation": None, "epochs": 0, "curve": []},
     }
 
 
@@ -67,16 +62,22 @@ def load(path: Path) -> Any:
 
 def check(path: Path, interpreter: Any, data: Manifest) -> None:
     """ModelError unless the file takes the data's inputs, one sample at a time, and gives one score per label."""
-    wanted = [[1, *tensor.shape[1:]] for tensor in data.inputs]
-    taken = [detail["shape"].tolist() for detail in interpreter.get_input_details()]
-    if taken != wanted:
-        raise ModelError(
-            f"model.path: {path} takes {taken}, the data gives {wanted}; "
-            "set data.image_size, data.channels and data.channels_last so that they fit"
-        )
-    given = [detail["shape"].tolist() for detail in interpreter.get_output_details()]
-    if given != [[1, len(data.labels)]]:
-        raise ModelError(f"model.path: {path} gives {given}, the data has {len(data.labels)} labels ({', '.join(data.labels)})")
+    details = interpreter.get_input_details()
+    for detail in details:
+        if -1 in detail["shape_signature"][1:]:
+            sides = imported.told([[None if side < 0 else side for side in detail["shape_signature"][1:].tolist()]])
+            raise ModelError(f"model.path: {path}: input {detail['name']} has open sides {sides}; convert it again with fixed ones")
+    imported.check_inputs(path, [detail["shape"].tolist()[1:] for detail in details], data)
+    given = [detail["shape"].tolist()[1:] for detail in interpreter.get_output_details()]
+    imported.check_outputs(path, given, data)
+    if len(given) > 1:
+        raise ModelError(f"model.path: {path} gives {imported.told(given)}; convert it again with the scores as its one output")
+
+
+def scores(interpreter: Any, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
+    """float32 [n, labels], one call a sample."""
+    count = len(next(iter(feeds.values())))
+    return np.concatenate([score(interpreter, [array[i : i + 1] for array in feeds.values()]) for i in range(count)])
 
 
 def score(interpreter: Any, arrays: list[np.ndarray]) -> np.ndarray:

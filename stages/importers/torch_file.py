@@ -22,6 +22,7 @@ from stages.importers.torch_source import one_line
 
 FORMAT = "torch"
 REQUIRES = trained.REQUIRES
+ISOLATED = False
 HOW = "save it with torch.export.save(torch.export.export(model.eval(), inputs, dynamic_shapes=...), FILE)"
 
 

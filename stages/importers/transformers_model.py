@@ -17,6 +17,7 @@ from stages.importers.torch_source import one_line
 FORMAT = "torch"
 TEXT = {"vocab_size": "vocab_size", "max_position_embeddings": "length", "pad_token_id": "pad_id"}  # ours: the data's preprocessing
 REQUIRES = trained.REQUIRES
+ISOLATED = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ Python 3.9; Pillow is imported only where a file is decoded or resized.
 from __future__ import annotations
 
 import warnings
-from typing import Any, BinaryIO, Mapping, Union
+from typing import Any, BinaryIO, Mapping, Sequence, Union
 
 import numpy as np
 
@@ -94,6 +94,13 @@ def _pad(picture: Any, width: int, height: int, resample: Any) -> Any:
     canvas = Image.new(picture.mode, (width, height))
     canvas.paste(picture.resize(inner, resample), ((width - inner[0]) // 2, (height - inner[1]) // 2))
     return canvas
+
+
+def values(limits: Sequence[float], mean: Sequence[float], std: Sequence[float], channels: int) -> dict[str, Any]:
+    """The part of a spec that says what bytes become. limits: of black and white, before mean and std (one number, or one a channel)."""
+    low, high = limits
+    means, stds = (list(given) * (channels // len(given)) for given in (mean, std))
+    return {"scale": (high - low) / 255, "mean": [m - low for m in means], "std": stds}
 
 
 def normalize(batch: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
