@@ -1,8 +1,8 @@
-"""bench-on-device@V: latency against the reference, and memory, on the configured device.
+"""bench-on-device@V: on the configured device, the outputs against this machine's, latency against the reference, and memory.
 
     python -m stages.bench_on_device VARIANT
 
-Reads   models/variants/V and the reference's, models/data (first samples of the test split), metrics/device.json
+Reads   models/variants/V and the reference's, models/data (samples of the test split), metrics/device.json
 Writes  metrics/bench/V.json (results.BenchResult), models/bench/V: samples.json (every event of every process),
         minutes.json (median, temperature, frequency by minute), profile.json and trace.json (time by operator; a Chrome trace)
 """
@@ -16,20 +16,19 @@ from stages.core.artifact import Manifest
 from stages.core.errors import VariantFailed, run_main
 from stages.core.plugins import Connection
 from stages.core.samples import Samples
-from stages.measuring import profile
+from stages.measuring import agreement, profile
 from stages.measuring.access import connected
 from stages.measuring.jobs import Subject, store_inputs, subject
 from stages.measuring.lock import exclusive
 from stages.measuring.records import Passes, bench_result
-from stages.measuring.session import rounds
+from stages.measuring.session import Rounds, rounds
 from stages.measuring.sustained import by_minute
 
 MODELS, METRICS = Path("models"), Path("metrics")
 
 
-def subjects(settings: config.Config, name: str, connection: Connection, folder: Path) -> list[Subject]:
+def subjects(settings: config.Config, name: str, samples: Samples, connection: Connection, folder: Path) -> list[Subject]:
     """The variant and the reference, on the device, with the same inputs. `folder`: where these are put together."""
-    samples = Samples.open(MODELS / "data")
     store_inputs(samples, settings.bench.scope, folder)
     inputs = f"{connection.place(folder)}/inputs.npz"
     chosen = [settings.variant(n) for n in (name, settings.reference)]
@@ -37,19 +36,29 @@ def subjects(settings: config.Config, name: str, connection: Connection, folder:
 
 
 def measure(settings: config.Config, name: str, target: Path) -> results.BenchResult:
-    """Measure one variant; its raw events go into `target`/samples.json."""
-    bench, device = settings.bench, results.read_plain(METRICS / "device.json")
+    """Compare the outputs of one variant, then time it, which an emulated device is not worth; the raw results go into `target`."""
+    bench, device, samples = settings.bench, results.read_plain(METRICS / "device.json"), Samples.open(MODELS / "data")
+    identity = {"variant": name, "reference": settings.reference, "threads": settings.device.settings["threads"]}
+    identity |= {"device_fingerprint": device["fingerprint"], "emulated": settings.device.load().EMULATED}
     with tempfile.TemporaryDirectory() as folder, exclusive(settings.device), connected(settings.device) as connection:
-        variant, reference = subjects(settings, name, connection, Path(folder))
+        feeds = agreement.store(samples, bench.agreement_samples, Path(folder), needed=identity["emulated"])
+        variant, reference = subjects(settings, name, samples, connection, Path(folder))
+        identity["on_device"] = agreement.agreement(settings.variant(name), variant, feeds, MODELS) if feeds else None
+        if identity["emulated"]:
+            return results.BenchResult(profile=bench.name, scope=bench.scope, **identity)
         found = rounds(lambda: variant.latency(bench), lambda: reference.latency(bench), bench, name)
         passes = Passes.measure(variant, bench)
+    write_raw(found, passes, settings.variant(name), target)
+    return bench_result(found, passes, bench, **identity)
+
+
+def write_raw(found: Rounds, passes: Passes, variant: config.Variant, target: Path) -> None:
+    """What the record rests on."""
     raw = {"variant": found.variant, "reference": found.reference, "passes": passes.runs}
     artifact.write_json(target / "samples.json", {"schema": 1, **{side: [run.events for run in runs] for side, runs in raw.items()}})
     artifact.write_json(target / "minutes.json", {"schema": 1, "variant": [by_minute(run) for run in found.variant]})
     if passes.profile:
-        profile.write(passes.profile, config.part(settings.variant(name).module, "profile").UNSUPPORTED, target)
-    identity = {"variant": name, "reference": settings.reference, "threads": settings.device.settings["threads"]}
-    return bench_result(found, passes, bench, **identity, device_fingerprint=device["fingerprint"])
+        profile.write(passes.profile, config.part(variant.module, "profile").UNSUPPORTED, target)
 
 
 def main() -> None:

@@ -28,9 +28,9 @@ def main() -> None:
     with connected(settings.device) as connection:
         run = Run.of(connection.run({"kind": "probe", "packages": packages}, DEADLINE_S), facts=1)
     found = run.one("facts")
-    facts = found["facts"]
+    facts = {**found["facts"], "emulated": settings.device.load().EMULATED}
     write_json(METRICS / "device.json", {"schema": 1, "name": settings.device.name, "fingerprint": fingerprint(facts), "facts": facts})
-    print(table(found))
+    print(table({**found, "facts": facts}))
 
 
 def table(found: Mapping[str, Any]) -> str:
@@ -38,7 +38,7 @@ def table(found: Mapping[str, Any]) -> str:
     facts, sensors = found["facts"], found["sensors"]
     quota = f", at most {facts['cpu_quota_cores']:g} of them" if facts["cpu_quota_cores"] else ""
     lines = {
-        "board": facts["board"] or facts["machine"],
+        "board": (facts["board"] or facts["machine"]) + (", emulated: outputs are compared, nothing is timed" if facts["emulated"] else ""),
         "cpu": f"{facts['cpu']}, {facts['cores_allowed']} cores{quota}: {', '.join(facts['isa']) or 'no known instruction set'}",
         "memory": f"{facts['ram_mib']} MiB",
         "python": f"{facts['python']}, " + ", ".join(f"{name} {version or 'missing'}" for name, version in facts["packages"].items()),

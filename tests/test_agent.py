@@ -12,7 +12,8 @@ import pytest
 
 from stages.devices.local import COMMAND, Local
 from stages.payload import hostinfo
-from stages.payload.protocol import Fault, job_line
+from stages.payload.faults import Fault
+from stages.payload.protocol import job_line
 from tests.conftest import ROOT
 
 WARMUP = {"min_runs": 3, "min_s": 0.0, "max_s": 0.05, "spread": 0.05}

@@ -19,6 +19,7 @@ from stages.devices import local
 from tests.test_agent import write_onnx
 
 FAKE = "tests.fake_format"
+LOCAL = Plugin("local", "stages.devices.local", to_plain(local.Settings()))
 BENCH = Bench(
     "smoke", processes=2, max_processes=2, block_s=0.05, min_samples=10, claims=False, max_s=5.0, warmup=Warmup(min_s=0.0, max_s=0.05)
 )
@@ -49,10 +50,10 @@ def bench(tmp_path, monkeypatch):
     """bench({"variant": what it does}, name) writes a project and runs both stages; returns the record of `name`."""
     monkeypatch.chdir(tmp_path)
 
-    def run(does: dict, name: str, *, settings: Bench = BENCH) -> dict:
+    def run(does: dict, name: str, *, settings: Bench = BENCH, device: Plugin = LOCAL) -> dict:
         if not Path("models/data").exists():
             make_data()
-            configure({variant: make_variant(variant, d) for variant, d in does.items()}, settings)
+            configure({variant: make_variant(variant, d) for variant, d in does.items()}, settings, device)
         monkeypatch.setattr(sys, "argv", ["bench", name])
         probe_device.main()
         bench_on_device.main()
@@ -61,9 +62,8 @@ def bench(tmp_path, monkeypatch):
     return run
 
 
-def configure(variants: dict[str, Variant], settings: Bench = BENCH) -> None:
+def configure(variants: dict[str, Variant], settings: Bench = BENCH, device: Plugin = LOCAL) -> None:
     plugin = Plugin("digits", "stages.data.digits")
-    device = Plugin("local", "stages.devices.local", to_plain(local.Settings()))
     config = Config(
         0,
         plugin,

@@ -10,7 +10,8 @@ import pytest
 
 from stages.devices import channel
 from stages.devices.local import Local
-from stages.payload.protocol import Fault, event_line
+from stages.payload.faults import Fault
+from stages.payload.protocol import event_line
 
 HELLO = event_line(0, "hello", {"schema": 1, "python": "3", "versions": {}, "modules": [], "cpus": [0]})
 DONE = event_line(1, "done", {})

@@ -10,7 +10,7 @@ from stages.core.errors import DeviceError, VariantFailed
 from stages.measuring import grading, jobs, records, session, sustained
 from stages.measuring.access import connected
 from stages.measuring.runs import Run
-from stages.payload.protocol import Fault
+from stages.payload.faults import Fault
 from stages.payload.reader import ProtocolFault
 
 BENCH = Bench(name="quick", processes=4, max_processes=8, min_samples=40, target_half_width=0.02, max_s=1000.0)

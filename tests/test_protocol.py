@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.payload import protocol
-from stages.payload.protocol import Fault
+from stages.payload import faults, protocol
+from stages.payload.faults import Fault
 from stages.payload.reader import GARBAGE, ProtocolFault, Reader
 from tests.conftest import ROOT
 
@@ -123,9 +123,9 @@ def test_a_wrong_job_is_refused(job, message):
 
 
 def test_every_fault_says_what_to_do():
-    for word, step in protocol.FAULTS.items():
+    for word, step in faults.FAULTS.items():
         assert step in str(Fault(word, "seen")) and Fault(word, "seen").word == word
-    assert set(protocol.DETERMINISTIC) < set(protocol.FAULTS)
+    assert set(faults.DETERMINISTIC) < set(faults.FAULTS)
 
 
 @pytest.mark.parametrize("path", [*sorted((ROOT / "stages/payload").rglob("*.py"))], ids=lambda p: p.name)

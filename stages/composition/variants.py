@@ -43,6 +43,7 @@ def variant(name: str, choice: Any, options: Options) -> Variant:
         "scheme": choice["scheme"],
         "module": form["module"],
         "min_sqnr_db": scheme["min_sqnr_db"],
+        "min_device_sqnr_db": scheme["min_device_sqnr_db"],
         "load": dict(choice.get("load") or {}),
         "engine": overlay(form.get("engine") or {}, choice.get("engine") or {}),
     }

@@ -86,6 +86,9 @@ class Bench:
     memory: bool = option(True, "the memory pass, in a process of its own")
     fits_mb: tuple[int, ...] = option((), "memory limits to run the variant under, MB (2^20 bytes)")
     profile: bool = option(False, "time and kernel of each operator, in a process of its own: models/bench/V/profile.json")
+    agreement_samples: int = option(
+        16, "test samples whose outputs on the device are compared with this machine's; 0: not compared", low=0, high=10_000
+    )
     energy_s: float | None = option(None, "seconds of the energy pass and again of its idle baseline; null: no such pass", low=10.0)
     warmup: Warmup = option(Warmup())
 
@@ -127,6 +130,7 @@ class Variant:
     scheme: str
     module: str
     min_sqnr_db: float = option(0.0, "least signal-to-noise ratio of the outputs against the source")
+    min_device_sqnr_db: float = option(0.0, "least signal-to-noise ratio of the device's outputs against this machine's")
     calibration: Calibration | None = None
     per_channel: bool | None = None
     symmetric: bool | None = None

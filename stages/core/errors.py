@@ -66,7 +66,7 @@ class StorageError(SurroundingsError):
 
 
 class DeviceError(SurroundingsError):
-    """The device did not deliver. `fault` is one word out of payload.protocol.FAULTS."""
+    """The device did not deliver. `fault` is one word out of payload.faults.FAULTS."""
 
     def __init__(self, fault: str, message: str):
         super().__init__(f"{fault}: {message}")

@@ -52,18 +52,18 @@ def _ended(code: int | None, aborted: Callable[[str], EdgewiseError]) -> Edgewis
     return SurroundingsError(f"the process that ran the model ended with exit code {code}; its own message stands above")
 
 
-def outputs(module: str, folder: Path, settings: Mapping[str, Any], feeds: Arrays) -> Arrays:
-    """Outputs of the model in `folder`, computed by formats/F/run.py in a fresh process. VariantFailed where the runtime aborts on
-    the file or refuses it."""
-    return call(_run, module, str(folder), dict(settings), feeds, aborted=_abort)
+def outputs(module: str, folder: Path, settings: Mapping[str, Any], feeds: Arrays, batch: int = 64) -> Arrays:
+    """Outputs of the model in `folder`, computed by formats/F/run.py in a fresh process, `batch` samples at a time. VariantFailed where
+    the runtime aborts on the file or refuses it."""
+    return call(_run, module, str(folder), dict(settings), feeds, batch, aborted=_abort)
 
 
 def _abort(how: str) -> VariantFailed:
     return VariantFailed(f"the runtime aborts on this file ({how})")
 
 
-def _run(module: str, folder: str, settings: Mapping[str, Any], feeds: Arrays) -> Arrays:
+def _run(module: str, folder: str, settings: Mapping[str, Any], feeds: Arrays, batch: int) -> Arrays:
     try:
-        return run_batched(parts.load(part(module, "run"), folder, settings), feeds)
+        return run_batched(parts.load(part(module, "run"), folder, settings), feeds, batch)
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise VariantFailed(f"the runtime refuses this file: {type(error).__name__}: {' '.join(str(error).split())[:400]}") from None

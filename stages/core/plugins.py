@@ -162,7 +162,7 @@ class Importer(Protocol):
 
 
 class Connection(Protocol):
-    """An open way to a device. What goes wrong on it is payload.protocol.Fault, which the host turns into a DeviceError."""
+    """An open way to a device. What goes wrong on it is payload.faults.Fault, which the host turns into a DeviceError."""
 
     def place(self, folder: Path) -> str:
         """Make a folder of the host (a model, inputs) available on the device; returns its path there."""
@@ -176,5 +176,6 @@ class Device(Protocol):
     """devices/NAME.py: one transport. Its Settings have at least what devices/local.py has: threads, cool_down_degc and _max_s."""
 
     Settings: type
+    EMULATED: bool  # another machine's instructions are imitated: outputs are compared, and nothing is timed
 
     def connect(self, settings: Any) -> AbstractContextManager[Connection]: ...

@@ -46,21 +46,40 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """Outputs on the device against those of the same file on this machine, for the same test samples.
+
+    verdict: identical (bit by bit) or within tolerance; a device that computes something else makes the variant a failed one.
+    same_answers: share of the samples with the same most likely class. least_sqnr_db: the scheme's tolerance.
+    """
+
+    samples: int
+    verdict: str
+    same_answers: float
+    sqnr_db: float
+    least_sqnr_db: float
+    largest_difference: float
+
+
+@dataclass(frozen=True)
 class BenchResult:
-    """One variant on the device, interleaved with the reference. Intervals are None where the profile claims nothing."""
+    """One variant on the device, interleaved with the reference. Intervals are None where the profile claims nothing, and all
+    of latency and memory is where the device is emulated: an emulator tells what a device answers, not what that costs."""
 
     variant: str
     reference: str
     profile: str
     scope: str
     threads: int
-    latency_p50_ms: float
-    reference_p50_ms: float
-    latency_ratio_to_reference: float
-    processes: int
-    samples: int
-    noise_grade: str
     device_fingerprint: str
+    emulated: bool = False
+    on_device: Agreement | None = None
+    latency_p50_ms: float | None = None
+    reference_p50_ms: float | None = None
+    latency_ratio_to_reference: float | None = None
+    processes: int | None = None
+    samples: int | None = None
+    noise_grade: str | None = None
     stop: str | None = None
     latency_p50_ci95_ms: Interval = None
     latency_ratio_ci95: Interval = None
@@ -82,6 +101,7 @@ class VariantSummary:
     accuracy_delta: variant minus reference, on the same samples; flips_gained: samples that only the variant gets right.
     sqnr_db, kl_nats: the outputs against the reference's; sqnr_to_source_db: against the source, on its probe samples.
     latency_ratio_to_reference: variant / reference. latency_verdict: faster, slower, no difference claimed, reference.
+    on_device: the outputs there against this machine's. emulated: of the device; then nothing was timed.
     memory_rss_bytes: resident after each step of the memory pass, in its order. explanation: why it is no faster than its parent.
     """
 
@@ -122,6 +142,8 @@ class VariantSummary:
     processes: int | None = None
     bench_samples: int | None = None
     device_fingerprint: str | None = None
+    emulated: bool | None = None
+    on_device: Agreement | None = None
     load_ms: float | None = None
     first_inference_ms: float | None = None
     baseline_rss_bytes: int | None = None

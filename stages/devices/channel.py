@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.payload.protocol import MAX_LINE_BYTES, Fault, job_line
+from stages.payload.faults import Fault
+from stages.payload.protocol import MAX_LINE_BYTES, job_line
 from stages.payload.reader import ProtocolFault, Reader
 
 STDERR_TAIL_BYTES = 8192

@@ -12,9 +12,10 @@ from typing import Any
 
 from stages.core.settings import option
 from stages.devices import channel
-from stages.payload.protocol import Fault
+from stages.payload.faults import Fault
 
 ROOT = Path(__file__).resolve().parents[2]
+EMULATED = False
 COMMAND = (sys.executable, "-m", "stages.payload.agent")
 
 
@@ -47,8 +48,11 @@ class Local:
                 return Fault("oom_killed", f"the run ended with SIGKILL and the kernel counts {oom_kills() - kills} kill for memory")
             return channel.explain(ending)
 
-        paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        return channel.converse(self.command, job, deadline_s, explain, env={**os.environ, "PYTHONPATH": paths})
+        return channel.converse(self.command, job, deadline_s, explain, env=self.environment())
+
+    def environment(self) -> dict[str, str]:
+        """What the agent finds in its environment; with it, the code."""
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
 
 
 def oom_kills() -> int:

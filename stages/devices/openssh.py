@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.core.settings import option
-from stages.payload.protocol import Fault
+from stages.payload.faults import Fault
 
 FAILED = 255  # ssh's own exit code: no connection, a lost one, or a command ended by a signal
 ALIVE = ("-o", "ServerAliveInterval=2", "-o", "ServerAliveCountMax=3")  # a lost link is noticed after six seconds

@@ -23,9 +23,10 @@ from stages.core.settings import option
 from stages.devices import channel, shipping
 from stages.devices.openssh import FAILED, Address, Link, refusal
 from stages.payload import store
-from stages.payload.protocol import Fault
+from stages.payload.faults import Fault
 
 T = TypeVar("T")
+EMULATED = False
 WAITS_S = (1.0, 4.0)  # before the second and the third attempt
 RETRIED = ("unreachable", "dropped")  # what another attempt may mend
 LOOK_S, SLOWEST_BYTES_PER_S = 60.0, 50_000

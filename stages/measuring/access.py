@@ -8,7 +8,7 @@ from stages.core.config import Plugin
 from stages.core.errors import DeviceError
 from stages.core.plugins import Connection
 from stages.core.settings import build
-from stages.payload.protocol import Fault
+from stages.payload.faults import Fault
 
 
 @contextlib.contextmanager

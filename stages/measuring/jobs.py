@@ -13,7 +13,7 @@ from stages.core.errors import ConfigError, VariantFailed
 from stages.core.plugins import Connection
 from stages.core.samples import Samples
 from stages.measuring.runs import Run
-from stages.payload.protocol import DETERMINISTIC, Fault
+from stages.payload.faults import DETERMINISTIC, Fault
 
 INPUT_SAMPLES = 8  # real ones, taken in turn, so that no number rests on one lucky picture
 MEMORY_RUNS = 5  # after the first: some runtimes allocate their working memory in the second one only
@@ -63,6 +63,10 @@ class Subject:
         runner = f"{self.fields['runner'].rpartition('.')[0]}.profile"
         counts = {"warmup_runs": PROFILE_WARMUP_RUNS, "runs": PROFILE_RUNS}
         return self.run("profile", {"operators": PROFILE_RUNS, "trace": 1}, **{**counts, "runner": runner})
+
+    def outputs(self, inputs: str, count: int) -> Run:
+        """The model's outputs for each of the `count` samples in `inputs`, which are as the model takes them."""
+        return self.run("outputs", {"loaded": 1, "outputs": count}, inputs=inputs, scope="model", preprocessing=None)
 
     def energy(self, seconds: float) -> Run:
         return self.run("energy", {"sources": 1}, seconds=seconds)

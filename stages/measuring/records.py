@@ -90,7 +90,7 @@ def smallest_claim(aa_interval: tuple[float, float]) -> float:
 
 
 def bench_result(rounds: Rounds, passes: Passes, bench: Bench, **identity: Any) -> BenchResult:
-    """identity: variant, reference, threads, device_fingerprint."""
+    """identity: variant, reference, threads, device_fingerprint, emulated, on_device."""
     variant, reference = side(rounds.variant), side(rounds.reference)
     samples = pooled(variant)
     claims = bench.claims and len(variant) >= LEAST_PAIRS

@@ -21,7 +21,7 @@ from stages.payload.wire import Wire
 
 
 def fault_of(error: Exception, phase: str) -> str:
-    """Which word of protocol.FAULTS an exception is. What the runtime itself raises while it has the file is about the file."""
+    """Which word of faults.FAULTS an exception is. What the runtime itself raises while it has the file is about the file."""
     if isinstance(error, ImportError):
         return "runtime_missing"
     if isinstance(error, MemoryError) or "bad_alloc" in str(error):

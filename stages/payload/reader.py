@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Optional
 
-from stages.payload.protocol import EVENTS, MAX_LINE_BYTES, MAX_NOISE_LINES, SCHEMA, TERMINAL, Fault, wrong_field
+from stages.payload.faults import Fault
+from stages.payload.protocol import EVENTS, MAX_LINE_BYTES, MAX_NOISE_LINES, SCHEMA, TERMINAL, wrong_field
 
 # How a line can be wrong; `ProtocolFault.garbage` is one of these words.
 GARBAGE = (

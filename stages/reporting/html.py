@@ -55,6 +55,7 @@ def context(summary: Summary, settings: Config) -> dict[str, Any]:
         "rows": table.ordered(summary),
         "reading": table.explain(summary)[0],
         "unresolved": table.unresolved(summary),
+        "on_device": table.on_device(summary),
         "focus": focus,
         "cards": list(cards(summary)),
         "changes": changes(summary.variants[summary.reference], summary.variants[focus]) if focus else [],

@@ -15,6 +15,7 @@ from stages.core.results import BenchResult, Evaluation, Failed, VariantSummary
 MODELS = Path("models")
 MEMORY_STEPS = ("baseline", "load", "first_inference", "peak", "release")
 NOT_MEASURED = "not measured: the pipeline ran without bench-on-device"
+EMULATED = "not measured: the device is emulated"
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def latency(measured: BenchResult) -> dict[str, Any]:
     return {
         **{name: getattr(measured, name) for name in known},
         "bench_samples": measured.samples,
+        "latency_reason": EMULATED if measured.emulated else None,
         "noise_reason": measured.more.get("noise_reason"),
         "memory_rss_bytes": memory(measured),
     }

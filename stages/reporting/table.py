@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from stages.core.results import Interval, Summary, VariantSummary
+from stages.core.results import Agreement, Interval, Summary, VariantSummary
 
 MINUS = "\N{MINUS SIGN}"
 WIDE = 150  # characters that the whole table needs at most
@@ -82,6 +82,8 @@ def explain(summary: Summary) -> list[str]:
     """The lines under the table: how to read it, the choice, what to know before believing it, what failed."""
     profile = next((row.profile for row in summary.variants.values() if row.profile), None)
     measured = f"profile {profile}" if profile else "latency not measured"
+    if any(row.emulated for row in summary.variants.values()):
+        measured = "emulated: outputs compared, nothing timed"
     lines = [
         f"Against {summary.reference} on {summary.device['name']} ({measured}). Brackets: 95 % intervals. Ratio: latency / "
         "the reference's, interleaved. Peak: above the runtime's own baseline. *: Pareto set of accuracy, latency and size.",
@@ -90,7 +92,25 @@ def explain(summary: Summary) -> list[str]:
     lines += [f"{name}: failed: {row.reason}" for name, row in summary.failed.items()]
     lines += [f"{name}: {warning}" for name, row in ordered(summary) for warning in row.warnings]
     lines += [f"{name}: {'; '.join(row.explanation)}" for name, row in ordered(summary) if row.explanation]
-    return lines + unresolved(summary) + list(summary.warnings)
+    return lines + on_device(summary) + unresolved(summary) + list(summary.warnings)
+
+
+def on_device(summary: Summary) -> list[str]:
+    """How the outputs there compare with this machine's, in one line; variants of one verdict together."""
+    same: dict[str, list[str]] = {}
+    for name, row in ordered(summary):
+        if row.on_device:
+            same.setdefault(agreement(row.on_device), []).append(name)
+    found = "; ".join(f"{verdict} for {', '.join(names)}" for verdict, names in same.items())
+    return [f"Outputs on {summary.device['name']} against this machine's: {found}."] if found else []
+
+
+def agreement(found: Agreement) -> str:
+    """The verdict, with what it rests on where the two differ."""
+    if found.verdict == "identical":
+        return found.verdict
+    answers = "" if found.same_answers == 1 else f", {found.same_answers:.0%} of {found.samples} answers the same"
+    return f"{found.verdict} (SQNR {found.sqnr_db:.0f} dB{answers})"
 
 
 def unresolved(summary: Summary) -> list[str]:

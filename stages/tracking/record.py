@@ -149,6 +149,7 @@ def tags(name: str, row: VariantSummary, summary: Summary) -> dict[str, str]:
         "latency_verdict": row.latency_verdict,
         "latency_reason": row.latency_reason,
         "noise_grade": row.noise_grade,
+        "device.emulated": None if row.emulated is None else word(row.emulated),
         "device.name": summary.device.get("name"),
         "device.fingerprint": row.device_fingerprint or summary.device.get("fingerprint"),
         "mlflow.note.content": "\n\n".join((*row.warnings, *row.explanation)) or None,

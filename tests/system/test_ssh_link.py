@@ -10,7 +10,7 @@ import pytest
 from stages.devices import ssh
 from stages.measuring.access import connected
 from stages.measuring.runs import Run
-from stages.payload.protocol import Fault
+from stages.payload.faults import Fault
 from tests.system.board import fake_model, latency_job, plugin
 from tests.system.conftest import children
 
