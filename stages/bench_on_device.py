@@ -49,7 +49,7 @@ def measure(settings: config.Config, name: str, target: Path) -> results.BenchRe
         found = rounds(lambda: variant.latency(bench), lambda: reference.latency(bench), bench, name)
         passes = Passes.measure(variant, bench)
     write_raw(found, passes, settings.variant(name), target)
-    return bench_result(found, passes, bench, **identity)
+    return bench_result(found, passes, bench, governor=device["facts"]["governor"], **identity)
 
 
 def write_raw(found: Rounds, passes: Passes, variant: config.Variant, target: Path) -> None:

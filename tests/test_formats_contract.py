@@ -149,7 +149,7 @@ def test_a_profile_tells_of_each_run_what_was_executed(name, source, floats):
     found = profiled.profile()
     in_file = [node for node in config.part(module, "facts").facts(floats[name])["nodes"] if "conv" in node["operator"].lower()]
     for operators, wall in zip(found["runs"], wall_ns, strict=True):
-        assert {key for op in operators for key in op} == {"name", "type", "kernel", "dtype", "converts", "time_ns"}
+        assert {key for op in operators for key in op} == {"name", "type", "kernel", "dtype", "converts", "fallback", "time_ns"}
         assert len([op for op in operators if "conv" in op["type"].lower()]) == len(in_file) == 3
         if profiler.UNSUPPORTED:
             assert {op["time_ns"] for op in operators} == {None}

@@ -70,7 +70,8 @@ def test_a_comparison_across_settings_is_warned_of():
 
 def test_the_pareto_set_is_what_nothing_else_beats():
     def row(accuracy, ratio, size, status="ok"):
-        return replace(GOOD, accuracy_top1=accuracy, latency_ratio_to_reference=ratio, size_bytes=size, status=status)
+        known = {"latency_ratio_to_reference": ratio, "latency_ratio_ci95": None}
+        return replace(GOOD, accuracy_top1=accuracy, size_bytes=size, status=status, **known)
 
     rows = {
         "accurate": row(0.96, 1.0, 45),
@@ -122,9 +123,11 @@ def test_what_was_not_measured_meets_no_limit(missing, budget, text):
 
 
 ROWS = {
-    "fast": replace(GOOD, latency_ratio_to_reference=0.2, size_bytes=20_000_000, peak_rss_bytes=90_000_000),
-    "small": replace(GOOD, latency_ratio_to_reference=0.3, size_bytes=5_000_000, peak_rss_bytes=95_000_000),
-    "lean": replace(GOOD, latency_ratio_to_reference=0.4, size_bytes=9_000_000, peak_rss_bytes=50_000_000),
+    "fast": replace(GOOD, latency_ratio_to_reference=0.2, latency_ratio_ci95=(0.1, 0.28), size_bytes=20_000_000, peak_rss_bytes=90_000_000),
+    "small": replace(
+        GOOD, latency_ratio_to_reference=0.3, latency_ratio_ci95=(0.29, 0.31), size_bytes=5_000_000, peak_rss_bytes=95_000_000
+    ),
+    "lean": replace(GOOD, latency_ratio_to_reference=0.4, latency_ratio_ci95=(0.38, 0.42), size_bytes=9_000_000, peak_rss_bytes=50_000_000),
     "broken": replace(GOOD, status="failed", reason="covers nothing"),
 }
 
@@ -134,6 +137,61 @@ def test_the_best_in_what_the_user_prefers_is_chosen(prefer, order):
     found = choice.choose(ROWS, Budget("test", peak_rss_bytes=100_000_000, prefer=prefer))
     assert [found.chosen, *found.runners_up] == order.split()
     assert found.losers == {"broken": ("failed: covers nothing",)}
+
+
+def test_variants_are_ranked_by_the_least_favourable_end_of_their_interval():
+    """0.06 as the point of a wide interval is no better than a sure 0.2."""
+    rows = {
+        "stray": replace(GOOD, latency_ratio_to_reference=0.06, latency_ratio_ci95=(0.05, 0.9)),
+        "sure": replace(GOOD, latency_ratio_to_reference=0.2, latency_ratio_ci95=(0.19, 0.21)),
+        "near": replace(GOOD, latency_ratio_to_reference=0.22, latency_ratio_ci95=(0.21, 0.23)),
+        "apart": replace(GOOD, latency_ratio_to_reference=0.25, latency_ratio_ci95=(0.24, 0.26)),
+        "bare": replace(GOOD, latency_ratio_to_reference=0.215, latency_ratio_ci95=None),
+        "unmeasured": replace(GOOD, latency_ratio_to_reference=None, latency_ratio_ci95=None),
+    }
+    assert sorted(rows, key=lambda name: verdicts.slowest(rows[name])) == ["sure", "bare", "near", "apart", "stray", "unmeasured"]
+    assert verdicts.leaders(rows) == ["sure", "near", "stray"], "cannot be told from the best: their intervals overlap with its own"
+    assert verdicts.leaders({"unmeasured": rows["unmeasured"]}) == []
+
+
+def test_a_choice_among_equals_says_that_it_cannot_tell_them_apart():
+    tied = {**ROWS, "small": replace(ROWS["small"], latency_ratio_ci95=(0.27, 0.31))}
+    found = choice.choose(tied, Budget("test", peak_rss_bytes=100_000_000))
+    assert found.chosen == "fast" and found.reason.endswith("among the fastest of 3, cannot tell it from small: their intervals overlap")
+    assert choice.choose(ROWS, Budget("test", peak_rss_bytes=100_000_000)).reason.endswith("the best of 3 in latency")
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "verdict"),
+    [
+        ({"profile": "standard"}, "measured with profile standard, the reference with quick: compare the ratio only", "faster"),
+        ({"threads": 4}, "measured with threads 4", "faster"),
+        ({"governor": "powersave"}, "measured with governor powersave, the reference with performance: compare the ratio", "faster"),
+        (
+            {"device_fingerprint": "b"},
+            "measured with device_fingerprint b, the reference with a: its figures are of another machine",
+            "no difference claimed",
+        ),
+        (
+            {"emulated": True},
+            "measured with emulated True, the reference with False: its figures are of another machine",
+            "no difference claimed",
+        ),
+    ],
+)
+def test_two_measurements_that_differ_in_their_conditions_carry_a_warning(change, said, verdict):
+    known = {"threads": 1, "governor": "performance", "device_fingerprint": "a", "emulated": False, "noise_grade": "clean"}
+    base = replace(GOOD, latency_ratio_to_reference=1.0, latency_ratio_ci95=(0.99, 1.01), **known)
+    rows = {"base": base, "same": replace(GOOD, **known), "other": replace(GOOD, **{**known, **change})}
+    judged = verdicts.judge(rows, "base")
+    assert judged["same"].warnings == () and judged["same"].latency_verdict == "faster"
+    assert [text[: len(said)] for text in judged["other"].warnings] == [said] and judged["other"].latency_verdict == verdict
+
+
+def test_without_a_measured_reference_the_others_are_still_compared_with_each_other():
+    rows = {"base": VariantSummary("onnx", "fp32", "failed"), "one": replace(GOOD, threads=1), "two": replace(GOOD, threads=2)}
+    judged = verdicts.judge(rows, "base")
+    assert not judged["one"].warnings and "threads 2, one with 1" in judged["two"].warnings[0]
 
 
 def test_without_limits_nothing_is_chosen():

@@ -103,6 +103,10 @@ class VariantSummary:
     latency_ratio_to_reference: variant / reference. latency_verdict: faster, slower, no difference claimed, reference.
     on_device: the outputs there against this machine's. emulated: of the device; then nothing was timed.
     memory_rss_bytes: resident after each step of the memory pass, in its order. explanation: why it is no faster than its parent.
+    smallest_claim_share: of the reference alone, the least difference that its device lets one claim (A/A).
+    energy: source, scope, rate_hz, idle_w, mean_w, gross_mj, net_mj of one inference; energy_status says why where there is none.
+    fits: by limit in MB: verdict, evidence, p50_ms, major_faults. sustained: minutes, start_p50_ms, end_p50_ms, drift, ...
+    top_operators: what most of the time goes to, as in profile.json; operators_status says why where there are no times.
     """
 
     format: str
@@ -142,8 +146,10 @@ class VariantSummary:
     processes: int | None = None
     bench_samples: int | None = None
     device_fingerprint: str | None = None
+    governor: str | None = None
     emulated: bool | None = None
     on_device: Agreement | None = None
+    cpus: tuple[int, ...] = ()
     load_ms: float | None = None
     first_inference_ms: float | None = None
     baseline_rss_bytes: int | None = None
@@ -154,6 +160,13 @@ class VariantSummary:
     covered_share: float | None = None
     kept_float: tuple[str, ...] = ()
     sqnr_to_source_db: float | None = None
+    smallest_claim_share: float | None = None
+    energy_status: str | None = None
+    energy: dict[str, Any] | None = None
+    fits: dict[str, dict[str, Any]] | None = None
+    sustained: dict[str, Any] | None = None
+    operators_status: str | None = None
+    top_operators: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     explanation: tuple[str, ...] = ()
 
@@ -164,7 +177,8 @@ class VariantSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """metrics/summary.json. `losers`: what each variant that was not chosen violates or leaves open, by name."""
+    """metrics/summary.json. aa_ratio_ci95: the reference against itself. `losers`: what each variant that was not chosen violates or
+    leaves open, by name."""
 
     reference: str
     device: dict[str, Any]

@@ -10,7 +10,7 @@ import numpy as np
 from stages.core.artifact import write_json
 from stages.measuring.runs import Run
 
-KNOWN = ("name", "type", "kernel", "dtype", "converts")
+KNOWN = ("name", "type", "kernel", "dtype", "converts", "fallback")
 QUARTILES = (0.25, 0.75)
 Runs = Sequence[Sequence[Mapping[str, Any]]]
 
@@ -41,7 +41,9 @@ def profile(run: Run, unsupported: str | None) -> dict[str, Any]:
         "runs": len(runs),
         "inference": spread(wall_ms),
         "outside_share": None if inside_ms is None else float(1 - np.median(inside_ms / wall_ms)),
-        "types": grouped(runs, lambda op: (op["type"], op["dtype"], op["converts"]), ("type", "dtype", "converts")),
+        "types": grouped(
+            runs, lambda op: (op["type"], op["dtype"], op["converts"], op["fallback"]), ("type", "dtype", "converts", "fallback")
+        ),
         "operators": operators,
     }
 

@@ -89,7 +89,7 @@ def smallest_claim(aa_interval: tuple[float, float]) -> float:
     return max(1 / aa_interval[0], aa_interval[1]) - 1
 
 
-def bench_result(rounds: Rounds, passes: Passes, bench: Bench, **identity: Any) -> BenchResult:
+def bench_result(rounds: Rounds, passes: Passes, bench: Bench, governor: str | None = None, **identity: Any) -> BenchResult:
     """identity: variant, reference, threads, device_fingerprint, emulated, on_device."""
     variant, reference = side(rounds.variant), side(rounds.reference)
     samples = pooled(variant)
@@ -102,7 +102,7 @@ def bench_result(rounds: Rounds, passes: Passes, bench: Bench, **identity: Any) 
         more["smallest_claim_share"] = smallest_claim(ratio_interval(variant, reference))
     more |= energy_fields(passes.energy) if passes.energy else {}
     more |= fits_fields(passes.fits) if passes.fits else {}
-    more |= sustained_fields(rounds) | {"cpus": rounds.variant[0].one("hello")["cpus"]}
+    more |= sustained_fields(rounds) | {"cpus": rounds.variant[0].one("hello")["cpus"], "governor": governor}
     return BenchResult(
         profile=bench.name,
         scope=bench.scope,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from stages.core import paired_stats
 from stages.core.config import Budget
 from stages.core.results import VariantSummary
+from stages.reporting import verdicts
 
 Rows = Mapping[str, VariantSummary]
 PREFER = {"latency": "latency_ratio_to_reference", "size": "size_bytes", "memory": "peak_rss_bytes"}
@@ -43,13 +44,21 @@ def choose(rows: Rows, budget: Budget) -> Choice:
     losers = {name: tuple(f.text for f in found) for name, found in broken.items() if found}
     losers |= {name: (f"failed: {row.reason}",) for name, row in rows.items() if not row.ok}
     if fitting:
-        unknown = getattr(rows[fitting[0]], PREFER[budget.prefer]) is None
-        reason = f"fits every limit; {f'{budget.prefer} was not measured' if unknown else f'the best of {len(fitting)} in {budget.prefer}'}"
-        return Choice(fitting[0], reason, tuple(fitting[1:]), losers)
+        return Choice(fitting[0], f"fits every limit; {standing(fitting, rows, budget)}", tuple(fitting[1:]), losers)
     if not findings:
         return Choice(None, "every variant failed", losers=losers)
     nearest = min(broken, key=lambda name: (len(broken[name]), max(f.excess for f in broken[name])))
     return Choice(None, f"nothing fits; nearest: {nearest} ({'; '.join(losers[nearest])})", losers=losers, nearest_miss=nearest)
+
+
+def standing(fitting: list[str], rows: Rows, budget: Budget) -> str:
+    """How the first of `fitting` stands among them in what the budget prefers."""
+    if getattr(rows[fitting[0]], PREFER[budget.prefer]) is None:
+        return f"{budget.prefer} was not measured"
+    tied = verdicts.leaders({name: rows[name] for name in fitting})[1:] if budget.prefer == "latency" else []
+    if tied:
+        return f"among the fastest of {len(fitting)}, cannot tell it from {', '.join(tied)}: their intervals overlap"
+    return f"the best of {len(fitting)} in {budget.prefer}"
 
 
 def limits(budget: Budget) -> dict[str, float]:
@@ -59,7 +68,8 @@ def limits(budget: Budget) -> dict[str, float]:
 
 
 def preference(row: VariantSummary, budget: Budget) -> tuple[float, float]:
-    value = getattr(row, PREFER[budget.prefer])
+    """Latency counts at the least favourable end of its interval."""
+    value = verdicts.slowest(row) if budget.prefer == "latency" else getattr(row, PREFER[budget.prefer])
     return math.inf if value is None else value, row.size_bytes or math.inf
 
 

@@ -10,7 +10,7 @@ import yaml
 from stages.core import artifact, config, results
 from stages.core.config import Config
 from stages.core.results import METRICS, Summary, VariantSummary
-from stages.reporting import samples, table
+from stages.reporting import findings, samples, table, verdicts
 
 NAME = "report.html"
 MODELS = Path("models")
@@ -38,6 +38,7 @@ def render(summary: Summary, settings: Config) -> str:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"signed": table.signed, "mb": megabytes, "yaml": plain_yaml, "flat": flat}
+    environment.filters |= {"limit": findings.limit_cell, "throttling": findings.throttling}
     environment.globals |= {"columns": table.COLUMNS, "marks": table.marks}
     return environment.get_template("page.html").render(context(summary, settings))
 
@@ -61,6 +62,7 @@ def context(summary: Summary, settings: Config) -> dict[str, Any]:
         "changes": changes(summary.variants[summary.reference], summary.variants[focus]) if focus else [],
         "points": [point(name, row, summary) for name, row in summary.variants.items() if row.ok and row.accuracy_top1 is not None],
         "most_memory": max((max((row.memory_rss_bytes or {"": 0}).values()) for row in summary.variants.values()), default=0),
+        **findings.sections(summary),
         "classes": samples.classes(summary.reference, focus) if focus else [],
         "pictures": samples.pictures(summary.reference, focus) if focus else [],
         "files": {name: artifact.read(MODELS / "variants" / name) for name in summary.variants},
@@ -80,14 +82,13 @@ def cards(summary: Summary) -> Iterator[tuple[str, str, str]]:
     """Title, variant and figure of what is best in one thing; a speed is named only where it may be claimed."""
     ok = {name: row for name, row in summary.variants.items() if row.ok}
     base = summary.variants[summary.reference]
-    claimed = {name: row for name, row in ok.items() if row.latency_verdict == "faster"}
-    if claimed:
-        name = min(claimed, key=lambda n: claimed[n].latency_ratio_to_reference or 1)
-        yield (
-            "fastest",
-            name,
-            f"{1 / (claimed[name].latency_ratio_to_reference or 1):.1f} times as fast as {summary.reference}{but(ok[name])}",
-        )
+    fastest = verdicts.leaders({name: row for name, row in ok.items() if row.latency_verdict == verdicts.FASTER})
+    if fastest:
+        speed = f"at least {1 / verdicts.slowest(ok[fastest[0]]):.1f} times as fast as {summary.reference}"
+        if len(fastest) == 1:
+            yield "fastest", fastest[0], f"{speed}{but(ok[fastest[0]])}"
+        else:
+            yield "fastest: cannot tell", " or ".join(fastest), f"their intervals overlap; {fastest[0]} is {speed}"
     sized = {name: row.size_bytes for name, row in ok.items() if row.size_bytes}
     if sized and base.size_bytes:
         name = min(sized, key=lambda n: sized[n])

@@ -11,6 +11,7 @@ from stages.core import artifact, paired_stats, results
 from stages.core.config import Config, Variant
 from stages.core.errors import EdgewiseError
 from stages.core.results import BenchResult, Evaluation, Failed, VariantSummary
+from stages.reporting import passes
 
 MODELS = Path("models")
 MEMORY_STEPS = ("baseline", "load", "first_inference", "peak", "release")
@@ -117,6 +118,7 @@ def latency(measured: BenchResult) -> dict[str, Any]:
         "latency_reason": EMULATED if measured.emulated else None,
         "noise_reason": measured.more.get("noise_reason"),
         "memory_rss_bytes": memory(measured),
+        **passes.fields(measured),
     }
 
 

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable
 
 from stages.core.results import Agreement, Interval, Summary, VariantSummary
+from stages.reporting import findings
+from stages.reporting.verdicts import slowest
 
 MINUS = "\N{MINUS SIGN}"
 WIDE = 150  # characters that the whole table needs at most
@@ -92,7 +94,7 @@ def explain(summary: Summary) -> list[str]:
     lines += [f"{name}: failed: {row.reason}" for name, row in summary.failed.items()]
     lines += [f"{name}: {warning}" for name, row in ordered(summary) for warning in row.warnings]
     lines += [f"{name}: {'; '.join(row.explanation)}" for name, row in ordered(summary) if row.explanation]
-    return lines + on_device(summary) + unresolved(summary) + list(summary.warnings)
+    return lines + on_device(summary) + unresolved(summary) + findings.lines(summary) + list(summary.warnings)
 
 
 def on_device(summary: Summary) -> list[str]:
@@ -124,13 +126,8 @@ def unresolved(summary: Summary) -> list[str]:
 
 
 def ordered(summary: Summary) -> list[tuple[str, VariantSummary]]:
-    """The variants, fastest first, then those without a latency, then the failed ones."""
-
-    def place(item: tuple[str, VariantSummary]) -> tuple[bool, bool, float]:
-        ratio = item[1].latency_ratio_to_reference
-        return not item[1].ok, ratio is None, ratio or 0.0
-
-    return sorted(summary.variants.items(), key=place)
+    """The variants, fastest first by the least favourable end of their ratio, then those without a latency, then the failed ones."""
+    return sorted(summary.variants.items(), key=lambda item: (not item[1].ok, slowest(item[1])))
 
 
 def markdown(summary: Summary) -> str:

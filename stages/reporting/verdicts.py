@@ -9,11 +9,15 @@ from stages.core.results import Interval, VariantSummary
 Rows = Mapping[str, VariantSummary]
 LITTLE_COVERED = 0.9  # below this share of the weights a scheme's name promises more than the file holds
 FASTER, SLOWER, UNCLAIMED, REFERENCE = "faster", "slower", "no difference claimed", "reference"
+# what two measurements must have in common to be compared; the last two make the A/A difference that of another machine
+CONDITIONS = ("profile", "scope", "threads", "governor", "device_fingerprint", "emulated")
+ANOTHER_DEVICE = ("device_fingerprint", "emulated")
 
 
 def judge(rows: Rows, reference: str) -> dict[str, VariantSummary]:
     """The rows with their verdicts and warnings."""
     base = rows[reference]
+    beside = next((name for name in (reference, *rows) if rows[name].threads is not None), reference)
     judged = {}
     for name, row in rows.items():
         is_reference = name == reference
@@ -21,8 +25,8 @@ def judge(rows: Rows, reference: str) -> dict[str, VariantSummary]:
             row,
             accuracy_verdict=REFERENCE if is_reference else accuracy_verdict(row),
             accuracy_delta_ci95=(0.0, 0.0) if is_reference and row.accuracy_delta is not None else row.accuracy_delta_ci95,
-            latency_verdict=REFERENCE if is_reference else latency_verdict(row, base.latency_ratio_ci95),
-            warnings=tuple(warnings(row, base)),
+            latency_verdict=REFERENCE if is_reference else latency_verdict(row, aa_of(row, base)),
+            warnings=tuple(warnings(row, rows[beside], "the reference" if beside == reference else beside)),
         )
     return judged
 
@@ -37,6 +41,17 @@ def accuracy_verdict(row: VariantSummary) -> str | None:
     if row.accuracy_samples_needed is None:
         return f"unresolved: none seen, {row.samples:,} samples show {100 * row.accuracy_resolvable:.2g} points or more"
     return f"unresolved, needs {row.accuracy_samples_needed:,} samples"
+
+
+def aa_of(row: VariantSummary, base: VariantSummary) -> Interval:
+    """The reference against itself, as measured on the device of `row`; None where that was another device."""
+    return None if differing(row, base, ANOTHER_DEVICE) else base.latency_ratio_ci95
+
+
+def differing(one: VariantSummary, other: VariantSummary, keys: tuple[str, ...] = CONDITIONS) -> list[str]:
+    """The conditions in which two measurements differ; what is not known of one of them differs from nothing."""
+    pairs = {key: (getattr(one, key), getattr(other, key)) for key in keys}
+    return [key for key, pair in pairs.items() if None not in pair and pair[0] != pair[1]]
 
 
 def latency_verdict(row: VariantSummary, aa_ratio_ci95: Interval) -> str | None:
@@ -55,24 +70,39 @@ def latency_verdict(row: VariantSummary, aa_ratio_ci95: Interval) -> str | None:
     return SLOWER if math.log(low) > noise else UNCLAIMED
 
 
-def warnings(row: VariantSummary, reference: VariantSummary) -> list[str]:
-    """What a reader must know before believing the row."""
+def warnings(row: VariantSummary, beside: VariantSummary, name: str = "the reference") -> list[str]:
+    """What a reader must know before believing the row. beside: the measurement that it is read against, called `name`."""
     found = []
     if row.covered_share is not None and row.covered_share < LITTLE_COVERED:
         found.append(f"{row.scheme} covers {100 * row.covered_share:.2g} % of the weights; the rest is as it was")
     if row.noise_grade not in (None, "clean"):
         found.append(f"{row.noise_grade} while this was measured{f': {row.noise_reason}' if row.noise_reason else ''}")
-    for key in ("profile", "scope", "threads", "device_fingerprint"):
-        mine, its = getattr(row, key), getattr(reference, key)
-        if None not in (mine, its) and mine != its:
-            found.append(f"measured with {key} {mine}, the reference with {its}: compare the ratio only")
-    return found
+    pairs = {key: (getattr(row, key), getattr(beside, key)) for key in differing(row, beside)}
+    return found + [f"measured with {key} {mine}, {name} with {its}: {advice(key)}" for key, (mine, its) in pairs.items()]
+
+
+def advice(key: str) -> str:
+    return "its figures are of another machine, compare none of them" if key in ANOTHER_DEVICE else "compare the ratio only"
+
+
+def slowest(row: VariantSummary) -> float:
+    """The least favourable end of the ratio's interval, by which variants are ranked: a point estimate may stray under load, and the
+    one that strays furthest would win. The ratio itself where the profile gives no interval; infinite where nothing was measured."""
+    if row.latency_ratio_ci95:
+        return row.latency_ratio_ci95[1]
+    return math.inf if row.latency_ratio_to_reference is None else row.latency_ratio_to_reference
+
+
+def leaders(rows: Rows) -> list[str]:
+    """The fastest of `rows` and those that cannot be told from it, whose intervals overlap with its own; the best ranked first."""
+    ranked = sorted((name for name in rows if slowest(rows[name]) < math.inf), key=lambda name: slowest(rows[name]))
+    return [name for name in ranked if (rows[name].latency_ratio_ci95 or (slowest(rows[name]),))[0] <= slowest(rows[ranked[0]])]
 
 
 def pareto(rows: Rows) -> tuple[str, ...]:
     """The ok variants that no other equals or beats in accuracy, latency and size at once, in the order of the rows.
 
-    Latency is the paired ratio, which survives a drifting machine; one that was not measured counts as infinite.
+    Latency is the paired ratio, which survives a drifting machine, at its least favourable end; infinite where it was not measured.
     """
     points = {name: objectives(row) for name, row in rows.items() if row.ok and row.accuracy_top1 is not None}
     return tuple(name for name, point in points.items() if not any(dominates(other, point) for other in points.values()))
@@ -80,8 +110,7 @@ def pareto(rows: Rows) -> tuple[str, ...]:
 
 def objectives(row: VariantSummary) -> tuple[float, float, float]:
     """(1 - accuracy, latency ratio, bytes): all to be small."""
-    ratio = row.latency_ratio_to_reference
-    return 1 - (row.accuracy_top1 or 0.0), math.inf if ratio is None else ratio, float(row.size_bytes or math.inf)
+    return 1 - (row.accuracy_top1 or 0.0), slowest(row), float(row.size_bytes or math.inf)
 
 
 def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

@@ -22,8 +22,8 @@ def load(folder, settings):
 
 
 def operators(number):
-    conv = {"type": "Conv", "kernel": "fast", "dtype": "int8", "converts": False}
-    cast = {"type": "Cast", "kernel": None, "dtype": "float32", "converts": True}
+    conv = {"type": "Conv", "kernel": "fast", "dtype": "int8", "converts": False, "fallback": False}
+    cast = {"type": "Cast", "kernel": None, "dtype": "float32", "converts": True, "fallback": True}
     burst = 50 if number % 20 == 7 else 1  # a neighbour disturbs one run of twenty
     return [
         {"name": "first", **conv, "time_ns": burst * 500_000},

@@ -19,6 +19,7 @@ FLOAT_NAMES = {
     **{"MatMulNBits": "MatMul", "QLinearConv": "Conv", "QLinearMatMul": "MatMul"},
 }
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "LSTM", "MatMul")
+CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 DYNAMIC = ("ConvInteger", "MatMulInteger", "DynamicQuantizeLSTM")
 STATIC = ("QLinearConv", "QLinearMatMul")  # inputs: x, its scale, its zero point, weights, their scale ...
 WEIGHT_BITS = {
@@ -60,6 +61,9 @@ def facts(folder: Path) -> dict[str, Any]:
         "weights_bytes_by_dtype": dict(sizes),
         "weights_elements": sum(weight.elements for weight in unique),
         "nodes": described,
+        "conversions": dict(
+            Counter(node.op_type for node in graph.nodes if node.op_type in CONVERSIONS and not graph.constant(node.output[0]))
+        ),
     }
 
 

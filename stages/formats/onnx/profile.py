@@ -25,10 +25,11 @@ class Session(run.Session):
         self._folder = folder
 
     def profile(self) -> dict[str, Any]:
+        wanted = self._session.get_providers()[0]
         with open(self._session.end_profiling(), encoding="utf-8") as stream:
             trace = stream.read()
         self._folder.cleanup()
-        return {"runs": runs(json.loads(trace)), "trace": trace}
+        return {"runs": runs(json.loads(trace), wanted), "trace": trace}
 
 
 def load(folder: str, settings: Mapping[str, Any]) -> Session:
@@ -36,15 +37,15 @@ def load(folder: str, settings: Mapping[str, Any]) -> Session:
     return Session(run.open_file(folder, settings, os.path.join(traces.name, "trace")), traces)
 
 
-def runs(events: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The operators of each run. The trace tells of a run after all of its nodes."""
+def runs(events: list[dict[str, Any]], wanted: str) -> list[list[dict[str, Any]]]:
+    """The operators of each run, those outside of the provider `wanted` as fallback. The trace tells of a run after all of its nodes."""
     found: list[list[dict[str, Any]]] = []
     nodes: list[dict[str, Any]] = []
     for event in events:
         if event["cat"] == "Node" and event["name"].endswith(KERNEL):
             nodes.append(event)
         elif event["name"] == "model_run":
-            found.append([_operator(node) for node in outermost(nodes)])
+            found.append([_operator(node, wanted) for node in outermost(nodes)])
             nodes = []
     return found
 
@@ -60,7 +61,7 @@ def outermost(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return kept
 
 
-def _operator(node: Mapping[str, Any]) -> dict[str, Any]:
+def _operator(node: Mapping[str, Any], wanted: str) -> dict[str, Any]:
     details = node["args"]
     types = [name for given in details.get("input_type_shape", ()) for name in given]
     return {
@@ -69,5 +70,6 @@ def _operator(node: Mapping[str, Any]) -> dict[str, Any]:
         "kernel": details.get("provider"),
         "dtype": np.dtype(run.NUMPY_NAMES.get(types[0], types[0])).name if types else None,
         "converts": details["op_name"] in CONVERSIONS,
+        "fallback": details.get("provider") != wanted,
         "time_ns": 1000 * node["dur"],
     }

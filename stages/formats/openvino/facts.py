@@ -14,6 +14,7 @@ MODEL = "model.xml"
 PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 # what commutes with quantization: the FakeQuantize may stand before it
 MOVING = ("Concat", "MaxPool", "Pad", "Reshape", "Slice", "Split", "Squeeze", "StridedSlice", "Transpose", "Unsqueeze", "VariadicSplit")
+CONVERSIONS = ("FakeQuantize",)
 UNPACKING = (
     "Convert",
     "FakeQuantize",
@@ -57,6 +58,9 @@ def facts(folder: Path) -> dict[str, Any]:
         "weights_bytes_by_dtype": dict(sizes),
         "weights_elements": sum(weight.elements for weight in unique),
         "nodes": described,
+        "conversions": dict(
+            Counter(kind for node in model.get_ordered_ops() if (kind := node.get_type_name()) in CONVERSIONS and not constant(node))
+        ),
     }
 
 

@@ -12,6 +12,7 @@ from stages.formats.openvino import run
 RUNTIME, PACKAGE, versions = run.RUNTIME, run.PACKAGE, run.versions
 UNSUPPORTED = None
 CONVERSIONS = ("Convert", "FakeQuantize")
+REFERENCE = "ref"  # ref_any_f32: a plain loop, there for correctness
 US = timedelta(microseconds=1)
 DTYPES = {  # at the end of a kernel's name
     **{"i8": "int8", "u8": "uint8", "i32": "int32", "i64": "int64"},
@@ -47,5 +48,6 @@ def _operator(node: Any) -> dict[str, Any]:
         "kernel": node.exec_type,
         "dtype": DTYPES.get(node.exec_type.rpartition("_")[2].lower()),
         "converts": node.node_type in CONVERSIONS,
+        "fallback": node.exec_type.startswith(REFERENCE),
         "time_ns": 1000 * (node.real_time // US),
     }

@@ -7,6 +7,8 @@ from typing import Any
 
 from stages.formats.tflite import schema
 
+CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
+
 
 def facts(folder: Path) -> Mapping[str, Any]:
     """plugins.Facts of model.tflite. Operators are spelt as the schema does; weights that several nodes share count once, at
@@ -21,6 +23,7 @@ def facts(folder: Path) -> Mapping[str, Any]:
         "weights_bytes_by_dtype": dict(sorted(bytes_by_dtype.items())),
         "weights_elements": sum(weight.elements for weight in unique.values()),
         "nodes": [_describe(node, unique) for node in nodes if node.weights],
+        "conversions": dict(Counter(node.operator for node in nodes if node.operator in CONVERSIONS)),
     }
 
 

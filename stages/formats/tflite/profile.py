@@ -46,6 +46,7 @@ def operators(interpreter: Any) -> list[dict[str, Any]]:
             "kernel": "XNNPACK delegate" if node["index"] in taken else OWN,
             "dtype": types.get(int(node["inputs"][0])) if len(node["inputs"]) else None,
             "converts": node["op_name"] in CONVERSIONS,
+            "fallback": node["index"] not in taken,
             "time_ns": None,
         }
         for node in nodes

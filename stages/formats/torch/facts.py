@@ -11,6 +11,7 @@ from stages.formats.torch.run import MODEL, import_torch
 
 LINEAR = "linear"  # make.py puts the module that it quantizes here, below the module that held the weight
 HOLDER = re.compile(rf"(\.{LINEAR}\._packed_params\._packed_params|\.weight)$")
+CONVERSIONS = ("quantize_per_tensor", "quantize_per_channel", "dequantize")
 WEIGHT_DTYPES = {"float64", "float32", "float16", "bfloat16", "int8", "uint8"}
 
 
@@ -54,6 +55,7 @@ def facts(folder: Path) -> Mapping[str, Any]:
         "weights_bytes_by_dtype": dict(sorted(bytes_by_dtype.items())),
         "weights_elements": sum(holder.elements for holder in unique.values()),
         "nodes": [_describe(holder, unique[holder.attribute] is holder) for holder in holders.values()],
+        "conversions": {name: count for name, count in names.items() if name in CONVERSIONS},
     }
 
 

@@ -70,6 +70,7 @@ def _operator(call: Any, number: int) -> dict[str, Any]:
         "kernel": kernel(call),
         "dtype": None,
         "converts": call.name in CONVERSIONS,
+        "fallback": False,
         "time_ns": round(1000 * call.cpu_time_total),
     }
 

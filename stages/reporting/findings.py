@@ -1,0 +1,126 @@
+"""What the report says of claims, energy, memory limits, minutes of load and operators: where measured the figures, else one line."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from stages.core.results import Summary, VariantSummary
+from stages.reporting import charts, passes
+
+Rows = Mapping[str, VariantSummary]
+MOST_NAMED = 3  # operators in a line of text
+ASK = {  # field of a row -> what it is and how to have it measured
+    "energy_status": "energy (bench.energy_s)",
+    "fits": "memory limits (bench.fits_mb)",
+    "sustained": "minutes of load (bench.name=sustained)",
+    "operators_status": "time by operator (bench.profile)",
+}
+
+
+def lines(summary: Summary) -> list[str]:
+    """The lines of report.md and of the terminal; none where no latency was measured."""
+    rows = measured(summary)
+    if not rows:
+        return []
+    texts = {
+        "Energy": {name: energy(row) for name, row in rows.items() if row.energy_status},
+        "Memory limits": {name: limits(row) for name, row in rows.items() if row.fits},
+        "Under load": {name: load(row) for name, row in rows.items() if row.sustained},
+        "Time by operator": {name: operators(row) for name, row in rows.items() if row.operators_status},
+    }
+    told = [f"{title}: {', '.join(names)}: {text}" for title, by_name in texts.items() for text, names in same(by_name).items()]
+    return [line for line in (claim(summary), *told, ranking(rows), not_asked(rows)) if line]
+
+
+def sections(summary: Summary) -> dict[str, Any]:
+    """The same for the page, which makes tables of it."""
+    rows = measured(summary)
+    return {
+        "claim": claim(summary) if rows else None,
+        "not_asked": not_asked(rows) if rows else None,
+        "energies": {name: row for name, row in rows.items() if row.energy},
+        "no_energy": same({name: row.energy_status or "" for name, row in rows.items() if row.energy_status and not row.energy}),
+        "limited": {name: row for name, row in rows.items() if row.fits},
+        "limits": sorted({limit for row in rows.values() for limit in row.fits or ()}, key=int),
+        "loaded": {name: row for name, row in rows.items() if row.sustained},
+        "charts": {name: charts.of(passes.minutes(name), row.sustained) for name, row in rows.items() if row.sustained},
+        "ranking": ranking(rows),
+        "profiled": {name: row for name, row in rows.items() if row.top_operators},
+        "unprofiled": same(
+            {name: row.operators_status or "" for name, row in rows.items() if row.operators_status and not row.top_operators}
+        ),
+    }
+
+
+def measured(summary: Summary) -> Rows:
+    return {name: row for name, row in summary.variants.items() if row.latency_p50_ms is not None}
+
+
+def same(texts: Mapping[str, str]) -> dict[str, list[str]]:
+    """The names by what is said of them: a sentence that holds for many is said once."""
+    found: dict[str, list[str]] = {}
+    for name, text in texts.items():
+        found.setdefault(text, []).append(name)
+    return found
+
+
+def claim(summary: Summary) -> str:
+    """What this device makes of no difference at all."""
+    reference = summary.variants[summary.reference]
+    if reference.smallest_claim_share is None or reference.latency_ratio_ci95 is None:
+        return f"{summary.reference} was not measured against itself with an interval: nothing is claimed of latency"
+    low, high = reference.latency_ratio_ci95
+    share = 100 * reference.smallest_claim_share
+    return f"{summary.reference} against itself on this device gives [{low:.3f}, {high:.3f}]: no difference below {share:.2g} % is claimed"
+
+
+def energy(row: VariantSummary) -> str:
+    if row.energy is None:
+        return str(row.energy_status)
+    e = row.energy
+    seen = f"{e['source']}, which sees the {e['scope']}, at {e['rate_hz']:.3g} Hz"
+    watts = f"{e['mean_w']:.3g} W on average, {e['idle_w']:.3g} W idle"
+    return f"{e['net_mj']:.3g} mJ net, {e['gross_mj']:.3g} mJ gross an inference, {watts} ({seen})"
+
+
+def limits(row: VariantSummary) -> str:
+    return "; ".join(f"{limit} MB {limit_cell(found)}" for limit, found in (row.fits or {}).items())
+
+
+def limit_cell(found: Mapping[str, Any], evidence: bool = True) -> str:
+    """ok with what it costs, or the verdict with its evidence."""
+    if found["verdict"] == "ok":
+        faults = "" if found["major_faults"] is None else f", {found['major_faults']} major faults"
+        return f"ok, {found['p50_ms']:.3g} ms{faults}"
+    return f"{found['verdict']} ({found['evidence']})" if evidence else str(found["verdict"])
+
+
+def load(row: VariantSummary) -> str:
+    s = row.sustained or {}
+    hot = "no temperature sensor" if s["temperature_max_degc"] is None else f"at most {s['temperature_max_degc']:.0f} \N{DEGREE SIGN}C"
+    medians = f"{s['start_p50_ms']:.3g} ms in the first of {s['minutes']} minutes, {s['end_p50_ms']:.3g} ms in the last"
+    return f"{medians} ({100 * s['drift']:+.1f} %), {hot}, {throttling(s)}"
+
+
+def throttling(sustained: Mapping[str, Any]) -> str:
+    minute = sustained["throttled_from_minute"]
+    return "no throttling seen" if minute is None else f"throttled from minute {minute + 1} on"
+
+
+def ranking(rows: Rows) -> str | None:
+    """The order by ratio in the first and in the last minute; None where fewer than two variants ran for minutes."""
+    loaded = {name: row.sustained for name, row in rows.items() if row.sustained}
+    if len(loaded) < 2:
+        return None
+    start, end = (sorted(loaded, key=lambda name: loaded[name][key]) for key in ("ratio_start", "ratio_end"))
+    return f"Fastest first, in the first minute of load: {', '.join(start)}; in the last: {'the same' if start == end else ', '.join(end)}"
+
+
+def operators(row: VariantSummary) -> str:
+    if not row.top_operators:
+        return str(row.operators_status)
+    return ", ".join(f"{op['type']} {100 * op['share']:.0f} %" for op in row.top_operators[:MOST_NAMED])
+
+
+def not_asked(rows: Rows) -> str | None:
+    left_out = [what for field, what in ASK.items() if not any(getattr(row, field) for row in rows.values())]
+    return f"Not asked for: {', '.join(left_out)}" if left_out else None
