@@ -1,9 +1,10 @@
-"""evaluate@V: the variant on the whole test split, through its format's own session.
+"""evaluate@V: the variant on the whole test split, through its format's own session, judged as the task says.
 
     python -m stages.evaluate VARIANT
 
-Reads   models/variants/V, models/data (test split)
-Writes  metrics/evaluate/V.json (a few scalars), models/evaluate/V (outputs per sample, confusion, recall per class)
+Reads   models/variants/V, models/data (test split; validation for a threshold)
+Writes  metrics/evaluate/V.json (a few scalars), models/evaluate/V (outputs per sample, details such as the confusion; its manifest
+        says how an answer is made of outputs, with a threshold that was chosen on validation where the task has one)
 """
 
 import os
@@ -13,10 +14,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from stages.core import artifact, config, isolation, scores
+from stages.core import artifact, config, isolation
 from stages.core.artifact import Manifest
-from stages.core.errors import VariantFailed, run_main
+from stages.core.errors import DataError, VariantFailed, run_main
+from stages.core.judging import Answers
 from stages.core.samples import Samples
+from stages.core.settings import build
 from stages.payload import parts
 
 MODELS, METRICS = Path("models"), Path("metrics")
@@ -24,7 +27,7 @@ CHUNK = 256  # samples that are preprocessed and held in memory at a time
 
 
 def outputs(variant: config.Variant, samples: Samples, indices: np.ndarray) -> np.ndarray:
-    """What the variant answers for `indices`, float32 [n, classes]."""
+    """What the variant answers for `indices`, float32 [n, ...]."""
     session = parts.load(
         config.part(variant.module, "run"), str(MODELS / "variants" / variant.name), {"threads": os.cpu_count() or 1, **variant.engine}
     )
@@ -35,34 +38,45 @@ def outputs(variant: config.Variant, samples: Samples, indices: np.ndarray) -> n
     return np.concatenate([next(iter(answer.values())) for answer in answers]).astype(np.float32)
 
 
-def evaluate(variant: config.Variant, made: Manifest) -> dict:
-    samples = Samples.open(MODELS / "data")
-    indices = samples.indices("test")
-    given, targets = outputs(variant, samples, indices), samples.targets(indices)
-    if not np.isfinite(given).all():
-        raise VariantFailed(f"{np.sum(~np.isfinite(given).all(axis=1))} of {len(given)} test samples give NaN or infinite outputs")
-    confusion = scores.confusion(targets, given.argmax(axis=1), len(samples.labels))
+def answers(variant: config.Variant, made: Manifest, samples: Samples, split: str) -> Answers:
+    """Of one split. VariantFailed where they are no numbers."""
+    indices = samples.indices(split)
+    if not len(indices):
+        raise DataError(f"data.splits.{split}: the split is empty and the task needs it; give it a share, for example 0.1")
+    given = outputs(variant, samples, indices)
+    broken = ~np.isfinite(given.reshape(len(given), -1)).all(axis=1)
+    if broken.any():
+        raise VariantFailed(f"{np.sum(broken)} of {len(given)} {split} samples give NaN or infinite outputs")
+    known = {"meaning": made.outputs[0].meaning, "normal": samples.normal}
+    return Answers(given, samples.targets(indices), samples.labels, {key: value for key, value in known.items() if value is not None})
+
+
+def evaluate(variant: config.Variant, made: Manifest, task: config.Plugin) -> dict:
+    module, samples = task.load(), Samples.open(MODELS / "data")
+    given = {split: answers(variant, made, samples, split) for split in module.SPLITS}
+    judged, test = module.judge(build(module.Settings, task.settings, "task"), given), given["test"]
     with artifact.building(MODELS / "evaluate" / variant.name) as folder:
-        np.save(folder / "outputs.npy", given)
-        np.save(folder / "targets.npy", targets)
-        recalls = dict(zip(samples.labels, scores.recalls(confusion), strict=True))
-        artifact.write_json(folder / "details.json", {"confusion": confusion.tolist(), "recall_per_class": recalls})
-        artifact.write(folder, Manifest(kind="evaluation", format=made.format, scheme=made.scheme, labels=samples.labels))
+        np.save(folder / "outputs.npy", test.outputs)
+        np.save(folder / "targets.npy", test.targets)
+        artifact.write_json(folder / "details.json", judged.details)
+        details = {**test.spec, **judged.decision}
+        artifact.write(folder, Manifest(kind="evaluation", format=made.format, scheme=made.scheme, labels=samples.labels, details=details))
     return {
         "schema": 1,
         "status": "ok",
-        "samples": len(targets),
-        **scores.summary(confusion),
+        "samples": len(test.targets),
+        **judged.scores,
         "size_bytes": made.size_bytes,
         "covered_share": made.details["covered_share"],
     }
 
 
 def main() -> None:
-    variant = config.read().variant(sys.argv[1] if len(sys.argv) == 2 else "")
+    settings = config.read()
+    variant = settings.variant(sys.argv[1] if len(sys.argv) == 2 else "")
     try:
         made = artifact.require_ok(artifact.read(MODELS / "variants" / variant.name), variant.name)
-        result = evaluate(variant, made)
+        result = evaluate(variant, made, settings.task)
     except VariantFailed as failure:
         result = {"schema": 1, "status": "failed", "reason": str(failure)}
         artifact.record(MODELS / "evaluate" / variant.name, Manifest(kind="evaluation", status="failed", reason=str(failure)))

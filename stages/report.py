@@ -16,7 +16,7 @@ from stages.core import artifact, config, results
 from stages.core.artifact import Manifest, building, write_json
 from stages.core.errors import ConfigError, run_main
 from stages.core.results import METRICS, SUMMARY, Summary
-from stages.reporting import choice, explain, figure, html, pairing, points, table, verdicts
+from stages.reporting import choice, explain, figure, html, pairing, points, samples, table, verdicts
 
 REPORT = Path("models/report")
 NEXT = f"""where to look next:
@@ -27,9 +27,10 @@ NEXT = f"""where to look next:
 
 def summarize(settings: config.Config) -> Summary:
     where = device(settings)
-    judged = explain.explain(verdicts.judge(pairing.rows(settings), settings.reference), where["facts"])
-    chosen = choice.choose(judged, settings.budget)
+    headline = pairing.Judge.of(settings.task).task.HEADLINE
+    judged = explain.explain(verdicts.judge(pairing.rows(settings), settings.reference, headline), where["facts"])
     reference = judged[settings.reference]
+    chosen = choice.choose(judged, settings.budget, headline, reference.score)
     trouble = (
         [] if reference.ok else [f"the reference {settings.reference} failed, so nothing could be compared with it: {reference.reason}"]
     )
@@ -37,10 +38,11 @@ def summarize(settings: config.Config) -> Summary:
         reference=settings.reference,
         device=where,
         variants=judged,
-        pareto=verdicts.pareto(judged),
+        pareto=verdicts.pareto(judged, headline),
         chosen=chosen.chosen,
         chosen_reason=chosen.reason,
         budget=settings.budget,
+        headline=headline,
         runners_up=chosen.runners_up,
         losers=dict(chosen.losers or {}),
         nearest_miss=chosen.nearest_miss,
@@ -61,9 +63,10 @@ def write(summary: Summary, settings: config.Config) -> None:
     with building(REPORT) as folder:
         figure.draw(summary, folder)
         html.write(summary, settings, folder)
-        for name, row in summary.variants.items():
-            if row.accuracy_top1 is not None:
-                write_json(folder / "confusion" / f"{name}.json", list(points.confusion(Path("models/evaluate") / name)))
+        for name in summary.variants:
+            decided = samples.decisions(name, pairing.Judge.of(settings.task).task)
+            if decided:
+                write_json(folder / "confusion" / f"{name}.json", list(points.confusion(decided)))
         artifact.write(folder, Manifest(kind="report"))
     (METRICS / "report.md").write_text(table.markdown(summary), encoding="utf-8")
     write_json(METRICS / "points.json", points.points(summary))

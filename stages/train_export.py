@@ -2,7 +2,7 @@
 
 reads   models/config.yaml (model, train, seed), models/data
 writes  models/source      the float model in its native framework, its manifest, and what proves later copies of it
-        metrics/train.json scores on validation and the curve; `accuracy_validation` is null where nothing was trained
+        metrics/train.json scores on validation and the curve; `accuracy_validation` is null where nothing was trained, or no classes
 """
 
 import sys
@@ -58,6 +58,8 @@ def obtain(importer: ModuleType, settings: Any, *arguments: Any) -> Mapping[str,
 
 def summary(training: dict) -> str:
     if training["accuracy_validation"] is None:
+        if "loss_validation" in training:
+            return f"loss on validation {training['loss_validation']:.4g}"
         tried = f", right on {training['tried_right']} of {training['tried_samples']} samples" if "tried_right" in training else ""
         return f"imported as it is{tried}"
     return f"accuracy on validation {training['accuracy_validation']:.4f} after {training['epochs']} epochs"

@@ -17,6 +17,7 @@ from stages.core.results import BenchResult
 from stages.core.samples import Samples
 from stages.measuring import agreement
 from stages.reporting import choice, pairing, table, verdicts
+from stages.tasks.classification import HEADLINE
 from tests import fake_device
 from tests.fabricate import FINGERPRINT, fabricate, write_report
 from tests.test_bench_stage import BENCH, bench, make_data
@@ -121,10 +122,10 @@ def emulated(tmp_path, monkeypatch):
 
 
 def test_an_emulated_result_is_never_ranked_with_real_ones(emulated):
-    rows = verdicts.judge(pairing.rows(emulated), emulated.reference)
+    rows = verdicts.judge(pairing.rows(emulated), emulated.reference, HEADLINE)
     row = rows["onnx-int8-static"]
     assert row.ok and row.emulated and row.latency_verdict is None and row.latency_reason == "not measured: the device is emulated"
-    chosen = choice.choose(rows, emulated.budget)
+    chosen = choice.choose(rows, emulated.budget, HEADLINE, rows[emulated.reference].score)
     assert chosen.chosen != "onnx-int8-static" and "onnx-int8-static" not in chosen.runners_up
     assert chosen.losers["onnx-int8-static"] == ("latency: cannot tell, not measured: the device is emulated",)
 

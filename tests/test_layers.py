@@ -10,7 +10,20 @@ from tests import lengths
 from tests.conftest import ROOT
 
 STAGES = ROOT / "stages"
-SUPPORT = ("composition", "core", "data", "devices", "formats", "importers", "measuring", "payload", "reporting", "sweeping", "tracking")
+SUPPORT = (
+    "composition",
+    "core",
+    "data",
+    "devices",
+    "formats",
+    "importers",
+    "measuring",
+    "payload",
+    "reporting",
+    "sweeping",
+    "tasks",
+    "tracking",
+)
 STAGE_MODULES = sorted(path.stem for path in STAGES.glob("*.py") if path.stem not in ("__init__", "cli"))
 
 
@@ -93,6 +106,14 @@ def test_data_and_importers(path):
     assert not inside(imports(path, top_only=False), "stages.formats", "stages.devices", "mlflow", "hydra", "omegaconf")
 
 
+@pytest.mark.parametrize("path", files("tasks/*.py"), ids=named)
+def test_tasks(path):
+    assert foreign(imports(path, top_only=True)) <= {"numpy"}
+    assert foreign(imports(path, top_only=False)) <= {"numpy", "sklearn"}
+    project = inside(imports(path, top_only=False), "stages")
+    assert project == inside(project, "stages.core", "stages.payload.answer")
+
+
 @pytest.mark.parametrize("path", files("*.py"), ids=named)
 def test_stages_never_import_each_other(path):
     others = [f"stages.{name}" for name in STAGE_MODULES if name != path.stem]
@@ -111,7 +132,7 @@ def test_no_name_checks_in_shared_code(path):
     """No `== "onnx"` outside the plugins: ask the plugin's declarations instead."""
     if path.relative_to(STAGES).parts[0] in ("formats", "importers", "data"):
         return
-    words = {"torch", "onnx", "tflite", "openvino", "digits", "image_folder", "ssh"}
+    words = {"torch", "onnx", "tflite", "openvino", "digits", "image_folder", "ssh", "classification", "defect_detection", "regression"}
     compared = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Compare)]
     constants = {c.value for node in compared for c in ast.walk(node) if isinstance(c, ast.Constant) and isinstance(c.value, str)}
     assert not constants & words

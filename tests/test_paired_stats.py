@@ -5,6 +5,8 @@ import pytest
 from scipy import optimize, special, stats
 
 from stages.core import paired_stats as paired
+from stages.core.judging import Answers
+from stages.tasks import classification
 
 
 def tango_by_likelihood(gained: int, lost: int, samples: int, difference: float) -> float:
@@ -82,14 +84,11 @@ def test_divergence_against_scipy():
     assert paired.kl_nats(a, a) == 0
 
 
-def test_compare_counts_flips_in_both_directions():
+def test_classification_counts_flips_in_both_directions():
     reference = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2]]
     variant = np.eye(3, dtype=np.float32)[[0, 1, 1, 1, 1, 0]]
     targets = np.array([0, 1, 2, 1, 2, 1])  # the reference is right on the first three
-    result = paired.compare(reference, variant, targets)
-    assert (result.gained, result.lost, result.samples) == (1, 1, 6)
-    assert result.delta == 0 and result.samples_needed is None and not result.resolved
-    assert result.agreement == pytest.approx(0.5)
-    assert paired.compare(reference, reference, targets).sqnr_db == 200
-    with pytest.raises(ValueError, match="cannot be paired"):
-        paired.compare(reference[:5], variant, targets)
+    result = classification.compare(classification.Settings(), Answers(reference, targets), Answers(variant, targets))
+    assert (result.scores["flips_gained"], result.scores["flips_lost"]) == (1, 1)
+    assert result.delta == 0 and result.needed is None and not result.resolved
+    assert result.scores["agreement"] == pytest.approx(0.5)

@@ -7,6 +7,7 @@ import pytest
 from stages.core.config import Budget
 from stages.core.results import VariantSummary
 from stages.reporting import choice, verdicts
+from stages.tasks.classification import HEADLINE
 
 GOOD = VariantSummary(
     "onnx",
@@ -14,13 +15,11 @@ GOOD = VariantSummary(
     "ok",
     size_bytes=11_400_000,
     samples=540,
-    accuracy_top1=0.95,
-    accuracy_delta=-0.004,
-    accuracy_delta_ci95=(-0.0146, 0.0054),
-    accuracy_resolvable=0.013,
-    accuracy_samples_needed=6335,
-    flips_gained=1,
-    flips_lost=3,
+    score=0.95,
+    score_delta=-0.004,
+    score_delta_ci95=(-0.0146, 0.0054),
+    score_resolvable=0.013,
+    score_samples_needed=6335,
     latency_p50_ms=1.0,
     latency_p50_ci95_ms=(0.95, 1.08),
     latency_ratio_to_reference=0.31,
@@ -59,7 +58,7 @@ def test_faster_is_claimed_only_beyond_one_and_beyond_the_devices_own_difference
     ],
 )
 def test_accuracy_is_judged_by_its_interval(interval, needed, verdict):
-    assert verdicts.accuracy_verdict(replace(GOOD, accuracy_delta_ci95=interval, accuracy_samples_needed=needed)) == verdict
+    assert verdicts.score_verdict(replace(GOOD, score_delta_ci95=interval, score_samples_needed=needed), HEADLINE, 0.95) == verdict
 
 
 def test_a_comparison_across_settings_is_warned_of():
@@ -71,7 +70,7 @@ def test_a_comparison_across_settings_is_warned_of():
 def test_the_pareto_set_is_what_nothing_else_beats():
     def row(accuracy, ratio, size, status="ok"):
         known = {"latency_ratio_to_reference": ratio, "latency_ratio_ci95": None}
-        return replace(GOOD, accuracy_top1=accuracy, size_bytes=size, status=status, **known)
+        return replace(GOOD, score=accuracy, size_bytes=size, status=status, **known)
 
     rows = {
         "accurate": row(0.96, 1.0, 45),
@@ -82,7 +81,7 @@ def test_the_pareto_set_is_what_nothing_else_beats():
         "failed": row(0.99, 0.1, 1, "failed"),
         "unmeasured": row(0.95, None, 12),
     }
-    assert verdicts.pareto(rows) == ("accurate", "twin", "fast", "small")
+    assert verdicts.pareto(rows, HEADLINE) == ("accurate", "twin", "fast", "small")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +98,7 @@ def test_the_pareto_set_is_what_nothing_else_beats():
     ],
 )
 def test_a_limit_is_met_only_when_the_interval_says_so(budget, met, text):
-    (finding,) = choice.judge(GOOD, Budget("test", **budget))
+    (finding,) = choice.judge(GOOD, Budget("test", **budget), HEADLINE, 0.95)
     assert finding.met is met and text in finding.text
     assert ("cannot tell" in finding.text) == ("cannot tell" in text)
 
@@ -114,11 +113,11 @@ def test_a_limit_is_met_only_when_the_interval_says_so(budget, met, text):
         ),
         ({"latency_p50_ci95_ms": None}, {"latency_p50_ms": 9}, "gives no interval: use bench.name=quick"),
         ({"peak_rss_bytes": None}, {"peak_rss_bytes": 9}, "cannot tell, not measured"),
-        ({"accuracy_delta": None}, {"accuracy_drop_points": 1}, "cannot tell, the reference failed"),
+        ({"score_delta": None}, {"accuracy_drop_points": 1}, "cannot tell, the reference failed"),
     ],
 )
 def test_what_was_not_measured_meets_no_limit(missing, budget, text):
-    (finding,) = choice.judge(replace(GOOD, **missing), Budget("test", **budget))
+    (finding,) = choice.judge(replace(GOOD, **missing), Budget("test", **budget), HEADLINE, 0.95)
     assert not finding.met and text in finding.text
 
 
@@ -134,7 +133,7 @@ ROWS = {
 
 @pytest.mark.parametrize(("prefer", "order"), [("latency", "fast small lean"), ("size", "small lean fast"), ("memory", "lean fast small")])
 def test_the_best_in_what_the_user_prefers_is_chosen(prefer, order):
-    found = choice.choose(ROWS, Budget("test", peak_rss_bytes=100_000_000, prefer=prefer))
+    found = choice.choose(ROWS, Budget("test", peak_rss_bytes=100_000_000, prefer=prefer), HEADLINE, 0.95)
     assert [found.chosen, *found.runners_up] == order.split()
     assert found.losers == {"broken": ("failed: covers nothing",)}
 
@@ -156,9 +155,9 @@ def test_variants_are_ranked_by_the_least_favourable_end_of_their_interval():
 
 def test_a_choice_among_equals_says_that_it_cannot_tell_them_apart():
     tied = {**ROWS, "small": replace(ROWS["small"], latency_ratio_ci95=(0.27, 0.31))}
-    found = choice.choose(tied, Budget("test", peak_rss_bytes=100_000_000))
+    found = choice.choose(tied, Budget("test", peak_rss_bytes=100_000_000), HEADLINE, 0.95)
     assert found.chosen == "fast" and found.reason.endswith("among the fastest of 3, cannot tell it from small: their intervals overlap")
-    assert choice.choose(ROWS, Budget("test", peak_rss_bytes=100_000_000)).reason.endswith("the best of 3 in latency")
+    assert choice.choose(ROWS, Budget("test", peak_rss_bytes=100_000_000), HEADLINE, 0.95).reason.endswith("the best of 3 in latency")
 
 
 @pytest.mark.parametrize(
@@ -183,24 +182,24 @@ def test_two_measurements_that_differ_in_their_conditions_carry_a_warning(change
     known = {"threads": 1, "governor": "performance", "device_fingerprint": "a", "emulated": False, "noise_grade": "clean"}
     base = replace(GOOD, latency_ratio_to_reference=1.0, latency_ratio_ci95=(0.99, 1.01), **known)
     rows = {"base": base, "same": replace(GOOD, **known), "other": replace(GOOD, **{**known, **change})}
-    judged = verdicts.judge(rows, "base")
+    judged = verdicts.judge(rows, "base", HEADLINE)
     assert judged["same"].warnings == () and judged["same"].latency_verdict == "faster"
     assert [text[: len(said)] for text in judged["other"].warnings] == [said] and judged["other"].latency_verdict == verdict
 
 
 def test_without_a_measured_reference_the_others_are_still_compared_with_each_other():
     rows = {"base": VariantSummary("onnx", "fp32", "failed"), "one": replace(GOOD, threads=1), "two": replace(GOOD, threads=2)}
-    judged = verdicts.judge(rows, "base")
+    judged = verdicts.judge(rows, "base", HEADLINE)
     assert not judged["one"].warnings and "threads 2, one with 1" in judged["two"].warnings[0]
 
 
 def test_without_limits_nothing_is_chosen():
-    found = choice.choose(ROWS, Budget("none"))
+    found = choice.choose(ROWS, Budget("none"), HEADLINE, 0.95)
     assert found.chosen is None and "sets no limit" in found.reason
 
 
 def test_where_nothing_fits_the_nearest_miss_is_named():
-    found = choice.choose(ROWS, Budget("test", size_bytes=4_000_000, peak_rss_bytes=60_000_000))
+    found = choice.choose(ROWS, Budget("test", size_bytes=4_000_000, peak_rss_bytes=60_000_000), HEADLINE, 0.95)
     assert found.chosen is None and found.nearest_miss == "lean"  # one limit missed; the others miss two
     assert "size 9.0 MB, limit 4.0 MB" in found.reason
     assert len(found.losers["fast"]) == 2

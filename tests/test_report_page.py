@@ -11,6 +11,8 @@ import pytest
 
 from stages.core.config import Budget
 from stages.reporting import html, samples
+from stages.tasks import classification
+from stages.tasks.classification import HEADLINE
 from tests.fabricate import FIVE, LABELS, THIRTEEN, fabricate, write_report
 
 PAGE = "models/report/report.html"
@@ -99,11 +101,11 @@ def test_a_page_of_a_failed_reference_is_still_made(project):
 
 def test_pictures_are_those_that_one_of_the_two_gets_wrong(project):
     fabricate(project)
-    found = samples.pictures("onnx-fp32", "onnx-int8-static")
+    found = samples.pictures("onnx-fp32", "onnx-int8-static", classification)
     assert [picture.kind for picture in found[:5]] == ["lost"] * 3 + ["gained", "both wrong"]
     assert all(picture.before == picture.truth != picture.after for picture in found[:3])
     assert len(found) == samples.MOST_PICTURES and all(picture.source.startswith("data:image/png;base64,") for picture in found)
-    assert samples.pictures("onnx-fp32", "openvino-int8-static") == []
+    assert samples.pictures("onnx-fp32", "openvino-int8-static", classification) == []
 
 
 def test_classes_come_with_the_greatest_change_first(project):
@@ -119,7 +121,9 @@ def test_the_page_sets_the_chosen_or_else_the_fastest_against_the_reference(proj
     summary = write_report()
     assert html.focused(summary) == "onnx-int8-static"
     assert html.focused(replace(summary, chosen="tflite-int4-weight")) == "tflite-int4-weight"
-    changes = {change.what: change for change in html.changes(summary.variants["onnx-fp32"], summary.variants["onnx-int8-static"])}
+    changes = {
+        change.what: change for change in html.changes(summary.variants["onnx-fp32"], summary.variants["onnx-int8-static"], HEADLINE)
+    }
     assert changes["size, MB"].change == "−74.6 %" and changes["latency p50, ms"].change == "−69.0 [−69.4, −68.6] %"
     assert [title for title, *_ in html.cards(summary)] == ["fastest", "smallest", "least memory"]
 

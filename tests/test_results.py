@@ -31,7 +31,7 @@ def test_a_failed_record_is_read_as_its_reason(tmp_path):
         ("{", "is not JSON"),
         ("[]", "has schema list"),
         ('{"schema": 2, "status": "ok"}', "has schema 2, this Edgewise reads 1"),
-        ('{"schema": 1, "status": "ok", "samples": 5}', "accuracy_top1: missing: delete"),
+        ('{"schema": 1, "status": "ok", "samples": 5}', "size_bytes: missing: delete"),
         ('{"schema": 1, "status": "ok", "samples": "many"}', "samples: 'many' must be a whole number"),
     ],
 )

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from stages.core.errors import ConfigError
 from stages.core.settings import build
-from stages.core.splitting import SPLITS, Shares, counts, split
+from stages.core.splitting import SPLITS, Shares, split
+from stages.core.targets import counts, members
 
 shares_of = st.builds(
     lambda a, b, c: Shares(validation=a, calibration=b, test=c), st.floats(0.02, 0.3), st.floats(0.02, 0.3), st.floats(0.02, 0.3)
@@ -83,7 +84,7 @@ def test_groups_are_dealt_as_evenly_as_by_scikit_learn():
 
 def test_counts_names_splits_and_labels():
     splits = {"train": np.array([0, 1]), "test": np.array([2])}
-    assert counts(np.array([0, 1, 1]), splits, ["a", "b"]) == {"train": {"a": 1, "b": 1}, "test": {"a": 0, "b": 1}}
+    assert counts(members(np.array([0, 1, 1]), "classes", ["a", "b"]), splits) == {"train": {"a": 1, "b": 1}, "test": {"a": 0, "b": 1}}
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_every_search_that_ships_has_points_that_are_valid(name, options):
     made = points.check_all((ROOT / "params.yaml").read_text(), every, options)
     assert len(made) > 5 and config.search.subject in made[0].config.variants
     directions = [str(getattr(direction, "name", direction)) for direction in config.hydra.sweeper.direction]
-    assert directions == list(start.objectives(config.search.objectives).values())
+    assert directions == list(start.objectives(config.search.objectives, made).values())
 
 
 def test_the_name_of_a_sweep_does_not_hang_on_who_launches_it():

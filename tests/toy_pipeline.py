@@ -84,16 +84,17 @@ def quantize(name: str) -> None:
 def report() -> None:
     from stages.core import config, results
     from stages.core.results import Summary, VariantSummary
+    from stages.tasks.classification import HEADLINE
 
     settings, rows = config.read(), {}
     for name, variant in settings.variants.items():
         calibration = variant.calibration
         result = (accuracy(calibration.samples), 0.4) if calibration else (0.95, 1.0)
         rows[name] = VariantSummary(
-            variant.format, variant.scheme, "ok", accuracy_top1=result[0], latency_ratio_to_reference=result[1], size_bytes=1000
+            variant.format, variant.scheme, "ok", score=result[0], latency_ratio_to_reference=result[1], size_bytes=1000
         )
     device = results.read_plain(results.METRICS / "device.json")
-    results.write_summary(Summary(settings.reference, device, rows, (), None, "", settings.budget))
+    results.write_summary(Summary(settings.reference, device, rows, (), None, "", settings.budget, HEADLINE))
 
 
 if __name__ == "__main__":

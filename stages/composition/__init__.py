@@ -9,12 +9,13 @@ import yaml
 from stages.composition.options import Options
 from stages.composition.sections import plugin, section
 from stages.composition.variants import formats, variants
-from stages.core.config import PATH, Bench, Budget, Config, Train, to_plain
+from stages.core.config import PATH, Bench, Budget, Config, Plugin, Train, to_plain
 from stages.core.errors import ConfigError
 from stages.core.settings import nearest
 
 SECTIONS = ("data", "model", "train", "device", "bench", "budget")
 TOP_LEVEL = ("seed", *SECTIONS, "reference", "variants")
+OPTIONAL = {"task": {"name": "classification"}}  # what holds where the section is left out
 
 
 def compose(params: Path, conf: Path) -> Config:
@@ -25,14 +26,16 @@ def compose(params: Path, conf: Path) -> Config:
 def compose_choices(choices: dict[str, Any], options: Options) -> Config:
     """As `compose`, from choices already in memory (one point of a sweep)."""
     check_top_level(choices)
-    model = plugin("model", choices["model"], options)
+    choices = OPTIONAL | {key: value for key, value in choices.items() if value is not None}
+    data, model, task = (plugin(group, choices[group], options) for group in ("data", "model", "task"))
+    check_task(task, data)
     made = variants(choices["variants"], options)
     reference = choices["reference"]
     if reference not in made:
         raise ConfigError(f"params.yaml: reference: {reference!r} is no variant; {nearest(reference, made)}")
     return Config(
         seed=choices["seed"],
-        data=plugin("data", choices["data"], options),
+        data=data,
         model=model,
         train=section(Train, "train", choices["train"], options),
         device=plugin("device", choices["device"], options),
@@ -41,7 +44,18 @@ def compose_choices(choices: dict[str, Any], options: Options) -> Config:
         reference=reference,
         variants=made,
         formats=formats(made, model, options),
+        task=task,
     )
+
+
+def check_task(task: Plugin, data: Plugin) -> None:
+    """ConfigError where the data has not what the task judges."""
+    module, targets = task.load(), data.settings.get("targets", "classes")
+    if module.TARGETS not in (None, targets):
+        raise ConfigError(f"params.yaml: task.name: '{task.name}' judges {module.TARGETS}, data.targets is {targets!r}; change one of them")
+    for key in module.NEEDS:
+        if data.settings.get(key) is None:
+            raise ConfigError(f"params.yaml: data.{key}: missing; the task '{task.name}' needs it; give it as data.{key}=VALUE")
 
 
 def read_choices(params: Path) -> dict[str, Any]:
@@ -62,8 +76,8 @@ def read_choices(params: Path) -> dict[str, Any]:
 
 def check_top_level(choices: dict[str, Any]) -> None:
     for key in choices:
-        if key not in TOP_LEVEL:
-            raise ConfigError(f"params.yaml: {key}: no such section; {nearest(key, TOP_LEVEL)}")
+        if key not in (*TOP_LEVEL, *OPTIONAL):
+            raise ConfigError(f"params.yaml: {key}: no such section; {nearest(key, (*TOP_LEVEL, *OPTIONAL))}")
     for key in TOP_LEVEL:
         if choices.get(key) is None:
             raise ConfigError(f"params.yaml: {key}: missing; every one of {', '.join(TOP_LEVEL)} must be there")

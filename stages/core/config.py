@@ -161,6 +161,7 @@ class Config:
     reference: str
     variants: dict[str, Variant]
     formats: dict[str, Format]
+    task: Plugin = option(Plugin("classification", "stages.tasks.classification"), "what is judged; params.yaml may leave it out")
 
     def variant(self, name: str) -> Variant:
         if name not in self.variants:

@@ -5,12 +5,13 @@ that only the variant gets right, `lost` the number that only the reference gets
 """
 
 import math
-from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
-from stages.core.proof import sqnr_db
+from stages.core.judging import Comparison
+from stages.core.resampling import percentiles
+from stages.core.timing_stats import t_quantile
 
 CONFIDENCE = 0.95
 POWER = 0.80  # a difference is called resolvable when 4 of 5 test sets of this size would show it
@@ -18,56 +19,37 @@ Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
 Z_POWER = NormalDist().inv_cdf(POWER)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A variant against the reference on the same samples. Accuracies and differences are shares, not points.
-
-    sqnr_db: signal-to-noise ratio of the outputs against the reference's, 200 where they are equal.
-    resolvable: the smallest difference that this many samples can show; samples_needed: how many would show the
-    difference that was seen, None where none was seen.
-    """
-
-    samples: int
-    gained: int
-    lost: int
-    delta: float
-    delta_ci95: tuple[float, float]
-    mcnemar_p: float
-    agreement: float
-    sqnr_db: float
-    kl_nats: float
-    resolvable: float
-    samples_needed: int | None
-
-    @property
-    def resolved(self) -> bool:
-        """Whether the interval excludes 0."""
-        low, high = self.delta_ci95
-        return low > 0 or high < 0
-
-
-def compare(reference: np.ndarray, variant: np.ndarray, targets: np.ndarray) -> Comparison:
-    """Compare logits [samples, classes] of two models with the targets, int [samples]. ValueError where shapes differ."""
-    if reference.shape != variant.shape or len(reference) != len(targets):
-        raise ValueError(f"outputs of shape {variant.shape} and {reference.shape} for {len(targets)} targets cannot be paired")
-    answer_reference, answer = reference.argmax(axis=1), variant.argmax(axis=1)
-    right_reference, right = answer_reference == targets, answer == targets
+def flips(right_reference: np.ndarray, right: np.ndarray) -> Comparison:
+    """The difference of two shares of right answers, bool [samples] each, with the flips in both directions and their McNemar p."""
     gained, lost = int(np.sum(right & ~right_reference)), int(np.sum(right_reference & ~right))
-    samples = len(targets)
-    delta = (gained - lost) / samples
+    samples = len(right)
+    delta, discordant = (gained - lost) / samples, discordance(gained, lost, samples)
+    interval = tango_interval(gained, lost, samples)
+    known = {"flips_gained": gained, "flips_lost": lost, "mcnemar_p": mcnemar_exact(gained, lost)}
+    return Comparison(delta, interval, resolvable_difference(discordant, samples), samples_to_resolve(delta, discordant), known)
+
+
+def means(differences: np.ndarray) -> Comparison:
+    """The mean of paired differences, one a sample, float [samples], with Student's interval."""
+    samples = len(differences)
+    delta, variance = float(np.mean(differences)), float(np.var(differences, ddof=1))
+    half = t_quantile(0.5 + CONFIDENCE / 2, samples - 1) * math.sqrt(variance / samples)
     return Comparison(
-        samples=samples,
-        gained=gained,
-        lost=lost,
-        delta=delta,
-        delta_ci95=tango_interval(gained, lost, samples),
-        mcnemar_p=mcnemar_exact(gained, lost),
-        agreement=float(np.mean(answer == answer_reference)),
-        sqnr_db=sqnr_db(reference, variant),
-        kl_nats=kl_nats(reference, variant),
-        resolvable=resolvable_difference(discordance(gained, lost, samples), samples),
-        samples_needed=samples_to_resolve(delta, discordance(gained, lost, samples)),
+        delta, (delta - half, delta + half), resolvable_difference(variance, samples), samples_to_resolve(delta, variance), {}
     )
+
+
+def bootstrapped(delta: float, draws: np.ndarray, samples: int, least: int) -> Comparison:
+    """A difference with its bootstrap distribution, float [draws]. least: samples of the smaller stratum.
+
+    Where nothing differs in any draw the percentiles have no width. The interval is then what none out of `least` leaves open, the
+    exact (Clopper-Pearson) bound 1 - 0.025^(1/least).
+    """
+    spread = float(np.std(draws))
+    open_share = 1 - ((1 - CONFIDENCE) / 2) ** (1 / least)
+    interval = percentiles(draws) if spread > 0 else (delta - open_share, delta + open_share)
+    variance = (spread or open_share / Z) ** 2 * samples
+    return Comparison(delta, interval, resolvable_difference(variance, samples), samples_to_resolve(delta, variance), {})
 
 
 def tango_interval(gained: int, lost: int, samples: int) -> tuple[float, float]:
@@ -111,26 +93,52 @@ def mcnemar_exact(gained: int, lost: int) -> float:
     return min(1.0, float(2 * tail / 2**flips)) if flips else 1.0
 
 
+def exact_interval(hits: int, total: int) -> tuple[float, float]:
+    """The exact (Clopper-Pearson) 95 % interval of a share, by bisection of the binomial tails."""
+    tail = (1 - CONFIDENCE) / 2
+
+    def at_least(p: float, k: int) -> float:
+        return _binomial_tail(k, total, p)
+
+    low = _bisect(lambda p: at_least(p, hits) > tail, 0.0, hits / total) if hits else 0.0
+    high = _bisect(lambda p: 1 - at_least(p, hits + 1) < tail, hits / total, 1.0) if hits < total else 1.0
+    return low, high
+
+
+def _binomial_tail(least: int, total: int, p: float) -> float:
+    """The chance of `least` or more hits of `total`."""
+    if p in (0.0, 1.0):
+        return float(p == 1.0 or least <= 0)
+    hits = np.arange(least, total + 1)
+    logs = _log_factorials(total)
+    terms = logs[total] - logs[hits] - logs[total - hits] + hits * math.log(p) + (total - hits) * math.log1p(-p)
+    return min(1.0, float(np.exp(terms).sum()))
+
+
+def _log_factorials(highest: int) -> np.ndarray:
+    return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, highest + 1)))])
+
+
 def discordance(gained: int, lost: int, samples: int) -> float:
     """The share of samples on which one is right and the other wrong, with one flip added to each direction and two
     samples (Bonett and Price, J. Educ. Behav. Stat. 37:479-488, 2012), so that no flips does not mean no uncertainty."""
     return (gained + lost + 2) / (samples + 2)
 
 
-def samples_to_resolve(delta: float, discordant: float, power: float = POWER) -> int | None:
-    """How many samples would show a difference `delta` with the given power at this share of discordant samples.
+def samples_to_resolve(delta: float, variance: float, power: float = POWER) -> int | None:
+    """How many samples would show a difference `delta` with the given power; variance: of one sample, for shares the discordance.
 
-    (z_0.975 + z_power)^2 discordant / delta^2: Connor, Biometrics 43:207-211 (1987), without its small subtrahend
+    (z_0.975 + z_power)^2 variance / delta^2: Connor, Biometrics 43:207-211 (1987), without its small subtrahend
     delta^2, which leaves the number a little too high rather than too low. None for a difference of 0.
     """
     if delta == 0:
         return None
-    return math.ceil((Z + NormalDist().inv_cdf(power)) ** 2 * discordant / delta**2)
+    return math.ceil((Z + NormalDist().inv_cdf(power)) ** 2 * variance / delta**2)
 
 
-def resolvable_difference(discordant: float, samples: int) -> float:
+def resolvable_difference(variance: float, samples: int) -> float:
     """The smallest difference that `samples` can show: the inverse of `samples_to_resolve`."""
-    return (Z + Z_POWER) * math.sqrt(discordant / samples)
+    return (Z + Z_POWER) * math.sqrt(variance / samples)
 
 
 def kl_nats(reference: np.ndarray, variant: np.ndarray) -> float:

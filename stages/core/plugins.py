@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from stages.core.judging import Answers, Comparison, Decisions, Headline, Judgement
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -104,10 +106,11 @@ class Cuttable(Protocol):
 @dataclass(frozen=True)
 class Item:
     """One sample of a data set. value: what the data set's encoder takes; for pictures uint8 [height, width, channels], any size,
-    channels 1 or 3. Samples that share a group, or a sha256, never come into two splits."""
+    channels 1 or 3. label: the name of its class, or its numbers where data.targets says so. Samples that share a group, or a sha256,
+    never come into two splits."""
 
     name: str
-    label: str
+    label: str | tuple[float, ...]
     group: str | None
     sha256: str
     value: Any
@@ -145,6 +148,26 @@ class DataSet(Protocol):
 
     def encoder(self, settings: Any, folder: Path) -> Encoder:
         """An encoder that writes into `folder`, models/data: inputs/NAME.npy, and beside them what else is learned from the data."""
+
+
+class Task(Protocol):
+    """tasks/NAME.py: what an evaluation means. `Settings` is a frozen dataclass that checks the section `task`."""
+
+    Settings: type
+    TARGETS: str | None  # the kind of targets that it judges, as data.targets has them; None: any
+    NEEDS: tuple[str, ...]  # settings of the data set that must not be null
+    SPLITS: tuple[str, ...]  # what a variant has to answer, test last
+    HEADLINE: Headline | None  # None: nothing is judged
+    SCORES: tuple[str, ...]  # names of all else that `judge` and `compare` give, as in metrics
+
+    def judge(self, settings: Any, answers: Mapping[str, Answers]) -> Judgement:
+        """The answers of one variant, by split."""
+
+    def compare(self, settings: Any, reference: Answers, variant: Answers) -> Comparison | None:
+        """Two variants on the same samples of the test split; None where nothing is judged."""
+
+    def decide(self, answers: Answers) -> Decisions | None:
+        """What was decided for each sample; None where an answer is neither right nor wrong."""
 
 
 class Importer(Protocol):

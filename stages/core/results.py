@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from stages.core.artifact import write_json
 from stages.core.config import Budget, to_plain
 from stages.core.errors import ConfigError, EdgewiseError
+from stages.core.judging import Headline
 from stages.core.settings import build
 
 SCHEMA = 1
@@ -34,12 +35,9 @@ class Failed:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One variant on the whole test split. Accuracies are shares; covered_share is None where the scheme covers nothing."""
+    """One variant on the whole test split. covered_share is None where the scheme covers nothing; more: the scores of the task."""
 
     samples: int
-    accuracy_top1: float
-    accuracy_balanced: float
-    macro_f1: float
     size_bytes: int
     covered_share: float | None = None
     more: dict[str, Any] = field(default_factory=dict)
@@ -98,8 +96,9 @@ class BenchResult:
 class VariantSummary:
     """All that is known of one variant; None is "not known". A failed one keeps what was measured before it failed.
 
-    accuracy_delta: variant minus reference, on the same samples; flips_gained: samples that only the variant gets right.
-    sqnr_db, kl_nats: the outputs against the reference's; sqnr_to_source_db: against the source, on its probe samples.
+    score: of the task's headline, score_delta: variant minus reference on the same samples; in metrics they have the headline's names
+    (accuracy_top1, accuracy_delta). scores: what else the task tells, by name; flips_gained: samples that only the variant gets right.
+    sqnr_db: the outputs against the reference's; sqnr_to_source_db: against the source, on its probe samples.
     latency_ratio_to_reference: variant / reference. latency_verdict: faster, slower, no difference claimed, reference.
     on_device: the outputs there against this machine's. emulated: of the device; then nothing was timed.
     memory_rss_bytes: resident after each step of the memory pass, in its order. explanation: why it is no faster than its parent.
@@ -115,20 +114,14 @@ class VariantSummary:
     reason: str | None = None
     size_bytes: int | None = None
     samples: int | None = None
-    accuracy_top1: float | None = None
-    accuracy_balanced: float | None = None
-    macro_f1: float | None = None
-    accuracy_delta: float | None = None
-    accuracy_delta_ci95: Interval = None
-    accuracy_verdict: str | None = None
-    accuracy_resolvable: float | None = None
-    accuracy_samples_needed: int | None = None
-    flips_gained: int | None = None
-    flips_lost: int | None = None
-    mcnemar_p: float | None = None
-    agreement: float | None = None
+    score: float | None = None
+    score_delta: float | None = None
+    score_delta_ci95: Interval = None
+    score_verdict: str | None = None
+    score_resolvable: float | None = None
+    score_samples_needed: int | None = None
+    scores: dict[str, Any] = field(default_factory=dict)
     sqnr_db: float | None = None
-    kl_nats: float | None = None
     latency_p50_ms: float | None = None
     latency_p50_ci95_ms: Interval = None
     latency_p90_ms: float | None = None
@@ -178,7 +171,7 @@ class VariantSummary:
 @dataclass(frozen=True)
 class Summary:
     """metrics/summary.json. aa_ratio_ci95: the reference against itself. `losers`: what each variant that was not chosen violates or
-    leaves open, by name."""
+    leaves open, by name; headline: None where the task judges nothing."""
 
     reference: str
     device: dict[str, Any]
@@ -187,6 +180,7 @@ class Summary:
     chosen: str | None
     chosen_reason: str
     budget: Budget
+    headline: Headline | None
     runners_up: tuple[str, ...] = ()
     losers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     nearest_miss: str | None = None
@@ -217,11 +211,41 @@ def write(path: Path, record: Any) -> None:
 
 
 def read_summary(path: Path = SUMMARY) -> Summary:
-    return _build(Summary, _load(path), path)
+    raw = _load(path)
+    names = score_names(_build(Headline, raw["headline"], path)) if raw.get("headline") else {}
+    rows = {name: _fields(row, names) for name, row in raw.get("variants", {}).items()}
+    return _build(Summary, {**raw, "variants": rows}, path)
 
 
 def write_summary(summary: Summary, path: Path = SUMMARY) -> None:
-    write_json(path, to_plain(summary))
+    rows = {name: plain_row(row, summary.headline) for name, row in summary.variants.items()}
+    write_json(path, {**to_plain(summary), "variants": rows})
+
+
+SCORE_FIELDS = ("score", "score_delta", "score_delta_ci95", "score_verdict", "score_resolvable", "score_samples_needed")
+
+
+def score_names(headline: Headline) -> dict[str, str]:
+    """Field of VariantSummary -> its name in metrics: score_delta -> accuracy_delta."""
+    return {**{field: field.replace("score", headline.stem, 1) for field in SCORE_FIELDS}, "score": headline.name}
+
+
+def plain_row(row: VariantSummary, headline: Headline | None) -> dict[str, Any]:
+    """A row as metrics hold it: the scores by their own names, beside all else. Nothing of the headline where there is none."""
+    plain = to_plain(row)
+    names = score_names(headline) if headline else dict.fromkeys(SCORE_FIELDS)
+    scores = plain.pop("scores")
+    named = {names.get(key, key): value for key, value in plain.items()}
+    return {**{key: value for key, value in named.items() if key is not None}, **scores}
+
+
+def _fields(row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The inverse of `plain_row`: what is no field of a row is one of its scores."""
+    back = {name: field for field, name in names.items()}
+    known = {f.name for f in dataclasses.fields(VariantSummary)}
+    given = {back.get(key, key): value for key, value in row.items()}
+    scores = {key: value for key, value in given.items() if key not in known}
+    return {**{key: value for key, value in given.items() if key in known}, "scores": scores}
 
 
 def read_plain(path: Path) -> dict[str, Any]:

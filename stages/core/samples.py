@@ -24,6 +24,8 @@ class Samples:
     arrays: Mapping[str, np.ndarray]  # stored inputs, mapped from disk: pictures are uint8 [n, h, w, c]
     stored_targets: np.ndarray
     splits: Mapping[str, Sequence[int]]
+    kind: str = "classes"  # of the targets, as data.targets has them
+    normal: int | None = None  # position in `labels` of samples without a defect
 
     @classmethod
     def open(cls, folder: Path) -> "Samples":
@@ -34,6 +36,8 @@ class Samples:
             arrays={t.name: np.load(folder / "inputs" / f"{t.name}.npy", mmap_mode="r") for t in manifest.inputs},
             stored_targets=np.load(folder / "targets.npy"),
             splits=json.loads((folder / "splits.json").read_text(encoding="utf-8")),
+            kind=manifest.details.get("targets", "classes"),
+            normal=manifest.labels.index(normal) if (normal := manifest.details.get("normal")) else None,
         )
 
     def indices(self, split: str) -> np.ndarray:
@@ -41,7 +45,7 @@ class Samples:
         return np.asarray(self.splits[split], np.int64)
 
     def targets(self, indices: np.ndarray) -> np.ndarray:
-        """int64 [n]: positions in `labels`."""
+        """int64 [n]: positions in `labels`; of multi_label and values float32 [n, labels]."""
         return self.stored_targets[indices]
 
     def raw(self, indices: np.ndarray) -> dict[str, np.ndarray]:

@@ -61,8 +61,11 @@ def number_groups(items: Sequence[Item]) -> np.ndarray:
 
 
 def divide(items: Sequence[Item], groups: np.ndarray, shares: Shares, seed: int) -> dict[str, np.ndarray]:
-    """Indices of each split, sorted: samples that the data binds to a split go there, all others are dealt out."""
-    strata = np.unique([item.label for item in items], return_inverse=True)[1]
+    """Indices of each split, sorted: samples that the data binds to a split go there, all others are dealt out.
+
+    Stratified by class; samples whose labels are numbers are all of one stratum.
+    """
+    strata = np.unique([item.label if isinstance(item.label, str) else "" for item in items], return_inverse=True)[1]
     bound = np.array([item.split or "" for item in items])
     free = np.flatnonzero(bound == "")
     dealt = split(strata[free], groups[free], shares.open(set(bound)), seed)
@@ -72,22 +75,20 @@ def divide(items: Sequence[Item], groups: np.ndarray, shares: Shares, seed: int)
 
 
 def check(
-    targets: np.ndarray,
+    members: Mapping[str, np.ndarray],
     groups: np.ndarray,
     splits: Mapping[str, np.ndarray],
-    labels: Sequence[str],
     shares: Shares = Shares(),
     learned: bool = True,
 ) -> None:
-    """DataError unless every split that is to have samples has some, and, where the classes are learned here, train and test have
-    some of each."""
+    """DataError unless every split that is to have samples has some, and, where the labels are learned here, train and test have
+    some of each. members: the samples of each label, bool [n]."""
     for name in SPLITS:
         if not len(splits[name]) and (name in AS_IT_IS or getattr(shares, name)):
             raise DataError(
-                f"data: {len(targets)} samples in {len(set(groups))} groups leave {name} empty; add samples or raise data.splits"
+                f"data: {len(groups)} samples in {len(set(groups))} groups leave {name} empty; add samples or raise data.splits"
             )
-    for number, label in enumerate(labels if learned and shares.train else ()):
-        mine = targets == number
+    for label, mine in members.items() if learned and shares.train else ():
         if any(not mine[splits[name]].any() for name in JUDGED):
             raise DataError(
                 f"data: class {label!r} has {mine.sum()} samples in {len(set(groups[mine]))} groups, not in both train and test; "
@@ -137,10 +138,3 @@ def _neediest(lack: np.ndarray, size: int, shares: np.ndarray, carried: np.ndarr
     """
     fits = lack >= size - TINY
     return np.lexsort((np.where(fits, lack / shares, lack + carried), lack > TINY, fits))[::-1]
-
-
-def counts(targets: np.ndarray, splits: Mapping[str, np.ndarray], labels: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Samples by split and label, of the labels that any sample has."""
-    present = np.unique(targets)
-    found = {name: np.bincount(targets[indices], minlength=len(labels)) for name, indices in splits.items()}
-    return {name: {labels[number]: int(by_label[number]) for number in present} for name, by_label in found.items()}

@@ -1,4 +1,4 @@
-"""Arrays in .npy or .npz files: X [n, ...] and y [n].
+"""Arrays in .npy or .npz files: X [n, ...] and y, labels [n] or numbers [n, k].
 
 path: features.npy, labels: labels.npy     the input is called x
 path: set.npz                              `y` in it are the labels, `groups` (if there) the groups, every other array is an input
@@ -17,7 +17,7 @@ from stages.core.errors import DataError
 from stages.core.plugins import Item
 from stages.core.settings import option
 from stages.data.array_encoder import DTYPE, ArrayEncoder, content_hash
-from stages.data.common import DataSettings, numeric_order
+from stages.data.common import CLASSES, DataSettings, TargetSettings, numeric_order
 
 __all__ = ["Settings", "encoder", "items", "probe"]
 
@@ -26,7 +26,7 @@ encoder = ArrayEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(DataSettings):
+class Settings(TargetSettings, DataSettings):
     path: str = option(help="X as .npy, or X and y as .npz; absolute or relative to the project")
     labels: str | None = option(None, "y as .npy; null: the array y in the .npz")
     groups: str | None = option(None, "groups as .npy; null: the array groups in the .npz, if there is one")
@@ -52,7 +52,7 @@ def items(settings: Settings) -> Iterator[Item]:
     labels, groups = arrays.pop(LABELS), arrays.pop(GROUPS, None)
     for i, label in enumerate(labels):
         value = {name: array[i] for name, array in arrays.items()}
-        yield Item(f"{i:06d}", name_label(label), None if groups is None else str(groups[i]), content_hash(value), value)
+        yield Item(f"{i:06d}", settings.label(label), None if groups is None else str(groups[i]), content_hash(value), value)
 
 
 def read(settings: Settings) -> dict[str, np.ndarray]:
@@ -66,9 +66,10 @@ def read(settings: Settings) -> dict[str, np.ndarray]:
     lengths = {name: array.shape[0] if array.ndim else 0 for name, array in arrays.items()}
     if len(set(lengths.values())) > 1 or 0 in lengths.values() or not set(arrays) - {LABELS, GROUPS}:
         raise DataError(f"data.path: {settings.path}: rows by array: {lengths}; each input, y and groups must have one row a sample")
-    if arrays[LABELS].ndim != 1:
+    if arrays[LABELS].ndim != 1 and settings.targets == CLASSES:
         raise DataError(
-            f"data.labels: shape {list(arrays[LABELS].shape)}; one label a sample is needed, for one-hot rows take their argmax"
+            f"data.labels: shape {list(arrays[LABELS].shape)}; one label a sample is needed, for one-hot rows take their argmax, "
+            "for others set data.targets to multi_label or values"
         )
     return arrays
 
@@ -81,11 +82,3 @@ def load(path: Path) -> dict[str, np.ndarray]:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
         raise DataError(f"data.path: {path}: {reason}; give a .npy or .npz file of plain numbers (no objects, no ragged rows)") from None
-
-
-def name_label(label: Any) -> str:
-    if isinstance(label, np.floating):
-        if not float(label).is_integer():
-            raise DataError(f"data.labels: {label} is no class; labels are whole numbers or texts")
-        label = int(label)
-    return str(label)

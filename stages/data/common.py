@@ -6,11 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any, ClassVar
+
+import numpy as np
 
 from stages.core.errors import ConfigError, DataError, MissingExtra
 from stages.core.plugins import Unreadable
 from stages.core.settings import option
 from stages.core.splitting import Shares
+from stages.core.targets import CLASSES, KINDS
 from stages.data import label_names
 
 DEFECT = "defect"
@@ -20,7 +24,43 @@ SPLIT_NAMES = {"train": None, "test": "test", "dev": "validation", "val": "valid
 
 
 @dataclass(frozen=True, kw_only=True)
+class TargetSettings:
+    """Of data sets that may have other targets than classes; before DataSettings among the bases."""
+
+    targets: str = option(CLASSES, "multi_label: 0 or 1 for each label; values: numbers", choices=KINDS)
+    target_names: tuple[str, ...] = option((), "what the columns of the targets are called; empty: y0, y1 ...")
+
+    def label(self, given: Any) -> str | tuple[float, ...]:
+        """The label of a sample as `Item` holds it: its class, or its numbers."""
+        if self.targets == CLASSES:
+            return name_label(given)
+        try:
+            numbers = np.asarray(given, np.float64).ravel()
+        except (TypeError, ValueError):
+            numbers = np.array([np.nan])
+        if not len(numbers) or not np.isfinite(numbers).all():
+            raise DataError(f"data.labels: {given!r} is no target of data.targets={self.targets}; give finite numbers, as many a sample")
+        return tuple(numbers.tolist())
+
+
+def name_label(label: Any) -> str:
+    """A class by name; also of a numpy or torch scalar. DataError for an array and for a number that is not whole."""
+    label = label.item() if hasattr(label, "item") and np.size(label) == 1 else label
+    if np.ndim(label):
+        raise DataError(
+            f"data.labels: shape {list(np.shape(label))}; one label a sample is needed, for one-hot rows take their argmax, "
+            "for others set data.targets to multi_label or values"
+        )
+    if isinstance(label, float):
+        if not label.is_integer():
+            raise DataError(f"data.labels: {label} is no class; labels are whole numbers or texts (data.targets=values takes any number)")
+        label = int(label)
+    return str(label)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataSettings:
+    targets: ClassVar[str] = CLASSES
     splits: Shares = option(Shares())
     normal: str | None = option(None, "label of samples without a defect; with it a model is also judged as a detector of defects")
     merge_defects: bool = option(False, f"all labels but the normal one become '{DEFECT}'")

@@ -3,7 +3,8 @@
     def load(folder):                    # data.callable: my_project.data:load, data.arguments: {folder: /recordings}
         yield {"x": window, "label": "idle", "group": "machine-3"}
 
-A sample is (x, label) or a mapping with x, label and, if wanted, group, name and split. x is an array, a picture (uint8
+A sample is (x, label) or a mapping with x, label and, if wanted, group, name and split. label is a class, or with data.targets one
+number or several. x is an array, a picture (uint8
 [height, width, channels], with data.pictures: true) or a mapping of arrays for several inputs.
 """
 
@@ -24,7 +25,7 @@ from stages.core.plugins import Encoder, Item
 from stages.core.settings import option
 from stages.core.splitting import SPLITS
 from stages.data.array_encoder import ArrayEncoder, content_hash
-from stages.data.common import numeric_order
+from stages.data.common import TargetSettings, numeric_order
 from stages.data.pictures import PictureEncoder, PictureSettings
 
 KEYS = {"x", "label", "group", "name", "split"}
@@ -32,7 +33,7 @@ SAMPLE = "a sample is (x, label) or a mapping with x, label and, if wanted, grou
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(PictureSettings):
+class Settings(TargetSettings, PictureSettings):
     callable: str = option(help="dotted path, package.module:function, importable from the project's folder")
     arguments: dict[str, Any] = option({}, "keyword arguments of the callable")
     watch: tuple[str, ...] = option((), "files whose change makes the data new, besides the callable's own module")
@@ -110,12 +111,7 @@ def make_item(number: int, sample: Any, settings: Settings) -> Item:
     value: Any = to_picture(number, sample["x"]) if settings.pictures else to_arrays(sample["x"])
     group = None if sample.get("group") is None else str(sample["group"])
     digest = content_hash({"x": value} if settings.pictures else value)
-    return Item(str(sample.get("name", f"{number:06d}")), name_label(sample["label"]), group, digest, value, sample.get("split"))
-
-
-def name_label(label: Any) -> str:
-    """Also of a numpy or torch scalar."""
-    return str(label.item() if hasattr(label, "item") else label)
+    return Item(str(sample.get("name", f"{number:06d}")), settings.label(sample["label"]), group, digest, value, sample.get("split"))
 
 
 def to_arrays(x: Any) -> dict[str, np.ndarray]:

@@ -11,10 +11,12 @@ import numpy as np
 from stages.core.config import Train
 from stages.core.errors import ConfigError
 from stages.core.samples import Samples
+from stages.core.targets import CLASSES, MULTI_LABEL
 from stages.importers.torch_source import tensors
 
 Change = Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
 VALIDATION_BATCH = 256
+CLASSES_ONLY = {"monitor": ("loss", "last"), "class_weights": ("none",), "label_smoothing": (0.0,)}  # what other targets allow
 DIGITS = 6  # of the figures in the curve
 
 
@@ -35,7 +37,7 @@ def repeatable(seed: int, threads: int | None) -> Iterator[int]:
 
 
 def fit(source: Any, samples: Samples, train: Train, seed: int, change: Change) -> dict[str, Any]:
-    """Train `source` (inputs by position, logits [n, classes]) in place and leave it with the weights of its best epoch.
+    """Train `source` (inputs by position, outputs [n, labels]) in place and leave it with the weights of its best epoch.
     change(feeds, generator) augments a training batch. Returns what metrics/train.json holds."""
     import torch
     from tqdm import tqdm
@@ -46,6 +48,7 @@ def fit(source: Any, samples: Samples, train: Train, seed: int, change: Change) 
     optimizer = make_optimizer(source, train)
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, train.epochs * batches, train.warmup_share))
     curve: list[dict[str, Any]] = []
+    check_targets(train, samples)
     best = Best(train)
     with tqdm(total=train.epochs * batches, desc="train", unit="step", disable=None) as bar:
         for epoch in range(1, train.epochs + 1):
@@ -54,12 +57,20 @@ def fit(source: Any, samples: Samples, train: Train, seed: int, change: Change) 
             loss_train = one_epoch(source, feeds, loss, optimizer, rate, bar)
             row = {"epoch": epoch, "loss_train": loss_train, "learning_rate": rate.get_last_lr()[0], **validate(source, samples, loss)}
             curve.append({name: round(value, DIGITS) for name, value in row.items()})
-            bar.set_postfix(epoch=epoch, loss=f"{loss_train:.3f}", accuracy_validation=f"{row['accuracy_validation']:.3f}")
+            bar.set_postfix({name: f"{value:.3f}" for name, value in row.items() if name.endswith("validation")}, epoch=epoch)
             if best.is_over(source, row):
                 break
     best.restore(source)
     scores = {name: round(value, DIGITS) for name, value in validate(source, samples, loss).items()}
-    return {**scores, "epochs": len(curve), "epoch_kept": best.epoch, "curve": curve}
+    return {"accuracy_validation": None, **scores, "epochs": len(curve), "epoch_kept": best.epoch, "curve": curve}
+
+
+def check_targets(train: Train, samples: Samples) -> None:
+    """ConfigError for what only classes have, where the targets are something else."""
+    for key, allowed in CLASSES_ONLY.items():
+        given = getattr(train, key)
+        if samples.kind != CLASSES and given not in allowed:
+            raise ConfigError(f"train.{key}: {given!r} is for classes, the targets are {samples.kind}; allowed here: {allowed}")
 
 
 def one_epoch(source: Any, batches: Any, loss: Any, optimizer: Any, rate: Any, bar: Any) -> float:
@@ -112,8 +123,11 @@ def make_optimizer(source: Any, train: Train) -> Any:
 
 
 def criterion(samples: Samples, train: Train) -> Any:
+    """Cross entropy of classes; of each label for itself; squared error of numbers."""
     import torch
 
+    if samples.kind != CLASSES:
+        return torch.nn.BCEWithLogitsLoss() if samples.kind == MULTI_LABEL else torch.nn.MSELoss()
     weights = None
     if train.class_weights == "balanced":
         weights = torch.from_numpy(balanced(samples.targets(samples.indices("train")), len(samples.labels)))
@@ -127,7 +141,7 @@ def balanced(targets: np.ndarray, classes: int) -> np.ndarray:
 
 
 def validate(source: Any, samples: Samples, loss: Any) -> dict[str, float]:
-    """Loss, accuracy and mean recall of the classes on the whole validation split."""
+    """Loss on the whole validation split; of classes accuracy and mean recall too."""
     import torch
 
     chosen = samples.indices("validation")
@@ -136,13 +150,12 @@ def validate(source: Any, samples: Samples, loss: Any) -> dict[str, float]:
     with torch.no_grad():
         logits = torch.cat([source(*tensors(samples.feeds(part))) for part in parts])
     targets = samples.targets(chosen)
+    found = {"loss_validation": loss(logits, torch.from_numpy(targets)).item()}
+    if samples.kind != CLASSES:
+        return found
     right = logits.argmax(1).numpy() == targets
     recalls = [right[targets == label].mean() for label in np.unique(targets)]
-    return {
-        "loss_validation": loss(logits, torch.from_numpy(targets)).item(),
-        "accuracy_validation": float(right.mean()),
-        "accuracy_balanced_validation": float(np.mean(recalls)),
-    }
+    return {**found, "accuracy_validation": float(right.mean()), "accuracy_balanced_validation": float(np.mean(recalls))}
 
 
 class Best:

@@ -12,6 +12,7 @@ import numpy as np
 
 from stages.core.paired_stats import mcnemar_exact
 from stages.core.samples import Samples
+from stages.core.targets import CLASSES
 from stages.payload import preprocess
 
 Arrays = dict[str, np.ndarray]
@@ -49,9 +50,9 @@ class Trial:
 
 
 def run(score: Score, samples: Samples, seed: int = 0) -> Trial | None:
-    """None where the data have no labelled sample outside of test."""
+    """None where the data have no labelled sample outside of test, or no classes."""
     pool = np.concatenate([samples.indices(split) for split in ("train", "validation", "calibration")])
-    if not len(pool):
+    if not len(pool) or samples.kind != CLASSES:
         return None
     drawn = np.random.default_rng(seed).permutation(pool)
     chosen = drawn[:SAMPLES]

@@ -4,11 +4,11 @@ A limit counts as met only when the 95 % interval lies within it, as violated on
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from stages.core import paired_stats
 from stages.core.config import Budget
+from stages.core.judging import Headline
 from stages.core.results import VariantSummary
 from stages.reporting import verdicts
 
@@ -34,11 +34,11 @@ class Choice:
     nearest_miss: str | None = None
 
 
-def choose(rows: Rows, budget: Budget) -> Choice:
-    """The variant that fits every limit and is best in what the budget prefers."""
+def choose(rows: Rows, budget: Budget, headline: Headline | None, base: float | None) -> Choice:
+    """The variant that fits every limit and is best in what the budget prefers. base: the reference's score."""
     if not limits(budget):
         return Choice(None, f"the budget '{budget.name}' sets no limit; set budget.name to another yaml of conf/budget/ to have one chosen")
-    findings = {name: judge(row, budget) for name, row in rows.items() if row.ok}
+    findings = {name: judge(row, budget, headline, base) for name, row in rows.items() if row.ok}
     broken = {name: [f for f in found if not f.met] for name, found in findings.items()}
     fitting = sorted((name for name in broken if not broken[name]), key=lambda name: preference(rows[name], budget))
     losers = {name: tuple(f.text for f in found) for name, found in broken.items() if found}
@@ -73,8 +73,13 @@ def preference(row: VariantSummary, budget: Budget) -> tuple[float, float]:
     return math.inf if value is None else value, row.size_bytes or math.inf
 
 
-def judge(row: VariantSummary, budget: Budget) -> list[Finding]:
-    checks = {"size_bytes": size, "latency_p50_ms": latency, "peak_rss_bytes": memory, "accuracy_drop_points": accuracy_drop}
+def judge(row: VariantSummary, budget: Budget, headline: Headline | None, base: float | None) -> list[Finding]:
+    checks: dict[str, Callable[[VariantSummary, float], Finding]] = {
+        "size_bytes": size,
+        "latency_p50_ms": latency,
+        "peak_rss_bytes": memory,
+        "accuracy_drop_points": lambda row, limit: drop(row, limit, headline, base),
+    }
     return [checks[name](row, limit) for name, limit in limits(budget).items()]
 
 
@@ -110,19 +115,28 @@ def latency(row: VariantSummary, limit: float) -> Finding:
     return Finding(high <= limit, text, high / limit - 1)
 
 
-def accuracy_drop(row: VariantSummary, limit: float) -> Finding:
-    """Percentage points of accuracy below the reference, from the paired interval."""
-    if row.accuracy_delta is None or row.accuracy_delta_ci95 is None:
-        return Finding(False, "accuracy drop: cannot tell, the reference failed", math.inf)
-    drop, low, high = -100 * row.accuracy_delta, -100 * row.accuracy_delta_ci95[1], -100 * row.accuracy_delta_ci95[0]
-    text = f"accuracy drop {drop + 0.0:.2f} points [{low + 0.0:.2f}, {high + 0.0:.2f}], limit {limit:g} points"
+def drop(row: VariantSummary, limit: float, headline: Headline | None, base: float | None) -> Finding:
+    """How much worse than the reference, from the paired interval: percentage points of a share, else per cent of the reference's score."""
+    if headline is None:
+        return Finding(False, "accuracy drop: cannot tell, this task judges nothing", math.inf)
+    if row.score_delta is None or row.score_delta_ci95 is None:
+        return Finding(False, f"{headline.title} drop: cannot tell, the reference failed", math.inf)
+    factor = headline.percent(base)
+    loss = factor * headline.cost(row.score_delta)
+    low, high = sorted(factor * headline.cost(bound) for bound in row.score_delta_ci95)
+    unit = headline.unit
+    text = f"{headline.title} drop {loss + 0.0:.2f} {unit} [{low + 0.0:.2f}, {high + 0.0:.2f}], limit {limit:g} {unit}"
     if low <= limit < high:
-        text += f": cannot tell, {more_samples(row, (limit - drop) / 100)}"
+        text += f": cannot tell, {more_samples(row, (limit - loss) / factor)}"
     return Finding(high <= limit, text, (high - limit) / max(limit, 1.0))
 
 
 def more_samples(row: VariantSummary, margin: float) -> str:
-    """How many more would show with the usual power on which side of the limit the drop lies, `margin` away as it seems."""
-    samples, flips = row.samples or 0, (row.flips_gained or 0, row.flips_lost or 0)
-    needed = paired_stats.samples_to_resolve(margin, paired_stats.discordance(*flips, samples))
-    return "it lies on the limit" if needed is None else f"needs {max(1, needed - samples):,} more samples"
+    """How many more would show with the usual power on which side of the limit the drop lies, `margin` away as it seems.
+
+    What so many samples can show shrinks with the square root of their number.
+    """
+    if margin == 0 or row.samples is None or row.score_resolvable is None:
+        return "it lies on the limit"
+    needed = math.ceil(row.samples * (row.score_resolvable / margin) ** 2)
+    return f"needs {max(1, needed - row.samples):,} more samples"

@@ -1,4 +1,4 @@
-"""The figure: accuracy against latency, size as area, intervals as bars. The same results give the same bytes."""
+"""The figure: the score against latency, better upwards, size as area, intervals as bars. The same results give the same bytes."""
 
 import itertools
 import textwrap
@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.core.judging import Headline
 from stages.core.results import Summary, VariantSummary
 from stages.reporting.labels import Box, Point, place
 
 NAME = "accuracy-latency"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: told apart by the colour-blind
 INK, GREY, PAPER = "#1f2328", "#8b949e", "#ffffff"
+MOST_DB = 100.0  # above it outputs differ by rounding of float32 only
 AREA_PER_MB = 9.0  # square points of the circle, per megabyte
 STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "edgewise", "axes.edgecolor": GREY, "text.color": INK}
 
 Rows = Mapping[str, VariantSummary]
-Spot = tuple[float, float]  # milliseconds, percent
+Spot = tuple[float, float]  # milliseconds, percent (or the unit of the score)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def draw(summary: Summary, folder: Path) -> None:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 6.4), facecolor=PAPER)
         axes = figure.add_axes((0.075, 0.115, 0.75, 0.78))
-        rows = {name: row for name, row in summary.variants.items() if row.ok and row.accuracy_top1 is not None}
+        rows = {name: row for name, row in summary.variants.items() if row.ok and height(row, summary.headline) is not None}
         if rows:
             plot(axes, rows, summary)
         write_failures(figure, summary)
@@ -60,12 +62,15 @@ def draw(summary: Summary, folder: Path) -> None:
 def plot(axes: Any, rows: Rows, summary: Summary) -> None:
     measured = {name: row for name, row in rows.items() if row.latency_p50_ms is not None}
     rows = measured or rows
-    spots = {name: (horizontal(row, bool(measured)), 100 * (row.accuracy_top1 or 0)) for name, row in rows.items()}
+    spots = {name: (horizontal(row, bool(measured)), height(row, summary.headline) or 0.0) for name, row in rows.items()}
     colours = dict(zip(sorted({row.format for row in rows.values()}), PALETTE * 3, strict=False))
     dress(axes, summary, bool(measured))
-    base = summary.variants[summary.reference].accuracy_top1
-    lines = [line for name, row in rows.items() for line in intervals(spots[name], row, colours[row.format], base)]
-    lines += front([spots[name] for name in summary.pareto if name in spots])
+    base = summary.variants[summary.reference].score
+    lines = [line for name, row in rows.items() for line in intervals(spots[name], row, colours[row.format], base, summary.headline)]
+    upwards = summary.headline is None or summary.headline.higher_is_better
+    lines += front([spots[name] for name in summary.pareto if name in spots], 1 if upwards else -1)
+    if not upwards:
+        axes.invert_yaxis()
     for name in sorted(rows, key=lambda name: -(rows[name].size_bytes or 0)):  # small circles over large ones
         draw_circle(axes, spots[name], rows[name], colours[rows[name].format], name in summary.pareto)
     for line in lines:
@@ -73,6 +78,13 @@ def plot(axes: Any, rows: Rows, summary: Summary) -> None:
     legends(axes, colours, rows)
     fit_limits(axes)
     write_names(axes, spots, rows, lines, summary)
+
+
+def height(row: VariantSummary, headline: Headline | None) -> float | None:
+    """The score, in per cent where it is a share; the agreement of the outputs where nothing is judged. None: not known."""
+    if headline is None:
+        return None if row.sqnr_db is None else min(row.sqnr_db, MOST_DB)
+    return None if row.score is None else (100 if headline.share else 1) * row.score
 
 
 def horizontal(row: VariantSummary, measured: bool) -> float:
@@ -87,36 +99,39 @@ def dress(axes: Any, summary: Summary, measured: bool) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+    headline = summary.headline
+    if headline and headline.share:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
     axes.set_xlabel(f"latency p50, ms on {summary.device['name']} (log)" if measured else "size, MB (log; latency was not measured)")
-    axes.set_ylabel("accuracy top-1")
+    axes.set_ylabel(headline.label if headline else f"SQNR to the reference, dB (at most {MOST_DB:g})")
     axes.grid(True, which="major", color="#eaeef2", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, which="both", labelcolor="#57606a")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.set_title("Accuracy against latency", loc="left", fontsize=13, fontweight="bold", pad=22)
+    what = headline.title if headline else "agreement"
+    axes.set_title(f"{what[0].upper()}{what[1:]} against latency", loc="left", fontsize=13, fontweight="bold", pad=22)
     caption = f"area: size of the files; bars: 95 % intervals (upright: paired difference to {summary.reference}); ringed: Pareto set"
     axes.text(0, 1.02, caption, transform=axes.transAxes, fontsize=8.5, color="#57606a")
 
 
-def front(spots: list[Spot]) -> list[Line]:
-    """The steps of what is best in accuracy and latency alone, without regard to size."""
+def front(spots: list[Spot], good: int) -> list[Line]:
+    """The steps of what is best in score and latency alone, without regard to size. good: 1 where more is better, else -1."""
     best: list[Spot] = []
-    for spot in sorted(spots, key=lambda spot: (spot[0], -spot[1])):
-        if not best or spot[1] > best[-1][1]:
+    for spot in sorted(spots, key=lambda spot: (spot[0], -good * spot[1])):
+        if not best or good * spot[1] > good * best[-1][1]:
             best.append(spot)
     corners = [(after[0], before[1]) for before, after in itertools.pairwise(best)]
     steps = [*itertools.chain.from_iterable(zip(best, corners, strict=False)), *best[-1:]]
     return [Line(a, b, INK, 1.1, 0.55, (0, (4, 3))) for a, b in itertools.pairwise(steps)]
 
 
-def intervals(spot: Spot, row: VariantSummary, colour: str, base: float | None) -> list[Line]:
-    """The 95 % intervals as bars; the upright one is of the difference to the reference's accuracy `base`."""
+def intervals(spot: Spot, row: VariantSummary, colour: str, base: float | None, headline: Headline | None) -> list[Line]:
+    """The 95 % intervals as bars; the upright one is of the difference to the reference's score `base`."""
     x, y = spot
     bars = []
-    if row.accuracy_delta_ci95 and base is not None:
-        low, high = (100 * (base + bound) for bound in row.accuracy_delta_ci95)
+    if row.score_delta_ci95 and base is not None and headline:
+        low, high = ((100 if headline.share else 1) * (base + bound) for bound in row.score_delta_ci95)
         bars.append(Line((x, low), (x, high), colour, 1.2, 0.4))
     if row.latency_p50_ci95_ms:
         bars.append(Line((row.latency_p50_ci95_ms[0], y), (row.latency_p50_ci95_ms[1], y), colour, 1.2, 0.6))

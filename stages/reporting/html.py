@@ -9,16 +9,19 @@ import yaml
 
 from stages.core import artifact, config, results
 from stages.core.config import Config
-from stages.core.results import METRICS, Summary, VariantSummary
+from stages.core.judging import Headline
+from stages.core.results import METRICS, Interval, Summary, VariantSummary
 from stages.reporting import findings, samples, table, verdicts
+from stages.reporting.pairing import Judge
 
 NAME = "report.html"
 MODELS = Path("models")
 TEMPLATES = Path(__file__).with_name("page")
 POINT_FIELDS = (
-    *("format", "scheme", "accuracy_top1", "accuracy_delta", "accuracy_delta_ci95", "latency_p50_ms", "latency_p50_ci95_ms", "size_bytes"),
+    *("format", "scheme", "score", "score_delta", "score_delta_ci95", "sqnr_db", "latency_p50_ms", "latency_p50_ci95_ms", "size_bytes"),
     *("latency_ratio_to_reference", "latency_ratio_ci95", "peak_rss_bytes", "peak_rss_above_baseline_bytes", "noise_grade"),
 )
+PAIRED = ("mcnemar_p", "agreement", "kl_nats")
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,9 @@ def render(summary: Summary, settings: Config) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"signed": table.signed, "mb": megabytes, "yaml": plain_yaml, "flat": flat}
+    environment.filters |= {"signed": table.signed, "mb": megabytes, "yaml": plain_yaml, "flat": flat, "known": known_scores}
     environment.filters |= {"limit": findings.limit_cell, "throttling": findings.throttling}
-    environment.globals |= {"columns": table.COLUMNS, "marks": table.marks}
+    environment.globals |= {"marks": table.marks}
     return environment.get_template("page.html").render(context(summary, settings))
 
 
@@ -49,8 +52,11 @@ def write(summary: Summary, settings: Config, folder: Path) -> None:
 
 def context(summary: Summary, settings: Config) -> dict[str, Any]:
     """What the template names."""
-    focus = focused(summary)
+    focus, task = focused(summary), Judge.of(settings.task).task
     return {
+        "columns": table.columns(summary),
+        "objectives": table.objectives(summary),
+        "headline": config.to_plain(summary.headline),
         "summary": summary,
         "settings": settings,
         "rows": table.ordered(summary),
@@ -59,12 +65,12 @@ def context(summary: Summary, settings: Config) -> dict[str, Any]:
         "on_device": table.on_device(summary),
         "focus": focus,
         "cards": list(cards(summary)),
-        "changes": changes(summary.variants[summary.reference], summary.variants[focus]) if focus else [],
-        "points": [point(name, row, summary) for name, row in summary.variants.items() if row.ok and row.accuracy_top1 is not None],
+        "changes": changes(summary.variants[summary.reference], summary.variants[focus], summary.headline) if focus else [],
+        "points": [point(name, row, summary) for name, row in summary.variants.items() if row.ok and answered(row)],
         "most_memory": max((max((row.memory_rss_bytes or {"": 0}).values()) for row in summary.variants.values()), default=0),
         **findings.sections(summary),
         "classes": samples.classes(summary.reference, focus) if focus else [],
-        "pictures": samples.pictures(summary.reference, focus) if focus else [],
+        "pictures": samples.pictures(summary.reference, focus, task) if focus else [],
         "files": {name: artifact.read(MODELS / "variants" / name) for name in summary.variants},
         "records": records(),
     }
@@ -74,8 +80,13 @@ def focused(summary: Summary) -> str | None:
     """The variant that the page sets against the reference: the chosen one, else the fastest that is ok."""
     if summary.chosen:
         return summary.chosen
-    others = [name for name, row in table.ordered(summary) if row.ok and name != summary.reference and row.accuracy_top1 is not None]
+    others = [name for name, row in table.ordered(summary) if row.ok and name != summary.reference and answered(row)]
     return others[0] if others else None
+
+
+def answered(row: VariantSummary) -> bool:
+    """Whether it was evaluated: with a score, or where nothing is judged with an agreement of outputs."""
+    return row.score is not None or row.sqnr_db is not None
 
 
 def cards(summary: Summary) -> Iterator[tuple[str, str, str]]:
@@ -86,24 +97,28 @@ def cards(summary: Summary) -> Iterator[tuple[str, str, str]]:
     if fastest:
         speed = f"at least {1 / verdicts.slowest(ok[fastest[0]]):.1f} times as fast as {summary.reference}"
         if len(fastest) == 1:
-            yield "fastest", fastest[0], f"{speed}{but(ok[fastest[0]])}"
+            yield "fastest", fastest[0], f"{speed}{but(ok[fastest[0]], summary.headline)}"
         else:
             yield "fastest: cannot tell", " or ".join(fastest), f"their intervals overlap; {fastest[0]} is {speed}"
     sized = {name: row.size_bytes for name, row in ok.items() if row.size_bytes}
     if sized and base.size_bytes:
         name = min(sized, key=lambda n: sized[n])
-        yield "smallest", name, f"{sized[name] / 1e6:.1f} MB, {base.size_bytes / sized[name]:.1f} times smaller{but(ok[name])}"
+        yield (
+            "smallest",
+            name,
+            f"{sized[name] / 1e6:.1f} MB, {base.size_bytes / sized[name]:.1f} times smaller{but(ok[name], summary.headline)}",
+        )
     lean = {name: row.peak_rss_above_baseline_bytes for name, row in ok.items() if row.peak_rss_above_baseline_bytes}
     if lean:
         name = min(lean, key=lambda n: lean[n])
-        yield "least memory", name, f"{lean[name] / 1e6:.0f} MB above its runtime's own{but(ok[name])}"
+        yield "least memory", name, f"{lean[name] / 1e6:.0f} MB above its runtime's own{but(ok[name], summary.headline)}"
 
 
-def but(row: VariantSummary) -> str:
-    return ", accuracy lower" if row.accuracy_verdict == "lower" else ""
+def but(row: VariantSummary, headline: Headline | None) -> str:
+    return f", {headline.title} {headline.worse}" if headline and row.score_verdict == headline.worse else ""
 
 
-def changes(before: VariantSummary, after: VariantSummary) -> list[Change]:
+def changes(before: VariantSummary, after: VariantSummary, headline: Headline | None) -> list[Change]:
     """The table before and after: the reference and the variant in focus."""
     found = [
         quantity("size, MB", before.size_bytes, after.size_bytes, 1e6),
@@ -114,8 +129,9 @@ def changes(before: VariantSummary, after: VariantSummary) -> list[Change]:
         quantity("load, ms", before.load_ms, after.load_ms),
         quantity("first inference, ms", before.first_inference_ms, after.first_inference_ms),
     ]
-    if after.accuracy_delta is not None:
-        found.append(Change("accuracy top-1", table.accuracy(before), table.accuracy(after), f"{table.delta(after)} points"))
+    if headline and after.score_delta is not None:
+        change = f"{table.delta(after, headline)}{' points' if headline.share else ''}"
+        found.append(Change(headline.label, table.score(before, headline), table.score(after, headline), change))
     return [change for change in found if change]
 
 
@@ -138,7 +154,7 @@ def point(name: str, row: VariantSummary, summary: Summary) -> dict[str, Any]:
     """What the script draws."""
     fields = {field: getattr(row, field) for field in POINT_FIELDS}
     marks = {"pareto": name in summary.pareto, "chosen": name == summary.chosen, "reference": name == summary.reference}
-    return {"name": name, **fields, **marks, "verdict": table.verdict(row)}
+    return {"name": name, **fields, **marks, "verdict": table.verdict(row, summary.headline)}
 
 
 def records() -> Mapping[str, Any]:
@@ -149,6 +165,16 @@ def records() -> Mapping[str, Any]:
 
 def megabytes(size: float | None, digits: int = 1) -> str:
     return "" if size is None else f"{size / 1e6:,.{digits}f}"
+
+
+def known_scores(scores: Mapping[str, Any]) -> str:
+    """The scores that stand on their own, each with its interval where it has one; what the pair tells is shown beside them."""
+    shown = {key: value for key, value in scores.items() if isinstance(value, float) and key not in PAIRED}
+    return ", ".join(f"{key.replace('_', ' ')} {value:.4g}{between(scores.get(f'{key}_ci95'))}" for key, value in shown.items())
+
+
+def between(interval: Interval) -> str:
+    return table.bracket(interval, lambda bound: f"{bound:.4g}")
 
 
 def flat(value: Any) -> str:

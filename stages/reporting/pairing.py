@@ -1,16 +1,19 @@
 """One row for each variant: its files read, and its answers paired with the reference's, sample by sample."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from stages.core import artifact, paired_stats, results
-from stages.core.config import Config, Variant
+from stages.core import artifact, results
+from stages.core.config import Config, Plugin, Variant
 from stages.core.errors import EdgewiseError
+from stages.core.judging import Answers
+from stages.core.plugins import Task
+from stages.core.proof import sqnr_db
 from stages.core.results import BenchResult, Evaluation, Failed, VariantSummary
+from stages.core.settings import build
 from stages.reporting import passes
 
 MODELS = Path("models")
@@ -20,20 +23,25 @@ EMULATED = "not measured: the device is emulated"
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a variant answered: logits [samples, classes] in the order of the test split, and the targets [samples]."""
+class Judge:
+    """The task with its settings."""
 
-    outputs: np.ndarray
-    targets: np.ndarray
+    task: Task
+    settings: Any
+
+    @classmethod
+    def of(cls, plugin: Plugin) -> "Judge":
+        module = cast(Task, plugin.load())
+        return cls(module, build(module.Settings, plugin.settings, "task"))
 
 
 def rows(config: Config) -> dict[str, VariantSummary]:
     """The rows of all configured variants, in the order of the configuration."""
-    reference = answers(config.reference)
-    return {name: row(variant, config.reference, reference) for name, variant in config.variants.items()}
+    reference, judge = answers(config.reference), Judge.of(config.task)
+    return {name: row(variant, config.reference, reference, judge) for name, variant in config.variants.items()}
 
 
-def row(variant: Variant, reference_name: str, reference: Answers | None) -> VariantSummary:
+def row(variant: Variant, reference_name: str, reference: Answers | None, judge: Judge) -> VariantSummary:
     made = artifact.read(MODELS / "variants" / variant.name)
     evaluated = results.read(Evaluation, results.METRICS / "evaluate" / f"{variant.name}.json")
     measured = bench(variant.name, reference_name)
@@ -43,10 +51,12 @@ def row(variant: Variant, reference_name: str, reference: Answers | None) -> Var
         scheme=variant.scheme,
         status="failed" if failures else "ok",
         reason=failures[0] if failures else None,
+        scores=dict.fromkeys(judge.task.SCORES),
         **({"size_bytes": made.size_bytes, **proof(made)} if made.ok else {}),
     )
     if isinstance(evaluated, Evaluation):
-        summary = replace(summary, **scores(evaluated), **pairing(answers(variant.name), reference, variant.name))
+        summary = judged(summary, evaluated, judge)
+        summary = paired(summary, answers(variant.name), reference, variant.name, judge)
     if isinstance(measured, BenchResult):
         return replace(summary, **latency(measured))
     return replace(summary, latency_reason=measured if isinstance(measured, str) else measured.reason)
@@ -57,7 +67,8 @@ def answers(name: str) -> Answers | None:
     folder = MODELS / "evaluate" / name
     if not artifact.read(folder).ok:
         return None
-    return Answers(np.load(folder / "outputs.npy"), np.load(folder / "targets.npy"))
+    made = artifact.read(folder)
+    return Answers(np.load(folder / "outputs.npy"), np.load(folder / "targets.npy"), made.labels, made.details)
 
 
 def bench(name: str, reference: str) -> BenchResult | Failed | str:
@@ -82,31 +93,36 @@ def proof(made: artifact.Manifest) -> dict[str, Any]:
     }
 
 
-def scores(evaluated: Evaluation) -> dict[str, Any]:
-    return {name: getattr(evaluated, name) for name in ("samples", "accuracy_top1", "accuracy_balanced", "macro_f1", "size_bytes")}
+def judged(row: VariantSummary, evaluated: Evaluation, judge: Judge) -> VariantSummary:
+    """With the variant's own scores. EdgewiseError where it was judged by another task."""
+    headline, known = judge.task.HEADLINE, evaluated.more
+    if headline and headline.name not in known:
+        raise EdgewiseError(f"metrics/evaluate has no {headline.name}: it was written for another task; run `dvc repro`")
+    own = {name: known[name] for name in judge.task.SCORES if name in known}
+    score = known[headline.name] if headline else None
+    return replace(row, samples=evaluated.samples, size_bytes=evaluated.size_bytes, score=score, scores={**row.scores, **own})
 
 
-def pairing(variant: Answers | None, reference: Answers | None, name: str) -> Mapping[str, Any]:
-    """The paired fields; none where the reference failed. EdgewiseError where the two were judged on different samples."""
+def paired(row: VariantSummary, variant: Answers | None, reference: Answers | None, name: str, judge: Judge) -> VariantSummary:
+    """With what the pair tells; as it is where the reference failed. EdgewiseError where the two were judged on different samples."""
     if variant is None or reference is None:
-        return {}
+        return row
     if not np.array_equal(variant.targets, reference.targets):
         raise EdgewiseError(
             f"{name} and the reference were evaluated on different samples: run `dvc repro`, or evaluate@{name} with --force"
         )
-    found = paired_stats.compare(reference.outputs, variant.outputs, reference.targets)
-    return {
-        "accuracy_delta": found.delta,
-        "accuracy_delta_ci95": found.delta_ci95,
-        "accuracy_resolvable": found.resolvable,
-        "accuracy_samples_needed": None if found.resolved else found.samples_needed,
-        "flips_gained": found.gained,
-        "flips_lost": found.lost,
-        "mcnemar_p": found.mcnemar_p,
-        "agreement": found.agreement,
-        "sqnr_db": found.sqnr_db,
-        "kl_nats": found.kl_nats,
-    }
+    row = replace(row, sqnr_db=sqnr_db(reference.outputs, variant.outputs))
+    found = judge.task.compare(judge.settings, reference, variant)
+    if found is None:
+        return row
+    return replace(
+        row,
+        score_delta=found.delta,
+        score_delta_ci95=found.delta_ci95,
+        score_resolvable=found.resolvable,
+        score_samples_needed=None if found.resolved else found.needed,
+        scores={**row.scores, **found.scores},
+    )
 
 
 def latency(measured: BenchResult) -> dict[str, Any]:

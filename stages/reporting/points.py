@@ -1,23 +1,22 @@
 """metrics/points.json and the confusion lists: what `dvc plots` draws."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from stages.core import artifact
+from stages.core.judging import Decisions
 from stages.core.results import Summary
 
 
 def points(summary: Summary) -> list[dict[str, Any]]:
-    """One point for each variant with a latency, for the scatter of accuracy against latency."""
+    """One point for each variant with a latency, for the scatter of its score against latency; the score by its own name too."""
+    named = {summary.headline.name} if summary.headline else set()
     return [
         {
             "variant": name,
             "format": row.format,
             "scheme": row.scheme,
-            "accuracy_top1": row.accuracy_top1,
+            "score": row.score,
+            **dict.fromkeys(named, row.score),
             "latency_p50_ms": row.latency_p50_ms,
             "size_mb": round((row.size_bytes or 0) / 1e6, 3),
             "pareto": name in summary.pareto,
@@ -27,9 +26,7 @@ def points(summary: Summary) -> list[dict[str, Any]]:
     ]
 
 
-def confusion(folder: Path) -> Iterator[dict[str, str]]:
-    """{"actual", "predicted"} of every test sample of the evaluation in `folder`, as DVC's confusion template wants them."""
-    labels = artifact.read(folder).labels
-    answers, targets = np.load(folder / "outputs.npy").argmax(axis=1), np.load(folder / "targets.npy")
-    for target, answer in zip(targets, answers, strict=True):
-        yield {"actual": labels[target], "predicted": labels[answer]}
+def confusion(decided: Decisions) -> Iterator[dict[str, str]]:
+    """{"actual", "predicted"} of every test sample, as DVC's confusion template wants them."""
+    for truth, said in zip(decided.truth, decided.said, strict=True):
+        yield {"actual": truth, "predicted": said}

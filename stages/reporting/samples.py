@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from stages.core import artifact
+from stages.core.judging import Decisions
+from stages.core.plugins import Task
 from stages.core.samples import Samples
 from stages.reporting import pairing
 
@@ -49,36 +51,46 @@ def classes(reference: str, variant: str) -> list[ClassChange]:
     before, after = recalls(reference), recalls(variant)
     if before is None or after is None:
         return []
-    counts = np.bincount(np.load(MODELS / "evaluate" / variant / "targets.npy"), minlength=len(after))
+    counts = occurrences(np.load(MODELS / "evaluate" / variant / "targets.npy"), len(after))
     found = [ClassChange(label, int(counts[i]), before[label], after[label]) for i, label in enumerate(after)]
     return sorted(found, key=lambda change: (-abs(change.delta), change.label))[:MOST_CLASSES]
 
 
+def occurrences(targets: np.ndarray, labels: int) -> np.ndarray:
+    """Samples of each label, int [labels], from targets [n] or [n, labels]."""
+    return np.bincount(targets, minlength=labels) if targets.ndim == 1 else (targets > 0).sum(axis=0)
+
+
 def recalls(name: str) -> dict[str, float | None] | None:
-    """Recall by label, in the order of the labels."""
+    """Recall by label, in the order of the labels; None where there is no such thing."""
     folder = MODELS / "evaluate" / name
     made = artifact.read(folder)
     if not made.ok:
         return None
-    found = json.loads((folder / "details.json").read_text(encoding="utf-8"))["recall_per_class"]
-    return {label: found[label] for label in made.labels}
+    found = json.loads((folder / "details.json").read_text(encoding="utf-8")).get("recall_per_class")
+    return {label: found[label] for label in made.labels} if found else None
 
 
-def pictures(reference: str, variant: str) -> list[Picture]:
+def decisions(name: str, task: Task) -> Decisions | None:
+    """None where the variant failed, or an answer is neither right nor wrong."""
+    found = pairing.answers(name)
+    return task.decide(found) if found else None
+
+
+def pictures(reference: str, variant: str, task: Task) -> list[Picture]:
     """Flips first, then what both get wrong; at most MOST_PICTURES; none where the data are no pictures or not there."""
-    before, after = pairing.answers(reference), pairing.answers(variant)
+    before, after = decisions(reference, task), decisions(variant, task)
     if before is None or after is None or not (MODELS / "data" / artifact.MANIFEST).exists():
         return []
     data = Samples.open(MODELS / "data")
     if data.preprocessing.get("kind") != "image":
         return []
-    answer_before, answer, truth = before.outputs.argmax(axis=1), after.outputs.argmax(axis=1), after.targets
-    kinds = kinds_of(answer_before == truth, answer == truth)
+    kinds = kinds_of(before.right, after.right)
     wrong = sorted(np.flatnonzero(kinds != ""), key=lambda i: (KINDS.index(kinds[i]), i))[:MOST_PICTURES]
     if not wrong:
         return []
     images = next(iter(data.raw(data.indices("test")[wrong]).values()))
-    named = [(data.labels[truth[i]], data.labels[answer_before[i]], data.labels[answer[i]]) for i in wrong]
+    named = [(after.truth[i], before.said[i], after.said[i]) for i in wrong]
     return [Picture(str(kinds[i]), *names, address(image)) for i, names, image in zip(wrong, named, images, strict=True)]
 
 

@@ -3,14 +3,17 @@
 import re
 from collections.abc import Callable
 
+from stages.core.judging import Headline
 from stages.core.results import Agreement, Interval, Summary, VariantSummary
 from stages.reporting import findings
 from stages.reporting.verdicts import slowest
 
 MINUS = "\N{MINUS SIGN}"
 WIDE = 150  # characters that the whole table needs at most
-LEFT_OUT_BELOW = {"grade": WIDE, "peak +MB": 112, "p50 ms": 100, "accuracy": 90}  # terminal width at which a column must go
+LEFT_OUT_BELOW = {"grade": WIDE, "peak +MB": 112, "p50 ms": 100}  # terminal width at which a column must go
+LEAST_WIDTH = 90  # below it the score goes and its difference stays
 BREAK = re.compile(r" (?=[\[(])")
+Columns = dict[str, Callable[[VariantSummary], str]]
 UNRESOLVED = re.compile(r"unresolved[,:] ")
 
 
@@ -24,15 +27,25 @@ def bracket(interval: Interval, show: Callable[[float], str]) -> str:
     return "" if interval is None else f" [{', '.join(show(bound) for bound in interval)}]"
 
 
-def accuracy(row: VariantSummary) -> str:
-    return "" if row.accuracy_top1 is None else f"{row.accuracy_top1:.2%}"
-
-
-def delta(row: VariantSummary) -> str:
-    """Points of accuracy against the reference with the paired interval."""
-    if row.accuracy_delta is None:
+def score(row: VariantSummary, headline: Headline) -> str:
+    if row.score is None:
         return ""
-    return signed(100 * row.accuracy_delta, 2) + bracket(row.accuracy_delta_ci95, lambda bound: signed(100 * bound, 2))
+    return f"{row.score:.2%}" if headline.share else f"{row.score:.4g}"
+
+
+def delta(row: VariantSummary, headline: Headline) -> str:
+    """The score against the reference's with the paired interval: points of a share, else in its own unit."""
+    if row.score_delta is None:
+        return ""
+    return change(row.score_delta, headline) + bracket(row.score_delta_ci95, lambda bound: change(bound, headline))
+
+
+def change(value: float, headline: Headline) -> str:
+    return signed(100 * value, 2) if headline.share else f"{value + 0.0:+.3g}".replace("-", MINUS)
+
+
+def sqnr(row: VariantSummary) -> str:
+    return "" if row.sqnr_db is None else f"{row.sqnr_db:.1f}"
 
 
 def size(row: VariantSummary) -> str:
@@ -53,25 +66,37 @@ def peak(row: VariantSummary) -> str:
     return "" if row.peak_rss_above_baseline_bytes is None else f"{row.peak_rss_above_baseline_bytes / 1e6:.0f}"
 
 
-def verdict(row: VariantSummary) -> str:
-    """The claim about latency, and what may be said of accuracy where it differs."""
+def verdict(row: VariantSummary, headline: Headline | None) -> str:
+    """The claim about latency, and what may be said of the score where it differs."""
     if not row.ok:
         return "failed"
-    accuracy_claim = row.accuracy_verdict if row.accuracy_verdict in ("lower", "higher") else None
-    parts = [row.latency_verdict, f"accuracy {accuracy_claim}" if accuracy_claim else None]
+    claim = row.score_verdict if headline and row.score_verdict in ("lower", "higher") else None
+    parts = [row.latency_verdict, f"{headline.title} {claim}" if headline and claim else None]
     return ", ".join(part for part in parts if part)
 
 
-COLUMNS: dict[str, Callable[[VariantSummary], str]] = {
-    "accuracy": accuracy,
-    "\N{GREEK CAPITAL LETTER DELTA} points": delta,
-    "MB": size,
-    "p50 ms": p50,
-    "ratio": ratio,
-    "peak +MB": peak,
-    "grade": lambda row: row.noise_grade or "",
-    "verdict": verdict,
-}
+def score_columns(headline: Headline | None) -> Columns:
+    """The score and its difference; where nothing is judged, how far the outputs agree with the reference's."""
+    if headline is None:
+        return {"SQNR dB": sqnr}
+    unit = "points" if headline.share else headline.title
+    return {
+        headline.title: lambda row: score(row, headline),
+        f"\N{GREEK CAPITAL LETTER DELTA} {unit}": lambda row: delta(row, headline),
+    }
+
+
+def columns(summary: Summary) -> Columns:
+    headline = summary.headline
+    return {
+        **score_columns(headline),
+        "MB": size,
+        "p50 ms": p50,
+        "ratio": ratio,
+        "peak +MB": peak,
+        "grade": lambda row: row.noise_grade or "",
+        "verdict": lambda row: verdict(row, headline),
+    }
 
 
 def marks(name: str, summary: Summary) -> str:
@@ -88,7 +113,7 @@ def explain(summary: Summary) -> list[str]:
         measured = "emulated: outputs compared, nothing timed"
     lines = [
         f"Against {summary.reference} on {summary.device['name']} ({measured}). Brackets: 95 % intervals. Ratio: latency / "
-        "the reference's, interleaved. Peak: above the runtime's own baseline. *: Pareto set of accuracy, latency and size.",
+        f"the reference's, interleaved. Peak: above the runtime's own baseline. *: Pareto set of {objectives(summary)}.",
         f"Chosen: {summary.chosen or 'none'}; {summary.chosen_reason}.",
     ]
     lines += [f"{name}: failed: {row.reason}" for name, row in summary.failed.items()]
@@ -115,14 +140,19 @@ def agreement(found: Agreement) -> str:
     return f"{found.verdict} (SQNR {found.sqnr_db:.0f} dB{answers})"
 
 
+def objectives(summary: Summary) -> str:
+    return f"{summary.headline.title}, latency and size" if summary.headline else "latency and size (the task judges nothing)"
+
+
 def unresolved(summary: Summary) -> list[str]:
-    """Which differences in accuracy these samples cannot show, in one line; variants of one verdict together."""
+    """Which differences in the score these samples cannot show, in one line; variants of one verdict together."""
     same: dict[str, list[str]] = {}
     for name, row in ordered(summary):
-        if row.accuracy_verdict and UNRESOLVED.match(row.accuracy_verdict):
-            same.setdefault(UNRESOLVED.sub("", row.accuracy_verdict), []).append(name)
+        if row.score_verdict and UNRESOLVED.match(row.score_verdict):
+            same.setdefault(UNRESOLVED.sub("", row.score_verdict), []).append(name)
     found = "; ".join(f"{', '.join(names)} ({why})" for why, names in same.items())
-    return [f"Accuracy: no difference could be shown for {found}"] if found else []
+    title = summary.headline.title if summary.headline else ""
+    return [f"{title[:1].upper()}{title[1:]}: no difference could be shown for {found}"] if found else []
 
 
 def ordered(summary: Summary) -> list[tuple[str, VariantSummary]]:
@@ -132,8 +162,9 @@ def ordered(summary: Summary) -> list[tuple[str, VariantSummary]]:
 
 def markdown(summary: Summary) -> str:
     """The content of metrics/report.md."""
-    head = ["variant", *COLUMNS]
-    body = [[name + marks(name, summary), *(cell(row) for cell in COLUMNS.values())] for name, row in ordered(summary)]
+    cells = columns(summary)
+    head = ["variant", *cells]
+    body = [[name + marks(name, summary), *(cell(row) for cell in cells.values())] for name, row in ordered(summary)]
     widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
     rule = ["-" * width for width in widths]
     lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |" for line in (head, rule, *body)]
@@ -150,14 +181,15 @@ def show(summary: Summary) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDE)
     narrow = console.width < WIDE
-    columns = {title: cell for title, cell in COLUMNS.items() if console.width >= LEFT_OUT_BELOW.get(title, 0)}
+    left_out = {**LEFT_OUT_BELOW, next(iter(score_columns(summary.headline))): LEAST_WIDTH}
+    shown = {title: cell for title, cell in columns(summary).items() if console.width >= left_out.get(title, 0)}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("variant", no_wrap=True)
-    for title in columns:
+    for title in shown:
         table.add_column(title, justify="left" if title in ("grade", "verdict") else "right", no_wrap=title != "verdict")
     for name, row in ordered(summary):
         style = "red" if not row.ok else "bold green" if name == summary.chosen else "bold" if name in summary.pareto else None
-        cells = [name + marks(name, summary), *(cell(row) for cell in columns.values())]
+        cells = [name + marks(name, summary), *(cell(row) for cell in shown.values())]
         table.add_row(*(BREAK.sub("\n", text) if narrow else text for text in cells), style=style)
     console.print(table)
     for line in explain(summary):

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from stages.core.judging import Headline
 from stages.core.results import Interval, VariantSummary
 
 Rows = Mapping[str, VariantSummary]
@@ -14,7 +15,7 @@ CONDITIONS = ("profile", "scope", "threads", "governor", "device_fingerprint", "
 ANOTHER_DEVICE = ("device_fingerprint", "emulated")
 
 
-def judge(rows: Rows, reference: str) -> dict[str, VariantSummary]:
+def judge(rows: Rows, reference: str, headline: Headline | None) -> dict[str, VariantSummary]:
     """The rows with their verdicts and warnings."""
     base = rows[reference]
     beside = next((name for name in (reference, *rows) if rows[name].threads is not None), reference)
@@ -23,24 +24,25 @@ def judge(rows: Rows, reference: str) -> dict[str, VariantSummary]:
         is_reference = name == reference
         judged[name] = replace(
             row,
-            accuracy_verdict=REFERENCE if is_reference else accuracy_verdict(row),
-            accuracy_delta_ci95=(0.0, 0.0) if is_reference and row.accuracy_delta is not None else row.accuracy_delta_ci95,
+            score_verdict=REFERENCE if is_reference else score_verdict(row, headline, base.score),
+            score_delta_ci95=(0.0, 0.0) if is_reference and row.score_delta is not None else row.score_delta_ci95,
             latency_verdict=REFERENCE if is_reference else latency_verdict(row, aa_of(row, base)),
             warnings=tuple(warnings(row, rows[beside], "the reference" if beside == reference else beside)),
         )
     return judged
 
 
-def accuracy_verdict(row: VariantSummary) -> str | None:
-    """`lower` and `higher` only where the paired interval excludes 0; otherwise how many samples it would take."""
-    if row.accuracy_delta_ci95 is None or row.samples is None or row.accuracy_resolvable is None:
+def score_verdict(row: VariantSummary, headline: Headline | None, base: float | None) -> str | None:
+    """`lower` and `higher` only where the paired interval excludes 0; otherwise how many samples it would take. base: the reference's."""
+    if headline is None or row.score_delta_ci95 is None or row.samples is None or row.score_resolvable is None:
         return None
-    low, high = row.accuracy_delta_ci95
+    low, high = row.score_delta_ci95
     if high < 0 or low > 0:
         return "lower" if high < 0 else "higher"
-    if row.accuracy_samples_needed is None:
-        return f"unresolved: none seen, {row.samples:,} samples show {100 * row.accuracy_resolvable:.2g} points or more"
-    return f"unresolved, needs {row.accuracy_samples_needed:,} samples"
+    if row.score_samples_needed is None:
+        shown = f"{headline.percent(base) * row.score_resolvable:.2g} {headline.unit}"
+        return f"unresolved: none seen, {row.samples:,} samples show {shown} or more"
+    return f"unresolved, needs {row.score_samples_needed:,} samples"
 
 
 def aa_of(row: VariantSummary, base: VariantSummary) -> Interval:
@@ -99,18 +101,21 @@ def leaders(rows: Rows) -> list[str]:
     return [name for name in ranked if (rows[name].latency_ratio_ci95 or (slowest(rows[name]),))[0] <= slowest(rows[ranked[0]])]
 
 
-def pareto(rows: Rows) -> tuple[str, ...]:
-    """The ok variants that no other equals or beats in accuracy, latency and size at once, in the order of the rows.
+def pareto(rows: Rows, headline: Headline | None) -> tuple[str, ...]:
+    """The ok variants that no other equals or beats in score, latency and size at once, in the order of the rows; in latency and size
+    where nothing is judged.
 
     Latency is the paired ratio, which survives a drifting machine, at its least favourable end; infinite where it was not measured.
     """
-    points = {name: objectives(row) for name, row in rows.items() if row.ok and row.accuracy_top1 is not None}
+    judged = {name: row for name, row in rows.items() if row.ok and (row.score is not None or headline is None)}
+    points = {name: objectives(row, headline) for name, row in judged.items()}
     return tuple(name for name, point in points.items() if not any(dominates(other, point) for other in points.values()))
 
 
-def objectives(row: VariantSummary) -> tuple[float, float, float]:
-    """(1 - accuracy, latency ratio, bytes): all to be small."""
-    return 1 - (row.accuracy_top1 or 0.0), slowest(row), float(row.size_bytes or math.inf)
+def objectives(row: VariantSummary, headline: Headline | None) -> tuple[float, float, float]:
+    """(cost of the score, latency ratio, bytes): all to be small."""
+    cost = headline.cost(row.score or 0.0) if headline else 0.0
+    return cost, slowest(row), float(row.size_bytes or math.inf)
 
 
 def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

@@ -1,14 +1,17 @@
 """The start of a sweep: check every point, take the code as it is, do the common work once."""
 
+import dataclasses
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from stages.composition.options import Options
+from stages.core import results
 from stages.core.errors import ConfigError
+from stages.core.plugins import Task
 from stages.core.results import VariantSummary
 from stages.core.settings import nearest
 from stages.sweeping import clone, common, plan, points, world
@@ -37,7 +40,7 @@ def start(name: str, arguments: Sequence[str], searched: bool, search: Mapping[s
         targets=(),
         searched=searched,
         subject=search.get("subject"),
-        objectives=objectives(search.get("objectives") or OBJECTIVES),
+        objectives=objectives(search.get("objectives"), checked),
     )
     made = warm_up(made, checked)
     what = f"a search, starting from {len(every)} values" if searched else f"{len(every)} points"
@@ -59,8 +62,15 @@ def cache_of(root: Path) -> Path:
         return Path(repo.cache.local_cache_dir)
 
 
-def objectives(given: Mapping[str, Any]) -> dict[str, str]:
-    fields = VariantSummary.__dataclass_fields__
+def objectives(given: Mapping[str, Any] | None, checked: Sequence[Point]) -> dict[str, str]:
+    """Those of the search; else the headline of the task, latency and size."""
+    task = cast(Task, checked[0].config.task.load())
+    headline = task.HEADLINE
+    fields = {*results.score_names(headline).values(), *task.SCORES} if headline else set()
+    fields |= {f.name for f in dataclasses.fields(VariantSummary)} - {*results.SCORE_FIELDS, "scores"}
+    if not given:
+        better = {headline.name: plan.MAXIMIZE if headline.higher_is_better else plan.MINIMIZE} if headline else {}
+        return {**better, **OBJECTIVES}
     for field, direction in given.items():
         if field not in fields:
             raise ConfigError(f"search.objectives: {field!r} is no result of a variant; {nearest(field, fields)}")

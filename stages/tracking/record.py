@@ -78,7 +78,7 @@ def book(settings: Config, summary: Summary) -> Book:
 
 def registered(records: Iterable[Record], settings: Config, summary: Summary) -> Registration:
     """The front and what the budget chose; a budget without limits chooses nothing and has no alias."""
-    known = {r.variant: Candidate(r.key, r.variant, config.to_plain(summary.variants[r.variant])) for r in records}
+    known = {r.variant: Candidate(r.key, r.variant, results.plain_row(summary.variants[r.variant], summary.headline)) for r in records}
     chosen = known.get(summary.chosen or "")
     front = [known[name] for name in summary.pareto]
     name = f"{settings.model.name}-{settings.data.name}"
@@ -88,14 +88,15 @@ def registered(records: Iterable[Record], settings: Config, summary: Summary) ->
 def record(name: str, settings: Config, summary: Summary, lock: Mapping[str, Any]) -> Record:
     row, configuration = summary.variants[name], configuration_of(name, settings)
     entries = {stage: entry for stage, entry in lock.items() if stage.endswith(f"@{name}")}
-    content = {"variant": name, "configuration": configuration, "lock": entries, "results": config.to_plain(row)}
+    found = results.plain_row(row, summary.headline)
+    content = {"variant": name, "configuration": configuration, "lock": entries, "results": found}
     key = digest(content)
     return Record(
         variant=name,
         key=key,
         ok=row.ok,
         params=dict(flatten(configuration)),
-        metrics=dict(numbers(config.to_plain(row))),
+        metrics=dict(numbers(found)),
         tags={
             KEY: key,
             **tags(name, row, summary),
@@ -109,7 +110,7 @@ def record(name: str, settings: Config, summary: Summary, lock: Mapping[str, Any
 def configuration_of(name: str, settings: Config) -> dict[str, Any]:
     """What of the configuration has a part in this variant's results; the budget only judges them."""
     plain = config.to_plain(settings)
-    sections = ("seed", "data", "model", "train", "device", "bench", "reference")
+    sections = ("seed", "data", "task", "model", "train", "device", "bench", "reference")
     variant = plain["variants"][name]
     return {**{key: plain[key] for key in sections}, "format": plain["formats"][variant["format"]], "variant": variant}
 
@@ -145,7 +146,7 @@ def tags(name: str, row: VariantSummary, summary: Summary) -> dict[str, str]:
         "status": row.status,
         "reason": row.reason,
         "reference": summary.reference,
-        "accuracy_verdict": row.accuracy_verdict,
+        **({results.score_names(summary.headline)["score_verdict"]: row.score_verdict} if summary.headline else {}),
         "latency_verdict": row.latency_verdict,
         "latency_reason": row.latency_reason,
         "noise_grade": row.noise_grade,

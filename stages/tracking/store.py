@@ -18,7 +18,7 @@ T = TypeVar("T")
 EXPERIMENT = {  # tags: how the UI shows it
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": "One run for each variant and content. What the last `dvc repro` made: `tags.current = 'true'`. "
-    "`latency_ratio_to_reference` and `accuracy_delta` are paired with the reference; absolute values drift with the machine.",
+    "`latency_ratio_to_reference` and the `_delta` of a score are paired with the reference; absolute values drift with the machine.",
 }
 ENDED = ("FINISHED", "FAILED")
 MEETINGS = 3  # times that a writer starts again because of another one
