@@ -1,13 +1,15 @@
-"""Why a variant is no faster than its float parent, in plain words, from what its file holds and what the CPU has."""
+"""Why a variant is no faster than its float parent, in plain words, from what its file holds, what the CPU has, and the profiles."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from stages.core import artifact
 from stages.core.results import VariantSummary
+from stages.reporting import evidence, passes
+from stages.reporting.evidence import Profiles
 
 MODELS = Path("models")
 Node = Mapping[str, Any]
@@ -19,11 +21,12 @@ FP16_ISA = ("avx512_fp16", "asimdhp")
 
 @dataclass(frozen=True)
 class Case:
-    """What the rules look at: nodes that hold weights, the layers that the user kept float, the CPU's instruction sets."""
+    """What the rules look at: nodes that hold weights, the layers that the user kept float, the CPU's instruction sets, profiles."""
 
     nodes: tuple[Node, ...]
     kept_float: tuple[str, ...]
     isa: tuple[str, ...]
+    profiles: Profiles = field(default_factory=Profiles)
 
     def having(self, weights: Iterable[str] = (), activations: Iterable[str] = ()) -> tuple[Node, ...]:
         """The nodes with these dtypes; none given: any."""
@@ -47,8 +50,9 @@ def explain(rows: Mapping[str, VariantSummary], device_facts: Mapping[str, Any])
     for name, row in rows.items():
         parent = next((other for other in rows if is_parent(rows[other], row)), None)
         if parent and name != parent and not faster(row, rows[parent]):
-            details = artifact.read(MODELS / "variants" / name).details
-            case = Case(tuple(details["facts"]["nodes"]), row.kept_float, tuple(device_facts.get("isa", ())))
+            facts = artifact.read(MODELS / "variants" / name).details["facts"]
+            profiles = Profiles(passes.profile(name), passes.profile(parent), parent, facts.get("conversions", {}))
+            case = Case(tuple(facts["nodes"]), row.kept_float, tuple(device_facts.get("isa", ())), profiles)
             head = f"no faster than {parent} ({ratio(row)} against {ratio(rows[parent])} of the reference's latency)"
             explained[name] = replace(row, explanation=(head, *reasons(case)))
     return explained
@@ -73,12 +77,13 @@ def ratio(row: VariantSummary) -> str:
 
 
 def reasons(case: Case) -> list[str]:
-    """What applies, the reason with most weights behind it first, each with its evidence."""
+    """What applies, the reason with most weights behind it first, each with its evidence; then what the profile shows."""
     found = [reason for rule in RULES if (reason := rule(case)).nodes and reason.text]
-    if not found:
-        return ["nothing in the file explains it: its weights and activations are narrow and the CPU has the instructions for them"]
     ranked = sorted(found, key=lambda reason: -case.share(reason.nodes))
-    return [f"{operators(r.nodes)} ({100 * case.share(r.nodes):.3g} % of the weights) {r.text}" for r in ranked]
+    texts = [f"{operators(r.nodes)} ({100 * case.share(r.nodes):.3g} % of the weights) {r.text}" for r in ranked]
+    if not found:
+        texts = ["nothing in the file explains it: its weights and activations are narrow and the CPU has the instructions for them"]
+    return texts + evidence.told(case.profiles)
 
 
 def left_float(case: Case) -> Reason:

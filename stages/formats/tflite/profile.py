@@ -37,6 +37,7 @@ def load(folder: str, settings: Mapping[str, Any]) -> Session:
 def operators(interpreter: Any) -> list[dict[str, Any]]:
     """The operators of the file, each with who computes it. The interpreter lists the delegate's parts behind them."""
     nodes = interpreter._get_ops_details()  # there is no public way
+    computed = {int(tensor) for node in nodes for tensor in node["outputs"]} | {d["index"] for d in interpreter.get_input_details()}
     types = {detail["index"]: np.dtype(detail["dtype"]).name for detail in interpreter.get_tensor_details()}
     taken = delegated(nodes)
     return [
@@ -45,7 +46,7 @@ def operators(interpreter: Any) -> list[dict[str, Any]]:
             "type": node["op_name"],
             "kernel": "XNNPACK delegate" if node["index"] in taken else OWN,
             "dtype": types.get(int(node["inputs"][0])) if len(node["inputs"]) else None,
-            "converts": node["op_name"] in CONVERSIONS,
+            "converts": node["op_name"] in CONVERSIONS and int(node["inputs"][0]) in computed,  # else of weights, once
             "fallback": node["index"] not in taken,
             "time_ns": None,
         }
