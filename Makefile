@@ -8,7 +8,7 @@ STAMP := $(VENV)/.edgewise-installed
 EXTRAS ?= dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-system check remeasure report-only ui constraints
+.PHONY: help setup repro test test-system check remeasure report-only case-study ui constraints
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ remeasure: setup ## bench one variant again although nothing changed: make remea
 report-only: setup ## the report and the tracking from what was measured, with the device unplugged
 	dvc repro --single-item report
 	dvc repro --single-item track
+
+case-study: setup ## the smart camera: what three strategies bring, from nothing, on generated pictures
+	python -m stages.study smart-camera
 
 ui: setup ## compare the runs in the MLflow UI at http://127.0.0.1:5000
 	mlflow ui --backend-store-uri "sqlite:///$(CURDIR)/mlflow.db" --host 127.0.0.1

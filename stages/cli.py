@@ -9,6 +9,8 @@ COMMANDS = {
     "compose": ("stages.compose", "validate params.yaml and conf/ (--check), or write models/config.yaml"),
     "probe": ("stages.probe_device", "check the device and print what it is"),
     "sweep": ("stages.sweep", "many sets of choices, each an experiment, judged together"),
+    "study": ("stages.study", "a question with choices of its own, answered beside your project"),
+    "inspect": ("stages.inspect", "what a model file expects and is, and the yaml with which it runs"),
     "report": ("stages.report", "the table of the last run (--show), or a gate for CI (--check)"),
 }
 

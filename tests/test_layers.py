@@ -97,7 +97,9 @@ def test_devices(path):
 def test_core(path):
     assert foreign(imports(path, top_only=False)) <= {"numpy", "yaml"}
     project = inside(imports(path, top_only=False), "stages")
-    assert project == inside(project, "stages.core", "stages.payload.protocol", "stages.payload.preprocess", "stages.payload.batches")
+    assert project == inside(
+        project, "stages.core", "stages.payload.protocol", "stages.payload.preprocess", "stages.payload.batches", "stages.payload.parts"
+    )
 
 
 @pytest.mark.parametrize("path", files("data/*.py", "importers/*.py"), ids=named)

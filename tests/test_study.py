@@ -1,0 +1,76 @@
+"""A study runs beside the project and brings its results back; what it gained is told by intervals."""
+
+import json
+
+import pytest
+import yaml
+
+from stages.composition import compose_choices, read_choices
+from stages.composition.options import Options
+from stages.core.config import Budget
+from stages.core.results import Summary, VariantSummary
+from stages.reporting import gains
+from tests import toy_pipeline
+from tests.conftest import ROOT
+
+STUDY = {**toy_pipeline.CHOICES, "variants": {**toy_pipeline.CHOICES["variants"]}, "seed": 5}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    made = toy_pipeline.make(tmp_path_factory.mktemp("study"))
+    (made.folder / "conf/studies/tiny.yaml").write_text(yaml.safe_dump(STUDY))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TOY_LOG", str(tmp_path_factory.mktemp("log") / "toy.log"))
+        yield made
+
+
+def study(project, *arguments: str):
+    return project.run("python", "-m", "stages.study", *arguments)
+
+
+def test_results_come_back_and_the_project_stays_as_it_was(project):
+    before = (project.folder / "params.yaml").read_bytes()
+    done = study(project, "tiny", f"variants.{toy_pipeline.VARIANT}.calibration.samples=40")
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = project.folder / "metrics/studies/tiny"
+    summary = json.loads((found / "summary.json").read_text())
+    assert summary["variants"][toy_pipeline.VARIANT]["accuracy_top1"] == pytest.approx(toy_pipeline.accuracy(40))
+    chosen = yaml.safe_load((found / "params.yaml").read_text())
+    assert chosen["seed"] == 5 and chosen["variants"][toy_pipeline.VARIANT]["calibration"]["samples"] == 40
+    assert json.loads((found / "provenance.json").read_text())["uncommitted"] == ["conf/studies/tiny.yaml"]
+    assert (found / "gains.md").read_text().splitlines()[0] in done.stdout
+    assert (project.folder / "params.yaml").read_bytes() == before
+    assert not (project.folder / "metrics/summary.json").exists() and not (project.folder / "models/variants").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["tinny"], "did you mean 'tiny'?"), (["tiny", "seed=high"], "seed: 'high'"), (["tiny", "train.epoch=1"], "epoch")],
+)
+def test_a_wrong_study_says_what_is_allowed(project, arguments, said):
+    done = study(project, *arguments)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf/studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_study_composes(path):
+    composed = compose_choices(read_choices(path), Options(ROOT / "conf"))
+    assert composed.reference in composed.variants
+
+
+def row(**fields) -> VariantSummary:
+    plain = {"size_bytes": 40_000_000, "latency_p50_ms": 10.0, "peak_rss_above_baseline_bytes": 90_000_000, "accuracy_top1": 0.9}
+    return VariantSummary(format="onnx", scheme="fp32", status="ok", **{**plain, **fields})
+
+
+def test_gains_are_told_by_the_interleaved_ratio_with_its_interval():
+    small = row(size_bytes=10_000_000, latency_ratio_to_reference=0.3, latency_ratio_ci95=(0.2, 0.5), accuracy_delta=-0.01)
+    quick = row(latency_ratio_to_reference=0.35, latency_ratio_ci95=(0.34, 0.36), peak_rss_above_baseline_bytes=45_000_000)
+    rows = {"a": row(), "b": small, "c": quick, "d": VariantSummary(format="onnx", scheme="fp16", status="failed", reason="no")}
+    summary = Summary(reference="a", device={}, variants=rows, pareto=(), chosen="b", chosen_reason="fits", budget=Budget(name="none"))
+    text = gains.markdown(summary)
+    assert list(gains.standing_out(summary)) == ["b", "c"]  # c is the fastest: its interval ends at 0.36, b's at 0.5
+    assert "10.0 MB (\N{MINUS SIGN}75.0 %)" in text
+    assert "(\N{MINUS SIGN}70.0 % [\N{MINUS SIGN}80.0, \N{MINUS SIGN}50.0])" in text
+    assert "45.0 MB (\N{MINUS SIGN}50.0 %)" in text and "\N{MINUS SIGN}1.00 points" in text
