@@ -2,19 +2,25 @@
 
     python -m stages.quantize VARIANT
 
-Reads   models/FORMAT (float model, layers.json), models/source (oracle), models/data (calibration split); variants.V
+Reads   models/FORMAT (float model, layers.json), models/source (oracle), models/data (calibration split), models/sensitivity/SCHEME,
+        models/qat/SCHEME; variants.V
 Writes  models/variants/V: the model and its manifest with what the file really holds; `failed` with the reason where it did not work out
 """
 
 import dataclasses
 import inspect
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.core import artifact, config, cutting, proof
+import numpy as np
+
+from stages.compressing import mixing
+from stages.compressing.band import band
+from stages.compressing.job import Job
+from stages.compressing.origin import origin
+from stages.core import artifact, calibrating, config, cutting, proof
 from stages.core.artifact import Manifest
 from stages.core.errors import VariantFailed, run_main
 from stages.core.making import against_source, making, tool_versions
@@ -29,45 +35,43 @@ def declared(variant: config.Variant, schemes: dict[str, Any]) -> dict[str, Any]
     return schemes[variant.scheme]
 
 
-def calibration(variant: config.Variant) -> list[proof.Arrays]:
-    """Feeds of batch 1: the first samples of the calibration split, in its stored order."""
+def calibration(variant: config.Variant, samples: Samples) -> np.ndarray:
+    """Indices of the samples that ranges are found with; none where the scheme needs none."""
     if variant.calibration is None:
-        return []
-    samples = Samples.open(MODELS / "data")
-    indices = samples.indices("calibration")
+        return np.zeros(0, np.int64)
+    indices = calibrating.chosen(samples, variant.calibration.samples)
     if len(indices) < variant.calibration.samples:
         print(f"calibration: {len(indices)} samples in the split, {variant.calibration.samples} asked for: all are used", file=sys.stderr)
-    return [samples.feeds(indices[i : i + 1]) for i in range(min(len(indices), variant.calibration.samples))]
+    return indices
 
 
 def describe(variant: config.Variant) -> Manifest:
     return Manifest(kind="variant", format=variant.format, scheme=variant.scheme, config_key=f"variants.{variant.name}")
 
 
-def split(variant: config.Variant, kept_nodes: Sequence[str], layers: Mapping[str, Sequence[str]], folder: Path) -> dict[str, Any]:
+def split(job: Job, kept: Sequence[str], folder: Path) -> dict[str, Any]:
     """Cut the variant where `load` says so, and prove that the parts compute what the whole did."""
+    variant = job.variant
     if variant.load.mode == "whole":
         return {}
-    first = proof.nodes_of(proof.kept_layers([variant.load.at], layers), layers) if variant.load.at else []
+    first = job.nodes(proof.kept_layers([variant.load.at], job.layers)) if variant.load.at else []
     cuttable = config.part(variant.module, "split").cuttable
-    model = cuttable(folder, MODELS / "source", variant.scheme, config.to_plain(variant), kept_nodes)
+    model = cuttable(folder, job.source, variant.scheme, config.to_plain(variant), job.nodes(kept))
     part_bytes = cutting.cut(model, variant.load, first, folder)
     cutting.drop_whole(folder, model.files)
-    parts_db = against_source(variant.module, folder, variant.engine, variant.min_sqnr_db)
+    parts_db = against_source(variant.module, folder, variant.engine, variant.min_sqnr_db, job.source)
     return {"part_weights_bytes": part_bytes, "parts_sqnr_db": parts_db}
 
 
-def quantize(variant: config.Variant, parent: Manifest) -> None:
-    make, facts = config.part(variant.module, "make"), config.part(variant.module, "facts")
-    source, target = MODELS / "source", MODELS / "variants" / variant.name
-    with artifact.building(target) as folder, making(make.REQUIRES):
+def quantize(variant: config.Variant, parent: Manifest, configuration: config.Config) -> None:
+    make = config.part(variant.module, "make")
+    ways = origin(variant, configuration.formats)
+    with artifact.building(MODELS / "variants" / variant.name) as folder, making(make.REQUIRES), ways as (model, source):
         scheme = declared(variant, make.SCHEMES)
-        layers = json.loads((MODELS / variant.format / "layers.json").read_text())
-        kept = proof.kept_layers(variant.keep_float, layers)
-        nodes = proof.nodes_of(kept, layers)
-        make.quantize(MODELS / variant.format, source, folder, variant.scheme, config.to_plain(variant), calibration(variant), nodes)
-        found = facts.facts(folder)
-        covered_share = proof.check_scheme(found, scheme, nodes, variant.name)
+        job = Job(variant, model, source, Samples.open(MODELS / "data"))
+        indices = calibration(variant, job.samples)
+        kept, found = made(job, indices, folder)
+        facts, covered_share = prove(job, kept, scheme, folder)
         manifest = dataclasses.replace(
             describe(variant),
             inputs=parent.inputs,
@@ -77,25 +81,37 @@ def quantize(variant: config.Variant, parent: Manifest) -> None:
             tools=tool_versions(make.REQUIRES),
         )
         artifact.write(folder, manifest)
-        sqnr_db = against_source(variant.module, folder, variant.engine, variant.min_sqnr_db)
-        in_parts = split(variant, nodes, layers, folder)
+        sqnr_db = against_source(variant.module, folder, variant.engine, variant.min_sqnr_db, source)
         runner = artifact.sha256(Path(inspect.getfile(config.part(variant.module, "run"))))  # another runner is another measurement
-        details = {
-            "facts": found,
-            "covered_share": covered_share,
-            "sqnr_db": sqnr_db,
-            "kept_float": kept,
-            "runner_sha256": runner,
-            **in_parts,
-        }
+        found |= split(job, kept, folder)
+        details = {"facts": facts, "covered_share": covered_share, "sqnr_db": sqnr_db, "kept_float": kept, "runner_sha256": runner, **found}
+        if len(indices):
+            details |= {"calibration": calibrating.described(indices), "accuracy_band": band(job, kept, configuration.seed)}
         artifact.write(folder, dataclasses.replace(manifest, details=details))
 
 
+def made(job: Job, indices: np.ndarray, folder: Path) -> tuple[list[str], dict[str, Any]]:
+    """Make the variant; returns the source layers in float, and what is to be said of how they were found."""
+    own = proof.kept_layers(job.variant.keep_float, job.layers)
+    if job.variant.mixed is not None:
+        kept, found = mixing.search(job, indices, own, folder)
+        return kept, {"mixed": found}
+    job.write(folder, indices, own)
+    return own, {}
+
+
+def prove(job: Job, kept: list[str], scheme: dict[str, Any], folder: Path) -> tuple[dict[str, Any], float]:
+    """What the file holds, and the share of the weights that the scheme covers. VariantFailed where it is not what its name says."""
+    found = config.part(job.variant.module, "facts").facts(folder)
+    return found, proof.check_scheme(found, scheme, job.nodes(kept), job.variant.name)
+
+
 def main() -> None:
-    variant = config.read().variant(sys.argv[1] if len(sys.argv) == 2 else "")
+    configuration = config.read()
+    variant = configuration.variant(sys.argv[1] if len(sys.argv) == 2 else "")
     try:
         parent = artifact.require_ok(artifact.read(MODELS / variant.format), f"models/{variant.format}")
-        quantize(variant, parent)
+        quantize(variant, parent, configuration)
     except VariantFailed as failure:
         failed = dataclasses.replace(describe(variant), status="failed", reason=str(failure))
         artifact.record(MODELS / "variants" / variant.name, failed)

@@ -14,8 +14,9 @@ import yaml
 
 from stages import report
 from stages.core import artifact, config
-from stages.core.config import Bench, Budget, Calibration, Config, Format, Plugin, Train, Variant, to_plain
+from stages.core.config import Bench, Budget, Config, Format, Plugin, Train, Variant, to_plain
 from stages.core.results import Summary
+from stages.core.variant import Calibration
 
 FINGERPRINT = "x86_64-avx512-2c-1f0e"
 LABELS = tuple(str(i) for i in range(10))

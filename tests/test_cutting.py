@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.core import cutting
-from stages.core.config import Load
 from stages.core.errors import VariantFailed
+from stages.core.variant import Load
 from stages.payload import parts
 
 STEPS = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 3)), min_size=2, max_size=9)

@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 STAGES = ROOT / "stages"
 SUPPORT = (
     "composition",
+    "compressing",
     "core",
     "data",
     "devices",

@@ -17,7 +17,7 @@ ONNX = {"onnx-fp32", "onnx-int8-static"}
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory) -> Workspace:
     made = Workspace(tmp_path_factory.mktemp("workspace"), TINY)
-    assert len(made.repro()) == 8 + 3 * len(OWN)  # compose, prepare, train, four conversions, report; and each variant's own
+    assert len(made.repro()) == 9 + 3 * len(OWN)  # compose, prepare, train, four conversions, scan, report; and each variant's own
     return made
 
 

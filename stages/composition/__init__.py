@@ -8,8 +8,8 @@ import yaml
 
 from stages.composition.options import Options
 from stages.composition.sections import plugin, section
-from stages.composition.variants import formats, variants
 from stages.core.config import PATH, Bench, Budget, Config, Plugin, Train, to_plain
+from stages.composition.variants import errands, formats, variants
 from stages.core.errors import ConfigError
 from stages.core.settings import nearest
 
@@ -45,6 +45,8 @@ def compose_choices(choices: dict[str, Any], options: Options) -> Config:
         variants=made,
         formats=formats(made, model, options),
         task=task,
+        scans=errands(made, "scan", options),
+        tunings=errands(made, "tuning", options),
     )
 
 

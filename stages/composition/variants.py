@@ -90,3 +90,14 @@ def formats(made: Mapping[str, Variant], model: Plugin, options: Options) -> dic
             wanted.append(ways[0])
         used.add(name)
     return {name: Format(form["module"], name in used, form.get("convert") or {}) for name, form in loaded.items()}
+
+
+def errands(made: Mapping[str, Variant], kind: str, options: Options) -> dict[str, dict[str, Any]]:
+    """What the variants need of a stage before quantize, each errand once: scheme -> key -> its settings. Every scheme is there, so
+    that the variants of one depend on nothing that another one needs. kind: scan or tuning."""
+    found: dict[str, dict[str, Any]] = {scheme: {} for scheme in options.names("scheme")}
+    for variant in made.values():
+        errand = getattr(variant, kind)
+        if errand is not None:
+            found[variant.scheme][errand.key] = errand
+    return found

@@ -14,6 +14,7 @@ import yaml
 
 from stages.core.errors import ConfigError
 from stages.core.settings import build, option
+from stages.core.variant import Scan, Tuning, Variant
 
 PATH = Path("models/config.yaml")
 VARIANT_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
@@ -106,41 +107,6 @@ class Budget:
 
 
 @dataclasses.dataclass(frozen=True)
-class Calibration:
-    samples: int = option(128, "samples of the calibration split, in its stored order", low=1, high=1_000_000)
-    method: str = option("minmax")
-
-
-@dataclasses.dataclass(frozen=True)
-class Load:
-    """How the model's weights come into memory when it runs."""
-
-    mode: str = option("whole", "split: in parts, one after the other", choices=("whole", "split"))
-    parts: int = option(3, "parts of about equal bytes", low=2, high=64)
-    at: str | None = option(None, "layer of the source that begins the second of two parts, for example classifier; overrides parts")
-    keep: bool = option(False, "true: parts stay loaded (no slower than whole); false: each is released before the next (least memory)")
-
-
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """One format with one scheme and its settings. None: the format's scheme has no such setting."""
-
-    name: str
-    format: str
-    scheme: str
-    module: str
-    min_sqnr_db: float = option(0.0, "least signal-to-noise ratio of the outputs against the source")
-    min_device_sqnr_db: float = option(0.0, "least signal-to-noise ratio of the device's outputs against this machine's")
-    calibration: Calibration | None = None
-    per_channel: bool | None = None
-    symmetric: bool | None = None
-    block_size: int | None = option(None, low=8, high=1024)
-    keep_float: tuple[str, ...] = ()
-    load: Load = option(Load())
-    engine: dict[str, Any] = option({})
-
-
-@dataclasses.dataclass(frozen=True)
 class Format:
     """How the float model of a format is made; `used` is false where no variant asks for it."""
 
@@ -162,6 +128,8 @@ class Config:
     variants: dict[str, Variant]
     formats: dict[str, Format]
     task: Plugin = option(Plugin("classification", "stages.tasks.classification"), "what is judged; params.yaml may leave it out")
+    scans: dict[str, dict[str, Scan]] = option({}, "what scan-layers has to do, by scheme and key")
+    tunings: dict[str, dict[str, Tuning]] = option({}, "what train-qat has to do, by scheme and key")
 
     def variant(self, name: str) -> Variant:
         if name not in self.variants:

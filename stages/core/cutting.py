@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from stages.core.artifact import write_json
-from stages.core.config import Load
 from stages.core.errors import VariantFailed
 from stages.core.plugins import Cuttable
+from stages.core.variant import Load
 from stages.payload import parts
 
 Step = Mapping[str, Any]  # of plugins.Cuttable

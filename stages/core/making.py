@@ -27,9 +27,9 @@ def making(requires: Mapping[str, str]) -> Iterator[None]:
         raise VariantFailed(" ".join(str(error).split())) from error
 
 
-def against_source(module: str, folder: Path, engine: Mapping[str, Any], least_db: float) -> float:
-    """SQNR in dB of the model in `folder`, run in a process of its own, against the source's outputs on its probe samples."""
-    inputs, expected = proof.probe(SOURCE)
+def against_source(module: str, folder: Path, engine: Mapping[str, Any], least_db: float, source: Path = SOURCE) -> float:
+    """SQNR in dB of the model in `folder`, run in a process of its own, against the outputs of `source` on its probe samples."""
+    inputs, expected = proof.probe(source)
     given = isolation.outputs(module, folder, {"threads": 1, **engine}, inputs)
     return round(proof.check_outputs(expected, given, least_db), 2)
 

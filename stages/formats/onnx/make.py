@@ -13,20 +13,20 @@ SOURCES = ("torch", "onnx")
 REQUIRES = {"onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx", "torch": "onnx"}
 
 PRODUCTS = recipes.PRODUCTS
+INT8 = {"weights": "int8", "activations": "int8", "covers": PRODUCTS}
 SCHEMES = {
     "fp32": {"weights": "float32", "activations": "float32", "covers": PRODUCTS},
     "fp16": {"weights": "float16", "activations": "float16", "covers": PRODUCTS},
     "int8-dynamic": {"weights": "int8", "activations": "dynamic", "covers": ("Conv", "Gemm", "LSTM", "MatMul")},
-    "int8-static": {"weights": "int8", "activations": "int8", "covers": PRODUCTS},
+    "int8-static": INT8,
+    "int8-mixed": INT8,
     "int4-weight": {"weights": "int4", "activations": "float32", "covers": ("Gemm", "MatMul")},
 }
+STATIC = {"calibration.method": tuple(recipes.METHODS), "per_channel": (False, True), "symmetric": (False, True)}
 SETTINGS = {
     "int8-dynamic": {"per_channel": (False, True)},
-    "int8-static": {
-        "calibration.method": tuple(recipes.METHODS),
-        "per_channel": (False, True),
-        "symmetric": (False, True),
-    },
+    "int8-static": STATIC,
+    "int8-mixed": STATIC,
     "int4-weight": {"block_size": (16, 32, 64, 128, 256), "symmetric": (False, True)},
 }
 MODEL = "model.onnx"

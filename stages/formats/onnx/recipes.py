@@ -100,6 +100,7 @@ RECIPES: dict[str, Recipe] = {
     "fp16": fp16,
     "int8-dynamic": int8_dynamic,
     "int8-static": int8_static,
+    "int8-mixed": int8_static,  # with the layers kept that the search has found
     "int4-weight": int4_weight,
 }
 

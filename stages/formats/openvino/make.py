@@ -12,6 +12,7 @@ from stages.formats.openvino.facts import MODEL, PRODUCTS, weights
 
 SOURCES = ("onnx",)
 REQUIRES = {"openvino": "openvino", "nncf": "openvino", "onnx": "onnx"}
+INT8 = {"weights": "int8", "activations": "int8", "covers": PRODUCTS}
 SCHEMES = {
     "fp32": {"weights": "float32", "activations": "float32", "covers": PRODUCTS},
     "fp16": {
@@ -19,11 +20,14 @@ SCHEMES = {
         "activations": "float32",
         "covers": PRODUCTS,
     },  # decompressed at load; what it computes in is the engine's
-    "int8-static": {"weights": "int8", "activations": "int8", "covers": PRODUCTS},
+    "int8-static": INT8,
+    "int8-mixed": INT8,
     "int4-weight": {"weights": "int4", "activations": "float32", "covers": ("MatMul",)},
 }
+STATIC = {"calibration.method": tuple(recipes.METHODS), "per_channel": (False, True), "symmetric": (False, True)}
 SETTINGS = {
-    "int8-static": {"calibration.method": tuple(recipes.METHODS), "per_channel": (False, True), "symmetric": (False, True)},
+    "int8-static": STATIC,
+    "int8-mixed": STATIC,
     "int4-weight": {"block_size": (16, 32, 64, 128, 256), "symmetric": (False, True)},
 }
 ONNX = "model.onnx"

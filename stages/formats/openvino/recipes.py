@@ -95,7 +95,7 @@ def int4_weight(model: Any, settings: Mapping[str, Any], calibration: Sequence[A
         )
 
 
-RECIPES: dict[str, Recipe] = {"fp32": fp32, "fp16": fp16, "int8-static": int8_static, "int4-weight": int4_weight}
+RECIPES: dict[str, Recipe] = {"fp32": fp32, "fp16": fp16, "int8-static": int8_static, "int8-mixed": int8_static, "int4-weight": int4_weight}
 
 
 def save(model: Any, folder: Path, known: Iterable[str]) -> None:

@@ -24,7 +24,7 @@ Arrays = dict[str, np.ndarray]
 
 def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """plugins.Maker.convert. Nodes bear the path, in the program, of the module that holds their weight."""
-    manifest, program = _read(source)
+    manifest, program = read(source)
     graph = script.graph_of(program, [entry["name"] for entry in manifest["inputs"]])
     sides = {side: manifest[side] for side in ("inputs", "outputs")}
     script.compile_to(folder / MODEL, graph, sides)
@@ -48,7 +48,7 @@ def quantize(
 
 def build(source: Path, scheme: str, settings: Mapping[str, Any], keep_nodes: Sequence[str]) -> tuple[Any, Mapping[str, Any]]:
     """The variant as a GraphModule, before it is compiled; {"inputs", "outputs"} as in a manifest."""
-    manifest, program = _read(source)
+    manifest, program = read(source)
     graph = script.graph_of(program, [entry["name"] for entry in manifest["inputs"]])
     if scheme == "int8-dynamic":
         graph = quantize_linear(graph, keep_nodes, settings["per_channel"])
@@ -102,7 +102,7 @@ def _linear(weight: Any, bias: Any) -> Any:
     return linear.eval()
 
 
-def _read(source: Path) -> tuple[dict[str, Any], Any]:
+def read(source: Path) -> tuple[dict[str, Any], Any]:
     """Manifest and program of a source."""
     torch = import_torch()
     with warnings.catch_warnings(action="ignore", category=FutureWarning):

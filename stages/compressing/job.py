@@ -1,0 +1,57 @@
+"""One variant in the making: everything that a call of the format's `quantize` needs, but the layers to keep float."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.core import calibrating, config, isolation, proof
+from stages.core.samples import Samples
+from stages.core.variant import Variant
+
+VALIDATION = 256  # samples of the validation split that a search judges by: a picture is 0.4 points
+
+
+@dataclass(frozen=True)
+class Job:
+    """`parent` is the float model in the variant's format, `source` what it was made from."""
+
+    variant: Variant
+    parent: Path
+    source: Path
+    samples: Samples
+
+    @property
+    def layers(self) -> Mapping[str, Sequence[str]]:
+        return json.loads((self.parent / "layers.json").read_text(encoding="utf-8"))
+
+    def nodes(self, kept: Sequence[str]) -> list[str]:
+        return proof.nodes_of(kept, self.layers)
+
+    def write(self, folder: Path, indices: np.ndarray, kept: Sequence[str]) -> None:
+        """Quantize into `folder`, calibrated with these samples, these source layers in float."""
+        make, feeds = config.part(self.variant.module, "make"), calibrating.feeds(self.samples, indices)
+        make.quantize(
+            self.parent, self.source, folder, self.variant.scheme, config.to_plain(self.variant), feeds, self.nodes(kept), **self.judging()
+        )
+
+    def judging(self) -> dict[str, Any]:
+        """The labelled samples that tools get which themselves look at accuracy."""
+        if self.variant.accuracy_control is None or self.variant.accuracy_control.drop_points is None:
+            return {}
+        indices = self.validation()
+        return {"validation": (calibrating.feeds(self.samples, indices), self.samples.targets(indices))}
+
+    def validation(self) -> np.ndarray:
+        return self.samples.indices("validation")[:VALIDATION]
+
+    def outputs(self, folder: Path, indices: np.ndarray) -> np.ndarray:
+        """What the model in `folder` answers, in a process of its own: its first output, [n, ...]."""
+        settings = {"threads": 1, **self.variant.engine}
+        return next(iter(isolation.outputs(self.variant.module, folder, settings, self.samples.feeds(indices)).values()))
+
+    def accuracy(self, outputs: np.ndarray, indices: np.ndarray) -> float:
+        return float((outputs.argmax(axis=1) == self.samples.targets(indices)).mean())
