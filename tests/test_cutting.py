@@ -80,6 +80,20 @@ def test_parts_run_in_order_and_are_released_unless_kept(tmp_path, keep, most):
     assert (runner.most, runner.alive) == (most, 3 if keep else 0)
 
 
+def test_a_profile_of_kept_parts_is_that_of_all_of_them():
+    class Told:
+        inputs = outputs = ()
+
+        def __init__(self, name):
+            self.name = name
+
+        def profile(self):
+            return {"runs": [[f"{self.name}{run}"] for run in range(2)], "trace": "one session's"}
+
+    chain = parts.Chain([lambda: Told("a"), lambda: Told("b")], True, [], [])
+    assert chain.profile() == {"runs": [["a0", "b0"], ["a1", "b1"]], "trace": None}
+
+
 def test_load_settings_are_checked():
     from tests.test_formats_contract import variant
 

@@ -56,7 +56,7 @@ def make_call(session: Any, job: Job, feeds: List[Dict[str, Any]]) -> Call:
 def load(wire: Wire, runner: Any, job: Job, feeds: List[Dict[str, Any]]) -> Tuple[Any, Call]:
     wire.phase = "load"
     start = time.perf_counter_ns()
-    session = parts.load(runner, job["model"], job["settings"])
+    session = parts.load(runner, job["model"], job["settings"], keep=job["kind"] == "profile")
     wire.send("loaded", wall_ns=time.perf_counter_ns() - start)
     return session, make_call(session, job, feeds)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
 import json
 import os
 from typing import Any, Callable, Dict, List, Mapping
@@ -17,15 +18,15 @@ import numpy as np
 FILE = "parts.json"  # {"parts": [folder names, first to last], "keep": bool, "inputs": [...], "outputs": [...]} as a manifest has them
 
 
-def load(runner: Any, folder: str, settings: Mapping[str, Any]) -> Any:
-    """A plugins.Session of `folder` by a format's run.py, whole or in parts."""
+def load(runner: Any, folder: str, settings: Mapping[str, Any], keep: bool = False) -> Any:
+    """A plugins.Session of `folder` by a format's run.py, whole or in parts. keep: hold all parts, whatever the folder says."""
     path = os.path.join(folder, FILE)
     if not os.path.exists(path):
         return runner.load(folder, settings)
     with open(path, encoding="utf-8") as stream:
         plan = json.load(stream)
     opens = [_opener(runner, os.path.join(folder, part), settings) for part in plan["parts"]]
-    return Chain(opens, plan["keep"], plan["inputs"], plan["outputs"])
+    return Chain(opens, keep or plan["keep"], plan["inputs"], plan["outputs"])
 
 
 class Chain:
@@ -46,6 +47,11 @@ class Chain:
             if not self._keep:
                 release()
         return {entry["name"]: known[entry["name"]] for entry in self.outputs}
+
+    def profile(self) -> Mapping[str, Any]:
+        """What the parts, all held, tell of each run: their operators one after the other. A trace is of one session only."""
+        found = [session.profile() for session in self._held]
+        return {"runs": [list(itertools.chain(*run)) for run in zip(*(part["runs"] for part in found))], "trace": None}
 
 
 def release() -> None:
