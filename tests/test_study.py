@@ -10,6 +10,7 @@ from stages.composition.options import Options
 from stages.core.config import Budget
 from stages.core.results import Summary, VariantSummary
 from stages.reporting import gains
+from stages.tasks.classification import HEADLINE
 from tests import toy_pipeline
 from tests.conftest import ROOT
 
@@ -60,15 +61,17 @@ def test_every_study_composes(path):
 
 
 def row(**fields) -> VariantSummary:
-    plain = {"size_bytes": 40_000_000, "latency_p50_ms": 10.0, "peak_rss_above_baseline_bytes": 90_000_000, "accuracy_top1": 0.9}
+    plain = {"size_bytes": 40_000_000, "latency_p50_ms": 10.0, "peak_rss_above_baseline_bytes": 90_000_000, "score": 0.9}
     return VariantSummary(format="onnx", scheme="fp32", status="ok", **{**plain, **fields})
 
 
 def test_gains_are_told_by_the_interleaved_ratio_with_its_interval():
-    small = row(size_bytes=10_000_000, latency_ratio_to_reference=0.3, latency_ratio_ci95=(0.2, 0.5), accuracy_delta=-0.01)
+    small = row(size_bytes=10_000_000, latency_ratio_to_reference=0.3, latency_ratio_ci95=(0.2, 0.5), score_delta=-0.01)
     quick = row(latency_ratio_to_reference=0.35, latency_ratio_ci95=(0.34, 0.36), peak_rss_above_baseline_bytes=45_000_000)
     rows = {"a": row(), "b": small, "c": quick, "d": VariantSummary(format="onnx", scheme="fp16", status="failed", reason="no")}
-    summary = Summary(reference="a", device={}, variants=rows, pareto=(), chosen="b", chosen_reason="fits", budget=Budget(name="none"))
+    summary = Summary(
+        reference="a", device={}, variants=rows, pareto=(), chosen="b", chosen_reason="fits", budget=Budget(name="none"), headline=HEADLINE
+    )
     text = gains.markdown(summary)
     assert list(gains.standing_out(summary)) == ["b", "c"]  # c is the fastest: its interval ends at 0.36, b's at 0.5
     assert "10.0 MB (\N{MINUS SIGN}75.0 %)" in text

@@ -1,10 +1,15 @@
 """What was gained: the reference beside the chosen, the fastest and the smallest variant, each change with its interval."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from stages.core.judging import Headline
 from stages.core.results import Interval, Summary, VariantSummary
-from stages.reporting.table import signed
+from stages.reporting.table import delta, score, signed
 from stages.reporting.verdicts import slowest
+
+NOT_MEASURED = "not measured"
+Before = Callable[[VariantSummary], str]
+Change = Callable[[VariantSummary, VariantSummary], str]
 
 
 def markdown(summary: Summary) -> str:
@@ -15,10 +20,24 @@ def markdown(summary: Summary) -> str:
         f"| | {summary.reference} (before) | " + " | ".join(f"{name} ({', '.join(roles)})" for name, roles in others.items()) + " |",
         "|---" * (len(others) + 2) + "|",
     ]
-    for label, before, change in ROWS:
+    for label, before, change in (*ROWS, *score_rows(summary.headline)):
         cells = [change(summary.variants[name], reference) for name in others]
         lines.append(f"| {label} | {before(reference)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + f"\n\nchosen: {summary.chosen or 'none'}, {summary.chosen_reason}\n"
+
+
+def score_rows(headline: Headline | None) -> list[tuple[str, Before, Change]]:
+    """The task's score with the paired difference; nothing where the task judges nothing."""
+    if headline is None:
+        return []
+    unit = "points" if headline.share else headline.title
+    return [
+        (
+            headline.title,
+            lambda row: score(row, headline) or NOT_MEASURED,
+            lambda row, before: f"{score(row, headline)} ({delta(row, headline)} {unit})" if row.score is not None else NOT_MEASURED,
+        )
+    ]
 
 
 def standing_out(summary: Summary) -> Mapping[str, list[str]]:
@@ -34,7 +53,7 @@ def standing_out(summary: Summary) -> Mapping[str, list[str]]:
 
 
 def percent(after: float | None, before: float | None) -> str:
-    return "not measured" if after is None or not before else f"{signed(100 * (after / before - 1), 1)} %"
+    return NOT_MEASURED if after is None or not before else f"{signed(100 * (after / before - 1), 1)} %"
 
 
 def interval_percent(interval: Interval) -> str:
@@ -56,37 +75,24 @@ def peak(row: VariantSummary, before: VariantSummary) -> str:
     return f"{megabytes(after)} ({percent(after, start)})"
 
 
-def accuracy(row: VariantSummary, before: VariantSummary) -> str:
-    if row.accuracy_delta is None or row.accuracy_top1 is None:
-        return "not measured"
-    bounds = row.accuracy_delta_ci95
-    shown = "" if bounds is None else f" [{signed(100 * bounds[0], 2)}, {signed(100 * bounds[1], 2)}]"
-    return f"{row.accuracy_top1:.2%} ({signed(100 * row.accuracy_delta, 2)} points{shown})"
-
-
 def energy(row: VariantSummary, before: VariantSummary) -> str:
     """Net of the idle baseline, of one inference; or why there is no figure."""
     if row.energy is None or before.energy is None:
-        return row.energy_status or "not measured"
+        return row.energy_status or NOT_MEASURED
     return f"{row.energy['net_mj']:.3g} mJ ({percent(row.energy['net_mj'], before.energy['net_mj'])})"
 
 
 def megabytes(size_bytes: int | None) -> str:
-    return "not measured" if size_bytes is None else f"{size_bytes / 1e6:.1f} MB"
+    return NOT_MEASURED if size_bytes is None else f"{size_bytes / 1e6:.1f} MB"
 
 
 def milliseconds(row: VariantSummary) -> str:
-    return "not measured" if row.latency_p50_ms is None else f"{row.latency_p50_ms:.3g} ms"
+    return NOT_MEASURED if row.latency_p50_ms is None else f"{row.latency_p50_ms:.3g} ms"
 
 
-ROWS = (
+ROWS: tuple[tuple[str, Before, Change], ...] = (
     ("size", lambda row: megabytes(row.size_bytes), size),
     ("latency, p50", milliseconds, latency),
     ("peak memory above the runtime's import", lambda row: megabytes(row.peak_rss_above_baseline_bytes), peak),
-    ("accuracy", lambda row: "not measured" if row.accuracy_top1 is None else f"{row.accuracy_top1:.2%}", accuracy),
-    (
-        "energy of one inference",
-        lambda row: f"{row.energy['net_mj']:.3g} mJ" if row.energy else row.energy_status or "not measured",
-        energy,
-    ),
+    ("energy of one inference", lambda row: f"{row.energy['net_mj']:.3g} mJ" if row.energy else row.energy_status or NOT_MEASURED, energy),
 )
