@@ -154,7 +154,8 @@ def test_a_profile_tells_of_each_run_what_was_executed(name, source, floats):
         if profiler.UNSUPPORTED:
             assert {op["time_ns"] for op in operators} == {None}
         else:
-            assert 0 < sum(op["time_ns"] for op in operators) <= wall
+            rounding_ns = 3000 * len(operators)  # a runtime may tell a mean of the three runs in whole microseconds
+            assert 0 < sum(op["time_ns"] for op in operators) <= wall + rounding_ns
     assert found["trace"] is None or len(json.loads(found["trace"])) > 3
 
 
