@@ -159,6 +159,15 @@ def test_integer_inputs_and_outputs_carry_real_values(float_model, tmp_path):
     assert run.quantize(np.array([[1e9, -1e9]], np.float32), detail).tolist() == [[127, -128]]
 
 
+def test_a_full_integer_file_may_take_and_give_floats_and_answers_the_same(float_model, tmp_path):
+    """The same rounding, inside the file or outside."""
+    folders = {io: quantize(float_model, tmp_path / io, "int8-static", {**STATIC, "io": io}) for io in ("integer", "float")}
+    sessions = {io: run.load(str(folder), {"threads": 1}) for io, folder in folders.items()}
+    assert {io: session.inputs[0]["dtype"] for io, session in sessions.items()} == {"integer": "int8", "float": "float32"}
+    answers = [[session.run({"image": picture[None]})["logits"][0] for picture in SAMPLES[:8]] for session in sessions.values()]
+    np.testing.assert_array_equal(*answers)
+
+
 def test_kept_nodes_hold_the_weights_of_the_float_file(float_model, tmp_path):
     keep = float_model[1]["layers"]["depthwise"]
     folder = quantize(float_model, tmp_path / "v", "int8-static", keep=keep)

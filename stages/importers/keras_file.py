@@ -18,6 +18,7 @@ import numpy as np
 from stages.core import artifact
 from stages.core.config import Train
 from stages.core.errors import ModelError
+from stages.core.inspection import Inspection
 from stages.core.samples import Samples
 from stages.core.settings import option
 from stages.importers import imported, saved_model
@@ -26,6 +27,7 @@ FORMAT = "keras"
 REQUIRES = {"tensorflow": "keras", "keras": "keras", "safetensors": "keras"}
 ISOLATED = True
 SUFFIXES = (".keras", ".h5", ".hdf5")
+RECOGNIZED = (*SUFFIXES, "a SavedModel directory")  # what stages.inspect shows it
 WEIGHTS = "weights.safetensors"
 
 
@@ -53,6 +55,16 @@ def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path
         "tools": versions(),
         "weights": copied.name if copied.is_file() else f"{copied.name}/saved_model.pb",
     }
+
+
+def recognizes(path: Path) -> bool:
+    return (path / "saved_model.pb").is_file() if path.is_dir() else path.suffix in SUFFIXES
+
+
+def look(path: Path) -> Inspection:
+    from stages.importers import keras_look
+
+    return keras_look.look(path)
 
 
 class Network:

@@ -16,6 +16,7 @@ import numpy as np
 from stages.core import artifact
 from stages.core.config import Train
 from stages.core.errors import ModelError
+from stages.core.inspection import Inspection
 from stages.core.samples import Samples
 from stages.core.settings import option
 from stages.importers import imported, onnx_graph
@@ -23,6 +24,7 @@ from stages.importers import imported, onnx_graph
 FORMAT = "onnx"
 REQUIRES = {"onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx"}
 ISOLATED = True
+RECOGNIZED = (".onnx",)  # what stages.inspect shows it
 FILE = "model.onnx"
 
 
@@ -57,6 +59,17 @@ def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path
         "tools": {"onnx": onnx.__version__},
         "weights": FILE,
     }
+
+
+def recognizes(path: Path) -> bool:
+    """By its first bytes: field 1, the IR version, then a string or the graph. Few other files begin so, and none that is read here."""
+    return path.is_file() and (path.suffix == ".onnx" or path.open("rb").read(1) == b"\x08")
+
+
+def look(path: Path) -> Inspection:
+    from stages.importers import onnx_look
+
+    return onnx_look.look(path)
 
 
 def load(path: Path) -> Any:

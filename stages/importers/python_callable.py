@@ -11,6 +11,7 @@ from typing import Any
 from stages.core.artifact import Manifest
 from stages.core.config import Train
 from stages.core.errors import ConfigError, ModelError
+from stages.core.inspection import Inspection
 from stages.core.settings import nearest, option
 from stages.importers import trained
 from stages.importers.torch_source import one_line
@@ -18,6 +19,7 @@ from stages.importers.torch_source import one_line
 FORMAT = "torch"
 REQUIRES = trained.REQUIRES
 ISOLATED = False
+RECOGNIZED = (".safetensors", ".pt (weights)")  # what stages.inspect shows it
 CLASSES = ("num_classes", "num_labels", "n_classes", "classes")
 
 
@@ -26,6 +28,17 @@ class Settings(trained.Settings):
     callable: str = option(help="dotted path: torchvision.models.resnet18, my_models.make ...")
     arguments: dict[str, Any] = option({}, "its keyword arguments")
     classes_argument: str | None = option(None, f"argument that takes the number of labels; null: whichever it has of {', '.join(CLASSES)}")
+
+
+def recognizes(path: Path) -> bool:
+    """A checkpoint of weights, which a model of the user's own may continue from."""
+    return path.is_file() and path.suffix in (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+
+
+def look(path: Path) -> Inspection:
+    from stages.importers import torch_look
+
+    return torch_look.weights(path)
 
 
 def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from stages.core import artifact
 from stages.core.artifact import Manifest
 from stages.core.config import Train
 from stages.core.errors import ModelError
+from stages.core.inspection import Inspection
 from stages.core.samples import Samples
 from stages.core.settings import option
 from stages.importers import imported
@@ -19,6 +20,7 @@ from stages.importers import imported
 FORMAT = "tflite"
 REQUIRES = {"ai_edge_litert": "tflite"}
 ISOLATED = True
+RECOGNIZED = (".tflite",)  # what stages.inspect shows it
 FILE = "model.tflite"
 
 
@@ -41,6 +43,16 @@ def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path
         "tools": {"ai-edge-litert": metadata.version("ai-edge-litert")},
         "weights": FILE,
     }
+
+
+def recognizes(path: Path) -> bool:
+    return path.is_file() and (path.suffix == ".tflite" or path.open("rb").read(8)[4:] == b"TFL3")
+
+
+def look(path: Path) -> Inspection:
+    from stages.importers import tflite_look
+
+    return tflite_look.look(path)
 
 
 def load(path: Path) -> Any:

@@ -16,6 +16,7 @@ from stages.core import artifact
 from stages.core.artifact import Manifest
 from stages.core.config import Train
 from stages.core.errors import ModelError
+from stages.core.inspection import Inspection
 from stages.core.settings import option
 from stages.importers import python_callable, trained
 from stages.importers.torch_source import one_line
@@ -23,6 +24,7 @@ from stages.importers.torch_source import one_line
 FORMAT = "torch"
 REQUIRES = trained.REQUIRES
 ISOLATED = False
+RECOGNIZED = (".pt2",)  # what stages.inspect shows it
 HOW = "save it with torch.export.save(torch.export.export(model.eval(), inputs, dynamic_shapes=...), FILE)"
 
 
@@ -47,6 +49,16 @@ def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path
     types = layer_types(program)
     layers = {name: {**layer, "type": types.get(name, layer["type"])} for name, layer in fields["details"]["layers"].items()}
     return {**fields, "details": {**fields["details"], "layers": layers, "imported_sha256": artifact.sha256(path)}}
+
+
+def recognizes(path: Path) -> bool:
+    return path.is_file() and path.suffix in (".pt2", ".pth2", ".ep")
+
+
+def look(path: Path) -> Inspection:
+    from stages.importers import torch_look
+
+    return torch_look.look(path)
 
 
 def load(path: Path) -> Any:

@@ -21,8 +21,16 @@ import numpy as np
 SCHEMES = ("fp32", "fp16", "int8-dynamic", "int8-static", "int16x8-static")
 
 
-def write(model: Path, path: Path, scheme: str, per_channel: bool, calibration: Sequence[Mapping[str, np.ndarray]]) -> None:
-    """Write the TFLite file, batch 1. ValueError where the converter refuses or aborts; ChildProcessError where it was killed."""
+def write(
+    model: Path,
+    path: Path,
+    scheme: str,
+    shapes: Sequence[Sequence[int | None]],
+    settings: Mapping[str, Any],
+    calibration: Sequence[Mapping[str, np.ndarray]],
+) -> None:
+    """Write the TFLite file, batch 1. shapes: of the inputs, batch first; settings: `per_channel`, `io` ("integer", "float").
+    ValueError where the converter refuses or aborts; ChildProcessError where it was killed."""
     if importlib.util.find_spec("tensorflow") is None:
         raise ModuleNotFoundError("tensorflow is not installed", name="tensorflow")
     with tempfile.TemporaryDirectory() as place:
@@ -31,11 +39,15 @@ def write(model: Path, path: Path, scheme: str, per_channel: bool, calibration: 
             arrays: dict[str, Any] = {name: np.stack([feed[name] for feed in calibration]) for name in calibration[0]}
             np.savez(samples, **arrays)
         places = {"model": str(model.resolve()), "path": str(path.resolve()), "samples": str(samples)}
-        job = {**places, "scheme": scheme, "per_channel": per_channel}
+        job = {**places, "scheme": scheme, "shapes": [[1, *shape[1:]] for shape in shapes], **_chosen(settings)}
         Path(place, "job.json").write_text(json.dumps(job), encoding="utf-8")
         command = [sys.executable, "-m", "stages.formats.tflite.keras", str(Path(place, "job.json"))]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3], env=_environment())
     _check(done, scheme)
+
+
+def _chosen(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"per_channel": settings.get("per_channel") is not False, "integer_io": settings.get("io") != "float"}
 
 
 def _environment() -> dict[str, str]:
@@ -54,13 +66,11 @@ def _check(done: subprocess.CompletedProcess[str], scheme: str) -> None:
 
 
 def convert(job: Mapping[str, Any]) -> bytes:
-    """The work of the process. job: model, path, scheme, per_channel, samples, as `write` puts them."""
-    import keras
+    """The work of the process. job: model, path, scheme, shapes, per_channel, integer_io, samples, as `write` puts them."""
     import tensorflow as tf
 
-    inner = keras.saving.load_model(job["model"], compile=False)
-    inputs = [keras.Input(batch_shape=(1, *each.shape[1:]), dtype=each.dtype, name=f"input_{i}") for i, each in enumerate(inner.inputs)]
-    converter = tf.lite.TFLiteConverter.from_keras_model(keras.Model(inputs, inner(inputs if len(inputs) > 1 else inputs[0])))
+    place = Path(job["model"])
+    converter = _of_saved_model(place, job["shapes"]) if place.is_dir() else _of_keras(place, job["shapes"])
     scheme = job["scheme"]
     if scheme != "fp32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -72,9 +82,33 @@ def convert(job: Mapping[str, Any]) -> bytes:
         chosen = kernels.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8 if wide else kernels.TFLITE_BUILTINS_INT8
         converter.representative_dataset = lambda: _samples(Path(job["samples"]))
         converter.target_spec.supported_ops = [chosen]
-        converter.inference_input_type = converter.inference_output_type = tf.int16 if wide else tf.int8
+        if job["integer_io"]:
+            converter.inference_input_type = converter.inference_output_type = tf.int16 if wide else tf.int8
         converter._experimental_disable_per_channel = not job["per_channel"]  # the one way to per-tensor weights
     return converter.convert()
+
+
+def _of_keras(place: Path, shapes: Sequence[Sequence[int]]) -> Any:
+    import keras
+    import tensorflow as tf
+
+    inner = keras.saving.load_model(place, compile=False)
+    taken = zip(inner.inputs, shapes, strict=True)
+    inputs = [keras.Input(batch_shape=shape, dtype=each.dtype, name=f"input_{i}") for i, (each, shape) in enumerate(taken)]
+    return tf.lite.TFLiteConverter.from_keras_model(keras.Model(inputs, inner(inputs if len(inputs) > 1 else inputs[0])))
+
+
+def _of_saved_model(place: Path, shapes: Sequence[Sequence[int]]) -> Any:
+    """Its default signature with fixed shapes. The inputs come in the order of their names, as the importer has them."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(place))
+    signature = loaded.signatures["serving_default"]
+    specs = sorted(signature.structured_input_signature[1].items())
+    fixed = [tf.TensorSpec(shape, spec.dtype, name) for (name, spec), shape in zip(specs, shapes, strict=True)]
+    names = [name for name, _ in specs]
+    concrete = tf.function(lambda *given: signature(**dict(zip(names, given, strict=True)))).get_concrete_function(*fixed)
+    return tf.lite.TFLiteConverter.from_concrete_functions([concrete], loaded)
 
 
 def _samples(path: Path) -> Iterator[list[np.ndarray]]:

@@ -24,8 +24,8 @@ Arrays = dict[str, np.ndarray]
 
 
 def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """plugins.Maker.convert. A node that computes a layer of the source bears the layer's path; those of a TFLite file keep
-    their names, which then are its layers."""
+    """plugins.Maker.convert. A node that computes a layer of the source bears the layer's path; where the source has none (a TFLite file,
+    a SavedModel) the nodes keep their names, which then are its layers."""
     manifest, path = _manifest(source), folder / schema.FILE
     described = manifest["details"]["layers"]
     sides = {side: [entry["name"] for entry in manifest[side]] for side in ("inputs", "outputs")}
@@ -34,13 +34,13 @@ def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> Mapping[
         used = program.write(source, path, sides["inputs"])
         wanted = {name: layer for name, layer in described.items() if layer["weight"] in used}
     elif manifest["format"] == "keras":
-        keras.write(source / manifest["details"]["file"], path, "fp32", True, [])
+        keras.write(source / manifest["details"]["file"], path, "fp32", _shapes(manifest), {}, [])
     else:
         shutil.copyfile(source / manifest["details"]["file"], path)
     model = schema.read(path)
     naming.name_signature(model, **sides)
     nodes = schema.nodes(model)
-    if manifest["format"] == "tflite":
+    if not described:  # a graph without layers of its own: a TFLite file, a SavedModel
         named = {node.name: [node.name] for node in nodes if node.weights}
     else:
         found = layers.match(wanted, _weights(source), nodes)
@@ -58,7 +58,7 @@ def quantize(
     calibration: Sequence[Arrays],
     keep_nodes: Sequence[str],
 ) -> None:
-    """plugins.Maker.quantize. settings: `per_channel`, and `calibration` {"method"} of the static schemes."""
+    """plugins.Maker.quantize. settings: `per_channel`, and `calibration` {"method"} and `io` of the static schemes."""
     float_file, path = parent / schema.FILE, folder / schema.FILE
     manifest = _manifest(source)
     held = held_as(parent) if manifest["format"] == "tflite" else []
@@ -68,7 +68,7 @@ def quantize(
         shutil.copyfile(float_file, path)
     elif manifest["format"] == "keras" and scheme in keras.SCHEMES:
         _check_keras(settings, keep_nodes)
-        keras.write(source / manifest["details"]["file"], path, scheme, settings["per_channel"] is not False, calibration)
+        keras.write(source / manifest["details"]["file"], path, scheme, _shapes(manifest), settings, calibration)
         _name_as(float_file, path, manifest)
     else:
         aeq.quantize(float_file, path, scheme, settings, calibration, keep_nodes)
@@ -97,6 +97,10 @@ def held_as(folder: Path) -> list[str]:
         return []
     kind = [largest[key].removeprefix("u") for key in ("weights_dtype", "activations_dtype")]
     return [name for name, scheme in SCHEMES.items() if [scheme["weights"], scheme["activations"]] == kind]
+
+
+def _shapes(manifest: Mapping[str, Any]) -> list[list[int | None]]:
+    return [entry["shape"] for entry in manifest["inputs"]]
 
 
 def _weights(source: Path) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ SCHEMES: Mapping[str, Mapping[str, Any]] = {
     "int16x8-static": {"weights": "int8", "activations": "int16", "covers": MATRICES},
     "int4-weight": {"weights": "int4", "activations": "dynamic", "covers": ("CONV_2D", "FULLY_CONNECTED", TABLES)},
 }
-CALIBRATION = {"calibration.method": ("minmax", "moving_average"), "per_channel": (True, False)}
+CALIBRATION = {"calibration.method": ("minmax", "moving_average"), "per_channel": (True, False), "io": ("integer", "float")}
 SETTINGS: Mapping[str, Mapping[str, tuple]] = {
     "fp32": {},
     "fp16": {},
@@ -46,6 +46,9 @@ def build(scheme: str, settings: Mapping[str, Any], keep_nodes: Sequence[str]) -
     else:
         manager.add_static_config(".*", everything, 16 if scheme == "int16x8-static" else 8, 8, granularity)
         manager.add_dynamic_config(".*", tables, 8, granularity)
+        if settings.get("io") == "float":
+            for border in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+                manager.add_quantization_config(".*", border, algorithm_key=recipe_manager.AlgorithmName.NO_QUANTIZE)
     for name in keep_nodes:
         manager.add_quantization_config(scope(name), everything, algorithm_key=recipe_manager.AlgorithmName.NO_QUANTIZE)
     return manager.get_quantization_recipe()
