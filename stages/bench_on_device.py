@@ -40,7 +40,7 @@ def measure(settings: config.Config, name: str, target: Path) -> results.BenchRe
     bench, device, samples = settings.bench, results.read_plain(METRICS / "device.json"), Samples.open(MODELS / "data")
     identity = {"variant": name, "reference": settings.reference, "threads": settings.device.settings["threads"]}
     identity |= {"device_fingerprint": device["fingerprint"], "emulated": settings.device.load().EMULATED}
-    with tempfile.TemporaryDirectory() as folder, exclusive(settings.device), connected(settings.device) as connection:
+    with tempfile.TemporaryDirectory() as folder, exclusive(settings.device), connected(settings.device) as connection, connection.alone():
         feeds = agreement.store(samples, bench.agreement_samples, Path(folder), needed=identity["emulated"])
         variant, reference = subjects(settings, name, samples, connection, Path(folder))
         identity["on_device"] = agreement.agreement(settings.variant(name), variant, feeds, MODELS) if feeds else None

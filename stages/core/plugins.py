@@ -187,6 +187,9 @@ class Importer(Protocol):
 class Connection(Protocol):
     """An open way to a device. What goes wrong on it is payload.faults.Fault, which the host turns into a DeviceError."""
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep the device for the block, against other hosts too. Fault `busy` where another one does not end in time."""
+
     def place(self, folder: Path) -> str:
         """Make a folder of the host (a model, inputs) available on the device; returns its path there."""
 

@@ -16,13 +16,16 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from stages.core.settings import option
 from stages.devices import channel, shipping
+from stages.devices.keeping import Hold
 from stages.devices.openssh import FAILED, Address, Link, refusal
-from stages.payload import store
+from stages.payload import hold, store
 from stages.payload.faults import Fault
 
 T = TypeVar("T")
@@ -51,6 +54,7 @@ AROUND = "; ".join(
 class Settings(Address):
     python: str = option("python3", "python on the device, 3.9 or newer, with the runtimes; relative to the home folder")
     workdir: str = option(".cache/edgewise", "folder on the device for what is sent there; relative to the home folder")
+    busy_max_s: float = option(600.0, "how long to wait where another host measures on the device", low=0.0)
     cache_mb: int = option(2048, "most that is kept in it, MB (2^20 bytes)", low=1)
     run_max_s: float | None = option(None, "the longest that one run may take; null: what the bench profile needs", low=1.0)
     threads: int = option(1, "threads that a runtime may use", low=1, high=1024)
@@ -74,6 +78,19 @@ class Ssh:
         self.placed: dict[str, str] = {}  # key of a tree -> its path on the device
         self.lost: list[str] = []  # runs that may still go on there
         self.python = settings.python
+        self.hold: Hold | None = None
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        command = self.link.command(shlex.join([home_relative(self.settings.python), "-c", booted(hold)]))
+        settings = self.settings
+        self.hold = Hold(command, settings.host, settings.workdir, settings.busy_max_s, partial(explain_store, settings=settings))
+        try:
+            self._retrying(lambda: None)
+            yield
+        finally:
+            self.hold.end()
+            self.hold = None
 
     def place(self, folder: Path) -> str:
         return self._retrying(lambda: self._place(shipping.folder(folder)))
@@ -88,6 +105,8 @@ class Ssh:
             try:
                 self.link.ensure()
                 self._end_lost()
+                if self.hold:
+                    self.hold.ensure()
                 return act()
             except Fault as fault:
                 if fault.word not in RETRIED or wait_s is None:
@@ -128,8 +147,7 @@ class Ssh:
 
     def _ask(self, request: Mapping[str, Any], content: bytes = b"") -> dict[str, Any]:
         """One call of payload.store on the device."""
-        program = BOOT % base64.b64encode(Path(store.__file__).read_bytes()).decode()
-        remote = shlex.join([home_relative(self.settings.python), "-c", program])
+        remote = shlex.join([home_relative(self.settings.python), "-c", booted(store)])
         limit_s = LOOK_S + len(content) / SLOWEST_BYTES_PER_S
         done = self.link.call(remote, json.dumps(request).encode() + b"\n" + content, limit_s)
         replies = [line for line in done.stdout.decode(errors="replace").splitlines() if line.startswith(store.MARK)]
@@ -139,6 +157,11 @@ class Ssh:
         if "fault" in reply:
             raise Fault(reply["fault"], f"{self.settings.host}: {reply['seen']}")
         return reply
+
+
+def booted(module: ModuleType) -> str:
+    """A program that is one file of the payload, for `python -c`."""
+    return BOOT % base64.b64encode(Path(str(module.__file__)).read_bytes()).decode()
 
 
 def home_relative(path: str) -> str:

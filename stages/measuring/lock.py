@@ -1,4 +1,5 @@
 """One device measures one thing at a time: a lock for each device, across processes, clones and sweeps of one user on this machine.
+Other hosts are kept out by the connection itself (plugins.Connection.alone).
 
 The kernel lets go of it when its holder ends, however it ends, so there is no such thing as a stale lock.
 """
@@ -18,7 +19,7 @@ from stages.core.config import Plugin
 # Settings that say how a device is used, not which one it is.
 SAME_DEVICE = (
     *("threads", "cool_down_degc", "cool_down_max_s"),
-    *("user", "key", "config", "python", "workdir", "cache_mb", "connect_s", "run_max_s"),
+    *("user", "key", "config", "python", "workdir", "cache_mb", "connect_s", "run_max_s", "busy_max_s"),
 )
 
 
