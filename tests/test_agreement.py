@@ -88,6 +88,12 @@ def test_the_tolerance_is_the_schemes(db, passes):
             agreement.compare(here, there, variant)
 
 
+def test_one_output_a_sample_has_no_answer_to_compare():
+    here = {"value": np.arange(8, dtype=np.float32)[:, None]}
+    found = agreement.compare(here, {"value": here["value"] * np.float32(1.001)}, config.Variant("x-fp32", "x", "fp32", "x"))
+    assert found.same_answers is None and found.verdict == "within tolerance"
+
+
 def test_nothing_is_compared_where_nobody_asks(bench):
     assert bench(BOTH, "fake-b", settings=replace(BENCH, agreement_samples=0))["on_device"] is None
 

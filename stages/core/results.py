@@ -48,12 +48,13 @@ class Agreement:
     """Outputs on the device against those of the same file on this machine, for the same test samples.
 
     verdict: identical (bit by bit) or within tolerance; a device that computes something else makes the variant a failed one.
-    same_answers: share of the samples with the same most likely class. least_sqnr_db: the scheme's tolerance.
+    same_answers: share of the samples whose largest output is the same one; None where there is only one.
+    least_sqnr_db: the scheme's tolerance.
     """
 
     samples: int
     verdict: str
-    same_answers: float
+    same_answers: float | None
     sqnr_db: float
     least_sqnr_db: float
     largest_difference: float

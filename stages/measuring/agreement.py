@@ -60,27 +60,37 @@ def array(dtype: str, shape: list[int], base64: str) -> np.ndarray:
 
 
 def compare(here: Arrays, there: Arrays, variant: Variant) -> Agreement:
-    """The worst of all outputs; the answers are those of the first. VariantFailed for another name or shape, NaN, or too low an SQNR."""
-    what = f"{variant.name} computes something else on the device"
+    """The worst of all outputs, samples first; the answers are those of the first one. VariantFailed for another name or shape, NaN, or
+    too low an SQNR."""
+    first, what = next(iter(here)), f"{variant.name} computes something else on the device"
     shapes = {name: array.shape for name, array in here.items()}
     if shapes != {name: array.shape for name, array in there.items()}:
         raise VariantFailed(f"{what}: outputs {_shown(there)}, on this machine {_shown(here)}")
     if not all(np.isfinite(side[name]).all() for side in (here, there) for name in here):
-        raise VariantFailed(f"{variant.name} gives NaN or infinite outputs for some of {len(next(iter(here.values())))} test samples")
-    answers = [next(iter(side.values())).argmax(axis=-1) for side in (here, there)]
+        raise VariantFailed(f"{variant.name} gives NaN or infinite outputs for some of {len(here[first])} test samples")
     found = Agreement(
-        samples=len(answers[0]),
+        samples=len(here[first]),
         verdict=IDENTICAL if all(np.array_equal(here[name], there[name]) for name in here) else WITHIN,
-        same_answers=float(np.mean(answers[0] == answers[1])),
+        same_answers=same_answers(here[first], there[first]),
         sqnr_db=min(sqnr_db(here[name], there[name]) for name in here),
         least_sqnr_db=variant.min_device_sqnr_db,
         largest_difference=max(float(np.abs(here[name].astype(np.float64) - there[name]).max()) for name in here),
     )
     if found.sqnr_db < found.least_sqnr_db:
-        seen = f"largest difference {found.largest_difference:.3g}, {found.same_answers:.0%} of {found.samples} answers the same"
+        seen = f"largest difference {found.largest_difference:.3g}, {told(found)}"
         needed = f"{variant.scheme} needs at least {found.least_sqnr_db:g} (min_device_sqnr_db)"
         raise VariantFailed(f"{what}: SQNR {found.sqnr_db:.1f} dB against this machine's outputs, {needed}; {seen}")
     return found
+
+
+def same_answers(here: np.ndarray, there: np.ndarray) -> float | None:
+    if here.ndim < 2 or here.shape[-1] < 2:
+        return None
+    return float(np.mean(here.argmax(axis=-1) == there.argmax(axis=-1)))
+
+
+def told(found: Agreement) -> str:
+    return f"{found.samples} samples" if found.same_answers is None else f"{found.same_answers:.0%} of {found.samples} answers the same"
 
 
 def _shown(arrays: Arrays) -> str:

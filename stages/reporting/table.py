@@ -136,7 +136,7 @@ def agreement(found: Agreement) -> str:
     """The verdict, with what it rests on where the two differ."""
     if found.verdict == "identical":
         return found.verdict
-    answers = "" if found.same_answers == 1 else f", {found.same_answers:.0%} of {found.samples} answers the same"
+    answers = "" if found.same_answers in (1, None) else f", {found.same_answers:.0%} of {found.samples} answers the same"
     return f"{found.verdict} (SQNR {found.sqnr_db:.0f} dB{answers})"
 
 
