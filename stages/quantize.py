@@ -97,7 +97,7 @@ def made(job: Job, indices: np.ndarray, folder: Path) -> tuple[list[str], dict[s
         kept, found = mixing.search(job, indices, own, folder)
         return kept, {"mixed": found}
     job.write(folder, indices, own)
-    return own, {}
+    return (job.left_float(folder) if job.judging() else own), {}
 
 
 def prove(job: Job, kept: list[str], scheme: dict[str, Any], folder: Path) -> tuple[dict[str, Any], float]:

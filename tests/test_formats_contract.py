@@ -196,3 +196,38 @@ def test_parts_compute_what_the_whole_does(name, scheme, source, floats, tmp_pat
     cutting.drop_whole(folder, model.files)
     assert len(sizes) == 3 and max(sizes) < 0.9 * sum(sizes)
     assert proof.check_outputs(whole, isolation.outputs(chosen.module, folder, {"threads": 1}, inputs), 60.0) >= 60.0
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_engine_setting_loads_and_changes_no_answer(name, source, floats):
+    form = OPTIONS.load("format", name, "test")
+    run = config.part(form["module"], "run")
+    assert set(form["engine"]) == set(run.ENGINE), "the yaml lists what run.py declares"
+    inputs, expected = proof.probe(source)
+    tried = {(key, value) for key, values in run.ENGINE.items() for value in (values or ())[:3]}
+    for key, value in sorted(tried, key=str):
+        given = isolation.run_batched(run.load(str(floats[name]), {"threads": 1, key: value}), inputs)
+        least_db = 25.0 if str(value) in ("bf16", "f16") else 60.0
+        assert proof.check_outputs(expected, given, least_db) >= least_db, (key, value)
+    with pytest.raises(ValueError, match=f"unknown engine settings .*; allowed: {', '.join(run.ENGINE)}"):
+        run.load(str(floats[name]), {"no_such_setting": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "message"),
+    [
+        ("onnx", {"execution_mode": "paralel"}, "did you mean 'parallel'"),
+        ("onnx", {"arena": 1}, "allowed: False, True"),
+        ("openvino", {"streams": 0}, "from 1 to 256"),
+        ("tflite", {"xnnpac": True}, "did you mean 'xnnpack'"),
+    ],
+)
+def test_an_engine_setting_is_checked_before_anything_runs(name, engine, message):
+    with pytest.raises(config.ConfigError, match=message):
+        variant(name, "fp32", engine=engine)
+
+
+def test_a_provider_that_the_wheel_lacks_is_named_with_those_that_it_has(floats):
+    run = config.part(OPTIONS.load("format", "onnx", "test")["module"], "run")
+    with pytest.raises(ValueError, match=r"CUDAExecutionProvider: not in this wheel of onnxruntime; it has: .*CPUExecutionProvider"):
+        run.load(str(floats["onnx"]), {"providers": ["CUDAExecutionProvider"]})

@@ -8,8 +8,8 @@ import yaml
 
 from stages.composition.options import Options
 from stages.composition.sections import plugin, section
-from stages.core.config import PATH, Bench, Budget, Config, Plugin, Train, to_plain
 from stages.composition.variants import errands, formats, variants
+from stages.core.config import PATH, Bench, Budget, Config, Plugin, Train, to_plain
 from stages.core.errors import ConfigError
 from stages.core.settings import nearest
 

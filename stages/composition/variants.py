@@ -36,6 +36,8 @@ def variant(name: str, choice: Any, options: Options) -> Variant:
         given = overlay(defaults, given)
         check_values(given, part(form["module"], "make").SETTINGS.get(choice["scheme"], {}), where)
     check_keys(choice.get("engine") or {}, form.get("engine") or {}, f"the engine of {choice['format']}", f"{where}.engine")
+    engine = overlay(form.get("engine") or {}, choice.get("engine") or {})
+    check_values(engine, part(form["module"], "run").ENGINE, f"{where}.engine")
     fields = {
         **given,
         "name": name,
@@ -45,7 +47,7 @@ def variant(name: str, choice: Any, options: Options) -> Variant:
         "min_sqnr_db": scheme["min_sqnr_db"],
         "min_device_sqnr_db": scheme["min_device_sqnr_db"],
         "load": dict(choice.get("load") or {}),
-        "engine": overlay(form.get("engine") or {}, choice.get("engine") or {}),
+        "engine": {key: value for key, value in engine.items() if value is not None},
     }
     return build(Variant, {key: value for key, value in fields.items() if value is not None}, where)
 
@@ -67,14 +69,16 @@ def check_keys(given: Mapping[str, Any], defaults: Mapping[str, Any], whose: str
             check_keys(value, defaults[key], whose, f"{where}.{key}")
 
 
-def check_values(given: Mapping[str, Any], allowed: Mapping[str, tuple], where: str) -> None:
-    """SETTINGS of the format's make.py: dotted setting -> the values that its tool has."""
+def check_values(given: Mapping[str, Any], allowed: Mapping[str, tuple | range | None], where: str) -> None:
+    """SETTINGS of the format's make.py, ENGINE of its run.py: dotted setting -> the values that its tool has; None: not known here."""
     for dotted, values in allowed.items():
         value: Any = given
         for key in dotted.split("."):
             value = value.get(key) if isinstance(value, Mapping) else None
-        if value is not None and value not in values:
-            raise ConfigError(f"{where}.{dotted}: {value!r}; {nearest(value, map(str, values))}")
+        if value is None or values is None or (value in values and type(value) in map(type, values)):
+            continue
+        told = f"from {values[0]} to {values[-1]}" if isinstance(values, range) else nearest(value, map(str, values))
+        raise ConfigError(f"{where}.{dotted}: {value!r}; {told}")
 
 
 def formats(made: Mapping[str, Variant], model: Plugin, options: Options) -> dict[str, Format]:

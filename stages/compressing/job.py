@@ -45,6 +45,12 @@ class Job:
         indices = self.validation()
         return {"validation": (calibrating.feeds(self.samples, indices), self.samples.targets(indices))}
 
+    def left_float(self, folder: Path) -> list[str]:
+        """The source layers that the tool itself left in float."""
+        facts = config.part(self.variant.module, "facts").facts(folder)
+        floats = {node["name"] for node in facts["nodes"] if node["weights_dtype"].startswith("float")}
+        return [path for path, nodes in self.layers.items() if nodes and floats.issuperset(nodes)]
+
     def validation(self) -> np.ndarray:
         return self.samples.indices("validation")[:VALIDATION]
 

@@ -28,6 +28,7 @@ class Runner(Protocol):
 
     RUNTIME: str  # the runtime's import name
     PACKAGE: str  # what pip installs for it
+    ENGINE: Mapping[str, tuple | range | None]  # engine setting -> the values that it takes; None: known only where the runtime is
 
     def load(self, folder: str, settings: Mapping[str, Any]) -> Session:
         """Load the model of an artifact folder. settings: `threads` (int) and the variant's engine settings."""
@@ -73,9 +74,11 @@ class Maker(Protocol):
         settings: Mapping[str, Any],
         calibration: Sequence[Arrays],
         keep_nodes: Sequence[str],
+        validation: tuple[Sequence[Arrays], np.ndarray] | None = None,
     ) -> None:
         """Write the variant into `folder` from the float model in `parent`. calibration: feeds of batch 1, [] where the
-        scheme needs none. keep_nodes: nodes (of layers.json) that stay float."""
+        scheme needs none. keep_nodes: nodes (of layers.json) that stay float. validation: feeds and targets [n]; given, and
+        the parameter needed, only where the format has the setting `accuracy_control` and it is on."""
 
 
 class Facts(Protocol):

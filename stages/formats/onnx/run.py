@@ -12,6 +12,18 @@ PACKAGE = "onnxruntime"
 MODEL = "model.onnx"
 NUMPY_NAMES = {"float": "float32", "double": "float64"}  # ONNX Runtime's names of types that numpy calls otherwise
 ONLY_ERRORS = 3  # log severity
+LEVELS = {"disable": "DISABLE_ALL", "basic": "ENABLE_BASIC", "extended": "ENABLE_EXTENDED", "all": "ENABLE_ALL"}
+MODES = {"sequential": "ORT_SEQUENTIAL", "parallel": "ORT_PARALLEL"}
+ENGINE = {
+    "threads": range(1, 1025),
+    "graph_optimization": tuple(LEVELS),
+    "execution_mode": tuple(MODES),
+    "arena": (True, False),
+    "memory_pattern": (True, False),
+    "prepacking": (True, False),
+    "spinning": (True, False),
+    "providers": None,  # those that the device's wheel has; asked there
+}
 
 
 class Session:
@@ -51,9 +63,8 @@ def load(folder: str, settings: Mapping[str, Any]) -> Session:
 def open_file(folder: str, settings: Mapping[str, Any], profile_prefix: str | None = None) -> Any:
     """An onnxruntime.InferenceSession; profile_prefix: where it is to write a trace of what it runs.
 
-    settings: threads (int), graph_optimization (disable, basic, extended or all), arena (bool: keep freed memory for the
-    next run), spinning (bool: threads wait busily for work), providers (list of execution providers, first that can wins).
-    ValueError for an unknown setting or a provider that this build has not; RuntimeError where the runtime refuses the file.
+    settings: as in ENGINE, each with ONNX Runtime's own default; conf/format/onnx.yaml says what they mean. ValueError for an
+    unknown setting or value, and for a provider that this wheel has not; RuntimeError where the runtime refuses the file.
     """
     import onnxruntime
 
@@ -62,18 +73,23 @@ def open_file(folder: str, settings: Mapping[str, Any], profile_prefix: str | No
     options.log_severity_level = ONLY_ERRORS
     options.enable_profiling = profile_prefix is not None
     options.profile_file_prefix = profile_prefix or ""
-    options.intra_op_num_threads = int(chosen.pop("threads", 1))
-    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = threads = int(chosen.pop("threads", 1))
+    mode = _known(chosen, "execution_mode", "sequential", MODES)
+    options.execution_mode = getattr(onnxruntime.ExecutionMode, mode)
+    options.inter_op_num_threads = threads if mode == MODES["parallel"] else 1
     options.enable_cpu_mem_arena = bool(chosen.pop("arena", True))
+    options.enable_mem_pattern = bool(chosen.pop("memory_pattern", True))
+    options.add_session_config_entry("session.disable_prepacking", str(int(not chosen.pop("prepacking", True))))
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(chosen.pop("spinning", True))))
-    level = chosen.pop("graph_optimization", "all")
-    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_{_level(level)}")
+    level = _known(chosen, "graph_optimization", "all", LEVELS)
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_{level}")
     providers = list(chosen.pop("providers", ["CPUExecutionProvider"]))
     if chosen:
-        raise ValueError(f"unknown engine settings {sorted(chosen)}; allowed: threads, graph_optimization, arena, spinning, providers")
+        raise ValueError(f"unknown engine settings {sorted(chosen)}; allowed: {', '.join(ENGINE)}")
     missing = set(providers) - set(onnxruntime.get_available_providers())
     if missing:
-        raise ValueError(f"no provider {sorted(missing)} here; there are: {', '.join(onnxruntime.get_available_providers())}")
+        has = ", ".join(onnxruntime.get_available_providers())
+        raise ValueError(f"engine.providers: {', '.join(sorted(missing))}: not in this wheel of onnxruntime; it has: {has}")
     try:
         return onnxruntime.InferenceSession(os.path.join(folder, MODEL), options, providers=providers)
     except _refusals() as error:
@@ -88,11 +104,12 @@ def _refusals() -> tuple[type[Exception], ...]:
     return tuple(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception))
 
 
-def _level(name: str) -> str:
-    levels = {"disable": "DISABLE_ALL", "basic": "ENABLE_BASIC", "extended": "ENABLE_EXTENDED", "all": "ENABLE_ALL"}
-    if name not in levels:
-        raise ValueError(f"graph_optimization {name!r}; allowed: {', '.join(levels)}")
-    return levels[name]
+def _known(chosen: dict[str, Any], key: str, usual: str, names: Mapping[str, str]) -> str:
+    """Take one setting out of `chosen`, in ONNX Runtime's own words."""
+    name = chosen.pop(key, usual)
+    if name not in names:
+        raise ValueError(f"engine.{key}: {name!r}; allowed: {', '.join(names)}")
+    return names[name]
 
 
 def versions() -> dict[str, str]:

@@ -82,10 +82,15 @@ def quantize(
     settings: Mapping[str, Any],
     calibration: Sequence[dict[str, np.ndarray]],
     keep_nodes: Sequence[str],
+    validation: tuple[Sequence[dict[str, np.ndarray]], np.ndarray] | None = None,
 ) -> None:
     """See plugins.Maker."""
     import openvino
 
     model = openvino.Core().read_model(parent / MODEL)
     known = [node.get_friendly_name() for node in model.get_ops()]
-    recipes.save(recipes.RECIPES[scheme](model, settings, calibration, list(keep_nodes)), folder, known)
+    if validation is not None:
+        made = recipes.int8_controlled(model, settings, calibration, list(keep_nodes), validation)
+    else:
+        made = recipes.RECIPES[scheme](model, settings, calibration, list(keep_nodes))
+    recipes.save(made, folder, known)

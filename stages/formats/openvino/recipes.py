@@ -54,22 +54,55 @@ def int8_static(model: Any, settings: Mapping[str, Any], calibration: Sequence[A
     """
     with quiet():
         import nncf
-        from nncf.quantization.advanced_parameters import QuantizationParameters
-        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-        presets = nncf.QuantizationPreset
-        return nncf.quantize(
+        advanced, options = _static(model, settings, len(calibration), kept)
+        return nncf.quantize(model, nncf.Dataset(calibration), advanced_parameters=advanced, **options)
+
+
+def int8_controlled(
+    model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: list[str], validation: tuple[Sequence[Arrays], np.ndarray]
+) -> Any:
+    """int8_static, then NNCF takes layers back to float, the most harmful first, until accuracy on `validation` has lost at most
+    accuracy_control.drop_points. Each layer tried is one evaluation of all samples."""
+    with quiet():
+        import nncf
+
+        advanced, options = _static(model, settings, len(calibration), kept)
+        pairs = list(zip(*validation, strict=True))
+        return nncf.quantize_with_accuracy_control(
             model,
             nncf.Dataset(calibration),
-            subset_size=len(calibration),
-            preset=presets.PERFORMANCE if settings["symmetric"] else presets.MIXED,
-            model_type=nncf.ModelType.TRANSFORMER if _is_transformer(model) else None,
-            ignored_scope=nncf.IgnoredScope(names=kept),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(
-                activations_range_estimator_params=getattr(RangeEstimatorParametersSet, METHODS[settings["calibration"]["method"]]),
-                weights_quantization_params=QuantizationParameters(per_channel=settings["per_channel"]),
-            ),
+            nncf.Dataset(pairs, lambda pair: pair[0]),
+            _hits,
+            max_drop=settings["accuracy_control"]["drop_points"] / 100,
+            advanced_quantization_parameters=advanced,
+            **options,
         )
+
+
+def _hits(compiled: Any, pairs: Iterable[tuple[Arrays, int]]) -> tuple[float, list[float]]:
+    """Share of right answers, and for each sample whether it is right."""
+    hits = [float(compiled(feeds)[0].argmax() == target) for feeds, target in pairs]
+    return sum(hits) / len(hits), hits
+
+
+def _static(model: Any, settings: Mapping[str, Any], samples: int, kept: list[str]) -> tuple[Any, dict[str, Any]]:
+    """NNCF's advanced parameters, and the others."""
+    import nncf
+    from nncf.quantization.advanced_parameters import QuantizationParameters
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+    presets = nncf.QuantizationPreset
+    advanced = nncf.AdvancedQuantizationParameters(
+        activations_range_estimator_params=getattr(RangeEstimatorParametersSet, METHODS[settings["calibration"]["method"]]),
+        weights_quantization_params=QuantizationParameters(per_channel=settings["per_channel"]),
+    )
+    return advanced, {
+        "subset_size": samples,
+        "preset": presets.PERFORMANCE if settings["symmetric"] else presets.MIXED,
+        "model_type": nncf.ModelType.TRANSFORMER if _is_transformer(model) else None,
+        "ignored_scope": nncf.IgnoredScope(names=kept),
+    }
 
 
 def int4_weight(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: list[str]) -> Any:

@@ -11,6 +11,14 @@ import numpy as np
 RUNTIME = "openvino"
 PACKAGE = "openvino"
 MODEL = "model.xml"
+ENGINE = {
+    "threads": range(1, 1025),
+    "inference_precision": ("f32", "bf16", "f16"),
+    "performance": ("latency", "throughput"),
+    "streams": range(1, 257),
+    "hyper_threading": (True, False),
+    "pinning": (True, False),
+}
 
 # `import openvino` would fork a process that sends usage statistics, in the middle of a measurement; without this it uses its stub.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -47,16 +55,15 @@ def load(folder: str, settings: Mapping[str, Any]) -> Session:
 def compiled(folder: str, settings: Mapping[str, Any], **more: Any) -> Any:
     """An openvino.CompiledModel; `more`: further properties of the CPU plugin.
 
-    settings: threads (int), inference_precision (f32, f16, bf16: what float parts are computed in; OpenVINO itself would pick
-    bf16 where the processor has it, and call that fp32), hyper_threading (bool), pinning (bool: threads stay on their cores).
-    ValueError for an unknown setting.
+    settings: as in ENGINE; conf/format/openvino.yaml says what they mean. Float parts are computed in f32 unless asked otherwise:
+    OpenVINO itself would pick bf16 where the processor has it, and call that fp32. ValueError for an unknown setting.
     """
     import openvino
 
     chosen = dict(settings)
     properties = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": "1",
+        "PERFORMANCE_HINT": str(chosen.pop("performance", "latency")).upper(),
+        "NUM_STREAMS": str(chosen.pop("streams", 1)),
         "CACHE_DIR": "",  # a cache would make the second load of a file cheaper than the first
         "INFERENCE_NUM_THREADS": int(chosen.pop("threads", 1)),
         "INFERENCE_PRECISION_HINT": chosen.pop("inference_precision", "f32"),
@@ -65,7 +72,7 @@ def compiled(folder: str, settings: Mapping[str, Any], **more: Any) -> Any:
         **more,
     }
     if chosen:
-        raise ValueError(f"unknown engine settings {sorted(chosen)}; allowed: threads, inference_precision, hyper_threading, pinning")
+        raise ValueError(f"unknown engine settings {sorted(chosen)}; allowed: {', '.join(ENGINE)}")
     core = openvino.Core()
     return core.compile_model(core.read_model(os.path.join(folder, MODEL)), "CPU", properties)
 

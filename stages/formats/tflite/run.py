@@ -10,6 +10,7 @@ import numpy as np
 
 RUNTIME = "ai_edge_litert"
 PACKAGE = "ai-edge-litert"
+ENGINE = {"threads": range(1, 1025), "xnnpack": (True, False)}
 
 
 class Session:
@@ -44,7 +45,7 @@ def interpreter(folder: str, settings: Mapping[str, Any]) -> Any:
     chosen = dict(settings)
     threads, xnnpack = int(chosen.pop("threads", 1)), chosen.pop("xnnpack", True)
     if chosen:
-        raise ValueError(f"unknown engine settings {sorted(chosen)}; allowed: threads, xnnpack")
+        raise ValueError(f"unknown engine settings {sorted(chosen)}; allowed: {', '.join(ENGINE)}")
     resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     model = os.path.join(folder, "model.tflite")
     opened = Interpreter(model_path=model, num_threads=threads, experimental_op_resolver_type=resolver)

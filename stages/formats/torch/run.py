@@ -11,6 +11,7 @@ import numpy as np
 
 RUNTIME = "torch"
 PACKAGE = "torch"
+ENGINE = {"threads": range(1, 1025), "freeze": (True, False)}
 MODEL = "model.pt"
 TENSORS = "tensors.json"  # inside the archive: names, shapes and dtypes of inputs and outputs, which TorchScript does not keep
 
@@ -41,7 +42,7 @@ def load(folder: str, settings: Mapping[str, Any]) -> Session:
     torch.set_num_threads(int(chosen.pop("threads", 1)))
     freeze = chosen.pop("freeze", False)
     if chosen:
-        raise ValueError(f"unknown engine settings {sorted(chosen)}; allowed: threads, freeze")
+        raise ValueError(f"unknown engine settings {sorted(chosen)}; allowed: {', '.join(ENGINE)}")
     stored = {TENSORS: ""}
     module = torch.jit.load(os.path.join(folder, MODEL), map_location="cpu", _extra_files=stored)
     return Session(torch.jit.freeze(module) if freeze else module, json.loads(stored[TENSORS]))
