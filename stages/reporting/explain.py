@@ -51,7 +51,8 @@ def explain(rows: Mapping[str, VariantSummary], device_facts: Mapping[str, Any])
         parent = next((other for other in rows if is_parent(rows[other], row)), None)
         if parent and name != parent and not faster(row, rows[parent]):
             facts = artifact.read(MODELS / "variants" / name).details["facts"]
-            profiles = Profiles(passes.profile(name), passes.profile(parent), parent, facts.get("conversions", {}))
+            ratios = (ends(row)[0], ends(rows[parent])[1])
+            profiles = Profiles(passes.profile(name), passes.profile(parent), parent, facts.get("conversions", {}), ratios)
             case = Case(tuple(facts["nodes"]), row.kept_float, tuple(device_facts.get("isa", ())), profiles)
             head = f"no faster than {parent} ({ratio(row)} against {ratio(rows[parent])} of the reference's latency)"
             explained[name] = replace(row, explanation=(head, *reasons(case)))
@@ -69,6 +70,12 @@ def faster(row: VariantSummary, parent: VariantSummary) -> bool:
     if row.latency_ratio_ci95 and parent.latency_ratio_ci95:
         return row.latency_ratio_ci95[1] < parent.latency_ratio_ci95[0]
     return (row.latency_ratio_to_reference or 0) < (parent.latency_ratio_to_reference or 0)
+
+
+def ends(row: VariantSummary) -> tuple[float, float]:
+    """The interval of the ratio; the ratio twice where there is none."""
+    low, high = row.latency_ratio_ci95 or (row.latency_ratio_to_reference or 0.0,) * 2
+    return low, high
 
 
 def ratio(row: VariantSummary) -> str:

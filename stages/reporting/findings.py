@@ -5,9 +5,9 @@ from typing import Any
 
 from stages.core.results import Summary, VariantSummary
 from stages.reporting import charts, passes
+from stages.reporting.evidence import foremost
 
 Rows = Mapping[str, VariantSummary]
-MOST_NAMED = 3  # operators in a line of text
 ASK = {  # field of a row -> what it is and how to have it measured
     "energy_status": "energy (bench.energy_s)",
     "fits": "memory limits (bench.fits_mb)",
@@ -118,7 +118,7 @@ def ranking(rows: Rows) -> str | None:
 def operators(row: VariantSummary) -> str:
     if not row.top_operators:
         return str(row.operators_status)
-    return ", ".join(f"{op['type']} {100 * op['share']:.0f} %" for op in row.top_operators[:MOST_NAMED])
+    return foremost(row.top_operators)
 
 
 def not_asked(rows: Rows) -> str | None:
