@@ -6,6 +6,7 @@ from typing import Any
 from stages.core.results import Summary, VariantSummary
 from stages.reporting import charts, passes
 from stages.reporting.evidence import foremost
+from stages.reporting.verdicts import slowest
 
 Rows = Mapping[str, VariantSummary]
 ASK = {  # field of a row -> what it is and how to have it measured
@@ -52,7 +53,9 @@ def sections(summary: Summary) -> dict[str, Any]:
 
 
 def measured(summary: Summary) -> Rows:
-    return {name: row for name, row in summary.variants.items() if row.latency_p50_ms is not None}
+    """Those with a latency, fastest first by the least favourable end of their ratio."""
+    rows = {name: row for name, row in summary.variants.items() if row.latency_p50_ms is not None}
+    return dict(sorted(rows.items(), key=lambda item: slowest(item[1])))
 
 
 def same(texts: Mapping[str, str]) -> dict[str, list[str]]:
