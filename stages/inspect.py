@@ -1,6 +1,7 @@
 """What a model file expects and is, and the sections of params.yaml with which it runs.
 
-    python -m stages.inspect FILE [--data PATH]
+    python -m stages.inspect FILE [--data PATH] [--schemes fp32,int8-static]
+    python -m stages.inspect FILE --data PATH --whole > mine.yaml       params.yaml with these sections in it, to be moved there
 
 Reads   FILE: .onnx, .tflite, .keras, .h5, a SavedModel directory, .pt2, .safetensors; conf/ for the formats that it can reach
 Writes  nothing; the yaml that it prints replaces the sections of the same names in params.yaml
@@ -8,6 +9,7 @@ Writes  nothing; the yaml that it prints replaces the sections of the same names
 
 import argparse
 import importlib
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +21,7 @@ from stages.core import config, isolation, suggestion
 from stages.core.errors import MissingExtra, ModelError, run_main
 from stages.core.inspection import Inspection, Port
 
-CONF = Path("conf")
+CONF, PARAMS = Path("conf"), Path("params.yaml")
 SHOWN_OPERATORS = 12
 
 
@@ -96,12 +98,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.inspect", description="what a model file expects and is")
     parser.add_argument("file", type=Path)
     parser.add_argument("--data", default=None, help="your data, for the yaml: a folder of pictures by class, an .npz, a .tsv")
+    parser.add_argument("--schemes", default=None, help="the schemes to list, with commas; the usual four without it")
+    parser.add_argument("--whole", action="store_true", help="print params.yaml as it would be, and what the file is on stderr")
     arguments = parser.parse_args()
     importer, found = examine(arguments.file)
-    print(describe(arguments.file, found))
-    if found.model is not None:
-        print("\n# for params.yaml, in the place of the sections of these names")
-        print(suggestion.text(found, importer.FORMAT, formats(CONF), arguments.data), end="")
+    print(describe(arguments.file, found), file=sys.stderr if arguments.whole else sys.stdout)
+    if found.model is None:
+        return
+    wanted = tuple(arguments.schemes.split(",")) if arguments.schemes else suggestion.USUAL
+    text = suggestion.text(found, importer.FORMAT, formats(CONF), arguments.data, wanted)
+    if arguments.whole:
+        print(suggestion.replaced(PARAMS.read_text(encoding="utf-8"), text), end="")
+    else:
+        print(f"\n# for params.yaml, in the place of the sections of these names\n{text}", end="")
 
 
 if __name__ == "__main__":

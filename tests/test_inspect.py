@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from stages import composition, inspect, prepare_data
 from stages.composition.options import Options
 from stages.core import artifact, suggestion
-from stages.core.errors import ModelError
+from stages.core.errors import ConfigError, ModelError
 from stages.core.inspection import Inspection, Port
 from tests.conftest import ROOT
 from tests.test_onnx_file import old_style
@@ -149,3 +149,17 @@ def test_keras_counts(tmp_path):
     seen = keras_look.look(tmp_path / "mine.keras")
     assert seen.multiply_adds == 64 * 4 * 27 + 64 * 4 * 9 + 256 * 2
     assert seen.operators == {"Conv2D": 1, "DepthwiseConv2D": 1, "Flatten": 1, "Dense": 1}
+
+
+def test_the_whole_file_keeps_the_other_sections_and_their_comments(files):
+    importer, seen = inspect.examine(files["onnx"], CONF)
+    own = (ROOT / "params.yaml").read_text()
+    made = suggestion.replaced(own, suggestion.text(seen, importer.FORMAT, inspect.formats(CONF), "/my", ("int8-static",)))
+    before, after = yaml.safe_load(own), yaml.safe_load(made)
+    assert set(after["variants"]) == {"onnx-int8-static", "openvino-int8-static"}
+    assert [after[key] for key in before if key not in ("data", "model", "reference", "variants")] == [
+        before[key] for key in before if key not in ("data", "model", "reference", "variants")
+    ]
+    assert made.startswith(own.splitlines()[0])
+    with pytest.raises(ConfigError, match="none of int9 can be had of this file"):
+        suggestion.text(seen, importer.FORMAT, inspect.formats(CONF), "/my", ("int9",))

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from stages.core.errors import ConfigError
 from stages.core.inspection import Inspection, Port
+from stages.core.settings import nearest
 
 USUAL = ("fp32", "fp16", "int8-dynamic", "int8-static")
 RANGES = ((0, 255), (0, 1), (-1, 1))
@@ -15,9 +17,11 @@ PATHS = {"image_folder": "/path/to/pictures", "arrays": "/path/to/set.npz", "tex
 LENGTH = 140
 
 
-def text(found: Inspection, source: str, formats: Mapping[str, Mapping[str, Any]], path: str | None) -> str:
-    """YAML with comments. formats: {"sources", "schemes"} of each; path: the user's data."""
-    variants = _variants(found, source, formats)
+def text(found: Inspection, source: str, formats: Mapping[str, Mapping[str, Any]], path: str | None, schemes: Sequence[str] = USUAL) -> str:
+    """YAML with comments. formats: {"sources", "schemes"} of each; path: the user's data. ConfigError where no variant is left."""
+    variants = _variants(found, source, formats, schemes)
+    if not variants:
+        raise ConfigError(f"--schemes: none of {', '.join(schemes)} can be had of this file; {nearest('', found.schemes or USUAL)}")
     data, remarks = _data(found.inputs, path)
     classes = found.outputs[0].shape[-1] if found.outputs else None
     head = [f"# {remark}" for remark in (f"it gives {classes} scores: the data needs as many classes, or data.label_names", *remarks)]
@@ -26,11 +30,25 @@ def text(found: Inspection, source: str, formats: Mapping[str, Mapping[str, Any]
     return "\n".join([*head, f"reference: {next(iter(variants))}", ""]) + "".join(lines)
 
 
-def _variants(found: Inspection, source: str, formats: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+def replaced(params: str, sections: str) -> str:
+    """params.yaml with these sections in the place of its own; the other sections and their comments stay as they are."""
+    new = set(yaml.safe_load(sections))
+    kept, own = [], True
+    for line in params.splitlines(keepends=True):
+        key = line.partition(":")[0]
+        if key.isidentifier():
+            own = key not in new
+        kept.append(line if own else "")
+    return "".join(kept) + sections
+
+
+def _variants(
+    found: Inspection, source: str, formats: Mapping[str, Mapping[str, Any]], schemes: Sequence[str]
+) -> dict[str, dict[str, str]]:
     """Directly, or through a format that lies between."""
     direct = {name for name, form in formats.items() if source in form["sources"]}
     between = {name for name, form in formats.items() if form["sources"][0] in direct} if found.schemes is None else set()
-    wanted = USUAL if found.schemes is None else found.schemes
+    wanted = schemes if found.schemes is None else found.schemes
     return {
         f"{name}-{scheme}": {"format": name, "scheme": scheme}
         for name, form in formats.items()

@@ -8,6 +8,7 @@ a graph without layers: its parts are those of the converted file.
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,8 @@ class Network:
 
     def score(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
         given = [array.astype(tensor.dtype) for array, tensor in zip(feeds.values(), self.model.inputs, strict=True)]
-        return np.asarray(self.model(given if len(given) > 1 else given[0], training=False), np.float32)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of the shape of the list, in models of older Keras
+            return np.asarray(self.model(given if len(given) > 1 else given[0], training=False), np.float32)
 
 
 def load(path: Path) -> Any:
