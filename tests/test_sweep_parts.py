@@ -1,19 +1,21 @@
 """The parts of a sweep that need no pipeline: points, common stages, code, effects against scipy, the front, importances."""
 
 import itertools
+import re
 import subprocess
+from importlib import metadata
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from stages.composition.options import Options
-from stages.core.errors import ConfigError
-from stages.sweeping import code, common, plan, points, start
+from stages.core.errors import ConfigError, MissingExtra
+from stages.sweeping import app, code, commands, common, plan, points, schedulers, start
 from stages.sweeping.common import Stage
 from stages.sweeping.effects import classes, main_effects
 from stages.sweeping.importances import importances
-from stages.sweeping.summary import Row, mark_front
+from stages.sweeping.summary import Row, fronts, mark_front, several_references
 from tests.conftest import ROOT
 
 STATIC = "variants.onnx-int8-static"
@@ -202,6 +204,53 @@ def test_the_front_is_what_nothing_beats():
         return any(o[0] >= own[0] and o[1] <= own[1] and o[2] <= own[2] and o != own for o in values)
 
     assert [row.front for row in marked] == [not beaten(v) for v in values] + [False]
+
+
+def test_ratios_to_different_references_are_not_compared(options):
+    one, threads, own = checked(options, "device.threads=1,2") + checked(options, f"{STATIC}.per_channel=true")
+    assert points.reference_key(one.config) != points.reference_key(threads.config)
+    assert points.reference_key(checked(options, f"{STATIC}.per_channel=false")[0].config) == points.reference_key(own.config)
+    ratio = {"latency_ratio_to_reference": "minimize"}
+    rows = [Row(str(i), "v", {}, "ok", None, (v,), {}, reference) for i, (v, reference) in enumerate([(0.5, "a"), (0.6, "a"), (0.9, "b")])]
+    assert [row.front for row in fronts(rows, ratio)] == [True, False, True]
+    assert [row.front for row in fronts(rows, {"size_bytes": "minimize"})] == [True, False, False]
+    assert "there are 2, and latency_ratio_to_reference cannot be compared" in several_references(rows, ratio)[0]
+    assert not several_references(rows[:2], ratio) and not several_references(rows, {"size_bytes": "minimize"})
+
+
+@pytest.mark.parametrize(
+    ("argument", "package", "extra"),
+    [
+        ("hydra/launcher=ray", "ray", "ray"),
+        ("hydra/launcher=submitit_slurm", "hydra-submitit-launcher", "sweep"),
+        ("+search=pareto", "hydra-optuna-sweeper", "sweep"),
+    ],
+)
+def test_a_launcher_that_is_not_installed_is_named_with_the_command_that_installs_it(argument, package, extra, monkeypatch):
+    def without(name):
+        if name == package:
+            raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(app.metadata, "distribution", without)
+    with pytest.raises(
+        MissingExtra, match=re.escape(f"'{package}' is not installed; install it with: pip install -c constraints.txt -e '.[{extra}]'")
+    ):
+        app.require_launcher(["seed=1,2", argument])
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(3, "exit code 3"), (-15, "ended by SIGTERM"), (137, "ended by SIGKILL"), (128 + 100, "exit code 228")]
+)
+def test_how_a_command_ended_is_said_in_words(status, said):
+    assert said in commands.ended(status)
+
+
+def test_what_squeue_says_of_a_job():
+    assert schedulers.states("7_0 CANCELLED\n7_1 RUNNING\n\n9 PENDING\n", {"7_0", "7_1", "8"}) == {
+        "7_0": {"State": "CANCELLED"},
+        "7_1": {"State": "RUNNING"},
+        "8": {"State": "GONE"},
+    }
 
 
 def test_importances_find_the_key_that_matters():

@@ -3,7 +3,7 @@
     python -m tests.toy_pipeline train | quantize V | report      the stages
     make(folder)                                                   a workspace that has them
 
-Every stage adds a line to the file that TOY_LOG names. 13 calibration samples make quantize fail, 600 make it wait for a minute.
+Every stage adds a line to the file that TOY_LOG names. 13 calibration samples make quantize fail, 600 make it wait for five minutes.
 """
 
 import os
@@ -73,12 +73,28 @@ def quantize(name: str) -> None:
     if calibration and calibration.samples == 13:
         sys.exit("error: the toy takes no 13 samples")
     if calibration and calibration.samples == 600:
-        time.sleep(60)
+        time.sleep(300)
     folder = Path("models/variants", name)
     folder.mkdir(parents=True)
     (folder / "model").write_text(repr(config.read().variant(name)))
     tensors = (artifact.Tensor("image", (None, 4), "float32"),), (artifact.Tensor("logits", (None, 3), "float32"),)
     artifact.write(folder, artifact.Manifest("variant", inputs=tensors[0], outputs=tensors[1]))
+
+
+def bench() -> None:
+    """Hold the device for TOY_BENCH_S seconds, and log from when to when: lines `bench START END` in TOY_LOG."""
+    from stages.core import config
+    from stages.measuring import lock
+
+    with lock.exclusive(config.read().device):
+        start = time.time()
+        time.sleep(float(os.environ.get("TOY_BENCH_S", "0")))
+        log(f"bench {start:.3f} {time.time():.3f}")
+
+
+def log(line: str) -> None:
+    with Path(os.environ["TOY_LOG"]).open("a") as stream:
+        stream.write(line + "\n")
 
 
 def report() -> None:
@@ -98,12 +114,13 @@ def report() -> None:
 
 
 if __name__ == "__main__":
-    with Path(os.environ["TOY_LOG"]).open("a") as log:
-        log.write(" ".join(sys.argv[1:]) + "\n")
+    log(" ".join(sys.argv[1:]))
     match sys.argv[1:]:
         case ["train"]:
             train()
         case ["quantize", name]:
             quantize(name)
         case ["report"]:
+            if "TOY_BENCH_S" in os.environ:
+                bench()
             report()

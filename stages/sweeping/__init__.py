@@ -6,6 +6,7 @@ clone     a shared clone of the repository with that tree: where a point runs, a
 common    the stages that no point changes, done once
 world     what a result depends on besides the settings and the code: the data and the device
 job       one point: clone, `dvc repro`, `dvc exp save`, push of the one reference
+schedulers  jobs that the scheduler of a cluster ended
 outcome   what became of a point, as a file
 summary   front, effects, picture, table
 """

@@ -3,22 +3,34 @@
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from stages.core.errors import ConfigError
-from stages.sweeping import plan, points, start
+from stages.core.errors import ConfigError, EdgewiseError, MissingExtra, SurroundingsError
+from stages.sweeping import outcome, plan, points, schedulers, start
 from stages.sweeping.job import run_point
 from stages.sweeping.outcome import Outcome
 from stages.sweeping.plan import Plan
 
+PACKAGES = {  # (override, value), "" for any value: what must be installed, and the extra that has it
+    ("hydra/launcher", "joblib"): ("hydra-joblib-launcher", "sweep"),
+    ("hydra/launcher", "submitit_local"): ("hydra-submitit-launcher", "sweep"),
+    ("hydra/launcher", "submitit_slurm"): ("hydra-submitit-launcher", "sweep"),
+    ("hydra/launcher", "ray"): ("ray", "ray"),
+    ("hydra/sweeper", "optuna"): ("hydra-optuna-sweeper", "sweep"),
+    ("search", ""): ("hydra-optuna-sweeper", "sweep"),
+}
 GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
@@ -39,6 +51,7 @@ class Start(Callback):
         folder = Path(config.hydra.sweep.dir)
         search = OmegaConf.to_container(config.search) if "search" in config else {}
         try:
+            schedulers.attend(config.hydra.launcher._target_)
             with aside():
                 start.start(folder.name, arguments, sweeper._target_ != GRID, search)  # type: ignore[arg-type]
         except Exception as error:
@@ -89,6 +102,7 @@ def run(name: str, arguments: list[str]) -> None:
     """Hydra's command line, from the sweep's name and the user's arguments on."""
     import hydra
 
+    require_launcher(arguments)
     root = Path.cwd()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that an error comes here as an exception
     own = {
@@ -100,12 +114,37 @@ def run(name: str, arguments: list[str]) -> None:
         "hydra.sweep.dir": str(plan.folder_of(root, name)),
         "hydra.sweep.subdir": "jobs",
     }
+    sys.path.insert(0, str(root))  # where Hydra finds hydra_plugins, however this was started
     sys.argv = ["sweep", "--multirun", *(f"{key}={value}" for key, value in own.items()), *arguments]
     with alone(name, root):
         try:
             hydra.main(config_path=str(root), config_name="params", version_base="1.3")(job)()
         except Stop as stop:
             raise stop.error from stop.error.__cause__
+        except (EdgewiseError, HydraException, OmegaConfBaseException):
+            raise
+        except Exception as error:
+            raise given_up(plan.folder_of(root, name), error) from error
+
+
+def given_up(folder: Path, error: Exception) -> SurroundingsError:
+    """The launcher's own failure: a worker that was killed takes its pool with it."""
+    log = folder / "logs" / "launcher.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    kept = sum(done.ok for done in outcome.read_all(folder / "points"))
+    what = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    return SurroundingsError(f"the launcher gave up ({what}); {kept} points are finished and kept: run the same command again (see {log})")
+
+
+def require_launcher(arguments: Sequence[str]) -> None:
+    """MissingExtra where a launcher or a sweeper is asked for that is not installed."""
+    given = [argument.lstrip("+").partition("=") for argument in arguments]
+    for package, extra in (PACKAGES[pair] for key, _, value in given for pair in ((key, value), (key, "")) if pair in PACKAGES):
+        try:
+            metadata.distribution(package)
+        except metadata.PackageNotFoundError:
+            raise MissingExtra(package, extra) from None
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from stages.core.artifact import check_space
+from stages.core.errors import SurroundingsError
 from stages.sweeping.code import Code
 from stages.sweeping.commands import git
 
@@ -29,6 +31,17 @@ def make(parent: Parent, folder: Path, params: str) -> None:
     """Clone into `folder`, which is emptied first: the code as it was at the start, `params` as params.yaml."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        check_out(parent, folder)
+    except SurroundingsError as error:  # git names the files that it could not write, and not always why
+        check_space(folder.parent, error)
+        raise
+    share_cache(parent, folder)
+    (folder / "params.yaml").write_text(params, encoding="utf-8")
+    link_local_files(parent.root, folder, yaml.safe_load(params))
+
+
+def check_out(parent: Parent, folder: Path) -> None:
     git(parent.root, "clone", "--quiet", "--shared", "--no-checkout", "--no-tags", str(parent.root), str(folder))
     git(folder, "update-ref", "HEAD", parent.code.head)
     git(folder, "read-tree", parent.code.tree)
@@ -37,9 +50,6 @@ def make(parent: Parent, folder: Path, params: str) -> None:
         git(folder, "submodule", "update", "--init", "--recursive")
     for key in ("user.name", "user.email"):
         git(folder, "config", key, git(parent.root, "config", "--default", "edgewise", "--get", key))
-    share_cache(parent, folder)
-    (folder / "params.yaml").write_text(params, encoding="utf-8")
-    link_local_files(parent.root, folder, yaml.safe_load(params))
 
 
 def share_cache(parent: Parent, folder: Path) -> None:

@@ -48,7 +48,15 @@ def run(command: tuple[str, ...], folder: Path, log: Path, code: Path | None = N
             raise
     if status:
         said = log.read_bytes()[start:][-TAIL_BYTES:].decode(errors="replace")
-        raise SurroundingsError(f"`{' '.join(command[2:4])}` ended with exit code {status}: {last_words(said)} (see {log})")
+        raise SurroundingsError(f"`{' '.join(command[2:4])}` {ended(status)}: {last_words(said)} (see {log})")
+
+
+def ended(status: int) -> str:
+    """leash.py gives the signal that ended its command as 128 + its number; Popen that of leash.py itself as a negative number."""
+    number = -status if status < 0 else status - 128
+    if number not in set(signal.Signals):
+        return f"ended with exit code {status}"
+    return f"was ended by {signal.Signals(number).name}, as schedulers do by scancel or at the time limit"
 
 
 def environment(code: Path) -> Mapping[str, str]:

@@ -8,7 +8,8 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from stages.sweeping.commands import DVC, git, run
 from stages.sweeping.common import LAST
 from stages.sweeping.outcome import Outcome
 from stages.sweeping.plan import Plan
-from stages.sweeping.points import Overrides, Point, name, subjects
+from stages.sweeping.points import Overrides, Point, name, reference_key, subjects, without_groups
 
 
 @dataclass
@@ -43,17 +44,7 @@ def run_point(plan: Plan, overrides: Overrides) -> Outcome:
     clock = Clock()
     with clock.phase("check"):
         point = plan.point(overrides)
-        seen = world.see(plan, point)
-    blank = Outcome(
-        name=name(point, plan.code.key, seen),
-        overrides=overrides,
-        status="failed",
-        head=plan.code.head,
-        tree=plan.code.tree,
-        carried=plan.code.carried,
-        experiment=f"{point.config.model.name}-{point.config.data.name}",
-        world=seen,
-    )
+        blank = to_be_filled(plan, point)
     with alone(plan, blank.name):
         found = restored(plan, blank) or attempt(plan, point, blank, clock)
         found = replace(found, subjects=tuple(subjects(plan.keys, overrides, point.config)))
@@ -61,6 +52,29 @@ def run_point(plan: Plan, overrides: Overrides) -> Outcome:
             outcome.write(plan.done, found)
         outcome.write(plan.folder / "points", found)
     return found
+
+
+def to_be_filled(plan: Plan, point: Point) -> Outcome:
+    """What is known of a point before it is run."""
+    seen = world.see(plan, point)
+    return Outcome(
+        name=name(point, plan.code.key, seen),
+        overrides=point.overrides,
+        status="failed",
+        head=plan.code.head,
+        tree=plan.code.tree,
+        carried=plan.code.carried,
+        experiment=f"{point.config.model.name}-{point.config.data.name}",
+        reference=reference_key(point.config),
+        world=seen,
+    )
+
+
+def lost(plan: Plan, overrides: Sequence[str], reason: str, log: str) -> None:
+    """Write the outcome of a point whose job could not do it, unless it was whole by then."""
+    blank = to_be_filled(plan, plan.point(tuple(without_groups(overrides))))
+    if not (found := outcome.read(plan.folder / "points" / f"{blank.name}.json")) or not found.ok:
+        outcome.write(plan.folder / "points", replace(blank, reason=f"{reason} (see {log})", log=log))
 
 
 @contextlib.contextmanager
@@ -90,6 +104,10 @@ def attempt(plan: Plan, point: Point, blank: Outcome, clock: Clock) -> Outcome:
         done = execute(plan, point, folder, log, clock)
     except (EdgewiseError, OSError) as error:
         return replace(blank, reason=str(error), log=str(log), seconds=clock.seconds)
+    except Exception as error:  # the time limit of a scheduler comes as an exception of its launcher, out of any line
+        with log.open("a") as stream:
+            traceback.print_exc(file=stream)
+        return replace(blank, reason=f"{type(error).__name__}: {error} (see {log})", log=str(log), seconds=clock.seconds)
     return replace(blank, status="ok", log=str(log), seconds=clock.seconds, **done)
 
 

@@ -17,7 +17,8 @@ SCHEMA = 1
 class Outcome:
     """name: of the point and of its experiment. status: ok, or failed when the pipeline itself could not be run.
 
-    experiment: in MLflow. ref, revision: the experiment in the parent repository. subjects: the variants that the point is about.
+    experiment: in MLflow. reference: a digest of what the reference is at this point.
+    ref, revision: the experiment in the parent repository. subjects: the variants that the point is about.
     summary: metrics/summary.json of the point. seconds: by phase. data: metrics/data.json.
     """
 
@@ -27,6 +28,7 @@ class Outcome:
     head: str
     tree: str
     experiment: str
+    reference: str = ""
     carried: tuple[str, ...] = ()
     reason: str | None = None
     log: str | None = None

@@ -13,7 +13,7 @@ from typing import Any
 
 from stages.composition import compose_choices, read_choices
 from stages.composition.options import Options
-from stages.core.config import Config
+from stages.core.config import Config, to_plain
 from stages.core.errors import ConfigError
 
 GROUPS = ("search",)  # of conf/sweep: they tell how to sweep, they are no choice of params.yaml
@@ -135,3 +135,12 @@ def subjects(keys: Iterable[str], overrides: Overrides, config: Config) -> list[
         value = settings(overrides).get(key, "")
         named += [v for v in config.variants if rest == v or rest.startswith(f"{v}.") or (not rest and f"{v}:" in value)]
     return list(dict.fromkeys(named)) or list(config.variants)
+
+
+def reference_key(config: Config) -> str:
+    """A digest of all that the reference's own figures depend on: ratios to one reference say nothing about ratios to another."""
+    plain = to_plain(config)
+    reference = plain["variants"][config.reference]
+    content = [plain[name] for name in ("seed", "data", "task", "model", "train", "device")]
+    content += [config.reference, reference, plain["formats"][reference["format"]], config.bench.scope]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

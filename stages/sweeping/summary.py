@@ -1,7 +1,7 @@
 """A sweep as a whole: its rows, the Pareto front over them, the effects. It becomes metrics/sweeps/NAME.json."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +13,21 @@ from stages.sweeping.plan import MAXIMIZE, Plan
 from stages.sweeping.points import settings
 
 FOLDER = METRICS / "sweeps"
+RELATIVE = (
+    "_to_reference",
+    "_delta",
+    "sqnr_db",
+    "agreement",
+    "kl_nats",
+    "flips_gained",
+    "flips_lost",
+)  # ends of names: about the reference
 
 
 @dataclass(frozen=True)
 class Row:
-    """One variant at one point. settings: the swept keys only. values: the objectives; None where it failed or one was not measured."""
+    """One variant at one point. settings: the swept keys only. values: the objectives; None where it failed or one was not measured.
+    reference: what the point's own reference is, as a digest."""
 
     point: str
     variant: str
@@ -26,6 +36,7 @@ class Row:
     reason: str | None
     values: tuple[float, ...] | None
     result: Mapping[str, Any]
+    reference: str = ""
     front: bool = False
 
     @property
@@ -59,7 +70,7 @@ class SweepSummary:
 
 
 def summarize(plan: Plan, outcomes: Sequence[Outcome], importances: Mapping[str, Mapping[str, float]]) -> SweepSummary:
-    rows = mark_front([row for outcome in outcomes for row in rows_of(outcome, plan)], plan.objectives)
+    rows = fronts([row for outcome in outcomes for row in rows_of(outcome, plan)], plan.objectives)
     whole = [outcome for outcome in outcomes if outcome.ok]
     return SweepSummary(
         name=plan.name,
@@ -75,7 +86,7 @@ def summarize(plan: Plan, outcomes: Sequence[Outcome], importances: Mapping[str,
         data=whole[0].data if whole else {},
         effects={name: effects(rows, number, plan.keys) for number, name in enumerate(plan.objectives)},
         importances=importances,
-        warnings=tuple(warnings(whole)),
+        warnings=(*several_references(rows, plan.objectives), *warnings(whole)),
     )
 
 
@@ -96,8 +107,45 @@ def rows_of(outcome: Outcome, plan: Plan) -> list[Row]:
         result = outcome.summary["variants"][name]
         values = [result[field] for field in plan.objectives]
         complete = None not in values and result["status"] == "ok"
-        rows.append(Row(outcome.name, name, swept, result["status"], result["reason"], tuple(values) if complete else None, result))
+        rows.append(
+            Row(
+                outcome.name,
+                name,
+                swept,
+                result["status"],
+                result["reason"],
+                tuple(values) if complete else None,
+                result,
+                outcome.reference,
+            )
+        )
     return rows
+
+
+def fronts(rows: Sequence[Row], objectives: Mapping[str, str]) -> list[Row]:
+    """The front, of each reference apart where an objective is about the reference."""
+    if not relative(objectives):
+        return mark_front(rows, objectives)
+    marked = {row.title: row for key in {row.reference for row in rows} for row in mark_front(of_one(rows, key), objectives)}
+    return [marked[row.title] for row in rows]
+
+
+def relative(objectives: Iterable[str]) -> list[str]:
+    return [name for name in objectives if name.endswith(RELATIVE)]
+
+
+def of_one(rows: Sequence[Row], reference: str) -> list[Row]:
+    return [row for row in rows if row.reference == reference]
+
+
+def several_references(rows: Sequence[Row], objectives: Mapping[str, str]) -> list[str]:
+    number = len({row.reference for row in rows if row.values is not None})
+    if number < 2 or not relative(objectives):
+        return []
+    return [
+        f"the swept keys change the reference: there are {number}, and {', '.join(relative(objectives))} cannot be compared between them; "
+        "each has a front of its own, and the effects on it mean little"
+    ]
 
 
 def mark_front(rows: Sequence[Row], objectives: Mapping[str, str]) -> list[Row]:

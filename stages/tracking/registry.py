@@ -9,7 +9,6 @@ A version is known by the content of its files, not by the run that measured it:
 import inspect
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -127,18 +126,16 @@ def save(workshop: Path, identity: str, folder: Path, runner: ModuleType, how: M
     code.mkdir()
     for module in (runner, batches, preprocess):
         shutil.copy(file_of(module), code)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that `predict` has no type hints, of which MLflow knows none for arrays by name
-        mlflow.pyfunc.save_model(
-            workshop / "model",
-            python_model=Path(__file__).with_name("served.py"),
-            artifacts={"variant": str(folder), "code": str(code)},
-            model_config=dict(how),
-            signature=ModelSignature(schema(manifest.inputs), schema(manifest.outputs)),
-            input_example=dict(example),
-            pip_requirements=requirements(runner),
-            mlflow_model=Model(model_id=identity),
-        )
+    mlflow.pyfunc.save_model(
+        workshop / "model",
+        python_model=Path(__file__).with_name("served.py"),
+        artifacts={"variant": str(folder), "code": str(code)},
+        model_config=dict(how),
+        signature=ModelSignature(schema(manifest.inputs), schema(manifest.outputs)),
+        input_example=dict(example),
+        pip_requirements=requirements(runner),
+        mlflow_model=Model(model_id=identity),
+    )
 
 
 def schema(tensors: tuple[Tensor, ...]) -> Any:

@@ -9,6 +9,7 @@ Standard library, numpy and mlflow; the runtime comes with run.py.
 
 import importlib.util
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,8 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 Arrays = dict[str, np.ndarray]
+# of a `predict` without type hints: MLflow knows none for arrays by name
+warnings.filterwarnings("ignore", category=UserWarning, module=r"mlflow\.pyfunc\.utils\.data_validation")
 
 
 class Variant(PythonModel):

@@ -1,6 +1,7 @@
 """Writing to MLflow: each run once, under its content key. With registry and served the only place for mlflow."""
 
 import os
+import random
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +22,9 @@ EXPERIMENT = {  # tags: how the UI shows it
     "`latency_ratio_to_reference` and the `_delta` of a score are paired with the reference; absolute values drift with the machine.",
 }
 ENDED = ("FINISHED", "FAILED")
-MEETINGS = 3  # times that a writer starts again because of another one
-WITHDRAWN = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST")  # what MLflow says of a run that was deleted meanwhile
+MEETINGS = 5  # times that a writer starts again because of another one
+# what MLflow says where another writer came between: of a run that was withdrawn, and of a row that both were about to insert
+MET = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
 LIMIT = 100  # params and tags that MLflow takes in one request
 ENVIRONMENT = {  # what the user sets himself stays
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # by default its waits add up to minutes when a server is down
@@ -55,15 +57,16 @@ def write_runs(client: Any, experiment: str, book: Book) -> dict[str, str]:
 
 
 def persist(work: Callable[[], T]) -> T:
-    """Do `work`, and again where another writer has withdrawn in the middle of it what it was about to use."""
+    """Do `work`, and again where another writer came between: what is written already is found and kept."""
     from mlflow.exceptions import MlflowException
 
-    for _ in range(MEETINGS):
+    for meeting in range(1, MEETINGS):
         try:
             return work()
         except MlflowException as error:
-            if error.error_code not in WITHDRAWN:
+            if error.error_code not in MET:
                 raise
+            time.sleep(meeting * random.random())  # seconds; so that the two do not meet again
     return work()
 
 
