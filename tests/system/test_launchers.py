@@ -1,0 +1,145 @@
+"""Sweeps on real launchers: a private Slurm, submitit's processes, Ray, joblib; and what they leave when a job is killed."""
+
+import importlib.util
+import itertools
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests import toy_pipeline
+from tests.system import slurm
+from tests.toy_pipeline import VARIANT
+
+pytestmark = pytest.mark.system
+SAMPLES = f"variants.{VARIANT}.calibration.samples"
+SLURM = ("hydra/launcher=submitit_slurm", "hydra.launcher.mem_gb=1", "hydra.launcher.cpus_per_task=1")
+BENCH_S = 1.5
+
+
+class Toy:
+    def __init__(self, folder: Path, **environment: str):
+        self.folder, self.workspace = folder, toy_pipeline.make(folder)
+        (folder / ".edgewise").mkdir()
+        self.log = folder / ".edgewise/toy.log"
+        self.added = [f"{key}={value}" for key, value in {"TOY_LOG": self.log, "MLFLOW_TRACKING_URI": self.store, **environment}.items()]
+
+    @property
+    def store(self) -> str:
+        return f"sqlite:///{self.folder}/mlflow.db"
+
+    def sweep(self, *arguments: str) -> subprocess.CompletedProcess:
+        return self.workspace.run("env", *self.added, "python", "-m", "stages.sweep", *arguments)
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        return self.workspace.start("env", *self.added, "python", "-m", "stages.sweep", *arguments, log=self.folder / ".edgewise/out")
+
+    def said(self) -> str:
+        return (self.folder / ".edgewise/out").read_text()
+
+    def alone_with_the_slow_one(self) -> int:
+        """Wait until one of two points is whole; the id of the process that runs the other one."""
+        end, points = time.monotonic() + 120, self.folder / ".edgewise/sweeps/killed/points"
+        while not list(points.glob("*.json")) or not (worker := worker_of(self.folder)):
+            assert time.monotonic() < end, self.said()
+            time.sleep(0.2)
+        return worker
+
+    def rows(self, name: str) -> dict[str, dict]:
+        rows = json.loads((self.folder / f"metrics/sweeps/{name}.json").read_text())["rows"]
+        return {row["settings"].get(SAMPLES, "600"): row for row in rows}
+
+    def refs(self) -> dict[str, tuple[str, float]]:
+        """The samples and the accuracy of every experiment, by its name."""
+        run, found = self.workspace.run, {}
+        for ref in run("git", "for-each-ref", "--format=%(refname)", "refs/exps/*/*/sweep-*").stdout.split():
+            params = yaml.safe_load(run("git", "show", f"{ref}:params.yaml").stdout)["variants"][VARIANT]["calibration"]["samples"]
+            metrics = json.loads(run("git", "show", f"{ref}:metrics/summary.json").stdout)["variants"][VARIANT]
+            found[ref.rpartition("/")[2]] = (str(params), metrics["accuracy_top1"])
+        return found
+
+    def benches(self) -> list[tuple[float, float]]:
+        lines = [line.split() for line in self.log.read_text().splitlines() if line.startswith("bench ")]
+        return sorted((float(start), float(end)) for _, start, end in lines)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    if absent := slurm.missing():
+        pytest.skip(f"not installed: {', '.join(absent)}; tests/system/install.sh installs them as root")
+    if os.getuid() != 0:
+        pytest.skip("needs root: slurmd starts jobs as their users")
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
+        Path(folder).chmod(0o755)  # munged refuses a socket that others could not reach
+        with slurm.cluster(Path(folder)) as made:
+            yield made
+
+
+def test_slurm_runs_the_points_at_once_and_one_of_them_measures_at_a_time(cluster, tmp_path):
+    toy = Toy(tmp_path, TOY_BENCH_S=str(BENCH_S), **cluster.environment)
+    done = toy.sweep("--name", "cluster", *SLURM, f"{SAMPLES}=10,20,30")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert dict(toy.refs().values()) == {str(n): pytest.approx(toy_pipeline.accuracy(n)) for n in (10, 20, 30)}
+    benches = toy.benches()
+    assert len(benches) == 3 and all(end <= start for (_, end), (start, _) in itertools.pairwise(benches))
+    assert toy.log.read_text().count("train\n") == 1
+
+
+@pytest.mark.parametrize("how", ["scancel", "kill -9"])
+def test_a_job_that_slurm_ends_is_a_failed_point_with_a_name_and_the_others_stay(how, cluster, tmp_path):
+    toy = Toy(tmp_path, **cluster.environment)
+    process = toy.start("--name", "killed", *SLURM, f"{SAMPLES}=600,20")
+    worker = toy.alone_with_the_slow_one()
+    cluster.wait_for(lambda: len(cluster.running()) == 1, "the end of the other job")
+    (job,) = cluster.running()
+    if how == "scancel":
+        cluster.ask("scancel", job)
+    else:
+        os.kill(worker, signal.SIGKILL)  # as the kernel does when the memory is used up
+    assert process.wait(90) == 1, toy.said()
+    rows = toy.rows("killed")
+    reasons = {"scancel": "was ended by SIGTERM", "kill -9": f"the scheduler ended its job {job}: FAILED, without a result"}
+    assert rows["20"]["status"] == "ok" and reasons[how] in rows["600"]["reason"]
+
+
+@pytest.mark.parametrize("killer", ["joblib", "submitit_local"])
+def test_a_worker_that_is_killed_ends_the_sweep_with_a_named_error(killer, tmp_path):
+    toy = Toy(tmp_path)
+    parallel = ["hydra.launcher.n_jobs=2"] if killer == "joblib" else []
+    process = toy.start("--name", "killed", f"hydra/launcher={killer}", *parallel, f"{SAMPLES}=600,20")
+    os.kill(toy.alone_with_the_slow_one(), signal.SIGKILL)
+    code = process.wait(60)
+    if killer == "joblib":
+        assert code == 3 and "the launcher gave up (TerminatedWorkerError" in toy.said() and "1 points are finished and kept" in toy.said()
+    else:
+        assert code == 1 and "the scheduler ended its job" in toy.rows("killed")["600"]["reason"]
+    assert not subprocess.run(["pgrep", "-f", f"{toy.folder}/.edgewise/sweeps/killed/work"], capture_output=True).stdout
+
+
+def worker_of(folder: Path) -> int | None:
+    """The process that runs a point: what the leash of its DVC hangs on."""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            leashed = (status.parent / "cwd").readlink().is_relative_to(folder / ".edgewise/sweeps/killed/work")
+            command = (status.parent / "cmdline").read_bytes()
+            parent = int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("PPid:")))
+        except (OSError, StopIteration):
+            continue
+        if leashed and b"leash.py" in command:
+            return parent
+    return None
+
+
+def test_ray_runs_the_points(tmp_path):
+    if not importlib.util.find_spec("ray"):
+        pytest.skip("not installed: pip install -c constraints.txt -e '.[ray]'")
+    toy = Toy(tmp_path, RAY_USAGE_STATS_ENABLED="0")
+    done = toy.sweep("--name", "ray", "hydra/launcher=ray", "hydra.launcher.num_cpus=2", f"{SAMPLES}=10,20")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(toy.refs()) == 2
