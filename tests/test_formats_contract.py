@@ -117,6 +117,16 @@ def test_kept_layers_stay_float(name, scheme, source, floats, tmp_path):
     proof.check_scheme(facts.facts(folder), make.SCHEMES[scheme], nodes, chosen.name)
 
 
+@pytest.mark.parametrize("name", [name for name, scheme in PAIRS if scheme == "int8-mixed"])
+def test_what_lies_between_kept_layers_stays_float_too(name, source, floats, tmp_path):
+    chosen = variant(name, "int8-mixed")
+    nodes = proof.nodes_of(["stem", "depthwise", "block.0", "head"], json.loads((floats[name] / "layers.json").read_text()))
+    folder = quantize(chosen, floats, source, tmp_path / "v", nodes)
+    inputs, expected = proof.probe(source)
+    given = isolation.outputs(chosen.module, folder, {"threads": 1, **chosen.engine}, inputs)
+    assert proof.check_outputs(expected, given, 60.0) >= 60.0  # an 8-bit input alone leaves 63, sums and pools as well about 50
+
+
 @pytest.mark.parametrize(("name", "scheme"), PAIRS)
 def test_the_same_again_byte_for_byte(name, scheme, source, floats, tmp_path):
     chosen = variant(name, scheme)

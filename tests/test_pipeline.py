@@ -17,7 +17,7 @@ ONNX = {"onnx-fp32", "onnx-int8-static"}
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory) -> Workspace:
     made = Workspace(tmp_path_factory.mktemp("workspace"), TINY)
-    assert len(made.repro()) == 9 + 3 * len(OWN)  # compose, prepare, train, four conversions, scan, report; and each variant's own
+    assert len(made.repro()) == 10 + 3 * len(OWN)  # compose, prepare, train, four conversions, scan, qat, report; and each variant's own
     return made
 
 
@@ -103,18 +103,18 @@ def test_an_edit_reruns_what_it_touches_and_reverting_runs_nothing(workspace, na
 
 
 def test_a_failed_variant_takes_no_other_with_it_and_the_gate_says_so(workspace):
-    lacking = {"onnx-int8-qat": {"format": "onnx", "scheme": "int8-qat"}}
+    lacking = {"onnx-int16x8-static": {"format": "onnx", "scheme": "int16x8-static"}}
     lost = {"onnx-int8-static-lost": {"format": "onnx", "scheme": "int8-static", "keep_float": ["no_such_layer"]}}
     before = workspace.params(lambda p: p["variants"].update({**lacking, **lost}))
     try:
         workspace.repro()
         variants = summary(workspace)["variants"]
-        assert [name for name, v in variants.items() if v["status"] == "failed"] == ["onnx-int8-qat", "onnx-int8-static-lost"]
-        assert "does not offer int8-qat; it has" in variants["onnx-int8-qat"]["reason"]
+        assert [name for name, v in variants.items() if v["status"] == "failed"] == ["onnx-int16x8-static", "onnx-int8-static-lost"]
+        assert "does not offer int16x8-static; it has" in variants["onnx-int16x8-static"]["reason"]
         assert "'no_such_layer' matches no layer of the source" in variants["onnx-int8-static-lost"]["reason"]
         assert variants["onnx-fp32"]["status"] == "ok"
         gate = workspace.run("python", "-m", "stages.report", "--check")
-        assert gate.returncode == 1 and "onnx-int8-qat" in gate.stdout + gate.stderr
+        assert gate.returncode == 1 and "onnx-int16x8-static" in gate.stdout + gate.stderr
     finally:
         (workspace.folder / "params.yaml").write_text(before)
     workspace.repro()

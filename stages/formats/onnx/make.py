@@ -20,6 +20,7 @@ SCHEMES = {
     "int8-dynamic": {"weights": "int8", "activations": "dynamic", "covers": ("Conv", "Gemm", "LSTM", "MatMul")},
     "int8-static": INT8,
     "int8-mixed": INT8,
+    "int8-qat": INT8,
     "int4-weight": {"weights": "int4", "activations": "float32", "covers": ("Gemm", "MatMul")},
 }
 STATIC = {"calibration.method": tuple(recipes.METHODS), "per_channel": (False, True), "symmetric": (False, True)}
@@ -27,6 +28,7 @@ SETTINGS = {
     "int8-dynamic": {"per_channel": (False, True)},
     "int8-static": STATIC,
     "int8-mixed": STATIC,
+    "int8-qat": STATIC,
     "int4-weight": {"block_size": (16, 32, 64, 128, 256), "symmetric": (False, True)},
 }
 MODEL = "model.onnx"

@@ -78,10 +78,24 @@ def int8_static(model: Any, settings: Mapping[str, Any], calibration: Sequence[A
         inferred = load_model_with_shape_infer(path)
     quantizer = QDQQuantizer(
         *(inferred, settings["per_channel"], False, QuantType.QInt8, QuantType.QUInt8, ranges),
-        *([], kept, operators, options),
+        *([], [*kept, *_between(model, kept)], operators, options),
     )
     quantizer.quantize_model()
     return quantizer.model.model
+
+
+def _between(model: Any, kept: Sequence[str]) -> list[str]:
+    """Steps without weights whose results only kept nodes use: in 8 bits they would take away what the kept layers win."""
+    readers: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node.name)
+    found = set(kept)
+    for node in reversed(model.graph.node):
+        users = [user for name in node.output for user in readers.get(name, ())]
+        if node.op_type not in (*PRODUCTS, *TABLES) and users and found.issuperset(users):
+            found.add(node.name)
+    return sorted(found - set(kept))
 
 
 def int4_weight(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: list[str]) -> Any:
@@ -101,6 +115,7 @@ RECIPES: dict[str, Recipe] = {
     "int8-dynamic": int8_dynamic,
     "int8-static": int8_static,
     "int8-mixed": int8_static,  # with the layers kept that the search has found
+    "int8-qat": int8_static,  # of a model that was trained for it
     "int4-weight": int4_weight,
 }
 

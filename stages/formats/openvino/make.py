@@ -22,12 +22,14 @@ SCHEMES = {
     },  # decompressed at load; what it computes in is the engine's
     "int8-static": INT8,
     "int8-mixed": INT8,
+    "int8-qat": INT8,
     "int4-weight": {"weights": "int4", "activations": "float32", "covers": ("MatMul",)},
 }
 STATIC = {"calibration.method": tuple(recipes.METHODS), "per_channel": (False, True), "symmetric": (False, True)}
 SETTINGS = {
     "int8-static": STATIC,
     "int8-mixed": STATIC,
+    "int8-qat": STATIC,
     "int4-weight": {"block_size": (16, 32, 64, 128, 256), "symmetric": (False, True)},
 }
 ONNX = "model.onnx"

@@ -101,8 +101,18 @@ def _static(model: Any, settings: Mapping[str, Any], samples: int, kept: list[st
         "subset_size": samples,
         "preset": presets.PERFORMANCE if settings["symmetric"] else presets.MIXED,
         "model_type": nncf.ModelType.TRANSFORMER if _is_transformer(model) else None,
-        "ignored_scope": nncf.IgnoredScope(names=kept),
+        "ignored_scope": nncf.IgnoredScope(names=[*kept, *_between(model, kept)]),
     }
+
+
+def _between(model: Any, kept: Sequence[str]) -> list[str]:
+    """Steps without weights whose results only kept nodes use: in 8 bits they would take away what the kept layers win."""
+    found = set(kept)
+    for node in reversed(model.get_ordered_ops()):
+        users = {port.get_node().get_friendly_name() for output in node.outputs() for port in output.get_target_inputs()}
+        if node.get_type_name() not in ("Parameter", "Constant") and not weights(node) and users and found.issuperset(users):
+            found.add(node.get_friendly_name())
+    return sorted(found - set(kept))
 
 
 def int4_weight(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: list[str]) -> Any:
@@ -128,7 +138,14 @@ def int4_weight(model: Any, settings: Mapping[str, Any], calibration: Sequence[A
         )
 
 
-RECIPES: dict[str, Recipe] = {"fp32": fp32, "fp16": fp16, "int8-static": int8_static, "int8-mixed": int8_static, "int4-weight": int4_weight}
+RECIPES: dict[str, Recipe] = {
+    "fp32": fp32,
+    "fp16": fp16,
+    "int8-static": int8_static,
+    "int8-mixed": int8_static,
+    "int8-qat": int8_static,
+    "int4-weight": int4_weight,
+}
 
 
 def save(model: Any, folder: Path, known: Iterable[str]) -> None:

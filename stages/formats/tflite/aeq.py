@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.formats.tflite import recipe
+from stages.formats.tflite import recipe, schema
 from stages.formats.tflite.program import REFUSALS, first_line
 from stages.formats.tflite.quiet import quietly
 
@@ -19,7 +19,8 @@ def quantize(
     """Write the quantized file. settings: `per_channel`, and `calibration` {"method"} of the static schemes. ValueError: AEQ cannot."""
     from ai_edge_quantizer import quantizer
 
-    steps = recipe.build(scheme, settings, keep_nodes)
+    between = schema.between(schema.read(float_file), keep_nodes) if settings.get("calibration") else []
+    steps = recipe.build(scheme, settings, [*keep_nodes, *between])
     try:
         with quietly():
             work = quantizer.Quantizer(str(float_file), steps)

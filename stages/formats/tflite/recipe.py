@@ -15,6 +15,7 @@ SCHEMES: Mapping[str, Mapping[str, Any]] = {
     "int8-dynamic": {"weights": "int8", "activations": "dynamic", "covers": (*MATRICES, TABLES), "least_elements": CONVERTER_LEAST},
     "int8-static": {"weights": "int8", "activations": "int8", "covers": MATRICES},
     "int8-mixed": {"weights": "int8", "activations": "int8", "covers": MATRICES},
+    "int8-qat": {"weights": "int8", "activations": "int8", "covers": MATRICES},
     "int16x8-static": {"weights": "int8", "activations": "int16", "covers": MATRICES},
     "int4-weight": {"weights": "int4", "activations": "dynamic", "covers": ("CONV_2D", "FULLY_CONNECTED", TABLES)},
 }
@@ -25,6 +26,7 @@ SETTINGS: Mapping[str, Mapping[str, tuple]] = {
     "int8-dynamic": {},  # per channel only: with one scale, depthwise convolutions give other results at every load (runtime 2.3.0)
     "int8-static": CALIBRATION,
     "int8-mixed": CALIBRATION,
+    "int8-qat": CALIBRATION,
     "int16x8-static": CALIBRATION,
     "int4-weight": {"per_channel": (True, False)},
 }

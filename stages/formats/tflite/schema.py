@@ -1,6 +1,6 @@
 """A .tflite file as Python objects: its nodes and the constants they hold, read with the schema that ships in the runtime."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,22 @@ def write(model: Any, path: Path) -> None:
 def nodes(model: Any) -> list[Node]:
     """Every operator of every subgraph, in the order of execution."""
     return [node for graph in model.subgraphs for node in _nodes(model, graph)]
+
+
+def between(model: Any, kept: Sequence[str]) -> list[str]:
+    """Nodes without weights whose results only kept nodes use: in 8 bits they would take away what the kept layers win."""
+    found = set(kept)
+    for graph in model.subgraphs:
+        readers: dict[int, list[str]] = {}
+        named = list(zip(graph.operators, _nodes(model, graph), strict=True))
+        for operator, node in named:
+            for index in operator.inputs:
+                readers.setdefault(index, []).append(node.name)
+        for operator, node in reversed(named):
+            users = [user for index in operator.outputs for user in readers.get(index, ())]
+            if not node.weights and users and found.issuperset(users):
+                found.add(node.name)
+    return sorted(found - set(kept))
 
 
 def _nodes(model: Any, graph: Any) -> Iterator[Node]:

@@ -1,0 +1,99 @@
+"""int8-qat: a net that static int8 with one scale a tensor ruins, trained on with 8 bits simulated."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from stages.core import artifact, proof
+from stages.core.artifact import Manifest, Tensor
+from stages.core.config import Train
+from stages.core.errors import VariantFailed
+from stages.core.variant import Tuning
+from stages.formats.onnx import facts, make, run
+from tests import sources
+from tests.conftest import ROOT
+
+pytest.importorskip("torchao")
+CONF = yaml.safe_load((ROOT / "conf/format/onnx.yaml").read_text())
+TRAIN = Train("test", optimizer="sgd", monitor="last", threads=1)
+
+
+def spread(net) -> None:
+    """Channels of very different size that compute the same: one scale for all of them leaves the small ones without a bit."""
+    import torch
+
+    factors = torch.logspace(-1.8, 1.8, 16)
+    with torch.no_grad():
+        for tensor in (net.norm.weight, net.norm.bias, net.depthwise.bias):
+            tensor *= factors
+        net.block[0].weight /= factors.view(1, -1, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    """A folder with source/, a spread net; data/; and tuned/, what came of it."""
+    from stages.importers import quantization_aware, torch_source
+
+    folder = tmp_path_factory.mktemp("models")
+    net = sources.trained()
+    spread(net.eval())
+    (folder / "source").mkdir()
+    fields = torch_source.export(torch_source.wrap(net), {"image": sources.pictures(16, 99)[0]}, "logits", folder / "source")
+    image = Tensor("image", (None, 3, 16, 16), "float32", "NCHW", "image")
+    sides = {"inputs": (image,), "outputs": (Tensor("logits", (None, 4), "float32"),)}
+    artifact.write(folder / "source", Manifest(kind="source", format="torch", labels=sources.LABELS, details=fields["details"], **sides))
+    write_data(folder / "data", image)
+    (folder / "tuned").mkdir()
+    quantization_aware.tune(folder / "source", folder / "data", Tuning(8, 2e-2, False), TRAIN, 0, folder / "tuned")
+    return folder
+
+
+def write_data(folder: Path, image: Tensor) -> None:
+    (folder / "inputs").mkdir(parents=True)
+    pictures, targets = sources.pictures(256, 5)
+    np.save(folder / "inputs/image.npy", pictures)
+    np.save(folder / "targets.npy", targets)
+    splits = {"train": range(160), "validation": range(160, 200), "calibration": range(200, 256), "test": ()}
+    (folder / "splits.json").write_text(json.dumps({name: list(indices) for name, indices in splits.items()}))
+    artifact.write(folder, Manifest(kind="data", inputs=(image,), labels=sources.LABELS, preprocessing={"kind": "array"}))
+
+
+def accuracy(source: Path, scheme: str, folder: Path) -> float:
+    """Of an ONNX file with int8 throughout, one scale a tensor, on pictures that nothing has seen."""
+    for name in ("float", "int8"):
+        (folder / name).mkdir(parents=True)
+    layers = make.convert(source, folder / "float", CONF["convert"])["layers"]
+    feeds = [{"image": picture[None]} for picture in sources.pictures(32, 7)[0]]
+    make.quantize(folder / "float", source, folder / "int8", scheme, {**CONF["schemes"][scheme], "per_channel": False}, feeds, [])
+    assert proof.check_scheme(facts.facts(folder / "int8"), make.SCHEMES[scheme], [], scheme) == 1.0 and len(layers) == 4
+    pictures, targets = sources.pictures(400, 11)
+    return float((run.load(str(folder / "int8"), {"threads": 1}).run({"image": pictures})["logits"].argmax(1) == targets).mean())
+
+
+def test_it_wins_back_much_of_what_static_int8_loses(models, tmp_path):
+    static = accuracy(models / "source", "int8-static", tmp_path / "static")
+    trained = accuracy(models / "tuned", "int8-qat", tmp_path / "qat")
+    assert static < 0.5 < 0.6 < trained  # 0.27 (chance is 0.25) and 0.75
+
+
+def test_what_comes_out_is_a_source_under_the_same_names(models):
+    from safetensors.numpy import load_file
+
+    before, after = (load_file(models / name / "weights.safetensors") for name in ("source", "tuned"))
+    assert {name: array.shape for name, array in before.items()} == {name: array.shape for name, array in after.items()}
+    assert not np.allclose(before["model.stem.weight"], after["model.stem.weight"])
+    inputs, expected = proof.probe(models / "tuned")
+    np.testing.assert_array_equal(inputs["image"], proof.probe(models / "source")[0]["image"])
+    assert not np.allclose(expected["logits"], proof.probe(models / "source")[1]["logits"])
+    assert artifact.read(models / "tuned").details["qat"] == {"epochs": 8, "learning_rate": 2e-2, "per_channel": False}
+
+
+def test_a_source_without_a_program_is_the_variants_reason(models, tmp_path):
+    from stages.importers import quantization_aware
+
+    artifact.write(tmp_path, Manifest(kind="source", format="keras"))
+    with pytest.raises(VariantFailed, match="not from a source of format keras"):
+        quantization_aware.tune(tmp_path, models / "data", Tuning(1, 1e-3, True), TRAIN, 0, tmp_path)
