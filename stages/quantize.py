@@ -20,7 +20,7 @@ from stages.compressing import mixing
 from stages.compressing.band import band
 from stages.compressing.job import Job
 from stages.compressing.origin import origin
-from stages.core import artifact, calibrating, config, cutting, proof
+from stages.core import artifact, calibrating, config, cutting, gating, proof
 from stages.core.artifact import Manifest
 from stages.core.errors import VariantFailed, run_main
 from stages.core.making import against_source, making, tool_versions
@@ -60,7 +60,8 @@ def split(job: Job, kept: Sequence[str], folder: Path) -> dict[str, Any]:
     part_bytes = cutting.cut(model, variant.load, first, folder)
     cutting.drop_whole(folder, model.files)
     parts_db = against_source(variant.module, folder, variant.engine, variant.min_sqnr_db, job.source)
-    return {"part_weights_bytes": part_bytes, "parts_sqnr_db": parts_db}
+    gate = gating.fit(variant, job.samples, model.channel_axis, folder) if variant.load.mode == "lazy" else {}
+    return {"part_weights_bytes": part_bytes, "parts_sqnr_db": parts_db, **gate}
 
 
 def quantize(variant: config.Variant, parent: Manifest, configuration: config.Config) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stages.core import cutting
 from stages.core.errors import VariantFailed
 from stages.core.variant import Load
-from stages.payload import parts
+from stages.payload import gate, parts
 
 STEPS = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 3)), min_size=2, max_size=9)
 
@@ -94,10 +94,49 @@ def test_a_profile_of_kept_parts_is_that_of_all_of_them():
     assert chain.profile() == {"runs": [["a0", "b0"], ["a1", "b1"]], "trace": None}
 
 
+def gated(folder, keep=False):
+    """Parts that double, behind a gate that lets samples pass whose two channels lie further than 1 from (0, 10)."""
+    tensors = {"inputs": [{"name": "t0"}], "outputs": [{"name": "t2"}]}
+    (folder / parts.FILE).write_text(json.dumps({"parts": ["part-0", "part-1"], "keep": keep, **tensors}))
+    fields = {"names": ["t1"], "channel_axis": 1, "mean": np.array([0.0, 10.0]), "std": np.ones(2), "limit": 1.0}
+    np.savez(folder / gate.FILE, **fields, **{"answer:t2": np.array([-1.0, -1.0])})
+    runner = Doubling()
+    return runner, parts.load(runner, str(folder), {})
+
+
+def test_behind_a_gate_only_what_is_unlike_normal_samples_sees_the_rest(tmp_path):
+    runner, session = gated(tmp_path)
+    normal, defect = np.array([[0.2, 5.1]]), np.array([[3.0, 5.0]])  # t1 is twice that
+    assert session.run({"t0": normal})["t2"].tolist() == [[-1.0, -1.0]] and runner.most == 1  # the rest was never loaded
+    assert session.run({"t0": np.concatenate([normal, defect])})["t2"].tolist() == [[-1.0, -1.0], [12.0, 20.0]]
+    assert (runner.most, runner.alive) == (2, 1)
+
+
+def test_a_kept_rest_is_loaded_at_its_first_use(tmp_path):
+    runner, session = gated(tmp_path, keep=True)
+    assert runner.alive == 1
+    for _ in range(2):
+        session.run({"t0": np.array([[3.0, 5.0]])})
+    assert (runner.most, runner.alive) == (2, 2)
+
+
+@pytest.mark.parametrize("channel_axis", [1, -1])
+def test_channels_are_averaged_over_the_picture(channel_axis):
+    picture = np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2)
+    given = picture if channel_axis == 1 else picture.transpose(0, 2, 3, 1)
+    found = gate.pooled({"a": given, "b": np.ones((2, 4))}, ["a", "b"], channel_axis)
+    assert found.shape == (2, 7) and found[:, :3].tolist() == picture.mean(axis=(2, 3)).tolist()
+
+
 def test_load_settings_are_checked():
     from tests.test_formats_contract import variant
 
     assert variant("onnx", "fp32", load={"mode": "split", "parts": 2}).load == Load(mode="split", parts=2)
-    for wrong, said in (({"mode": "halves"}, "allowed: split, whole"), ({"parts": 1}, "at least 2"), ({"pieces": 3}, "no such setting")):
+    for wrong, said in (
+        ({"mode": "halves"}, "allowed: lazy, split, whole"),
+        ({"parts": 1}, "at least 2"),
+        ({"pieces": 3}, "no such setting"),
+        ({"mode": "lazy"}, "mode lazy needs the layer"),
+    ):
         with pytest.raises(Exception, match=said):
             variant("onnx", "fp32", load=wrong)

@@ -12,7 +12,8 @@ import yaml
 
 from stages import composition
 from stages.composition.options import Options
-from stages.core import config, cutting, isolation, proof
+from stages.core import config, cutting, gating, isolation, proof
+from stages.core.samples import Samples
 from tests import sources
 from tests.conftest import ROOT
 
@@ -241,3 +242,23 @@ def test_a_provider_that_the_wheel_lacks_is_named_with_those_that_it_has(floats)
     run = config.part(OPTIONS.load("format", "onnx", "test")["module"], "run")
     with pytest.raises(ValueError, match=r"CUDAExecutionProvider: not in this wheel of onnxruntime; it has: .*CPUExecutionProvider"):
         run.load(str(floats["onnx"]), {"providers": ["CUDAExecutionProvider"]})
+
+
+@pytest.mark.parametrize("name", ["onnx", "tflite", "torch"])
+def test_a_gate_answers_for_normal_samples_and_lets_the_others_pass(name, source, floats, tmp_path):
+    chosen = variant(name, "fp32", load={"mode": "lazy", "at": "head", "shut_share": 0.75})
+    folder = quantize(chosen, floats, source, tmp_path / "variant")
+    pictures, targets = sources.pictures(256, 3)
+    spec = {"kind": "array"}
+    samples = Samples(sources.LABELS, spec, {"image": pictures}, targets, {"calibration": range(256)}, normal=0)
+    whole = isolation.outputs(chosen.module, folder, {"threads": 1}, {"image": pictures})["logits"]
+    model = config.part(chosen.module, "split").cuttable(folder, source, "fp32", config.to_plain(chosen), [])
+    cutting.cut(model, chosen.load, json.loads((floats[name] / "layers.json").read_text())["head"], folder)
+    found = gating.fit(chosen, samples, model.channel_axis, folder)
+    given = isolation.outputs(chosen.module, folder, {"threads": 1}, {"image": pictures})["logits"]
+    with np.load(folder / "gate.npz") as stored:
+        shut = (np.abs(given - stored["answer:logits"]) < 1e-6).all(axis=1)
+    opened = np.abs(given - whole).max(axis=1) < 1e-4
+    assert found["gate_normal_samples"] == (targets == 0).sum()
+    assert (opened ^ shut).all()
+    assert opened[targets != 0].mean() > 0.9 and shut[targets == 0].mean() == pytest.approx(0.75, abs=0.02)

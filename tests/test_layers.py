@@ -99,7 +99,13 @@ def test_core(path):
     assert foreign(imports(path, top_only=False)) <= {"numpy", "yaml"}
     project = inside(imports(path, top_only=False), "stages")
     assert project == inside(
-        project, "stages.core", "stages.payload.protocol", "stages.payload.preprocess", "stages.payload.batches", "stages.payload.parts"
+        project,
+        "stages.core",
+        "stages.payload.protocol",
+        "stages.payload.preprocess",
+        "stages.payload.batches",
+        "stages.payload.parts",
+        "stages.payload.gate",
     )
 
 

@@ -100,6 +100,7 @@ class Cuttable(Protocol):
     inputs: Sequence[Mapping[str, Any]]  # of the whole model, as a Session has them
     outputs: Sequence[Mapping[str, Any]]
     files: Sequence[str]  # of the whole model, which the parts replace
+    channel_axis: int  # of tensors that cross a cut: 1, or -1 where channels come last
 
     def write(self, start: int, end: int, folder: Path) -> None:
         """Write steps start to end as a model of its own that the format's run.py loads from `folder`. What crosses into it

@@ -3,7 +3,10 @@
 import dataclasses
 from typing import Any
 
+from stages.core.errors import ConfigError
 from stages.core.settings import option
+
+MODES = ("whole", "split", "lazy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +68,19 @@ class Tuning:
 class Load:
     """How the model's weights come into memory when it runs."""
 
-    mode: str = option("whole", "split: in parts, one after the other", choices=("whole", "split"))
+    mode: str = option(
+        "whole", "split: in parts, one after the other; lazy: the second part only for samples unlike normal ones", choices=MODES
+    )
     parts: int = option(3, "parts of about equal bytes", low=2, high=64)
     at: str | None = option(None, "layer of the source that begins the second of two parts, for example classifier; overrides parts")
+    shut_share: float = option(0.9, "lazy: share of the normal samples that are answered without the second part", low=0.0, high=1.0)
     keep: bool = option(False, "true: parts stay loaded (no slower than whole); false: each is released before the next (least memory)")
+
+    def __post_init__(self) -> None:
+        if self.mode == "lazy" and self.at is None:
+            raise ConfigError(
+                "load.at: missing; mode lazy needs the layer of the source that begins the second part, for example classifier"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

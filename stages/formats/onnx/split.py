@@ -19,6 +19,8 @@ class Graph:
     """plugins.Cuttable. Nodes that dequantize, or only prepare constants, are no steps: every part has its own of what it uses.
     So a quantized tensor crosses as integers, and each part fuses its operators as the whole does."""
 
+    channel_axis = 1
+
     def __init__(self, model: Any):
         import onnx
 

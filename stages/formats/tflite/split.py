@@ -18,6 +18,8 @@ def cuttable(folder: Path, *_: Any) -> "Graph":
 class Graph:
     """plugins.Cuttable of a file with one graph. Tensors cross a cut as the file stores them, so int8 stays int8."""
 
+    channel_axis = -1
+
     def __init__(self, model: Any):
         if len(model.subgraphs) != 1:
             raise ValueError(f"the file has {len(model.subgraphs)} subgraphs (a loop or a condition); only one graph can be cut")

@@ -18,6 +18,8 @@ def cuttable(folder: Path, source: Path, scheme: str, settings: Mapping[str, Any
 class Graph:
     """plugins.Cuttable of a GraphModule. Reading a weight is no step: it goes with the operator that uses it."""
 
+    channel_axis = 1
+
     def __init__(self, module: Any, tensors: Mapping[str, Any]):
         self._module, self.files = module, (MODEL,)
         self.inputs, self.outputs = tensors["inputs"], tensors["outputs"]
