@@ -40,7 +40,7 @@ const timer = setInterval(() => {
 }, 1000);
 </script>"""
 RUNS = "/experiments/1/runs?startTime=ALL"
-SIZE = "2400,640"
+SIZE = "1900,860"
 LOAD_MS = 30_000  # of the page's own time
 
 
