@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from stages.core import calibrating, config, isolation, proof
+from stages.core.errors import VariantFailed
 from stages.core.samples import Samples
 from stages.core.variant import Variant
 
@@ -46,9 +47,11 @@ class Job:
         return {"validation": (calibrating.feeds(self.samples, indices), self.samples.targets(indices))}
 
     def left_float(self, folder: Path) -> list[str]:
-        """The source layers that the tool itself left in float."""
+        """The source layers that the tool itself left in float. VariantFailed where that is all of them."""
         facts = config.part(self.variant.module, "facts").facts(folder)
         floats = {node["name"] for node in facts["nodes"] if node["weights_dtype"].startswith("float")}
+        if len(floats) == len(facts["nodes"]):
+            raise VariantFailed("accuracy_control: the tool took every layer back to float; raise drop_points, or use int8-mixed")
         return [path for path, nodes in self.layers.items() if nodes and floats.issuperset(nodes)]
 
     def validation(self) -> np.ndarray:
