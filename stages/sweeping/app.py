@@ -31,6 +31,7 @@ PACKAGES = {  # (override, value), "" for any value: what must be installed, and
     ("hydra/sweeper", "optuna"): ("hydra-optuna-sweeper", "sweep"),
     ("search", ""): ("hydra-optuna-sweeper", "sweep"),
 }
+LAUNCHERS = Path(__file__).parent / "launchers"  # Hydra takes plugins only of a package called hydra_plugins
 GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
@@ -114,7 +115,7 @@ def run(name: str, arguments: list[str]) -> None:
         "hydra.sweep.dir": str(plan.folder_of(root, name)),
         "hydra.sweep.subdir": "jobs",
     }
-    sys.path.insert(0, str(root))  # where Hydra finds hydra_plugins, however this was started
+    sys.path[:0] = [str(root), str(LAUNCHERS)]  # where Hydra finds plugins of ours, however this was started
     sys.argv = ["sweep", "--multirun", *(f"{key}={value}" for key, value in own.items()), *arguments]
     with alone(name, root):
         try:
