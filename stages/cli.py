@@ -11,6 +11,7 @@ COMMANDS = {
     "sweep": ("stages.sweep", "many sets of choices, each an experiment, judged together"),
     "study": ("stages.study", "a question with choices of its own, answered beside your project"),
     "inspect": ("stages.inspect", "what a model file expects and is, and the yaml with which it runs"),
+    "bundle": ("stages.bundle", "the chosen variant as a folder for the device; --to device puts it there"),
     "report": ("stages.report", "the table of the last run (--show), or a gate for CI (--check)"),
 }
 

@@ -11,6 +11,7 @@ from tests.conftest import ROOT
 
 STAGES = ROOT / "stages"
 SUPPORT = (
+    "bundling",
     "composition",
     "compressing",
     "core",
@@ -67,7 +68,7 @@ def named(path: Path) -> str:
 @pytest.mark.parametrize("path", files("payload/**/*.py"), ids=named)
 def test_payload(path):
     assert foreign(imports(path, top_only=True)) <= {"numpy"}
-    assert foreign(imports(path, top_only=False)) <= {"numpy", "PIL"}
+    assert foreign(imports(path, top_only=False)) <= {"numpy", "PIL", "tokenizers"}
     project = inside(imports(path, top_only=False), "stages")
     assert project == inside(project, "stages.payload")
 

@@ -11,13 +11,15 @@ from stages.core import artifact
 from tests.workspace import ALWAYS, TINY, Workspace
 
 OWN = ("quantize", "evaluate", "bench-on-device")
+LAST = ("report", "bundle")
 ONNX = {"onnx-fp32", "onnx-int8-static"}
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory) -> Workspace:
     made = Workspace(tmp_path_factory.mktemp("workspace"), TINY)
-    assert len(made.repro()) == 10 + 3 * len(OWN)  # compose, prepare, train, four conversions, scan, qat, report; and each variant's own
+    # compose, prepare, train, four conversions, scan, qat, report, bundle; and each variant's own
+    assert len(made.repro()) == 11 + 3 * len(OWN)
     return made
 
 
@@ -58,20 +60,20 @@ def replace(old: str, new: str):
 EDITS = {
     "an option of one variant in params.yaml": (
         lambda w: w.params(lambda p: p["variants"]["onnx-int8-static"]["calibration"].update(samples=12)),
-        {"compose", "report", *stages("onnx-int8-static")},
+        {"compose", *LAST, *stages("onnx-int8-static")},
     ),
     "an option of one variant in conf": (
         lambda w: w.edit("conf/format/onnx.yaml", replace("method: minmax", "method: percentile")),
-        {"compose", "report", *stages("onnx-int8-static")},
+        {"compose", *LAST, *stages("onnx-int8-static")},
     ),
     "a new variant": (
         lambda w: w.params(lambda p: p["variants"].update({"onnx-fp16": {"format": "onnx", "scheme": "fp16"}})),
-        {"compose", "report", *stages("onnx-fp16")},
+        {"compose", *LAST, *stages("onnx-fp16")},
     ),
-    "a removed variant": (lambda w: w.params(lambda p: p["variants"].pop("openvino-fp32")), {"compose", "report", "convert-openvino"}),
+    "a removed variant": (lambda w: w.params(lambda p: p["variants"].pop("openvino-fp32")), {"compose", *LAST, "convert-openvino"}),
     "the device": (
         lambda w: w.params(lambda p: p["device"].update(threads=2)),
-        {"compose", "report", *stages(*TINY["variants"], of=("bench-on-device",))},
+        {"compose", *LAST, *stages(*TINY["variants"], of=("bench-on-device",))},
     ),
     "make.py of one format": (
         lambda w: w.edit("stages/formats/onnx/make.py", lambda text: text + "\n# another comment\n"),
@@ -79,7 +81,7 @@ EDITS = {
     ),
     "the reference": (
         lambda w: w.params(lambda p: p.update(reference="openvino-fp32")),
-        {"compose", "report", *stages(*TINY["variants"], of=("bench-on-device",))},
+        {"compose", *LAST, *stages(*TINY["variants"], of=("bench-on-device",))},
     ),
 }
 
@@ -99,7 +101,7 @@ def test_an_edit_reruns_what_it_touches_and_reverting_runs_nothing(workspace, na
         for path, text in files.items():
             (workspace.folder / path).write_text(text)
         again = workspace.repro()
-    assert again == ({"report"} if name == "a new variant" else set())  # reverting that one is removing a variant
+    assert again == (set(LAST) if name == "a new variant" else set())  # reverting that one is removing a variant
 
 
 def test_a_failed_variant_takes_no_other_with_it_and_the_gate_says_so(workspace):

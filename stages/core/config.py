@@ -101,8 +101,13 @@ class Budget:
     name: str
     size_bytes: int | None = option(None, low=1)
     latency_p50_ms: float | None = option(None, low=0.0)
+    latency_p90_ms: float | None = option(None, low=0.0)
     peak_rss_bytes: int | None = option(None, low=1)
-    accuracy_drop_points: float | None = option(None, "largest loss against the reference, percentage points", low=0.0, high=100.0)
+    fits_mb: int | None = option(None, "runs under this memory limit, MB (2^20 bytes), by experiment: one of bench.fits_mb", low=8)
+    energy_net_mj: float | None = option(None, "energy of one inference above idle, millijoules", low=0.0)
+    accuracy_drop_points: float | None = option(
+        None, "largest loss against the reference in the task's score: percentage points, or % of an error", low=0.0, high=100.0
+    )
     prefer: str = option("latency", "what to minimize among the variants that fit", choices=("latency", "size", "memory"))
 
 

@@ -28,6 +28,7 @@ class Runner(Protocol):
 
     RUNTIME: str  # the runtime's import name
     PACKAGE: str  # what pip installs for it
+    OLDEST: str  # the oldest release of it that runs the files of this format
     ENGINE: Mapping[str, tuple | range | None]  # engine setting -> the values that it takes; None: known only where the runtime is
 
     def load(self, folder: str, settings: Mapping[str, Any]) -> Session:

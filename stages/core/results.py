@@ -83,6 +83,7 @@ class BenchResult:
     latency_p50_ci95_ms: Interval = None
     latency_ratio_ci95: Interval = None
     latency_p90_ms: float | None = None
+    latency_p90_ci95_ms: Interval = None
     latency_p95_ms: float | None = None
     latency_p99_ms: float | None = None
     load_ms: float | None = None
@@ -126,6 +127,7 @@ class VariantSummary:
     latency_p50_ms: float | None = None
     latency_p50_ci95_ms: Interval = None
     latency_p90_ms: float | None = None
+    latency_p90_ci95_ms: Interval = None
     latency_p95_ms: float | None = None
     latency_p99_ms: float | None = None
     latency_ratio_to_reference: float | None = None

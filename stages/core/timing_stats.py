@@ -81,13 +81,18 @@ def _drawn_medians(side: Side, drawn: np.ndarray, random: np.random.Generator) -
 
 
 def median_interval(side: Side, seed: int = 0) -> Interval:
-    """95 % interval of the median of all samples: processes are drawn, then blocks in them, with all their samples."""
+    """95 % interval of the median of all samples."""
+    return quantile_interval(side, 0.5, seed)
+
+
+def quantile_interval(side: Side, q: float, seed: int = 0) -> Interval:
+    """95 % interval of a quantile of all samples: processes are drawn, then blocks in them, with all their samples."""
     random = np.random.default_rng(seed)
     owners = np.repeat(np.arange(sum(map(len, side))), [len(block) for process in side for block in process])
     samples = pooled(side)
     order = np.argsort(samples, kind="stable")
     samples, owners = samples[order], owners[order]
-    return _interval(np.array([_weighted_median(samples, owners, _draw_blocks(side, random)) for _ in range(DRAWS)]), len(side))
+    return _interval(np.array([_weighted_quantile(samples, owners, _draw_blocks(side, random), q) for _ in range(DRAWS)]), len(side))
 
 
 def _draw_blocks(side: Side, random: np.random.Generator) -> np.ndarray:
@@ -98,10 +103,10 @@ def _draw_blocks(side: Side, random: np.random.Generator) -> np.ndarray:
     return np.bincount(blocks.ravel(), minlength=len(side) * per_process)
 
 
-def _weighted_median(samples: np.ndarray, owners: np.ndarray, counts: np.ndarray) -> float:
-    """The median of sorted `samples` where each stands as often as its block was drawn."""
+def _weighted_quantile(samples: np.ndarray, owners: np.ndarray, counts: np.ndarray, q: float) -> float:
+    """The quantile of sorted `samples` where each stands as often as its block was drawn."""
     running = np.cumsum(counts[owners])
-    return float(samples[np.searchsorted(running, running[-1] / 2)])
+    return float(samples[np.searchsorted(running, q * running[-1])])
 
 
 def half_width(interval: Interval, centre: float) -> float:

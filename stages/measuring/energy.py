@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from stages.core.timing_stats import t_quantile
 from stages.measuring.runs import Event, Run
 
 UNITS = {"uj": 1e-6, "uw": 1e-6, "w": 1.0}  # to joules and watts, by the end of a source's name
+PARTS = 8  # of a window, for the interval
 WIDEST_FIRST = ("device", "board", "package")  # any other scope is a part
 
 
@@ -24,6 +26,7 @@ class Reading:
     load_w: float
     gross_mj: float
     net_mj: float
+    net_ci95_mj: tuple[float, float] | None  # None where the sensor is too slow to be split into parts
     rate_hz: float
 
 
@@ -52,6 +55,7 @@ def energy_fields(run: Run) -> dict[str, Any]:
         "energy_mean_w": chosen.load_w,
         "energy_gross_mj": chosen.gross_mj,
         "energy_net_mj": chosen.net_mj,
+        "energy_net_ci95_mj": chosen.net_ci95_mj,
     }
 
 
@@ -72,8 +76,33 @@ def read(source: Mapping[str, Any], idle: Event, load: Event) -> Reading:
         load_w=load_j / load_s,
         gross_mj=1e3 * load_j / runs,
         net_mj=1e3 * (load_j - idle_w * load_s) / runs,
+        net_ci95_mj=net_interval(source, idle, load, 1e3 * load_s / runs),
         rate_hz=(len(load["at_ns"]) - 1) / load_s,
     )
+
+
+def net_interval(source: Mapping[str, Any], idle: Event, load: Event, mj_per_w: float) -> tuple[float, float] | None:
+    """95 % interval of the net energy of one inference by batch means: the mean power of PARTS equal parts of each window, which are
+    long against what one reading has in common with the next; Student's t of their difference with as many degrees of freedom as one
+    window alone gives, which is never too narrow."""
+    try:
+        watts = [np.array([part_w(source, window, i) for i in range(PARTS)]) for window in (idle, load)]
+    except ValueError:
+        return None
+    half = t_quantile(0.975, PARTS - 1) * float(np.sqrt(sum(part.var(ddof=1) for part in watts) / PARTS))
+    middle = float(watts[1].mean() - watts[0].mean())
+    return mj_per_w * (middle - half), mj_per_w * (middle + half)
+
+
+def part_w(source: Mapping[str, Any], window: Event, number: int) -> float:
+    """Mean power in one of PARTS parts of a window. ValueError where too few readings lie in it, or the counter stood still."""
+    edges = np.linspace(0, len(window["at_ns"]) - 1, PARTS + 1).astype(int)
+    start, end = edges[number], edges[number + 1]
+    if end - start < 2:
+        raise ValueError("too few readings")
+    part = {**window, "at_ns": window["at_ns"][start : end + 1]}
+    part["values"] = {source["name"]: window["values"][source["name"]][start : end + 1]}
+    return joules(source, part) / ((part["at_ns"][-1] - part["at_ns"][0]) / 1e9)
 
 
 def joules(source: Mapping[str, Any], window: Event) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 
 from stages.core.config import Bench
 from stages.core.results import BenchResult
-from stages.core.timing_stats import median_interval, pooled, quantile, ratio, ratio_interval
+from stages.core.timing_stats import median_interval, pooled, quantile, quantile_interval, ratio, ratio_interval
 from stages.measuring.energy import energy_fields
 from stages.measuring.grading import evidence, grade
 from stages.measuring.jobs import Subject, check_limits
@@ -109,6 +109,7 @@ def bench_result(rounds: Rounds, passes: Passes, bench: Bench, governor: str | N
         latency_p50_ms=float(np.median(samples)),
         latency_p50_ci95_ms=median_interval(variant) if claims else None,
         latency_p90_ms=quantile(samples, 0.90),
+        latency_p90_ci95_ms=quantile_interval(variant, 0.90) if claims and quantile(samples, 0.90) is not None else None,
         latency_p95_ms=quantile(samples, 0.95),
         latency_p99_ms=quantile(samples, 0.99),
         reference_p50_ms=float(np.median(pooled(reference))),

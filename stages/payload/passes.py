@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import resource
+import subprocess
+import sys
 import time
 from base64 import b64encode
 
@@ -105,6 +108,15 @@ def cool_down(wire: Wire, job: Job) -> None:
         time.sleep(COOL_STEP_S)
 
 
+def bundle(wire: Wire, job: Job) -> None:
+    """A bundle's own program, run as its user will run it."""
+    hello(wire, {})
+    command = [sys.executable, os.path.join(job["bundle"], "infer.py"), *job["arguments"]]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=job["deadline_s"])
+    texts = {"stdout": done.stdout.decode(errors="replace"), "stderr": done.stderr.decode(errors="replace")}
+    wire.send("bundle", code=abs(done.returncode), **texts)
+
+
 def probe(wire: Wire, job: Job) -> None:
     hello(wire, {})
     found = sensors.find("temperature", "frequency", "throttle", "energy", "power")
@@ -120,4 +132,5 @@ KINDS = {
     "profile": profile,
     "cool_down": cool_down,
     "fits": fits,
+    "bundle": bundle,
 }

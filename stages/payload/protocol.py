@@ -70,6 +70,7 @@ EVENTS: Dict[str, Dict[str, str]] = {
     "outputs": {"index": "count", "arrays": "map"},
     "operators": {"wall_ns": "count", "operators": "maps"},
     "trace": {"content": "text or null"},
+    "bundle": {"code": "count", "stdout": "text", "stderr": "text"},
     "done": {},
     "error": {"fault": "fault", "phase": "text", "message": "text"},
 }
@@ -85,6 +86,7 @@ JOBS: Dict[str, Dict[str, str]] = {
     "outputs": _MODEL,
     "energy": {**_MODEL, "seconds": "number"},
     "profile": {**_MODEL, "warmup_runs": "count", "runs": "count"},
+    "bundle": {"bundle": "text", "arguments": "texts"},
 }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from stages.core.config import Budget
 from stages.core.judging import Headline
-from stages.core.results import VariantSummary
+from stages.core.results import Interval, VariantSummary
 from stages.reporting import verdicts
 
 Rows = Mapping[str, VariantSummary]
@@ -23,6 +23,14 @@ class Finding:
     met: bool
     text: str
     excess: float = 0.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the score of the task is; base: the reference's."""
+
+    headline: Headline | None
+    base: float | None
 
 
 @dataclass(frozen=True)
@@ -63,8 +71,7 @@ def standing(fitting: list[str], rows: Rows, budget: Budget) -> str:
 
 def limits(budget: Budget) -> dict[str, float]:
     """The limits that are set."""
-    names = ("size_bytes", "latency_p50_ms", "peak_rss_bytes", "accuracy_drop_points")
-    return {name: getattr(budget, name) for name in names if getattr(budget, name) is not None}
+    return {name: getattr(budget, name) for name in CHECKS if getattr(budget, name) is not None}
 
 
 def preference(row: VariantSummary, budget: Budget) -> tuple[float, float]:
@@ -74,20 +81,15 @@ def preference(row: VariantSummary, budget: Budget) -> tuple[float, float]:
 
 
 def judge(row: VariantSummary, budget: Budget, headline: Headline | None, base: float | None) -> list[Finding]:
-    checks: dict[str, Callable[[VariantSummary, float], Finding]] = {
-        "size_bytes": size,
-        "latency_p50_ms": latency,
-        "peak_rss_bytes": memory,
-        "accuracy_drop_points": lambda row, limit: drop(row, limit, headline, base),
-    }
-    return [checks[name](row, limit) for name, limit in limits(budget).items()]
+    score = Score(headline, base)
+    return [CHECKS[name](row, limit, score) for name, limit in limits(budget).items()]
 
 
-def size(row: VariantSummary, limit: float) -> Finding:
+def size(row: VariantSummary, limit: float, score: Score) -> Finding:
     return exact("size", row.size_bytes, limit)
 
 
-def memory(row: VariantSummary, limit: float) -> Finding:
+def memory(row: VariantSummary, limit: float, score: Score) -> Finding:
     return exact("peak memory", row.peak_rss_bytes, limit)
 
 
@@ -98,25 +100,69 @@ def exact(what: str, value: int | None, limit: float) -> Finding:
     return Finding(value <= limit, f"{what} {value / 1e6:.1f} MB, limit {limit / 1e6:.1f} MB", value / limit - 1)
 
 
-def latency(row: VariantSummary, limit: float) -> Finding:
-    """The interval of the median, milliseconds. Samples needed: the half-width shrinks with the square root of their number."""
-    if row.latency_p50_ms is None:
+def p50(row: VariantSummary, limit: float, score: Score) -> Finding:
+    return latency("p50", row, row.latency_p50_ms, row.latency_p50_ci95_ms, limit)
+
+
+def p90(row: VariantSummary, limit: float, score: Score) -> Finding:
+    if row.latency_p50_ms is not None and row.latency_p90_ms is None:
+        return Finding(
+            False, f"latency p90: cannot tell, {row.bench_samples} samples carry none: use bench.name=quick or standard", math.inf
+        )
+    return latency("p90", row, row.latency_p90_ms, row.latency_p90_ci95_ms, limit)
+
+
+def latency(what: str, row: VariantSummary, value: float | None, interval: Interval, limit: float) -> Finding:
+    """A quantile with its interval, milliseconds."""
+    if value is None:
         return Finding(False, f"latency: cannot tell, {row.latency_reason}", math.inf)
-    if row.latency_p50_ci95_ms is None:
+    if interval is None:
         text = f"latency: cannot tell, the profile '{row.profile}' gives no interval: use bench.name=quick or standard"
-        return Finding(False, text, row.latency_p50_ms / limit - 1)
-    low, high = row.latency_p50_ci95_ms
-    text = f"latency p50 {row.latency_p50_ms:.2f} ms [{low:.2f}, {high:.2f}], limit {limit:g} ms"
-    if low <= limit < high:
-        margin = abs(limit - row.latency_p50_ms) or (high - low) * 1e-2
-        samples = row.bench_samples or 1
-        needed = math.ceil(samples * ((high - low) / 2 / margin) ** 2)
-        text += f": cannot tell, needs {max(1, needed - samples):,} more samples"
-    return Finding(high <= limit, text, high / limit - 1)
+        return Finding(False, text, value / limit - 1)
+    return by_interval(f"latency {what}", value, interval, limit, "ms", more_runs(row.bench_samples or 1, value, interval, limit))
 
 
-def drop(row: VariantSummary, limit: float, headline: Headline | None, base: float | None) -> Finding:
+def by_interval(what: str, value: float, interval: tuple[float, ...], limit: float, unit: str, unsure: str) -> Finding:
+    """Met where the whole interval is. unsure: what to do where the limit lies within it."""
+    low, high = interval
+    text = f"{what} {value:.2f} {unit} [{low:.2f}, {high:.2f}], limit {limit:g} {unit}"
+    return Finding(high <= limit, f"{text}: cannot tell, {unsure}" if low <= limit < high else text, high / limit - 1)
+
+
+def more_runs(samples: int, value: float, interval: tuple[float, ...], limit: float) -> str:
+    """The half-width shrinks with the square root of their number."""
+    low, high = interval
+    margin = abs(limit - value) or (high - low) * 1e-2
+    needed = math.ceil(samples * ((high - low) / 2 / margin) ** 2)
+    return f"needs {max(1, needed - samples):,} more samples"
+
+
+def fits(row: VariantSummary, limit: float, score: Score) -> Finding:
+    """The experiment at the limit itself; what fits into less fits, what does not fit into more does not."""
+    verdicts_by_mb = {int(mb): entry["verdict"] for mb, entry in (row.fits or {}).items()}
+    below = [mb for mb, verdict in verdicts_by_mb.items() if verdict == "ok" and mb <= limit]
+    above = {mb: verdict for mb, verdict in verdicts_by_mb.items() if verdict in ("oom", "failed") and mb >= limit}
+    if below:
+        return Finding(True, f"runs in {max(below)} MB, limit {limit:g} MB")
+    if above:
+        return Finding(False, f"does not run in {min(above)} MB ({above[min(above)]}), limit {limit:g} MB", min(above) / limit)
+    tried = ", ".join(f"{mb} MB {verdict}" for mb, verdict in verdicts_by_mb.items()) or "no limit was tried"
+    return Finding(False, f"fits in {limit:g} MB: cannot tell, {tried}: set bench.fits_mb=[{limit:g}]", math.inf)
+
+
+def energy(row: VariantSummary, limit: float, score: Score) -> Finding:
+    if row.energy is None:
+        return Finding(False, f"energy: cannot tell, {row.energy_status or 'not measured: set bench.energy_s'}", math.inf)
+    value, interval = row.energy["net_mj"], row.energy.get("net_ci95_mj")
+    if interval is None:
+        text = f"energy {value:.3g} mJ, limit {limit:g} mJ: cannot tell, the sensor is too slow for an interval: raise bench.energy_s"
+        return Finding(False, text, value / limit - 1)
+    return by_interval("energy", value, interval, limit, "mJ", "needs a longer bench.energy_s")
+
+
+def drop(row: VariantSummary, limit: float, score: Score) -> Finding:
     """How much worse than the reference, from the paired interval: percentage points of a share, else per cent of the reference's score."""
+    headline, base = score.headline, score.base
     if headline is None:
         return Finding(False, "accuracy drop: cannot tell, this task judges nothing", math.inf)
     if row.score_delta is None or row.score_delta_ci95 is None:
@@ -140,3 +186,14 @@ def more_samples(row: VariantSummary, margin: float) -> str:
         return "it lies on the limit"
     needed = math.ceil(row.samples * (row.score_resolvable / margin) ** 2)
     return f"needs {max(1, needed - row.samples):,} more samples"
+
+
+CHECKS: Mapping[str, Callable[[VariantSummary, float, Score], Finding]] = {  # limit of the budget -> how a variant is held against it
+    "size_bytes": size,
+    "latency_p50_ms": p50,
+    "latency_p90_ms": p90,
+    "peak_rss_bytes": memory,
+    "fits_mb": fits,
+    "energy_net_mj": energy,
+    "accuracy_drop_points": drop,
+}

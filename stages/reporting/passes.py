@@ -9,7 +9,7 @@ from stages.core.results import BenchResult
 
 MODELS = Path("models")
 MOST_OPERATORS = 6
-ENERGY = ("source", "scope", "rate_hz", "idle_w", "mean_w", "gross_mj", "net_mj")
+ENERGY = ("source", "scope", "rate_hz", "idle_w", "mean_w", "gross_mj", "net_mj", "net_ci95_mj")
 LIMIT = {"verdict": "fits_mb", "evidence": "fits_evidence", "p50_ms": "fits_p50_ms", "major_faults": "fits_major_faults"}
 SUSTAINED = "sustained_"
 
@@ -23,7 +23,7 @@ def fields(measured: BenchResult) -> dict[str, Any]:
         "cpus": tuple(more.get("cpus", ())),
         "smallest_claim_share": more.get("smallest_claim_share"),
         "energy_status": told,
-        "energy": {name: more[f"energy_{name}"] for name in ENERGY} if told == "measured" else None,
+        "energy": {name: more.get(f"energy_{name}") for name in ENERGY} if told == "measured" else None,
         "fits": {limit: {name: more[key].get(limit) for name, key in LIMIT.items()} for limit in more["fits_mb"]}
         if "fits_mb" in more
         else None,

@@ -9,6 +9,7 @@ import numpy as np
 
 RUNTIME = "onnxruntime"
 PACKAGE = "onnxruntime"
+OLDEST = "1.19"  # the oldest release that runs these files
 MODEL = "model.onnx"
 NUMPY_NAMES = {"float": "float32", "double": "float64"}  # ONNX Runtime's names of types that numpy calls otherwise
 ONLY_ERRORS = 3  # log severity

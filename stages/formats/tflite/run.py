@@ -10,6 +10,7 @@ import numpy as np
 
 RUNTIME = "ai_edge_litert"
 PACKAGE = "ai-edge-litert"
+OLDEST = "2.1"  # the oldest release that runs these files
 ENGINE = {"threads": range(1, 1025), "xnnpack": (True, False)}
 
 

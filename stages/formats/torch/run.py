@@ -11,6 +11,7 @@ import numpy as np
 
 RUNTIME = "torch"
 PACKAGE = "torch"
+OLDEST = "2.13"  # the oldest release that runs these files
 ENGINE = {"threads": range(1, 1025), "freeze": (True, False)}
 MODEL = "model.pt"
 TENSORS = "tensors.json"  # inside the archive: names, shapes and dtypes of inputs and outputs, which TorchScript does not keep

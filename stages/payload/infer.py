@@ -1,0 +1,111 @@
+"""Answer with the model of this bundle: one line of JSON for each sample, on stdout.
+
+    python infer.py picture.jpg more.png folder     pictures, and all files in a folder
+    python infer.py --frames 640x480x3              raw frames from stdin, uint8 RGB (x1: grey), such as ffmpeg's -f rawvideo
+    python infer.py "a sentence"                    where the model takes text; - : one sentence a line from stdin
+    python infer.py windows.npy                     where it takes arrays: samples [n, ...], or .npz with its inputs by name
+    python infer.py --check                         verify the files and the installed packages, answer nothing
+
+Every start verifies all files against checksums.json and the packages against bundle.json. Exit code 2 and one line on stderr
+for what is wrong. Standard library, numpy, Pillow for pictures, tokenizers for text, and the one runtime; Python 3.9 or newer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import json
+import os
+import re
+import sys
+from importlib import metadata
+from typing import Any, Dict, Iterator, List, Mapping, Tuple
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+CHECKSUMS, SETTINGS, MODEL, CODE = "checksums.json", "bundle.json", "model", "code"
+
+
+class Wrong(ValueError):
+    """What the user can understand and mend, in one line."""
+
+
+def read_json(name: str) -> Any:
+    try:
+        with open(os.path.join(HERE, name), encoding="utf-8") as stream:
+            return json.load(stream)
+    except (OSError, ValueError) as error:
+        raise Wrong(f"{name}: {error}; copy the whole bundle again") from None
+
+
+def verify() -> None:
+    """Every file has the content that was bundled."""
+    for name, wanted in read_json(CHECKSUMS).items():
+        try:
+            with open(os.path.join(HERE, *name.split("/")), "rb") as stream:
+                found = hashlib.sha256(stream.read()).hexdigest()
+        except OSError as error:
+            raise Wrong(f"{name}: {error.strerror}; copy the whole bundle again") from None
+        if found != wanted:
+            raise Wrong(f"{name}: damaged: its sha256 is {found[:12]}..., bundled was {wanted[:12]}...; copy the whole bundle again")
+
+
+def release(version: str) -> Tuple[int, ...]:
+    """The numbers at the beginning of a version: 1.19.2+cpu -> (1, 19, 2)."""
+    return tuple(int(number) for number in re.findall(r"\d+", re.match(r"[\d.]*", version).group()))  # type: ignore[union-attr]
+
+
+def check_packages(requires: Mapping[str, Mapping[str, str]]) -> None:
+    advice = f"{os.path.basename(sys.executable)} -m pip install -r requirements.txt"
+    for package, wanted in requires.items():
+        said = f"this bundle needs {package} >= {wanted['from']} and < {wanted['below']} (measured with {wanted['measured']})"
+        try:
+            found = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            raise Wrong(f"{package} is not installed: {said}; install it with: {advice}") from None
+        if not release(wanted["from"]) <= release(found) < release(wanted["below"]):
+            raise Wrong(f"{package} {found} is installed: {said}; change it with: {advice}")
+
+
+def answers(arguments: argparse.Namespace, settings: Mapping[str, Any]) -> Iterator[Dict[str, Any]]:
+    from stages.payload import answer, feeds, parts
+
+    runner = importlib.import_module(settings["runner"])
+    session = parts.load(runner, os.path.join(HERE, MODEL), settings["engine"])
+    for name, sample in feeds.samples(arguments.samples, arguments.frames, settings, HERE):
+        outputs = next(iter(session.run(sample).values()))
+        yield {"sample": name, **answer.answer(outputs, settings["answer"], settings["labels"])[0]}
+
+
+def run(given: List[str]) -> None:
+    parser = argparse.ArgumentParser(prog="infer.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("samples", nargs="*")
+    parser.add_argument("--frames", metavar="WIDTHxHEIGHTx3", help="read raw frames of this size from stdin")
+    parser.add_argument("--check", action="store_true", help="verify only")
+    arguments = parser.parse_args(given)
+    verify()
+    settings = read_json(SETTINGS)
+    check_packages(settings["requires"])
+    if arguments.check:
+        print(f"{settings['variant']}: all files are as bundled, all packages fit")
+        return
+    if not arguments.samples and not arguments.frames:
+        raise Wrong("nothing to answer: name a file or a folder; --help says what else")
+    for line in answers(arguments, settings):
+        print(json.dumps(line, ensure_ascii=False), flush=True)
+
+
+def main() -> None:
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, os.path.join(HERE, CODE))
+    try:
+        run(sys.argv[1:])
+    except ValueError as error:  # Wrong, or what a reader or the runtime cannot take
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # the reader had enough
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

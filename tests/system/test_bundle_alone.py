@@ -1,0 +1,80 @@
+"""The bundle in an environment of its own, made from its own requirements.txt: the answers of the evaluation on every test picture."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages.core import artifact
+from stages.data import digits
+from tests.workspace import TINY, Workspace
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Workspace:
+    variants = {name: TINY["variants"][name] for name in ("onnx-fp32", "onnx-int8-static")}
+    chosen = {"budget": {"name": "none", "size_bytes": 40_000, "prefer": "size"}, "train": {"name": "default", "epochs": 8}}
+    made = Workspace(tmp_path_factory.mktemp("workspace"), {**TINY, **chosen, "variants": variants})
+    made.repro("bundle")
+    return made
+
+
+@pytest.fixture(scope="module")
+def pictures(workspace, tmp_path_factory) -> Path:
+    """The test split as the files that it came from."""
+    folder = tmp_path_factory.mktemp("pictures")
+    test = set(json.loads((workspace.folder / "models/data/splits.json").read_text())["test"])
+    for number, item in enumerate(digits.items(digits.Settings())):
+        if number in test:
+            Image.fromarray(item.value[:, :, 0]).save(folder / f"{item.name}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def python(workspace, tmp_path_factory) -> str:
+    """Of a fresh environment with the bundle's requirements and nothing else."""
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    requirements = workspace.folder / "models/bundle/requirements.txt"
+    command = [folder / "bin/python", "-m", "pip", "install", "-q", "-r", requirements]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        pytest.skip(f"no packages to be had: {done.stderr[-200:]}")
+    return str(folder / "bin/python")
+
+
+def infer(python: str, bundle: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [python, str(bundle / "infer.py"), *arguments]
+    environment = {"PATH": os.environ["PATH"]}
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment, cwd=bundle.parent)
+
+
+def test_every_test_picture_gets_the_answer_of_the_evaluation(workspace, pictures, python):
+    models = workspace.folder / "models"
+    chosen = json.loads((workspace.folder / "metrics/summary.json").read_text())["chosen"]
+    outputs, targets = (np.load(models / "evaluate" / chosen / f"{name}.npy") for name in ("outputs", "targets"))
+    labels = artifact.read(models / "bundle").labels
+    done = infer(python, models / "bundle", str(pictures))
+    assert done.returncode == 0, done.stderr
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(said) == len(targets) == 539 and np.mean(outputs.argmax(1) == targets) > 0.5
+    assert [each["label"] for each in said] == [labels[i] for i in outputs.argmax(1)]
+    powers = np.exp(outputs - outputs.max(1, keepdims=True)).max(1) / np.exp(outputs - outputs.max(1, keepdims=True)).sum(1)
+    assert [each["probability"] for each in said] == pytest.approx(powers.tolist(), abs=1e-5)
+
+
+def test_another_version_of_the_runtime_is_one_clear_line(workspace, python):
+    bundle = workspace.folder / "models/bundle"
+    assert infer(python, bundle, "--check").returncode == 0
+    done = subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", "onnxruntime"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = infer(python, bundle, "--check")
+    assert found.returncode == 2 and found.stderr.startswith("error: onnxruntime is not installed: this bundle needs onnxruntime >= 1.19")
+    assert "pip install -r requirements.txt" in found.stderr and found.stderr.count("\n") == 1
