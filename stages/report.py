@@ -34,6 +34,7 @@ def summarize(settings: config.Config) -> Summary:
     trouble = (
         [] if reference.ok else [f"the reference {settings.reference} failed, so nothing could be compared with it: {reference.reason}"]
     )
+    trouble += verdicts.elsewhere(judged, where["fingerprint"])
     return Summary(
         reference=settings.reference,
         device=where,

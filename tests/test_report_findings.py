@@ -168,6 +168,15 @@ def test_the_tiles_name_the_fastest_only_where_it_can_be_told(project):
     assert figure == "their intervals overlap; onnx-int8-static is at least 3.2 times as fast as onnx-fp32"
 
 
+def test_a_measurement_of_another_device_than_the_one_described_is_warned_of(project):
+    assert not write_report().warnings
+    path = Path("metrics/device.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "fingerprint": "a-new-board"}))
+    (warning,) = write_report().warnings
+    assert warning.startswith("onnx-fp32, onnx-int8-static, torch-int8-dynamic, tflite-int4-weight: measured on another device")
+    assert warning in Path("metrics/report.md").read_text()
+
+
 def test_a_chart_spans_its_values_and_marks_the_minute():
     (drawn,) = charts.of(series(2.0, 3.0, 4.0, degrees=None), {"throttled_from_minute": 1})
     points = [tuple(map(float, pair.split(","))) for pair in drawn.points.split()]

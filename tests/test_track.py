@@ -253,11 +253,19 @@ def test_the_receipt_asks_a_server_whether_it_still_has_the_run(answer, held):
 
 
 def test_numbers_keep_their_units_and_intervals_have_two_ends():
-    row = {"latency_p50_ms": 1.5, "latency_p50_ci95_ms": [1.0, 2.0], "weights_bytes_by_dtype": {"int8": 3}, "ok": True, "kept_float": ["a"]}
+    row = {
+        "latency_p50_ms": 1.5,
+        "latency_p50_ci95_ms": [1.0, 2.0],
+        "weights_bytes_by_dtype": {"int8": 3},
+        "fits": {"64": {"p50_ms": 2.5}},
+        "ok": True,
+        "kept_float": ["a"],
+    }
     assert dict(record.numbers(row)) == {
         "latency_p50_ms": 1.5,
         "latency_p50_ci95_ms_low": 1.0,
         "latency_p50_ci95_ms_high": 2.0,
         "weights_bytes_int8": 3.0,
+        "fits_64_p50_ms": 2.5,
     }
     assert bench_result(FIVE[0])["latency_p99_ms"] is None

@@ -83,6 +83,14 @@ def warnings(row: VariantSummary, beside: VariantSummary, name: str = "the refer
     return found + [f"measured with {key} {mine}, {name} with {its}: {advice(key)}" for key, (mine, its) in pairs.items()]
 
 
+def elsewhere(rows: Rows, fingerprint: str | None) -> list[str]:
+    """A line where a measurement is not of the device that metrics/device.json describes now."""
+    names = [name for name, row in rows.items() if fingerprint and row.device_fingerprint not in (None, fingerprint)]
+    if not names:
+        return []
+    return [f"{', '.join(names)}: measured on another device than metrics/device.json describes (or before it changed): run `dvc repro`"]
+
+
 def advice(key: str) -> str:
     return "its figures are of another machine, compare none of them" if key in ANOTHER_DEVICE else "compare the ratio only"
 

@@ -125,11 +125,11 @@ def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def numbers(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The metrics of a row: its numbers; intervals as NAME_low and NAME_high; bytes by dtype as NAME_DTYPE."""
+    """The metrics of a row: its numbers; intervals as NAME_low and NAME_high; mappings as NAME_KEY, bytes by dtype as NAME_DTYPE."""
     for key, value in row.items():
         name = prefix + key
         if isinstance(value, Mapping):
-            yield from numbers(value, f"{key.removesuffix('_by_dtype')}_")
+            yield from numbers(value, f"{name.removesuffix('_by_dtype')}_")
         elif isinstance(value, list) and len(value) == 2 and all(isinstance(v, float) for v in value):
             yield from ((f"{name}_low", value[0]), (f"{name}_high", value[1]))
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -164,7 +164,7 @@ def own_files(name: str) -> tuple[Path, ...]:
     return (
         MODELS / "variants" / name / artifact.MANIFEST,
         MODELS / "evaluate" / name / "details.json",
-        MODELS / "bench" / name / "samples.json",
+        *(MODELS / "bench" / name / f"{kind}.json" for kind in ("samples", "minutes", "profile", "trace")),
         METRICS / "evaluate" / f"{name}.json",
         METRICS / "bench" / f"{name}.json",
     )
