@@ -41,7 +41,7 @@ def delta(row: VariantSummary, headline: Headline) -> str:
 
 
 def change(value: float, headline: Headline) -> str:
-    return signed(100 * value, 2) if headline.share else f"{value + 0.0:+.3g}".replace("-", MINUS)
+    return signed(100 * value, 2) if headline.share else (f"{value:+.3g}".replace("-", MINUS) if value else "0")
 
 
 def sqnr(row: VariantSummary) -> str:
