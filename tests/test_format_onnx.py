@@ -154,7 +154,7 @@ def test_unknown_engine_settings_name_the_allowed_ones(pictures):
     for settings, message in [
         ({"threadz": 2}, "allowed: threads"),
         ({"graph_optimization": "most"}, "allowed: disable, basic"),
-        ({"providers": ["MagicProvider"]}, "there are: .*CPUExecutionProvider"),
+        ({"providers": ["MagicProvider"]}, "it has: .*CPUExecutionProvider"),
     ]:
         with pytest.raises(ValueError, match=message):
             run.load(str(pictures[1]), settings)

@@ -174,6 +174,7 @@ def test_wrong_points_are_named_before_anything_runs(project, grid):
 def test_an_interrupt_stops_all_processes_and_keeps_what_is_finished(project, grid, tmp_path):
     command = (
         "env",
+        "--default-signal=INT",  # a suite that was started in the background hands down an interrupt that is ignored
         f"TOY_LOG={project.folder}/.edgewise/toy.log",
         "python",
         "-m",

@@ -1,0 +1,104 @@
+"""What is possible from which source to which format: every scheme of every format is tried on a small model of each kind.
+
+    python -m benchmarks.sources [KIND ...]      prints the rows; without KIND it writes docs/sources.md
+
+A cell lists the schemes whose file was made, is what its name says, and answers like the source within the scheme's tolerance.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from stages.composition.options import Options
+from stages.core import artifact, isolation, proof
+from stages.core.config import part
+from stages.core.errors import VariantFailed
+from tests import source_kinds
+from tests.source_kinds import BUILDERS, TOLD, Kinds, form, make_of
+
+ROOT = Path(__file__).parents[1]
+TARGET = ROOT / "docs/sources.md"
+OPTIONS = Options(ROOT / "conf")
+FORMATS = OPTIONS.names("format")
+STAGES_OF_THEIR_OWN = {"mixed", "qat"}  # settings of schemes that scan-layers or train-qat prepares
+HEAD = """# What is possible from which source
+
+Written by `python -m benchmarks.sources`, which runs every pair; edit that, not this. A scheme is listed where the file was made, is
+what its name says, and answers like the source. What is missing, and why, stands below. Schemes that first search layers or train on
+(int8-mixed, int8-qat) are not tried here.
+
+"""
+
+
+def float_model(kind: str, name: str, kinds: Kinds) -> Path:
+    """The float model, through another format where that lies between. VariantFailed where there is no way."""
+    source = kinds.get(kind)
+    target = kinds.folder / f"{kind}-{name}"
+    if target.exists():
+        return target
+    origin, ways = artifact.read(source).format, make_of(name).SOURCES
+    if origin in ways:
+        return source_kinds.convert(name, source, target)
+    if ways[0] in FORMATS and origin in make_of(ways[0]).SOURCES:
+        return source_kinds.convert(name, float_model(kind, ways[0], kinds), target)
+    raise VariantFailed(f"not from a source of format {origin}: this format reads {', '.join(ways)}")
+
+
+def carry(kind: str, name: str, scheme: str, kinds: Kinds) -> str | None:
+    """None where the variant is what it says; else the reason in one line."""
+    source, made = kinds.get(kind), form(name)
+    folder = kinds.folder / f"{kind}-{name}-{scheme}"
+    folder.mkdir()
+    settings = {"per_channel": None, "calibration": None, **(made["schemes"][scheme] or {})}
+    try:
+        parent = float_model(kind, name, kinds)
+        inputs, expected = proof.probe(source)
+        feeds = [{key: array[i : i + 1] for key, array in inputs.items()} for i in range(len(next(iter(inputs.values()))))]
+        make_of(name).quantize(parent, source, folder, scheme, settings, feeds if settings["calibration"] else [], [])
+        proof.check_scheme(part(made["module"], "facts").facts(folder), make_of(name).SCHEMES[scheme], [], f"{name}-{scheme}")
+        given = isolation.outputs(made["module"], folder, {"threads": 1}, inputs)
+        proof.check_outputs(expected, given, OPTIONS.load("scheme", scheme, "scheme")["min_sqnr_db"])
+    except (VariantFailed, ValueError) as failure:
+        return " ".join(str(failure).split())
+    return None
+
+
+def schemes(name: str) -> dict[str, dict]:
+    """Those of a format that are made of the float model alone, with their settings."""
+    listed = {scheme: settings or {} for scheme, settings in form(name)["schemes"].items()}
+    return {scheme: settings for scheme, settings in listed.items() if not STAGES_OF_THEIR_OWN & set(settings)}
+
+
+def row(kind: str, kinds: Kinds) -> tuple[str, list[str]]:
+    """The line of the table, and the reasons of what is missing."""
+    cells, reasons = [], []
+    for name in FORMATS:
+        found = {scheme: carry(kind, name, scheme, kinds) for scheme in schemes(name)}
+        cells.append(", ".join(scheme for scheme, reason in found.items() if reason is None) or "-")
+        by_reason: dict[str, list[str]] = {}
+        for scheme, reason in found.items():
+            if reason is not None:
+                by_reason.setdefault(reason.replace(f"{name}-{scheme}", "it").replace(str(kinds.folder), "..."), []).append(scheme)
+        reasons += [f"* {TOLD[kind]} to {name} {', '.join(schemes)}: {reason}" for reason, schemes in by_reason.items()]
+    return f"| {TOLD[kind]} | {' | '.join(cells)} |", reasons
+
+
+def table(found: dict[str, tuple[str, list[str]]]) -> str:
+    lines = [f"| source | {' | '.join(FORMATS)} |", "| --- " * (len(FORMATS) + 1) + "|", *(line for line, _ in found.values())]
+    reasons = [reason for _, given in found.values() for reason in given]
+    return HEAD + "\n".join([*lines, "", "## What is not, and why", "", *reasons, ""])
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or list(BUILDERS)
+    with tempfile.TemporaryDirectory() as place:
+        kinds = Kinds(Path(place))
+        found = {kind: row(kind, kinds) for kind in wanted}
+    if sys.argv[1:]:
+        print(*(line for line, _ in found.values()), *(reason for _, given in found.values() for reason in given), sep="\n")
+    else:
+        TARGET.write_text(table(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
