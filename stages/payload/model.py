@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Mapping, Tuple
 
-from stages.payload import parts, timing
+from stages.payload import timing
 from stages.payload.wire import Wire, hello
 
 Job = Mapping[str, Any]
@@ -56,6 +56,8 @@ def make_call(session: Any, job: Job, feeds: List[Dict[str, Any]]) -> Call:
 def load(wire: Wire, runner: Any, job: Job, feeds: List[Dict[str, Any]]) -> Tuple[Any, Call]:
     wire.phase = "load"
     start = time.perf_counter_ns()
+    from stages.payload import parts  # needs numpy, which a bare board lacks: to be said of the import, not of the agent's start
+
     session = parts.load(runner, job["model"], job["settings"], keep=job["kind"] == "profile")
     wire.send("loaded", wall_ns=time.perf_counter_ns() - start)
     return session, make_call(session, job, feeds)
