@@ -156,3 +156,26 @@ def test_probe_tells_stable_facts_only():
     assert first["packages"]["no-such"] is None and first["packages"]["onnxruntime"]
     assert first["cores"] >= first["cores_allowed"] >= 1 and first["ram_mib"] > 100 and first["cpu"] != "unknown"
     assert os.uname().nodename not in json.dumps(first).replace('"vm', "")
+
+
+LATE = """
+import sys
+from pathlib import Path
+from stages.payload import model
+
+class Wire:
+    phase = ""
+    def send(self, *_, **__): pass
+
+Path(sys.argv[1], "model.json").write_text("{}")
+job = {"runner": "tests.fake_format.run", "kind": "latency", "model": sys.argv[1], "settings": {"threads": 1}, "scope": "model"}
+runner = model.import_runner(Wire(), job)
+known = set(sys.modules)
+model.load(Wire(), runner, job, [])
+print(sorted(set(sys.modules) - known))
+"""
+
+
+def test_loading_imports_nothing_that_would_count_as_the_models_time_and_memory(tmp_path):
+    done = subprocess.run([sys.executable, "-c", LATE, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr

@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, List, Mapping, Tuple
 from stages.payload import timing
 from stages.payload.wire import Wire, hello
 
+PARTS = "stages.payload.parts"  # imported late: it needs numpy, and that a bare board lacks it is to be said in an event
 Job = Mapping[str, Any]
 Call = Callable[[int], Any]  # runs the model on the sample of that number
 
@@ -22,6 +23,7 @@ def import_runner(wire: Wire, job: Job) -> Any:
         runner = importlib.import_module(job["runner"])
         package = runner.PACKAGE
         importlib.import_module(runner.RUNTIME)
+        importlib.import_module(PARTS)
     except ImportError as error:
         raise ImportError(f"{error}; on the device: {sys.executable} -m pip install {package}") from error
     hello(wire, runner.versions())
@@ -55,9 +57,9 @@ def make_call(session: Any, job: Job, feeds: List[Dict[str, Any]]) -> Call:
 
 def load(wire: Wire, runner: Any, job: Job, feeds: List[Dict[str, Any]]) -> Tuple[Any, Call]:
     wire.phase = "load"
-    start = time.perf_counter_ns()
-    from stages.payload import parts  # needs numpy, which a bare board lacks: to be said of the import, not of the agent's start
+    from stages.payload import parts
 
+    start = time.perf_counter_ns()
     session = parts.load(runner, job["model"], job["settings"], keep=job["kind"] == "profile")
     wire.send("loaded", wall_ns=time.perf_counter_ns() - start)
     return session, make_call(session, job, feeds)
