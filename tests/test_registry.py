@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 
 from stages import report, track
-from stages.core import artifact, config
+from stages.core import artifact, config, cutting
 from stages.core.config import Budget
+from stages.core.variant import Load
+from stages.formats.onnx import split
 from stages.tracking import registry
 from stages.tracking.candidates import Candidate, registration
 from tests.fabricate import FIVE, fabricate, write_report
@@ -57,6 +59,10 @@ def make_real(root, name: str, scale: float, batch: int | None) -> None:
     """A model that runs, in the place of a fabricated one."""
     folder = root / "models/variants" / name
     net(folder / "model.onnx", scale, batch)
+    if batch:  # the one with a fixed batch lies there in parts
+        model = split.cuttable(folder)
+        cutting.cut(model, Load(mode="split", parts=2), [], folder)
+        cutting.drop_whole(folder, model.files)
     tensors = [artifact.Tensor("image", (batch, 3, 4, 4), "float32"), artifact.Tensor("logits", (batch, 10), "float32")]
     spec = {**SPEC, "layout": "NCHW", "dtype": "float32"}
     artifact.write(folder, replace(artifact.read(folder), inputs=tensors[:1], outputs=tensors[1:], preprocessing=spec))
@@ -163,5 +169,13 @@ def test_equals_are_told_apart_by_the_other_results():
         return Candidate(key, key, {"latency_ratio_to_reference": ratio, "size_bytes": size, "accuracy_top1": accuracy})
 
     front = [made("a", 0.5, 10, 0.9), made("b", 0.5, 8, 0.9), made("c", None, 4, 0.8), made("d", 0.7, 4, 0.95)]
-    aliases = registration("m", "board", front, {"small": None}).aliases
+    aliases = registration("m", "board", front, {"small": None}, ("accuracy_top1", True)).aliases
     assert aliases == {"board-fastest": "b", "board-smallest": "d", "board-most-accurate": "d", "board-small": None}
+
+
+def test_the_fastest_is_so_at_the_least_favourable_end_and_errors_are_better_small():
+    strays = Candidate("strays", "v", {"latency_ratio_to_reference": 0.06, "latency_ratio_ci95": [0.05, 0.4], "mae": 0.3})
+    steady = Candidate("steady", "v", {"latency_ratio_to_reference": 0.2, "latency_ratio_ci95": [0.19, 0.21], "mae": 0.2})
+    aliases = registration("m", "board", [strays, steady], {}, ("mae", False)).aliases
+    assert aliases == {"board-fastest": "steady", "board-smallest": None, "board-most-accurate": "steady"}
+    assert registration("m", "board", [steady], {}, None).aliases == {"board-fastest": "steady", "board-smallest": None}

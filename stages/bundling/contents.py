@@ -110,7 +110,7 @@ def reached(names: Iterable[str]) -> set[str]:
         path = source(name)
         if path and name not in found:
             found.add(name)
-            waiting += [other for other in imported(path) if other.startswith(name.partition(".")[0] + ".")]
+            waiting += [other for other in imported(name, path) if other.startswith(name.partition(".")[0] + ".")]
     return found
 
 
@@ -123,12 +123,15 @@ def source(name: str) -> Path | None:
     return Path(spec.origin) if spec and spec.origin else None
 
 
-def imported(path: Path) -> Iterator[str]:
+def imported(module: str, path: Path) -> Iterator[str]:
+    """What a module names in its imports, relative ones resolved."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
 
 
 def place(source: Path, target: Path) -> None:

@@ -15,8 +15,8 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
 
 import numpy as np
 
-from stages.payload.gate import FILE as GATE
-from stages.payload.gate import Gate, passed
+from .gate import FILE as GATE  # relative: beside this file in a registered model too, where no Edgewise is
+from .gate import Gate, passed
 
 FILE = "parts.json"  # {"parts": [folder names, first to last], "keep": bool, "inputs": [...], "outputs": [...]} as a manifest has them
 

@@ -1,15 +1,12 @@
 """What is to be in the Model Registry, and under which aliases."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-BEST = {  # word of the alias: the result that it is about, and 1 where small is good
-    "fastest": ("latency_ratio_to_reference", 1),
-    "smallest": ("size_bytes", 1),
-    "most-accurate": ("accuracy_top1", -1),
-}
+FASTEST, SMALLEST, BEST_SCORE = "fastest", "smallest", "most-accurate"  # words of aliases
+Cost = Callable[[Mapping[str, Any]], float]  # of a result: less is better, infinite where it was not measured
 
 
 @dataclass(frozen=True)
@@ -31,19 +28,32 @@ class Registration:
     aliases: Mapping[str, str | None] = field(default_factory=dict)
 
 
-def registration(name: str, place: str, front: Sequence[Candidate], chosen: Mapping[str, Candidate | None]) -> Registration:
-    """place: the device, and the sweep if it is one. chosen: by the name of the budget. By point estimates, as the front itself."""
+def registration(
+    name: str, place: str, front: Sequence[Candidate], chosen: Mapping[str, Candidate | None], score: tuple[str, bool] | None
+) -> Registration:
+    """place: the device, and the sweep if it is one. chosen: by the name of the budget. score: the task's, and whether more is better."""
+    costs: dict[str, Cost] = {FASTEST: latency, SMALLEST: of("size_bytes", 1)}
+    if score:
+        costs[BEST_SCORE] = of(score[0], -1 if score[1] else 1)
     aliases: dict[str, str | None] = {}
-    for word, (result, _) in BEST.items():
-        measured = [candidate for candidate in front if candidate.result.get(result) is not None]
-        aliases[f"{place}-{word}"] = min(measured, key=lambda c, first=result: rank(c, first)).key if measured else None  # type: ignore[misc]
+    for word in costs:
+        best = min(front, key=lambda candidate, word=word: rank(candidate, word, costs), default=None)  # type: ignore[misc]
+        aliases[f"{place}-{word}"] = best.key if best and costs[word](best.result) < math.inf else None
     aliases |= {f"{place}-{budget}": candidate.key if candidate else None for budget, candidate in chosen.items()}
     every = {candidate.key: candidate for candidate in (*front, *filter(None, chosen.values()))}
     return Registration(name, tuple(every.values()), aliases)
 
 
-def rank(candidate: Candidate, first: str) -> tuple[float, ...]:
-    """Small is good. What is equal in `first` is told apart by the other results."""
-    names = sorted(BEST.values(), key=lambda entry: entry[0] != first)
-    values = ((candidate.result.get(name), sign) for name, sign in names)
-    return tuple(math.inf if value is None else sign * value for value, sign in values)
+def rank(candidate: Candidate, first: str, costs: Mapping[str, Cost]) -> list[float]:
+    """What is equal in `first` is told apart by the other results."""
+    return [costs[word](candidate.result) for word in sorted(costs, key=lambda word: word != first)]
+
+
+def latency(result: Mapping[str, Any]) -> float:
+    """The least favourable end of the ratio's interval, by which the report ranks too; the ratio itself where there is none."""
+    interval = result.get("latency_ratio_ci95")
+    return float(interval[1]) if interval else of("latency_ratio_to_reference", 1)(result)
+
+
+def of(name: str, sign: int) -> Cost:
+    return lambda result: math.inf if result.get(name) is None else sign * float(result[name])

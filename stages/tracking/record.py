@@ -82,7 +82,8 @@ def registered(records: Iterable[Record], settings: Config, summary: Summary) ->
     chosen = known.get(summary.chosen or "")
     front = [known[name] for name in summary.pareto]
     name = f"{settings.model.name}-{settings.data.name}"
-    return registration(name, settings.device.name, front, {settings.budget.name: chosen})
+    score = (summary.headline.name, summary.headline.higher_is_better) if summary.headline else None
+    return registration(name, settings.device.name, front, {settings.budget.name: chosen}, score)
 
 
 def record(name: str, settings: Config, summary: Summary, lock: Mapping[str, Any]) -> Record:

@@ -19,7 +19,7 @@ from typing import Any
 from stages.core import artifact, config, making, proof
 from stages.core.artifact import Manifest, Tensor
 from stages.core.config import Config, Variant
-from stages.payload import batches, preprocess
+from stages.payload import batches, gate, parts, preprocess
 from stages.tracking.candidates import Candidate, Registration
 from stages.tracking.record import KEY, digest
 
@@ -124,7 +124,7 @@ def save(workshop: Path, identity: str, folder: Path, runner: ModuleType, how: M
 
     manifest, code = artifact.read(folder), workshop / "code"
     code.mkdir()
-    for module in (runner, batches, preprocess):
+    for module in (runner, batches, gate, parts, preprocess):
         shutil.copy(file_of(module), code)
     mlflow.pyfunc.save_model(
         workshop / "model",

@@ -7,8 +7,9 @@
 Standard library, numpy and mlflow; the runtime comes with run.py.
 """
 
-import importlib.util
+import importlib
 import json
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,16 +29,15 @@ class Variant(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         self.folder, self.code = (Path(context.artifacts[name]) for name in ("variant", "code"))
-        self.session = self.module("run").load(str(self.folder), context.model_config)
+        self.package = f"edgewise_served_{abs(hash(self.code))}"  # a name that no other module has: each model brings its own code
+        holder = ModuleType(self.package)
+        holder.__path__ = [str(self.code)]
+        sys.modules[self.package] = holder
+        self.session = self.module("parts").load(self.module("run"), str(self.folder), context.model_config)
 
     def module(self, name: str) -> ModuleType:
-        """A file of the `code` artifact, under a name that no other module has."""
-        spec = importlib.util.spec_from_file_location(f"edgewise_served_{name}", self.code / f"{name}.py")
-        if spec is None or spec.loader is None:
-            raise ImportError(f"{self.code / name}.py cannot be loaded")
-        made = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(made)
-        return made
+        """A file of the `code` artifact."""
+        return importlib.import_module(f"{self.package}.{name}")
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow would take a hint for a schema
         """Outputs by name, float32 [n, ...], of inputs by name, [n, ...]."""

@@ -40,7 +40,14 @@ def registered(sweep: Mapping[str, Any], points: Mapping[str, Any]) -> tuple[Reg
         point = points[row["point"]]
         candidate = Candidate(child(sweep, point, row).key, row["variant"], row["result"], point["revision"])
         groups.setdefault((point["experiment"], point["device"]), []).append(candidate)
-    return tuple(registration(name, f"{device}-{sweep['name']}", front, {}) for (name, device), front in groups.items())
+    score = score_of(sweep["objectives"])
+    return tuple(registration(name, f"{device}-{sweep['name']}", front, {}, score) for (name, device), front in groups.items())
+
+
+def score_of(objectives: Mapping[str, str]) -> tuple[str, bool] | None:
+    """The objective that is a score of the task, which no field of a row is called after, and whether more of it is better."""
+    fields = results.VariantSummary.__dataclass_fields__
+    return next(((name, direction == "maximize") for name, direction in objectives.items() if name not in fields), None)
 
 
 def parent(sweep: Mapping[str, Any]) -> Record:
