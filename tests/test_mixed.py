@@ -10,10 +10,12 @@ import yaml
 
 from stages import composition
 from stages.compressing import mixing
+from stages.compressing.job import Job
 from stages.compressing.mixing import Trial, cut
 from stages.core import artifact, proof
 from stages.core.artifact import Manifest
 from stages.core.errors import VariantFailed
+from stages.core.samples import Samples
 from stages.core.variant import Calibration, Mixed, Scan, Variant
 from stages.formats.onnx import make, run
 from stages.formats.torch import scan
@@ -131,3 +133,16 @@ def test_variants_with_the_same_settings_share_a_scan():
     assert scans.pop("int8-mixed") == {"per-channel-128": Scan(128, True), "per-tensor-128": Scan(128, False)}
     assert {"fp32", "int8-static"} <= set(scans) and not any(scans.values())
     assert dataclasses.replace(MIXED, mixed=None).scan is None
+
+
+def test_what_is_judged_by_accuracy_says_that_it_needs_classes(tmp_path):
+    samples = Samples((), {}, {}, np.zeros((4, 1), np.float32), {"validation": range(4)}, kind="values")
+    job = Job(mixed_variant(Mixed(sqnr_db=20, accuracy_drop_points=1.0)), tmp_path, tmp_path, samples)
+    with pytest.raises(VariantFailed, match=r"mixed\.accuracy_drop_points: is judged by the class .* the targets are values"):
+        mixing.drop_points(job, np.zeros((4, 1)), np.zeros((4, 1)), np.arange(4))
+    without = Job(mixed_variant(Mixed(sqnr_db=20)), tmp_path, tmp_path, samples)
+    assert mixing.drop_points(without, np.zeros((4, 1)), np.zeros((4, 1)), np.arange(4)) is None
+
+
+def mixed_variant(mixed: Mixed) -> Variant:
+    return Variant("onnx-int8-mixed", "onnx", "int8-mixed", "stages.formats.onnx", mixed=mixed)

@@ -18,6 +18,7 @@ def band(job: Job, kept: Sequence[str], seed: int) -> dict[str, Any] | None:
     wanted = job.variant.calibration
     if wanted is None or wanted.resamples == 0:
         return None
+    job.require_classes("calibration.resamples")
     indices, found = job.samples.indices(SPLIT), []
     sets = calibrating.redrawn(job.samples, wanted.samples, wanted.resamples, seed)
     for drawn in tqdm(sets, desc=f"{job.variant.name}: calibrate again", unit="set", disable=None):

@@ -11,6 +11,7 @@ import numpy as np
 from stages.core import calibrating, config, isolation, proof
 from stages.core.errors import VariantFailed
 from stages.core.samples import Samples
+from stages.core.targets import CLASSES
 from stages.core.variant import Variant
 
 VALIDATION = 256  # samples of the validation split that a search judges by: a picture is 0.4 points
@@ -43,6 +44,7 @@ class Job:
         """The labelled samples that tools get which themselves look at accuracy."""
         if self.variant.accuracy_control is None or self.variant.accuracy_control.drop_points is None:
             return {}
+        self.require_classes("accuracy_control.drop_points")
         indices = self.validation()
         return {"validation": (calibrating.feeds(self.samples, indices), self.samples.targets(indices))}
 
@@ -63,4 +65,10 @@ class Job:
         return next(iter(isolation.outputs(self.variant.module, folder, settings, self.samples.feeds(indices)).values()))
 
     def accuracy(self, outputs: np.ndarray, indices: np.ndarray) -> float:
+        """The share of samples whose class is found. VariantFailed where the targets are no classes."""
+        self.require_classes("accuracy")
         return float((outputs.argmax(axis=1) == self.samples.targets(indices)).mean())
+
+    def require_classes(self, setting: str) -> None:
+        if self.samples.kind != CLASSES:
+            raise VariantFailed(f"{setting}: is judged by the class that is found, the targets are {self.samples.kind}; leave it out")

@@ -21,15 +21,15 @@ SENSITIVITY = Path("models/sensitivity")
 
 @dataclass(frozen=True)
 class Trial:
-    """A model that was made and run. accuracy_drop_points: against the float model of the format, on validation."""
+    """A model that was made and run. accuracy_drop_points: against the float model of the format, on validation; None where nobody asks."""
 
     layers: int
     sqnr_db: float
-    accuracy_drop_points: float
+    accuracy_drop_points: float | None
 
     def meets(self, wanted: Mixed) -> bool:
-        limit = wanted.accuracy_drop_points
-        return self.sqnr_db >= wanted.sqnr_db and (limit is None or self.accuracy_drop_points <= limit)
+        limit, lost = wanted.accuracy_drop_points, self.accuracy_drop_points
+        return self.sqnr_db >= wanted.sqnr_db and (limit is None or (lost is not None and lost <= limit))
 
 
 def search(job: Job, calibration: np.ndarray, own: Sequence[str], folder: Path) -> tuple[list[str], dict[str, Any]]:
@@ -45,14 +45,20 @@ def search(job: Job, calibration: np.ndarray, own: Sequence[str], folder: Path) 
             place.mkdir()
             job.write(place, calibration, [*own, *head])
             given = job.outputs(place, indices)
-            lost = job.accuracy(exact, indices) - job.accuracy(given, indices)
-            return Trial(len(head), round(proof.sqnr_db(exact, given), 2), round(100 * lost, 3))
+            return Trial(len(head), round(proof.sqnr_db(exact, given), 2), drop_points(job, exact, given, indices))
 
         candidates = [path for path in order(job.variant) if path in job.layers and path not in own]
         head, trials = cut(candidates, wanted, attempt)
         shutil.copytree(Path(scratch) / str(len(head)), folder, dirs_exist_ok=True)
     described = [dataclasses.asdict(trial) for trial in trials]
     return sorted({*own, *head}), {"by_search": head, "candidates": len(candidates), "samples": len(indices), "trials": described}
+
+
+def drop_points(job: Job, exact: np.ndarray, given: np.ndarray, indices: np.ndarray) -> float | None:
+    if job.variant.mixed is None or job.variant.mixed.accuracy_drop_points is None:
+        return None
+    job.require_classes("mixed.accuracy_drop_points")
+    return round(100 * (job.accuracy(exact, indices) - job.accuracy(given, indices)), 3)
 
 
 def order(variant: Variant, folder: Path = SENSITIVITY) -> list[str]:
@@ -91,10 +97,9 @@ def first_guess(layers: int) -> int:
 
 
 def unreached(wanted: Mixed, best: Trial, layers: int) -> str:
-    asked = f"mixed.sqnr_db {wanted.sqnr_db:g}"
+    asked, found = f"mixed.sqnr_db {wanted.sqnr_db:g}", f"{best.sqnr_db:.1f} dB"
     if wanted.accuracy_drop_points is not None:
         asked += f" and mixed.accuracy_drop_points {wanted.accuracy_drop_points:g}"
-    return (
-        f"{asked}: with {best.layers} of {layers} layers in float it is still {best.sqnr_db:.1f} dB and"
-        f" {best.accuracy_drop_points:.2f} points; ask for less, or use fp16"
-    )
+    if best.accuracy_drop_points is not None:
+        found += f" and {best.accuracy_drop_points:.2f} points"
+    return f"{asked}: with {best.layers} of {layers} layers in float it is still {found}; ask for less, or use fp16"
