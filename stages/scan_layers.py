@@ -9,9 +9,7 @@ Writes  models/sensitivity/SCHEME for every scheme: KEY.json for each scan that 
 KEY.json: {"layers": {source layer: {"sqnr_db", "noise", "float_bytes"}}, "sqnr_db": with all of them quantized}
 """
 
-import dataclasses
 import importlib.util
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,8 @@ import numpy as np
 from stages.core import artifact, calibrating, config
 from stages.core.artifact import Manifest
 from stages.core.errors import VariantFailed, run_main
-from stages.core.making import SOURCE, making, tool_versions
+from stages.core.making import SOURCE, by_scheme, making, tool_versions
 from stages.core.samples import Samples
-from stages.core.variant import Scan
 
 TARGET = Path("models/sensitivity")
 FLOAT_BYTES = 3  # what a weight takes more as float32 than as int8
@@ -51,35 +48,21 @@ def described(found: Mapping[str, Any]) -> dict[str, Any]:
     return {"layers": layers, "sqnr_db": decibels(found["noise"])}
 
 
-def scan(scheme: str, wanted: Mapping[str, Scan], configuration: config.Config, folder: Path) -> Manifest:
+def scan(scheme: str, configuration: config.Config, folder: Path) -> Manifest:
     """Do the scans of one scheme into `folder`. VariantFailed where this source cannot be scanned."""
     source = artifact.require_ok(artifact.read(SOURCE), str(SOURCE))
     tool, requires = scanner(configuration.formats, source)
     samples = Samples.open(calibrating.DATA)
-    for key, settings in wanted.items():
+    for key, settings in configuration.scans[scheme].items():
         feeds = calibrating.feeds(samples, calibrating.chosen(samples, settings.samples))
         with making(requires):
             artifact.write_json(folder / f"{key}.json", described(tool.scan(SOURCE, feeds, settings.per_channel)))
     return Manifest(kind="sensitivity", scheme=scheme, format=source.format, config_key=f"scans.{scheme}", tools=tool_versions(requires))
 
 
-def outcome(scheme: str, wanted: Mapping[str, Scan], configuration: config.Config, folder: Path) -> Manifest:
-    skipped = Manifest(kind="sensitivity", scheme=scheme, status="skipped", reason=f"no variant of scheme {scheme} asks for a scan")
-    if not wanted:
-        return skipped
-    try:
-        return scan(scheme, wanted, configuration, folder)
-    except VariantFailed as failure:
-        print(f"scan-layers: {scheme}: skipped: {failure}", file=sys.stderr)
-        return dataclasses.replace(skipped, reason=str(failure))
-
-
 def main() -> None:
     configuration = config.read()
-    with artifact.building(TARGET) as folder:
-        for scheme, wanted in configuration.scans.items():
-            (folder / scheme).mkdir()
-            artifact.write(folder / scheme, outcome(scheme, wanted, configuration, folder / scheme))
+    by_scheme(TARGET, configuration.scans, Manifest(kind="sensitivity"), lambda scheme, folder: scan(scheme, configuration, folder))
 
 
 if __name__ == "__main__":

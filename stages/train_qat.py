@@ -7,48 +7,31 @@ Writes  models/qat/SCHEME for every scheme: KEY/, a source, for each training th
         a manifest `skipped`, with the reason, where none does or where the source cannot be trained
 """
 
-import dataclasses
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from stages.core import artifact, config
 from stages.core.artifact import Manifest
-from stages.core.errors import VariantFailed, run_main
-from stages.core.making import SOURCE, making, tool_versions
-from stages.core.variant import Tuning
+from stages.core.errors import run_main
+from stages.core.making import SOURCE, by_scheme, making, tool_versions
 from stages.importers import quantization_aware
 
 DATA, TARGET = Path("models/data"), Path("models/qat")
 
 
-def train(wanted: Mapping[str, Tuning], configuration: config.Config, folder: Path) -> None:
+def train(scheme: str, configuration: config.Config, folder: Path) -> Manifest:
+    """Do the trainings of one scheme into `folder`. VariantFailed where this source cannot be trained."""
     artifact.require_ok(artifact.read(SOURCE), str(SOURCE))
-    for key, tuning in wanted.items():
+    for key, tuning in configuration.tunings[scheme].items():
         (folder / key).mkdir()
         with making(quantization_aware.REQUIRES):
             history = quantization_aware.tune(SOURCE, DATA, tuning, configuration.train, configuration.seed, folder / key)
         artifact.write_json(folder / f"{key}.json", dict(history))
-
-
-def outcome(scheme: str, wanted: Mapping[str, Tuning], configuration: config.Config, folder: Path) -> Manifest:
-    made = Manifest(kind="qat", scheme=scheme, config_key=f"tunings.{scheme}")
-    if not wanted:
-        return dataclasses.replace(made, status="skipped", reason=f"no variant of scheme {scheme} asks for training")
-    try:
-        train(wanted, configuration, folder)
-    except VariantFailed as failure:
-        print(f"train-qat: {scheme}: skipped: {failure}", file=sys.stderr)
-        return dataclasses.replace(made, status="skipped", reason=str(failure))
-    return dataclasses.replace(made, tools=tool_versions(quantization_aware.REQUIRES))
+    return Manifest(kind="qat", scheme=scheme, config_key=f"tunings.{scheme}", tools=tool_versions(quantization_aware.REQUIRES))
 
 
 def main() -> None:
     configuration = config.read()
-    with artifact.building(TARGET) as folder:
-        for scheme, wanted in configuration.tunings.items():
-            (folder / scheme).mkdir()
-            artifact.write(folder / scheme, outcome(scheme, wanted, configuration, folder / scheme))
+    by_scheme(TARGET, configuration.tunings, Manifest(kind="qat"), lambda scheme, folder: train(scheme, configuration, folder))
 
 
 if __name__ == "__main__":

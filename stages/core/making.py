@@ -1,13 +1,15 @@
-"""What convert and quantize share: running a format's make.py and describing what came out."""
+"""What the stages that make models share: running a format's make.py and describing what came out."""
 
 import contextlib
 import importlib.metadata
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stages.core import isolation, proof
-from stages.core.artifact import Tensor
+from stages.core import artifact, isolation, proof
+from stages.core.artifact import Manifest, Tensor
 from stages.core.errors import MissingExtra, VariantFailed
 
 SOURCE = Path("models/source")
@@ -25,6 +27,25 @@ def making(requires: Mapping[str, str]) -> Iterator[None]:
         raise MissingExtra(package, requires[package]) from None
     except ValueError as error:
         raise VariantFailed(" ".join(str(error).split())) from error
+
+
+def by_scheme(target: Path, errands: Mapping[str, Mapping[str, Any]], blank: Manifest, work: Callable[[str, Path], Manifest]) -> None:
+    """Write `target`/SCHEME for every scheme: what work(scheme, folder) makes where a variant has an errand, else a manifest `skipped`.
+
+    Also skipped, with the reason, where the work fails for good (VariantFailed): the variants that need it pass that on.
+    """
+    with artifact.building(target) as folder:
+        for scheme, wanted in errands.items():
+            place = folder / scheme
+            place.mkdir()
+            made = replace(blank, scheme=scheme, status="skipped", reason=f"no variant of scheme {scheme} asks for it")
+            if wanted:
+                try:
+                    made = work(scheme, place)
+                except VariantFailed as failure:
+                    made = replace(made, reason=str(failure))
+                    print(f"{target}: {scheme}: skipped: {failure}", file=sys.stderr)
+            artifact.write(place, made)
 
 
 def against_source(module: str, folder: Path, engine: Mapping[str, Any], least_db: float, source: Path = SOURCE) -> float:
