@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 Shape = Sequence[int | None]
+CHANNELS = (1, 3)
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,12 @@ class Inspection:
     notes: tuple[str, ...] = ()
     model: Mapping[str, Any] | None = None
     schemes: tuple[str, ...] | None = None
+
+
+def picture(shape: Shape) -> tuple[bool, int | None, list[int | None]]:
+    """Of what a model takes, without the batch: whether channels come last, how many they are, [height, width]."""
+    last = shape[2] in CHANNELS and shape[0] not in CHANNELS
+    return (True, shape[2], list(shape[:2])) if last else (False, shape[0], list(shape[1:]))
 
 
 def product(*shapes: Shape) -> int | None:

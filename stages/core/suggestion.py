@@ -7,7 +7,7 @@ import numpy as np
 import yaml
 
 from stages.core.errors import ConfigError
-from stages.core.inspection import Inspection, Port
+from stages.core.inspection import CHANNELS, Inspection, Port, picture
 from stages.core.settings import nearest
 
 USUAL = ("fp32", "fp16", "int8-dynamic", "int8-static")
@@ -74,16 +74,14 @@ def _data(inputs: Sequence[Port], path: str | None) -> tuple[dict[str, Any], lis
 
 
 def _pictures(port: Port, path: str) -> tuple[dict[str, Any], list[str]]:
-    _, *sides = port.shape
-    last = sides[2] in (1, 3) and sides[0] not in (1, 3)
-    channels, size = (sides[2], sides[:2]) if last else (sides[0], sides[1:])
-    size = [side or 224 for side in size]
+    last, channels, sides = picture(port.shape[1:])
+    size = [side or 224 for side in sides]
     low, high = _range(port)
     section = {
         "name": "image_folder",
         "path": path,
         "image_size": size[0] if size[0] == size[1] else size,
-        "channels": channels if channels in (1, 3) else 3,
+        "channels": channels if channels in CHANNELS else 3,
         "channels_last": last,
         "range": [low, high],
         "splits": dict(SHARES),

@@ -10,13 +10,13 @@ import numpy as np
 
 from stages.core.artifact import Manifest
 from stages.core.errors import ModelError
+from stages.core.inspection import Shape, picture
 from stages.core.samples import Samples
 from stages.core.settings import option
 from stages.importers import trial
 
 PROBE_SAMPLES = 16
 SHOWN = 5
-Shape = Sequence[int | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +97,7 @@ def _advice(taken: Sequence[Shape], data: Manifest) -> str:
     spec = data.preprocessing or {}
     if spec.get("kind") != "image" or len(taken) != 1 or len(taken[0]) != 3:
         return "change data.* so that they fit"
-    (sides,) = taken
-    last = sides[2] in (1, 3) and sides[0] not in (1, 3)
-    channels, size = (sides[2], list(sides[:2])) if last else (sides[0], list(sides[1:]))
+    last, channels, size = picture(taken[0])
     wanted = [
         ("channels_last", last, spec["layout"] == "NHWC"),
         ("channels", channels, spec["channels"]),
