@@ -28,9 +28,8 @@ CHUNK = 256  # samples that are preprocessed and held in memory at a time
 
 def outputs(variant: config.Variant, samples: Samples, indices: np.ndarray) -> np.ndarray:
     """What the variant answers for `indices`, float32 [n, ...]."""
-    session = parts.load(
-        config.part(variant.module, "run"), str(MODELS / "variants" / variant.name), {"threads": os.cpu_count() or 1, **variant.engine}
-    )
+    settings = {"threads": os.cpu_count() or 1, **variant.engine}
+    session = parts.load(config.part(variant.module, "run"), str(MODELS / "variants" / variant.name), settings, keep=True)
     starts = tqdm(
         range(0, len(indices), CHUNK), desc=f"evaluate {variant.name}", unit="chunk", disable=len(indices) <= CHUNK, mininterval=1
     )

@@ -12,24 +12,14 @@ from stages.core.timing_stats import median_interval, quantile_interval
 from stages.measuring.energy import net_interval
 from stages.reporting import choice
 from stages.tasks import classification, regression
+from tests.test_report_judging import GOOD
 
-ROW = VariantSummary(
-    "onnx",
-    "int8-static",
-    "ok",
-    size_bytes=11_400_000,
-    samples=540,
-    score=0.95,
-    score_delta=-0.004,
-    score_delta_ci95=(-0.0146, 0.0054),
-    score_resolvable=0.013,
-    latency_p50_ms=1.0,
+ROW = replace(
+    GOOD,
     latency_p90_ms=1.4,
     latency_p90_ci95_ms=(1.3, 1.6),
-    bench_samples=640,
     fits={"64": {"verdict": "oom"}, "128": {"verdict": "ok"}, "512": {"verdict": "ok"}},
     energy={"net_mj": 20.0, "net_ci95_mj": (18.0, 22.0)},
-    profile="quick",
 )
 
 

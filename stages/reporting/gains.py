@@ -1,11 +1,12 @@
 """What was gained: the reference beside the chosen, the fastest and the smallest variant, each change with its interval."""
 
+import math
 from collections.abc import Callable, Mapping
 
 from stages.core.judging import Headline
 from stages.core.results import Interval, Summary, VariantSummary
 from stages.reporting.table import delta, score, signed
-from stages.reporting.verdicts import slowest
+from stages.reporting.verdicts import leaders
 
 NOT_MEASURED = "not measured"
 Before = Callable[[VariantSummary], str]
@@ -46,9 +47,11 @@ def standing_out(summary: Summary) -> Mapping[str, list[str]]:
     roles: dict[str, list[str]] = {}
     if summary.chosen in ready:
         roles.setdefault(str(summary.chosen), []).append("chosen")
-    for role, key in (("fastest", slowest), ("smallest", lambda row: row.size_bytes)):
-        if ready:
-            roles.setdefault(min(ready, key=lambda name: key(ready[name])), []).append(role)
+    fastest = leaders(ready)
+    if fastest:
+        roles.setdefault(fastest[0], []).append("fastest" if len(fastest) == 1 else "among the fastest")
+    if ready:
+        roles.setdefault(min(ready, key=lambda name: ready[name].size_bytes or math.inf), []).append("smallest")
     return roles
 
 
