@@ -70,7 +70,7 @@ def test_every_test_picture_gets_the_answer_of_the_evaluation(workspace, picture
     assert [each["probability"] for each in said] == pytest.approx(powers.tolist(), abs=1e-5)
 
 
-def test_another_version_of_the_runtime_is_one_clear_line(workspace, python):
+def test_a_runtime_that_is_not_installed_is_one_clear_line(workspace, python):
     bundle = workspace.folder / "models/bundle"
     assert infer(python, bundle, "--check").returncode == 0
     done = subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", "onnxruntime"], capture_output=True, text=True)
