@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from stages.core.config import Budget
-from stages.reporting import html, samples
+from stages.reporting import changes, html, samples
 from stages.tasks import classification
 from stages.tasks.classification import HEADLINE
 from tests.fabricate import FIVE, LABELS, THIRTEEN, fabricate, write_report
@@ -121,10 +121,8 @@ def test_the_page_sets_the_chosen_or_else_the_fastest_against_the_reference(proj
     summary = write_report()
     assert html.focused(summary) == "onnx-int8-static"
     assert html.focused(replace(summary, chosen="tflite-int4-weight")) == "tflite-int4-weight"
-    changes = {
-        change.what: change for change in html.changes(summary.variants["onnx-fp32"], summary.variants["onnx-int8-static"], HEADLINE)
-    }
-    assert changes["size, MB"].change == "−74.6 %" and changes["latency p50, ms"].change == "−69.0 [−69.4, −68.6] %"
+    found = {c.what: c for c in changes.changes(summary.variants["onnx-fp32"], summary.variants["onnx-int8-static"], HEADLINE)}
+    assert found["size, MB"].change == "−74.6 %" and found["latency p50, ms"].change == "−69.0 [−69.4, −68.6] %"
     assert [title for title, *_ in html.cards(summary)] == ["fastest", "smallest", "least memory"]
 
 

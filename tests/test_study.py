@@ -9,7 +9,7 @@ from stages.composition import compose_choices, read_choices
 from stages.composition.options import Options
 from stages.core.config import Budget
 from stages.core.results import Summary, VariantSummary
-from stages.reporting import gains
+from stages.reporting import changes, gains
 from stages.tasks.classification import HEADLINE
 from tests import toy_pipeline
 from tests.conftest import ROOT
@@ -66,8 +66,15 @@ def test_every_study_composes(path):
 
 
 def row(**fields) -> VariantSummary:
-    plain = {"size_bytes": 40_000_000, "latency_p50_ms": 10.0, "peak_rss_above_baseline_bytes": 90_000_000, "score": 0.9}
-    return VariantSummary(format="onnx", scheme="fp32", status="ok", **{**plain, **fields})
+    plain = {
+        "format": "onnx",
+        "scheme": "fp32",
+        "size_bytes": 40_000_000,
+        "latency_p50_ms": 10.0,
+        "peak_rss_above_baseline_bytes": 90_000_000,
+        "score": 0.9,
+    }
+    return VariantSummary(status="ok", **{**plain, **fields})
 
 
 def test_gains_are_told_by_the_interleaved_ratio_with_its_interval():
@@ -79,6 +86,28 @@ def test_gains_are_told_by_the_interleaved_ratio_with_its_interval():
     )
     text = gains.markdown(summary)
     assert list(gains.standing_out(summary)) == ["b", "c"]  # c is the fastest: its interval ends at 0.36, b's at 0.5
-    assert "10.0 MB (\N{MINUS SIGN}75.0 %)" in text
-    assert "(\N{MINUS SIGN}70.0 % [\N{MINUS SIGN}80.0, \N{MINUS SIGN}50.0])" in text
-    assert "45.0 MB (\N{MINUS SIGN}50.0 %)" in text and "\N{MINUS SIGN}1.00 points" in text
+    assert "| size, MB | 40 | 10 (\N{MINUS SIGN}75.0 %) |" in text
+    assert "(\N{MINUS SIGN}70.0 [\N{MINUS SIGN}80.0, \N{MINUS SIGN}50.0] %)" in text
+    assert "45 (\N{MINUS SIGN}50.0 %)" in text and "\N{MINUS SIGN}1.00 points" in text
+    assert "The way to" not in text  # nothing lies between
+
+
+def test_each_step_on_the_way_is_told_against_the_one_before():
+    torch = row(size_bytes=40, latency_ratio_to_reference=1.0, peak_rss_bytes=400)
+    engine = row(size_bytes=40, latency_ratio_to_reference=0.5, peak_rss_bytes=200)
+    small = row(size_bytes=10, latency_ratio_to_reference=0.1, peak_rss_bytes=100, score=0.89, scheme="int8-static")
+    parts = row(size_bytes=11, latency_ratio_to_reference=0.11, peak_rss_bytes=80, score=0.89, scheme="int8-static")
+    rows = {"torch-fp32": torch, "onnx-fp32": engine, "onnx-int8-static": small, "onnx-int8-static-parts": parts}
+    summary = Summary("torch-fp32", {}, rows, (), "onnx-int8-static-parts", "fits", Budget(name="none"), HEADLINE)
+    found = changes.steps(summary, "onnx-int8-static-parts")
+    assert [(step.what, step.name) for step in found] == [
+        ("engine", "onnx-fp32"),
+        ("compression", "onnx-int8-static"),
+        ("loading and settings", "onnx-int8-static-parts"),
+    ]
+    minus = "\N{MINUS SIGN}"
+    assert [step.latency for step in found] == [f"{minus}50.0 %", f"{minus}80.0 %", "+10.0 %"]
+    assert [step.memory for step in found] == [f"{minus}50.0 %"] * 2 + [f"{minus}20.0 %"]
+    assert [step.score for step in found] == ["0.00", f"{minus}1.00", "0.00"]
+    assert [step.name for step in changes.steps(summary, "onnx-int8-static")] == ["onnx-fp32", "onnx-int8-static"]
+    assert changes.steps(summary, "onnx-fp32") == [] and "| engine | onnx-fp32 |" in gains.markdown(summary)

@@ -1,7 +1,6 @@
 """report.html: everything on one page that needs no network. The template is page/page.html; this is what it is filled with."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from stages.core.config import Config
 from stages.core.judging import Headline
 from stages.core.results import METRICS, Interval, Summary, VariantSummary
 from stages.reporting import findings, samples, table, verdicts
+from stages.reporting.changes import changes, steps
 from stages.reporting.pairing import Judge
 
 NAME = "report.html"
@@ -22,16 +22,6 @@ POINT_FIELDS = (
     *("latency_ratio_to_reference", "latency_ratio_ci95", "peak_rss_bytes", "peak_rss_above_baseline_bytes", "noise_grade"),
 )
 PAIRED = ("mcnemar_p", "agreement", "kl_nats")
-
-
-@dataclass(frozen=True)
-class Change:
-    """One line of the table before and after; `change` is a share of `before`, negative where less."""
-
-    what: str
-    before: str
-    after: str
-    change: str
 
 
 def render(summary: Summary, settings: Config) -> str:
@@ -66,6 +56,7 @@ def context(summary: Summary, settings: Config) -> dict[str, Any]:
         "focus": focus,
         "cards": list(cards(summary)),
         "changes": changes(summary.variants[summary.reference], summary.variants[focus], summary.headline) if focus else [],
+        "steps": steps(summary, focus) if focus else [],
         "points": [point(name, row, summary) for name, row in summary.variants.items() if row.ok and answered(row)],
         "most_memory": max((max((row.memory_rss_bytes or {"": 0}).values()) for row in summary.variants.values()), default=0),
         **findings.sections(summary),
@@ -116,38 +107,6 @@ def cards(summary: Summary) -> Iterator[tuple[str, str, str]]:
 
 def but(row: VariantSummary, headline: Headline | None) -> str:
     return f", {headline.title} {headline.worse}" if headline and row.score_verdict == headline.worse else ""
-
-
-def changes(before: VariantSummary, after: VariantSummary, headline: Headline | None) -> list[Change]:
-    """The table before and after: the reference and the variant in focus."""
-    found = [
-        quantity("size, MB", before.size_bytes, after.size_bytes, 1e6),
-        latency(before, after),
-        quantity("latency p90, ms", before.latency_p90_ms, after.latency_p90_ms),
-        quantity("peak memory, MB", before.peak_rss_bytes, after.peak_rss_bytes, 1e6),
-        quantity("peak above the runtime, MB", before.peak_rss_above_baseline_bytes, after.peak_rss_above_baseline_bytes, 1e6),
-        quantity("load, ms", before.load_ms, after.load_ms),
-        quantity("first inference, ms", before.first_inference_ms, after.first_inference_ms),
-    ]
-    if headline and after.score_delta is not None:
-        change = f"{table.delta(after, headline)}{' points' if headline.share else ''}"
-        found.append(Change(headline.label, table.score(before, headline), table.score(after, headline), change))
-    return [change for change in found if change]
-
-
-def quantity(what: str, before: float | None, after: float | None, unit: float = 1.0) -> Change | None:
-    if not before or after is None:
-        return None
-    return Change(what, f"{before / unit:.3g}", f"{after / unit:.3g}", f"{table.signed(100 * (after / before - 1), 1)} %")
-
-
-def latency(before: VariantSummary, after: VariantSummary) -> Change | None:
-    """The change is the paired ratio, which holds although the machine drifted between the two medians."""
-    if before.latency_p50_ms is None or after.latency_p50_ms is None or after.latency_ratio_to_reference is None:
-        return None
-    interval = table.bracket(after.latency_ratio_ci95, lambda bound: table.signed(100 * (bound - 1), 1))
-    change = f"{table.signed(100 * (after.latency_ratio_to_reference - 1), 1)}{interval} %"
-    return Change("latency p50, ms", f"{before.latency_p50_ms:.3g}", f"{after.latency_p50_ms:.3g}", change)
 
 
 def point(name: str, row: VariantSummary, summary: Summary) -> dict[str, Any]:

@@ -27,7 +27,7 @@ SCORES = (
     *(name for name in ranking.NAMES if name != HEADLINE.name),
     *(f"{name}_ci95" for name in (*ranking.NAMES, *DECIDED)),
     *(*DECIDED, "threshold", "accuracy_top1", "accuracy_balanced"),
-    *("flips_gained", "flips_lost", "mcnemar_p", "agreement"),
+    *("flips_gained", "flips_lost", "mcnemar_p", "agreement", "accuracy_top1_delta", "accuracy_top1_delta_ci95"),
 )
 
 
@@ -69,7 +69,8 @@ def decided(rejected: np.ndarray, defect: np.ndarray) -> dict[str, Any]:
 
 
 def compare(settings: Settings, reference: Answers, variant: Answers) -> Comparison:
-    """The difference of the two AUROCs over the same bootstrap samples; flips of the decisions at each one's own threshold."""
+    """The difference of the two AUROCs over the same bootstrap samples; flips of the decisions at each one's own threshold; the
+    difference in top-1, which no threshold enters."""
     defect = is_defect(variant)
     orders = [Ranking.of(odds(answers.outputs, answers.spec), defect) for answers in (reference, variant)]
 
@@ -81,7 +82,9 @@ def compare(settings: Settings, reference: Answers, variant: Answers) -> Compari
     found = paired_stats.bootstrapped(delta, distribution(difference, defect), len(defect), least)
     before, after = decide(reference), decide(variant)
     agreement = float(np.mean(np.array(before.said) == np.array(after.said)))
-    return found.knowing(**paired_stats.flips(before.right, after.right).scores, agreement=agreement)
+    top1 = paired_stats.flips(*(each.outputs.argmax(axis=1) == each.targets for each in (reference, variant)))
+    plain = {"accuracy_top1_delta": top1.delta, "accuracy_top1_delta_ci95": list(top1.delta_ci95)}
+    return found.knowing(**paired_stats.flips(before.right, after.right).scores, agreement=agreement, **plain)
 
 
 def decide(answers: Answers) -> Decisions:
