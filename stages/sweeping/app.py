@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -73,12 +74,18 @@ def aside() -> Iterator[None]:
 def job(_: DictConfig) -> tuple[float, ...] | None:
     """What Hydra calls for every point, in this process or in one of the launcher's. Returns the objectives, for a search."""
     config = HydraConfig.get()
-    made = plan.read(Path(config.sweep.dir))
+    made = read_once(config.sweep.dir)
     overrides = tuple(points.without_groups(config.overrides.task))
     with aside():
         done = run_point(made, overrides)
     print(line(done, made), flush=True)
     return objectives(done, made)
+
+
+@cache
+def read_once(folder: str) -> Plan:
+    """The plan with the options that it has loaded: a process that runs many points composes each of them once."""
+    return plan.read(Path(folder))
 
 
 def line(done: Outcome, made: Plan) -> str:
