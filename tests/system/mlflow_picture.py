@@ -91,18 +91,24 @@ def serve(database: Path) -> tuple[subprocess.Popen, str]:
     raise SystemExit("the MLflow server does not start")
 
 
-def picture(database: Path, place: str, target: Path) -> None:
-    """place: what follows # in the address of the page."""
-    process, upstream = serve(database)
-    between = proxy(upstream)
+def browse(server: str, place: str, *arguments: str) -> str:
+    """What Chromium prints for a page of the UI at address `server`. place: what follows # in its address; arguments: Chromium's own."""
+    between = proxy(server)
     try:
         with tempfile.TemporaryDirectory() as profile:
             browser = [shutil.which("chromium") or "chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-            browser += [f"--user-data-dir={profile}", f"--window-size={SIZE}", f"--virtual-time-budget={LOAD_MS}"]
+            browser += [f"--user-data-dir={profile}", f"--window-size={SIZE}", f"--virtual-time-budget={LOAD_MS}", *arguments]
             address = f"http://127.0.0.1:{between.server_port}/#{place}"
-            subprocess.run([*browser, f"--screenshot={target.resolve()}", address], check=True, capture_output=True, timeout=120)
+            return subprocess.run([*browser, address], check=True, capture_output=True, text=True, timeout=180).stdout
     finally:
         between.shutdown()
+
+
+def picture(database: Path, place: str, target: Path) -> None:
+    process, address = serve(database)
+    try:
+        browse(address, place, f"--screenshot={target.resolve()}")
+    finally:
         os.killpg(process.pid, 15)
         process.wait(20)
 

@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import toy_pipeline
-from tests.system import postgres
+from tests.system import mlflow_picture, postgres
 from tests.toy_pipeline import VARIANT
 from tests.workspace import TINY, Workspace
 
@@ -135,19 +136,45 @@ def write_at_once(member: Member, tmp_path: Path) -> None:
         shutil.rmtree(made.folder)
 
 
-def test_a_server_that_is_down_during_a_sweep_loses_nothing(server, tmp_path):
-    toy = toy_pipeline.make(tmp_path)
-    (tmp_path / ".edgewise").mkdir()
-    environment = ("env", f"TOY_LOG={tmp_path}/.edgewise/toy.log", f"MLFLOW_TRACKING_URI={server.uri}")
+@pytest.fixture(scope="module")
+def dark(server, tmp_path_factory):
+    """A sweep whose server is down until it has ended: what it said, its project, and how many runs there were before."""
+    toy = toy_pipeline.make(tmp_path_factory.mktemp("dark"))
+    (toy.folder / ".edgewise").mkdir()
+    toy.given = ("env", f"TOY_LOG={toy.folder}/.edgewise/toy.log", f"MLFLOW_TRACKING_URI={server.uri}", "python", "-m")
+    toy.before = len(runs(server))
     server.stop_server()
     try:
-        done = toy.run(*environment, "python", "-m", "stages.sweep", "--name", "dark", f"variants.{VARIANT}.calibration.samples=10,20")
+        toy.done = toy.run(*toy.given, "stages.sweep", "--name", "dark", f"variants.{VARIANT}.calibration.samples=10,20")
     finally:
         server.serve()
+    toy.late = toy.run(*toy.given, "stages.track", "--sweep", "dark")
+    return toy
+
+
+def mine(server) -> list:
+    return [run for run in runs(server) if run.data.tags.get("sweep") == "dark"]
+
+
+def test_a_server_that_is_down_during_a_sweep_loses_nothing(server, dark):
+    done, late = dark.done, dark.late
     assert done.returncode == 0 and "run `python -m stages.track --sweep dark` when the store is there" in done.stderr, done.stderr
-    assert len(json.loads((tmp_path / "metrics/sweeps/dark.json").read_text())["rows"]) == 2
-    before = len(runs(server))
-    late = toy.run(*environment, "python", "-m", "stages.track", "--sweep", "dark")
+    assert len(json.loads((dark.folder / "metrics/sweeps/dark.json").read_text())["rows"]) == 2
     assert late.returncode == 0, late.stderr
-    mine = [run for run in runs(server) if run.data.tags.get("sweep") == "dark"]
-    assert len(mine) == 3 == len(runs(server)) - before and all(run.info.status == "FINISHED" for run in mine)
+    found = mine(server)
+    assert len(found) == 3 == len(runs(server)) - dark.before and all(run.info.status == "FINISHED" for run in found)
+
+
+def test_the_ui_shows_the_runs_of_a_sweep_below_it_with_its_metrics_and_the_figure(server, dark):
+    """In a real browser, after what a user does by hand: open the sweep, choose three columns."""
+    if not shutil.which("chromium"):
+        pytest.skip("chromium is not installed; tests/system/install.sh installs it as root")
+    (parent,) = [run for run in mine(server) if run.info.run_name == "sweep dark"]
+    place = f"/experiments/{parent.info.experiment_id}/runs"
+    page = mlflow_picture.browse(server.uri, f"{place}?startTime=ALL&searchFilter=tags.sweep%20%3D%20'dark'", "--dump-dom")
+    shown = re.findall(r">(sweep dark|sweep-[0-9a-f]{10} [a-z0-9-]+)</span>", page)
+    assert shown[0] == "sweep dark" and sorted(shown) == sorted(run.info.run_name for run in mine(server))
+    for name, cell in {"accuracy_top1": "0.85", "latency_ratio_to_reference": "0.4", "size_bytes": "1000"}.items():
+        assert f'data-testid="sort-header-{name}"' in page and re.search(rf"\bmetrics\.`{name}`.*?>{cell}<", page)
+    figure = mlflow_picture.browse(server.uri, f"{place}/{parent.info.run_id}/artifacts/sweep/dark.png", "--dump-dom")
+    assert re.search(r'<img alt="sweep/dark.png" src="blob:', figure)
