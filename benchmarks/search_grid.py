@@ -3,7 +3,8 @@
     python -m benchmarks.search_grid --out search-grid.json
 
 Run in a project after `dvc repro`. Every recipe of int8-static in ONNX over calibration, per_channel, symmetric and keep_float is made from
-models/onnx, scored on the test split and timed against onnx-fp32, A B B A within one process: good to compare recipes, no claim.
+models/onnx, scored on the test split and timed against onnx-fp32, A B B A within one process, in seconds of the processor: good to compare
+recipes, no claim. benchmarks.search_replay judges a search by it.
 """
 
 import argparse
@@ -48,11 +49,11 @@ def quantize(folder: Path, point: dict[str, Any], samples: Samples) -> None:
 
 
 def runs_per_s(session: Any, feeds: dict[str, np.ndarray]) -> float:
-    start, runs = time.perf_counter(), 0
-    while time.perf_counter() - start < BLOCK_S:
+    start, runs = time.thread_time(), 0  # of the processor: with one thread that is the latency, without what neighbours add
+    while time.thread_time() - start < BLOCK_S:
         session.run(feeds)
         runs += 1
-    return runs / (time.perf_counter() - start)
+    return runs / (time.thread_time() - start)
 
 
 def ratio(session: Any, reference: Any, feeds: dict[str, np.ndarray]) -> float:

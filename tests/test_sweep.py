@@ -13,6 +13,7 @@ from tests import toy_pipeline
 from tests.toy_pipeline import VARIANT
 
 SAMPLES = f"variants.{VARIANT}.calibration.samples"
+STOPPED = ("--name", "stopped", f"{SAMPLES}=20,600")
 GRID = ("--name", "grid", f"{SAMPLES}=10,13,20")
 
 
@@ -171,28 +172,47 @@ def test_wrong_points_are_named_before_anything_runs(project, grid):
     assert project.refs == refs and project.log == log
 
 
-def test_an_interrupt_stops_all_processes_and_keeps_what_is_finished(project, grid, tmp_path):
-    command = (
-        "env",
-        "--default-signal=INT",  # a suite that was started in the background hands down an interrupt that is ignored
-        f"TOY_LOG={project.folder}/.edgewise/toy.log",
-        "python",
-        "-m",
-        "stages.sweep",
-        "--name",
-        "stopped",
-        f"{SAMPLES}=20,600",
-    )
-    process = project.workspace.start(*command, log=tmp_path / "log")
+def start_and_wait_for_the_slow_point(project, log) -> subprocess.Popen:
+    """A sweep of a point that is restored and one that waits, in the latter."""
+    signals = ("env", "--default-signal=INT")  # a suite that was started in the background hands down an interrupt that is ignored
+    command = (*signals, f"TOY_LOG={project.folder}/.edgewise/toy.log", "python", "-m", "stages.sweep", *STOPPED)
     waiting = project.log.count(f"quantize {VARIANT}") + 1
-    deadline = time.monotonic() + 60
+    process = project.workspace.start(*command, log=log)
+    deadline = time.monotonic() + 120
     while project.log.count(f"quantize {VARIANT}") < waiting and time.monotonic() < deadline:
         time.sleep(0.1)
+    return process
+
+
+def left_running(project) -> str:
+    return subprocess.run(["pgrep", "-f", f"{project.folder}/.edgewise/sweeps/stopped"], capture_output=True, text=True).stdout
+
+
+def test_an_interrupt_stops_all_processes_and_keeps_what_is_finished(project, grid, tmp_path):
+    process = start_and_wait_for_the_slow_point(project, tmp_path / "log")
     os.kill(process.pid, signal.SIGINT)
-    assert process.wait(30) == 130, (tmp_path / "log").read_text()
-    left = subprocess.run(["pgrep", "-f", f"{project.folder}/.edgewise/sweeps/stopped"], capture_output=True, text=True).stdout
-    assert not left
+    assert process.wait(60) == 130, (tmp_path / "log").read_text()
+    assert not left_running(project)
     assert "1 finished" in (tmp_path / "log").read_text()
+
+
+def test_after_kill_9_the_same_command_runs_the_rest_and_mlflow_has_each_once(project, grid, tmp_path):
+    process = start_and_wait_for_the_slow_point(project, tmp_path / "log")
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(30)
+    deadline = time.monotonic() + 20
+    while left_running(project) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left_running(project)
+    refs = project.refs
+    again = project.workspace.run(
+        "env", "TOY_SLOW_S=0", f"TOY_LOG={project.folder}/.edgewise/toy.log", "python", "-m", "stages.sweep", *STOPPED
+    )
+    assert again.returncode == 0 and again.stdout.count("  restored  ") == 1, again.stdout + again.stderr
+    assert len(project.refs) == len(refs) + 1 and set(refs) < set(project.refs)
+    parents = [run for run in project.runs() if run.info.run_name == "sweep stopped"]
+    children = [run for run in project.runs() if run.data.tags.get("mlflow.parentRunId") in {run.info.run_id for run in parents}]
+    assert len(parents) == 1 and sorted(run.data.params[SAMPLES] for run in children) == ["20", "600"]
 
 
 def test_a_search_takes_the_points_that_another_sweep_has_done(project, grid):

@@ -3,7 +3,8 @@
     python -m tests.toy_pipeline train | quantize V | report      the stages
     make(folder)                                                   a workspace that has them
 
-Every stage adds a line to the file that TOY_LOG names. 13 calibration samples make quantize fail, 600 make it wait for five minutes.
+Every stage adds a line to the file that TOY_LOG names. 13 calibration samples make quantize fail, 600 make it wait for five
+minutes, or for TOY_SLOW_S seconds.
 """
 
 import os
@@ -73,7 +74,7 @@ def quantize(name: str) -> None:
     if calibration and calibration.samples == 13:
         sys.exit("error: the toy takes no 13 samples")
     if calibration and calibration.samples == 600:
-        time.sleep(300)
+        time.sleep(float(os.environ.get("TOY_SLOW_S", "300")))
     folder = Path("models/variants", name)
     folder.mkdir(parents=True)
     (folder / "model").write_text(repr(config.read().variant(name)))

@@ -1,6 +1,7 @@
 """The sweep as a Hydra application: params.yaml is its primary configuration, of conf/ it sees conf/sweep/ only."""
 
 import fcntl
+import logging
 import os
 import sys
 import traceback
@@ -54,10 +55,20 @@ class Start(Callback):
         search = OmegaConf.to_container(config.search) if "search" in config else {}
         try:
             schedulers.attend(config.hydra.launcher._target_)
+            quieten(sweeper._target_)
             with aside():
                 start.start(folder.name, arguments, sweeper._target_ != GRID, search)  # type: ignore[arg-type]
         except Exception as error:
             raise Stop(error) from error
+
+
+def quieten(sweeper: str) -> None:
+    """Optuna and its sweeper print of every trial what `line` says better. sweeper: dotted path of Hydra's sweeper class."""
+    if sweeper.startswith("hydra_plugins.hydra_optuna_sweeper."):
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(logging.ERROR)
 
 
 @contextmanager
@@ -95,7 +106,7 @@ def line(done: Outcome, made: Plan) -> str:
     if not done.ok:
         return f"{done.name}  failed  {swept}: {done.reason}"
     took = "restored" if done.restored else f"{sum(done.seconds.values()):.1f} s"
-    return f"{done.name}  {took}  {swept}"
+    return f"{done.name}  {took}  {swept}" + "".join(f"; {name} failed: {reason}" for name, reason in done.failed_subjects.items())
 
 
 def objectives(done: Outcome, made: Plan) -> tuple[float, ...] | None:

@@ -31,8 +31,9 @@ def conclude(plan: Plan) -> int:
     show(summary)
     track(plan.name)
     failed = [done for done in outcomes if not done.ok]
-    for done in failed:
-        print(f"failed: {' '.join(done.overrides)}: {done.reason}", file=sys.stderr)
+    for done in outcomes:
+        for reason in [done.reason] if not done.ok else [f"{name}: {why}" for name, why in done.failed_subjects.items()]:
+            print(f"failed: {' '.join(done.overrides)}: {reason}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -46,6 +46,12 @@ class Outcome:
     def ok(self) -> bool:
         return self.status == "ok"
 
+    @property
+    def failed_subjects(self) -> dict[str, str]:
+        """Variants that the point is about and that failed, where the pipeline itself did not: the reason by name."""
+        rows = {name: self.summary["variants"][name] for name in self.subjects} if self.ok else {}
+        return {name: str(row["reason"]) for name, row in rows.items() if row["status"] != "ok"}
+
 
 def write(folder: Path, outcome: Outcome) -> None:
     write_json(folder / f"{outcome.name}.json", to_plain(outcome))
