@@ -15,7 +15,7 @@ from stages.sweeping.importances import importances
 from stages.sweeping.outcome import Outcome
 from stages.sweeping.plan import Plan
 from stages.sweeping.points import settings
-from stages.sweeping.summary import FOLDER, SweepSummary, summarize
+from stages.sweeping.summary import FOLDER, Row, SweepSummary, summarize
 
 MOST_ROWS = 40  # in the terminal; the file has all
 
@@ -70,23 +70,35 @@ def show(summary: SweepSummary) -> None:
 
 
 def table(summary: SweepSummary):
-    """The rows, front first, then by the first objective."""
+    """The rows, front first, then by the first objective. Words of a heading may be broken into lines; values are shown as they are."""
     from rich import box
     from rich.table import Table
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{len(summary.points)} points; *: Pareto front", title_justify="left")
+    names = sorted({row.variant for row in summary.rows if row.variant})
+    several = len(names) > 1
+    of = f" of {names[0]}" if len(names) == 1 else ""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{len(summary.points)} points{of}; *: Pareto front", title_justify="left")
     made.add_column("point", no_wrap=True)
-    for name in [*(key.rpartition(".")[2] for key in summary.keys), "variant", *summary.objectives]:
-        made.add_column(name, justify="right" if name in summary.objectives else "left")
+    for heading in [*(key.rpartition(".")[2] for key in summary.keys), *(["variant"] if several else [])]:
+        made.add_column(heading.replace("_", " "))
+    for name in summary.objectives:
+        made.add_column(name.replace("_", " "), justify="right")
     rows = sorted(summary.rows, key=lambda row: (not row.front, row.values is None, row.values or ()))
     for row in rows[:MOST_ROWS]:
-        values = [f"{value:.4g}" for value in row.values] if row.values else ["failed"] * len(summary.objectives)
-        chosen = [row.settings.get(key, "") for key in summary.keys]
         style = "bold" if row.front else "red" if row.values is None else None
-        made.add_row(row.point + (" *" if row.front else ""), *chosen, row.variant, *values, style=style)
+        made.add_row(*cells(row, summary, several), style=style)
     if len(rows) > MOST_ROWS:
         made.caption = f"{len(rows) - MOST_ROWS} more in {FOLDER}/{summary.name}.json"
     return made
+
+
+def cells(row: Row, summary: SweepSummary, several: bool) -> list[str]:
+    """several: whether the rows are about more than one variant."""
+    from rich.markup import escape  # [classifier] is a value, no style
+
+    values = [f"{value:.4g}" for value in row.values] if row.values else ["failed" if row.status != "ok" else "not measured"]
+    chosen = [escape(row.settings.get(key, "")) for key in summary.keys]
+    return [row.point + (" *" if row.front else ""), *chosen, *([row.variant] if several else []), *values]
 
 
 def effect_lines(summary: SweepSummary) -> list[str]:
@@ -97,6 +109,10 @@ def effect_lines(summary: SweepSummary) -> list[str]:
         ranked = sorted(known.items(), key=lambda item: -(item[1].share or 0))
         said = [f"{key.rpartition('.')[2]} {effect.share:.0%} ({levels(effect)})" for key, effect in ranked]
         lines += [f"{objective}: share of the variance by key: {'; '.join(said)}"] if said else []
+        weights = ", ".join(f"{key.rpartition('.')[2]} {share:.0%}" for key, share in summary.importances.get(objective, {}).items())
+        lines += [f"{objective}: importance in a forest of trees (Optuna): {weights}"] if weights else []
+    if not lines and len(summary.points) > 1:
+        lines.append(f"which choice matters: {len(summary.points)} points are too few, or too much alike, to tell")
     return lines
 
 

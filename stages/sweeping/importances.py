@@ -3,6 +3,7 @@
 Mean decrease of impurity in a forest; the fANOVA of this Optuna fails on arrays of numpy 1.25 and newer.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 FEWEST = 8  # points, below which a forest of trees tells nothing
@@ -18,8 +19,10 @@ def importances(points: Sequence[Mapping[str, str]], values: Sequence[float], ke
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     distributions = {key: optuna.distributions.CategoricalDistribution(sorted({point[key] for point in points})) for key in kept}
     study = optuna.create_study()
-    for point, value in zip(points, values, strict=True):
-        params = {key: point[key] for key in kept}
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # Optuna 2.10 calls trials from stored results one
+        for point, value in zip(points, values, strict=True):
+            params = {key: point[key] for key in kept}
+            study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
     judge = optuna.importance.MeanDecreaseImpurityImportanceEvaluator(seed=0)
     return {key: float(share) for key, share in optuna.importance.get_param_importances(study, evaluator=judge).items()}

@@ -7,10 +7,12 @@ from typing import Any
 
 from stages.reporting.figure import GREY, INK, PALETTE, PAPER, STYLE
 from stages.sweeping.effects import order
+from stages.sweeping.plan import MAXIMIZE, MINIMIZE
 from stages.sweeping.summary import Row, SweepSummary
 
 UNITS = {"size_bytes": ("size, MB", 1e-6), "latency_p50_ms": ("p50, ms", 1.0), "accuracy_top1": ("accuracy, %", 100.0)}
 NAMES = {"latency_ratio_to_reference": "latency / reference"}
+BETTER = {MAXIMIZE: "↑", MINIMIZE: "↓"}
 SPREAD = 0.035  # lines of one category are drawn this far apart, so that none hides another
 
 
@@ -33,7 +35,7 @@ def draw(summary: SweepSummary, path: Path) -> None:
 
     axes = [
         *(choices(key, rows) for key in key_names(summary, rows)),
-        *(numbers(i, name, rows) for i, name in enumerate(summary.objectives)),
+        *(numbers(i, name, rows, BETTER[direction]) for i, (name, direction) in enumerate(summary.objectives.items())),
     ]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(7.0, 2.1 * len(axes)), 5.2), facecolor=PAPER)
@@ -59,14 +61,14 @@ def choices(key: str, rows: Sequence[Row]) -> Axis:
     return Axis(key.rpartition(".")[2], heights, [(height, name) for name, height in places.items()])
 
 
-def numbers(index: int, name: str, rows: Sequence[Row]) -> Axis:
+def numbers(index: int, name: str, rows: Sequence[Row], better: str) -> Axis:
     title, factor = UNITS.get(name, (NAMES.get(name, name), 1.0))
     values = [factor * row.values[index] for row in rows if row.values]
     low, high = min(values), max(values)
     span = (high - low) or 1.0
     heights = [0.5 if high == low else 0.04 + 0.92 * (value - low) / span for value in values]
     ends = [(0.5, low)] if high == low else [(0.04 + 0.92 * share, low + share * span) for share in (0.0, 0.5, 1.0)]
-    return Axis(title, heights, [(height, f"{value:.4g}") for height, value in ends])
+    return Axis(f"{title} {better}", heights, [(height, f"{value:.4g}") for height, value in ends])
 
 
 def lines(plot: Any, rows: Sequence[Row], axes: Sequence[Axis]) -> None:
@@ -94,7 +96,9 @@ def dress(plot: Any, summary: SweepSummary, axes: int) -> None:
     plot.set_ylim(0, 1)
     plot.axis("off")
     plot.text(0, 1.2, f"Sweep {summary.name}", transform=plot.transAxes, fontsize=13, fontweight="bold")
-    caption = f"{len(summary.rows)} rows; in colour: the Pareto front ({len(summary.front)})"
+    drawn, left_out = sum(row.values is not None for row in summary.rows), sum(row.values is None for row in summary.rows)
+    caption = f"{drawn} rows{f', without {left_out} that failed' if left_out else ''}; in colour: the Pareto front ({len(summary.front)}); "
+    caption += "↑ more is better, ↓ less is better"
     plot.text(0, 1.135, caption, transform=plot.transAxes, fontsize=8.5, color="#57606a")
     if len(summary.front) <= len(PALETTE):
         plot.legend(loc="upper right", bbox_to_anchor=(1.0, 1.27), ncols=3, frameon=False, fontsize=7.5)

@@ -16,6 +16,7 @@ import yaml
 from tests import toy_pipeline
 from tests.system import slurm
 from tests.toy_pipeline import VARIANT
+from tests.workspace import Workspace
 
 pytestmark = pytest.mark.system
 SAMPLES = f"variants.{VARIANT}.calibration.samples"
@@ -24,10 +25,12 @@ BENCH_S = 1.5
 
 
 class Toy:
-    def __init__(self, folder: Path, **environment: str):
-        self.folder, self.workspace = folder, toy_pipeline.make(folder)
-        (folder / ".edgewise").mkdir()
-        self.log = folder / ".edgewise/toy.log"
+    """One sweep of the project that all of these tests share: what is common to their points is done once."""
+
+    def __init__(self, workspace: Workspace, name: str, **environment: str):
+        self.workspace, self.folder, self.name = workspace, workspace.folder, name
+        self.place = self.folder / ".edgewise/sweeps" / name
+        self.log = self.folder / f".edgewise/{name}.log"
         self.added = [f"{key}={value}" for key, value in {"TOY_LOG": self.log, "MLFLOW_TRACKING_URI": self.store, **environment}.items()]
 
     @property
@@ -35,30 +38,36 @@ class Toy:
         return f"sqlite:///{self.folder}/mlflow.db"
 
     def sweep(self, *arguments: str) -> subprocess.CompletedProcess:
-        return self.workspace.run("env", *self.added, "python", "-m", "stages.sweep", *arguments)
+        return self.workspace.run("env", *self.added, "python", "-m", "stages.sweep", "--name", self.name, *arguments)
 
     def start(self, *arguments: str) -> subprocess.Popen:
-        return self.workspace.start("env", *self.added, "python", "-m", "stages.sweep", *arguments, log=self.folder / ".edgewise/out")
+        command = ("env", *self.added, "python", "-m", "stages.sweep", "--name", self.name, *arguments)
+        return self.workspace.start(*command, log=self.out)
+
+    @property
+    def out(self) -> Path:
+        return self.folder / f".edgewise/{self.name}.out"
 
     def said(self) -> str:
-        return (self.folder / ".edgewise/out").read_text()
+        return self.out.read_text()
 
     def alone_with_the_slow_one(self) -> int:
         """Wait until one of two points is whole; the id of the process that runs the other one."""
-        end, points = time.monotonic() + 120, self.folder / ".edgewise/sweeps/killed/points"
-        while not list(points.glob("*.json")) or not (worker := worker_of(self.folder)):
+        end, points = time.monotonic() + 120, self.place / "points"
+        while not list(points.glob("*.json")) or not (worker := worker_of(self.place / "work")):
             assert time.monotonic() < end, self.said()
             time.sleep(0.2)
         return worker
 
-    def rows(self, name: str) -> dict[str, dict]:
-        rows = json.loads((self.folder / f"metrics/sweeps/{name}.json").read_text())["rows"]
+    def rows(self) -> dict[str, dict]:
+        rows = json.loads((self.folder / f"metrics/sweeps/{self.name}.json").read_text())["rows"]
         return {row["settings"].get(SAMPLES, "600"): row for row in rows}
 
     def refs(self) -> dict[str, tuple[str, float]]:
-        """The samples and the accuracy of every experiment, by its name."""
-        run, found = self.workspace.run, {}
-        for ref in run("git", "for-each-ref", "--format=%(refname)", "refs/exps/*/*/sweep-*").stdout.split():
+        """The samples and the accuracy of every experiment of this sweep, by its name."""
+        run, found, own = self.workspace.run, {}, {row["point"] for row in self.rows().values()}
+        every = run("git", "for-each-ref", "--format=%(refname)", "refs/exps/*/*/sweep-*").stdout.split()
+        for ref in (ref for ref in every if ref.rpartition("/")[2] in own):
             params = yaml.safe_load(run("git", "show", f"{ref}:params.yaml").stdout)["variants"][VARIANT]["calibration"]["samples"]
             metrics = json.loads(run("git", "show", f"{ref}:metrics/summary.json").stdout)["variants"][VARIANT]
             found[ref.rpartition("/")[2]] = (str(params), metrics["accuracy_top1"])
@@ -67,6 +76,13 @@ class Toy:
     def benches(self) -> list[tuple[float, float]]:
         lines = [line.split() for line in self.log.read_text().splitlines() if line.startswith("bench ")]
         return sorted((float(start), float(end)) for _, start, end in lines)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Workspace:
+    made = toy_pipeline.make(tmp_path_factory.mktemp("launchers"))
+    (made.folder / ".edgewise").mkdir()
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +97,9 @@ def cluster():
             yield made
 
 
-def test_slurm_runs_the_points_at_once_and_one_of_them_measures_at_a_time(cluster, tmp_path):
-    toy = Toy(tmp_path, TOY_BENCH_S=str(BENCH_S), **cluster.environment)
-    done = toy.sweep("--name", "cluster", *SLURM, f"{SAMPLES}=10,20,30")
+def test_slurm_runs_the_points_at_once_and_one_of_them_measures_at_a_time(cluster, project):
+    toy = Toy(project, "cluster", TOY_BENCH_S=str(BENCH_S), **cluster.environment)
+    done = toy.sweep(*SLURM, f"{SAMPLES}=10,20,30")
     assert done.returncode == 0, done.stdout + done.stderr
     assert dict(toy.refs().values()) == {str(n): pytest.approx(toy_pipeline.accuracy(n)) for n in (10, 20, 30)}
     benches = toy.benches()
@@ -91,10 +107,10 @@ def test_slurm_runs_the_points_at_once_and_one_of_them_measures_at_a_time(cluste
     assert toy.log.read_text().count("train\n") == 1
 
 
-@pytest.mark.parametrize("how", ["scancel", "kill -9"])
-def test_a_job_that_slurm_ends_is_a_failed_point_with_a_name_and_the_others_stay(how, cluster, tmp_path):
-    toy = Toy(tmp_path, **cluster.environment)
-    process = toy.start("--name", "killed", *SLURM, f"{SAMPLES}=600,20")
+@pytest.mark.parametrize(("how", "samples"), [("scancel", 21), ("kill -9", 22)])
+def test_a_job_that_slurm_ends_is_a_failed_point_with_a_name_and_the_others_stay(how, samples, cluster, project):
+    toy = Toy(project, f"slurm{samples}", **cluster.environment)
+    process = toy.start(*SLURM, f"{SAMPLES}=600,{samples}")
     worker = toy.alone_with_the_slow_one()
     cluster.wait_for(lambda: len(cluster.running()) == 1, "the end of the other job")
     (job,) = cluster.running()
@@ -103,30 +119,30 @@ def test_a_job_that_slurm_ends_is_a_failed_point_with_a_name_and_the_others_stay
     else:
         os.kill(worker, signal.SIGKILL)  # as the kernel does when the memory is used up
     assert process.wait(90) == 1, toy.said()
-    rows = toy.rows("killed")
+    rows = toy.rows()
     reasons = {"scancel": "was ended by SIGTERM", "kill -9": f"the scheduler ended its job {job}: FAILED, without a result"}
-    assert rows["20"]["status"] == "ok" and reasons[how] in rows["600"]["reason"]
+    assert rows[str(samples)]["status"] == "ok" and reasons[how] in rows["600"]["reason"]
 
 
-@pytest.mark.parametrize("killer", ["joblib", "submitit_local"])
-def test_a_worker_that_is_killed_ends_the_sweep_with_a_named_error(killer, tmp_path):
-    toy = Toy(tmp_path)
-    parallel = ["hydra.launcher.n_jobs=2"] if killer == "joblib" else []
-    process = toy.start("--name", "killed", f"hydra/launcher={killer}", *parallel, f"{SAMPLES}=600,20")
+@pytest.mark.parametrize(("launcher", "samples"), [("joblib", 23), ("submitit_local", 24)])
+def test_a_worker_that_is_killed_ends_the_sweep_with_a_named_error(launcher, samples, project):
+    toy = Toy(project, launcher)
+    parallel = ["hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
+    process = toy.start(f"hydra/launcher={launcher}", *parallel, f"{SAMPLES}=600,{samples}")
     os.kill(toy.alone_with_the_slow_one(), signal.SIGKILL)
     code = process.wait(60)
-    if killer == "joblib":
+    if launcher == "joblib":
         assert code == 3 and "the launcher gave up (TerminatedWorkerError" in toy.said() and "1 points are finished and kept" in toy.said()
     else:
-        assert code == 1 and "the scheduler ended its job" in toy.rows("killed")["600"]["reason"]
-    assert not subprocess.run(["pgrep", "-f", f"{toy.folder}/.edgewise/sweeps/killed/work"], capture_output=True).stdout
+        assert code == 1 and "the scheduler ended its job" in toy.rows()["600"]["reason"]
+    assert not subprocess.run(["pgrep", "-f", f"{toy.place}/work"], capture_output=True).stdout
 
 
-def worker_of(folder: Path) -> int | None:
-    """The process that runs a point: what the leash of its DVC hangs on."""
+def worker_of(work: Path) -> int | None:
+    """The process that runs a point: what the leash of its DVC hangs on. work: the folder of the clones."""
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
-            leashed = (status.parent / "cwd").readlink().is_relative_to(folder / ".edgewise/sweeps/killed/work")
+            leashed = (status.parent / "cwd").readlink().is_relative_to(work)
             command = (status.parent / "cmdline").read_bytes()
             parent = int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("PPid:")))
         except (OSError, StopIteration):
@@ -136,10 +152,18 @@ def worker_of(folder: Path) -> int | None:
     return None
 
 
-def test_ray_runs_the_points(tmp_path):
+def test_eight_jobs_at_once_give_eight_experiments_whose_params_match_their_metrics(project):
+    toy = Toy(project, "eight")
+    done = toy.sweep("hydra/launcher=joblib", "hydra.launcher.n_jobs=8", f"{SAMPLES}=range(30,38)")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert dict(toy.refs().values()) == {str(n): pytest.approx(toy_pipeline.accuracy(n)) for n in range(30, 38)}
+    assert sorted(toy.rows()) == [str(n) for n in range(30, 38)]
+
+
+def test_ray_runs_the_points(project):
     if not importlib.util.find_spec("ray"):
         pytest.skip("not installed: pip install -c constraints.txt -e '.[ray]'")
-    toy = Toy(tmp_path, RAY_USAGE_STATS_ENABLED="0")
-    done = toy.sweep("--name", "ray", "hydra/launcher=ray", "hydra.launcher.num_cpus=2", f"{SAMPLES}=10,20")
+    toy = Toy(project, "ray", RAY_USAGE_STATS_ENABLED="0")
+    done = toy.sweep("hydra/launcher=ray", "hydra.launcher.num_cpus=2", f"{SAMPLES}=11,12")
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(toy.refs()) == 2
