@@ -1,0 +1,1 @@
+"""The published advice on edge models, claim by claim: see __main__.py."""

@@ -1,0 +1,102 @@
+"""A project in a scratch folder, made by the stages themselves, and what is measured on its variants."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from benchmarks.trust import profile
+from stages.core import artifact, config
+from stages.core.samples import Samples
+from stages.core.timing_stats import pooled, ratio, ratio_interval
+from stages.devices import local
+from stages.measuring.grading import evidence, grade
+from stages.measuring.jobs import Subject, store_inputs, subject
+from stages.measuring.records import memory_fields
+from stages.measuring.runs import side
+from stages.measuring.session import rounds
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCH = profile("quick")
+EAGER = "benchmarks.article.eager"
+MEMORY_PROCESSES = 3
+CHOICES = {"seed": 0, "device": {"name": "local", "threads": 1}, "bench": {"name": "quick"}, "budget": {"name": "none"}}
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Latency against the eager module, interleaved in fresh processes. p50_ms: of the variant."""
+
+    value: float
+    low: float
+    high: float
+    p50_ms: float
+    grade: str
+
+
+@dataclass(frozen=True)
+class Span:
+    """Median and extremes over processes."""
+
+    middle: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Span":
+        return cls(float(np.median(values)), min(values), max(values))
+
+
+class Project:
+    def __init__(self, folder: Path, data: Mapping[str, Any], model: Mapping[str, Any], variants: Mapping[str, Any]):
+        """Make it. `train.epochs` is 0: size, speed and memory do not depend on what the weights are."""
+        folder.mkdir()
+        self.models = folder / "models"
+        (folder / "conf").symlink_to(ROOT / "conf")
+        train, reference = {"name": "default", "epochs": 0}, next(iter(variants))
+        choices = {**CHOICES, "data": data, "model": model, "train": train, "reference": reference, "variants": variants}
+        (folder / "params.yaml").write_text(yaml.safe_dump(choices), encoding="utf-8")
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, "-m", "benchmarks.article.make"], cwd=folder, env=environment, check=True, stdout=sys.stderr)
+        self.configuration = config.read(self.models / "config.yaml")
+
+    def manifest(self, name: str) -> artifact.Manifest:
+        return artifact.read(self.models / "variants" / name)
+
+    def subject(self, name: str, engine: Mapping[str, Any] | None = None) -> Subject:
+        """A variant, where `engine` is given with these settings instead of its own."""
+        variant = self.configuration.variant(name)
+        used = variant if engine is None else replace(variant, engine=dict(engine))
+        return subject(used, self.models, self._inputs, {}, BENCH, self.configuration.device, local.Local())
+
+    def eager(self, **settings: Any) -> Subject:
+        """The module itself, as the advice begins with it."""
+        model = self.subject(self.configuration.reference)
+        fields = {**model.fields, "runner": EAGER, "model": str(self.models / "source"), "settings": {"threads": 1, **settings}}
+        return replace(model, name="eager", fields=fields)
+
+    @cached_property
+    def _inputs(self) -> str:
+        store_inputs(Samples.open(self.models / "data"), BENCH.scope, self.models)
+        return str(self.models / "inputs.npz")
+
+    def against_eager(self, measured: Subject) -> Ratio:
+        eager = self.eager()
+        found = rounds(lambda: measured.latency(BENCH), lambda: eager.latency(BENCH), BENCH, measured.name)
+        sides = side(found.variant), side(found.reference)
+        noise, _ = grade(evidence(found.variant, found.reference))
+        return Ratio(ratio(*sides), *ratio_interval(*sides), float(np.median(pooled(sides[0]))), noise)
+
+
+def peaks(measured: Subject) -> tuple[Span, Span]:
+    """Peak memory above the runtime's import, and in all; MB."""
+    found = [memory_fields(measured.memory()) for _ in range(MEMORY_PROCESSES)]
+    above, whole = ([fields[key] / 1e6 for fields in found] for key in ("peak_rss_above_baseline_bytes", "peak_rss_bytes"))
+    return Span.of(above), Span.of(whole)

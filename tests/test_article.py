@@ -1,0 +1,65 @@
+"""The verdicts of benchmarks.article and benchmarks.mixed, on numbers whose verdict is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import mixed
+from benchmarks.article import __main__ as article
+from benchmarks.article.findings import OPEN, PARTLY, RIGHT, WRONG, Finding, all_of, at_least, less, told
+from benchmarks.article.project import Ratio
+from stages.core.variant import Variant
+
+
+def test_a_claim_holds_only_where_the_whole_interval_says_so():
+    assert at_least(5.0, 6.0, 5.0) == RIGHT
+    assert at_least(3.0, 4.9, 5.0) == WRONG
+    assert at_least(4.0, 6.0, 5.0) == OPEN
+
+
+def test_a_claim_about_several_things_holds_in_part():
+    assert all_of([RIGHT, RIGHT]) == RIGHT and all_of([WRONG, WRONG]) == WRONG
+    assert all_of([RIGHT, WRONG]) == PARTLY and all_of([WRONG, OPEN]) == OPEN
+
+
+def test_a_ratio_is_told_as_times_faster_with_its_interval_turned():
+    assert told(Ratio(0.5, 0.4, 0.8, 1.0, "clean")) == "2.00 [1.25, 2.50]"
+    assert less(40.0, 30.0) == "−25.0 %"
+
+
+def test_the_page_holds_the_machine_every_claim_and_its_command():
+    found = {name: Finding(f"Claim {name}.", "Tried.", ("a", "b"), [["1", "2"]], WRONG, "It was 3.") for name in article.CLAIMS}
+    page = article.page(found)
+    assert "Machine: " in page and "| 1 | 2 |" in page and "| Claim split. | does not hold here | It was 3. |" in page
+    assert all(f"    python -m benchmarks.article {name}\n" in page for name in article.CLAIMS)
+
+
+def made(name: str, right: list[int], size: int) -> mixed.Made:
+    return mixed.Made(Variant(name, "onnx", name, "stages.formats.onnx"), np.array(right, bool), size, 3, 5, 2.0)
+
+
+@pytest.fixture
+def trio() -> tuple[mixed.Made, mixed.Made, mixed.Made]:
+    """Static loses 5 of 10 samples and saves 300 bytes of 400."""
+    return made("fp32", [1] * 10, 400), made("static", [1] * 5 + [0] * 5, 100), made("mixed", [1] * 9 + [0], 130)
+
+
+def test_what_is_won_back_and_given_up(trio):
+    whole, static, between = trio
+    share, low, high = mixed.won_back(between, static, whole)
+    assert share == pytest.approx(0.8) and low < 0.8 <= high == 1.0
+    assert mixed.given_up(between, static, whole) == pytest.approx(0.1)
+    assert mixed.verdict(between, static, whole) == "* mixed: met"
+    worse = made("mixed", [1] * 6 + [0] * 4, 250)
+    assert mixed.verdict(worse, static, whole) == "* mixed: missed: 20% of the loss won back and 50.0% of the saving given up"
+
+
+def test_the_table_goes_below_the_words_of_the_page(tmp_path: Path, monkeypatch, capsys):
+    page = tmp_path / "page.md"
+    page.write_text(f"# Words\n\n{mixed.MARK}\n\nold table\n")
+    monkeypatch.setattr("sys.argv", ["mixed", "--out", str(page)])
+    monkeypatch.setattr(mixed.config, "read", lambda: None)
+    monkeypatch.setattr(mixed, "page", lambda configuration: "new table\n")
+    mixed.main()
+    assert page.read_text() == f"# Words\n\n{mixed.MARK}\n\nnew table\n" and capsys.readouterr().out == "new table\n\n"
