@@ -1,35 +1,42 @@
 """What int8-mixed wins back where int8-static loses, beside NNCF's accuracy control and int8-qat.
 
-    python -m stages.study mixed                                     trains a net that int8-static ruins, in .edgewise/studies/mixed
-    cd .edgewise/studies/mixed && python -m benchmarks.mixed         prints the table; --out FILE writes the page
+    python -m benchmarks.mixed --out docs/mixed-precision.md      trains conf/studies/mixed.yaml, spreads its weights (benchmarks/spread.py)
+    python -m benchmarks.mixed --here                             the table of the project in this folder, after `dvc repro`
 
-Run in a project after `dvc repro`. Scan, training and variants are made again here with a clock, and evaluations counted: one is a
-candidate that was run over the validation samples. What stays float was chosen on validation; the table is of the test split.
+Scan, training and variants are made with a clock, and evaluations counted: one is a candidate that was run over the validation
+samples. What stays float was chosen on validation; the table is of the test split.
 """
 
 import argparse
 import contextlib
+import os
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
 
 import numpy as np
+import yaml
 
-from stages import quantize, scan_layers
+from stages import quantize, scan_layers, train_qat
 from stages.compressing.job import Job
 from stages.compressing.origin import origin
 from stages.core import artifact, config
 from stages.core.resampling import distribution, percentiles
 from stages.core.samples import Samples
 from stages.core.variant import Variant
-from stages.importers import quantization_aware
 from stages.payload import hostinfo
 
+ROOT = Path(__file__).resolve().parents[1]
+STUDY = ROOT / "conf/studies/mixed.yaml"
+FORMATS = ("onnx", "tflite", "openvino")
 MODELS = Path("models")
+MARK = "## Measured"
 WON_BACK, GIVEN_UP = 0.80, 0.15  # the target of int8-mixed: of the loss of accuracy, of the bytes that int8-static saves
 SCHEMES = ("int8-static", "int8-mixed", "int8-qat")
 COLUMNS = "| variant | accuracy | loss won back | MB | saving given up | layers in float | evaluations | seconds |"
@@ -138,24 +145,15 @@ def of_format(name: str, configuration: config.Config, samples: Samples) -> tupl
     return rows, [verdict(made, static, whole) for made in found if made.variant.mixed]
 
 
-def preparing(configuration: config.Config) -> list[str]:
+def preparing() -> list[str]:
     """What the stages before quantize take, for all formats together."""
-    lines = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for key in configuration.scans["int8-mixed"]:
-            manifest, seconds = clocked(scan_layers.scan, "int8-mixed", configuration, Path(scratch))
-            lines.append(f"* scan-layers ({key}, on the {manifest.format} source): {seconds:.0f} s, once for all formats")
-        for key, tuning in configuration.tunings["int8-qat"].items():
-            (Path(scratch) / key).mkdir()
-            arguments = MODELS / "source", MODELS / "data", tuning, configuration.train, configuration.seed, Path(scratch) / key
-            _, seconds = clocked(quantization_aware.tune, *arguments)
-            lines.append(f"* train-qat ({key}): {seconds:.0f} s, once for all formats")
-    return lines
+    stages = {"scan-layers": scan_layers.main, "train-qat": train_qat.main}
+    return [f"* {name}: {clocked(stage)[1]:.0f} s, once for all formats" for name, stage in stages.items()]
 
 
 def page(configuration: config.Config) -> str:
     samples = Samples.open(MODELS / "data")
-    prepared = preparing(configuration)
+    prepared = preparing()
     wanted = {v.format for v in configuration.variants.values() if v.mixed}
     found = [of_format(name, configuration, samples) for name in configuration.formats if name in wanted]
     test, validation = (len(samples.indices(split)) for split in ("test", "validation"))
@@ -166,18 +164,51 @@ def page(configuration: config.Config) -> str:
     return "\n".join([told, "", *table, "", *prepared, "", target, "", *(line for _, verdicts in found for line in verdicts), ""])
 
 
+def staged(folder: Path, choices: Mapping[str, Any]) -> Path:
+    """A project with these choices, up to the float models; returns the weights of its source."""
+    folder.mkdir()
+    (folder / "conf").symlink_to(ROOT / "conf")
+    (folder / "params.yaml").write_text(yaml.safe_dump(choices), encoding="utf-8")
+    for stage in ("compose", "prepare_data", "train_export", *(f"convert {name}" for name in FORMATS)):
+        module, *arguments = stage.split()
+        run(folder, f"stages.{module}", *arguments)
+    return folder / "models/source/weights.safetensors"
+
+
+def run(folder: Path, module: str, *arguments: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def study(scratch: Path, octaves: float) -> str:
+    """The page's table, of the study's net with spread weights."""
+    choices = yaml.safe_load(STUDY.read_text(encoding="utf-8"))
+    weights = staged(scratch / "trained", choices)
+    run(scratch, "benchmarks.spread", str(weights), str(scratch / "spread.safetensors"), "--octaves", str(octaves))
+    model, train = (
+        {**choices[key], **change}
+        for key, change in (("model", {"weights": str(scratch / "spread.safetensors")}), ("train", {"epochs": 0}))
+    )
+    staged(scratch / "spread", {**choices, "model": model, "train": train})
+    return run(scratch / "spread", "benchmarks.mixed", "--here")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="a page to write the table into, below what stands there before the first table")
+    parser.add_argument("--here", action="store_true", help="the project in this folder instead of the study")
+    parser.add_argument(
+        "--octaves", type=float, default=6.0, help="how far the study's channels are spread: the largest factor is 2 to this power"
+    )
+    parser.add_argument("--out", type=Path, help="the page whose part `Measured` is written")
     arguments = parser.parse_args()
-    text = page(config.read())
+    with tempfile.TemporaryDirectory() as scratch:
+        text = page(config.read()) if arguments.here else study(Path(scratch), arguments.octaves)
     print(text)
     if arguments.out:
         head = arguments.out.read_text(encoding="utf-8").partition(MARK)[0]
         arguments.out.write_text(f"{head}{MARK}\n\n{text}", encoding="utf-8")
 
-
-MARK = "## Measured"
 
 if __name__ == "__main__":
     main()

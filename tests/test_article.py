@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import mixed
+from benchmarks import mixed, spread
 from benchmarks.article import __main__ as article
 from benchmarks.article.findings import OPEN, PARTLY, RIGHT, WRONG, Finding, all_of, at_least, less, told
 from benchmarks.article.project import Ratio
@@ -58,8 +58,29 @@ def test_what_is_won_back_and_given_up(trio):
 def test_the_table_goes_below_the_words_of_the_page(tmp_path: Path, monkeypatch, capsys):
     page = tmp_path / "page.md"
     page.write_text(f"# Words\n\n{mixed.MARK}\n\nold table\n")
-    monkeypatch.setattr("sys.argv", ["mixed", "--out", str(page)])
+    monkeypatch.setattr("sys.argv", ["mixed", "--here", "--out", str(page)])
     monkeypatch.setattr(mixed.config, "read", lambda: None)
     monkeypatch.setattr(mixed, "page", lambda configuration: "new table\n")
     mixed.main()
     assert page.read_text() == f"# Words\n\n{mixed.MARK}\n\nnew table\n" and capsys.readouterr().out == "new table\n\n"
+
+
+def test_spread_channels_compute_the_same():
+    torch = pytest.importorskip("torch")
+    nn, names = torch.nn, ("conv_3x3.normalization", "reduce_1x1.convolution")
+    torch.manual_seed(0)
+    parts = nn.BatchNorm2d(16).eval(), nn.Conv2d(16, 4, 1, bias=False)
+    before = {f"m.{name}.{key}": t.detach().numpy() for name, part in zip(names, parts, strict=True) for key, t in part.named_parameters()}
+    after = spread.spread(before, 6.0, seed=0)
+    inputs = torch.rand(2, 16, 3, 3)
+
+    def run(weights):
+        with torch.no_grad():
+            for name, part in zip(names, parts, strict=True):
+                for key, tensor in part.named_parameters():
+                    tensor.copy_(torch.from_numpy(weights[f"m.{name}.{key}"]))
+            return parts[1](parts[0](inputs)).numpy()
+
+    np.testing.assert_allclose(run(after), run(before), rtol=1e-4, atol=1e-5)
+    sizes = np.abs(after["m.conv_3x3.normalization.weight"])
+    assert 1 < np.log2(sizes.max() / sizes.min()) <= 6

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -60,7 +60,7 @@ class Project:
         folder.mkdir()
         self.models = folder / "models"
         (folder / "conf").symlink_to(ROOT / "conf")
-        train, reference = {"name": "default", "epochs": 0}, next(iter(variants))
+        train, reference = {"name": "default", "epochs": 0, "shift_pixels": 0}, next(iter(variants))
         choices = {**CHOICES, "data": data, "model": model, "train": train, "reference": reference, "variants": variants}
         (folder / "params.yaml").write_text(yaml.safe_dump(choices), encoding="utf-8")
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -93,6 +93,9 @@ class Project:
         sides = side(found.variant), side(found.reference)
         noise, _ = grade(evidence(found.variant, found.reference))
         return Ratio(ratio(*sides), *ratio_interval(*sides), float(np.median(pooled(sides[0]))), noise)
+
+
+Made = Callable[[], Project]  # makes the camera's project at the first call
 
 
 def peaks(measured: Subject) -> tuple[Span, Span]:

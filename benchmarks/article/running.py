@@ -23,7 +23,7 @@ from benchmarks.article.findings import (
     speedup,
     told,
 )
-from benchmarks.article.project import ROOT, Project, Span, peaks
+from benchmarks.article.project import ROOT, Made, Project, Span, peaks
 from stages.measuring.energy import energy_fields
 from stages.payload import hostinfo, sensors
 
@@ -46,7 +46,8 @@ SHORTENED = ("OpenVINO, computing in bf16", ("openvino-fp32", {"inference_precis
 BF16 = {"amx_bf16", "avx512_bf16"}
 
 
-def engine(camera: Project) -> Finding:
+def engine(made: Made) -> Finding:
+    camera = made()
     asked = dict(ENGINES) | (dict([SHORTENED]) if BF16 & set(hostinfo.facts([])["isa"]) else {})
     found = {label: camera.against_eager(camera.subject(name, settings)) for label, (name, settings) in asked.items()}
     rows = [[label, f"{ratio.p50_ms:.2f}", told(ratio), ratio.grade] for label, ratio in found.items()]
@@ -66,7 +67,8 @@ def engine(camera: Project) -> Finding:
     )
 
 
-def split(camera: Project) -> Finding:
+def split(made: Made) -> Finding:
+    camera = made()
     names = ("torch-fp32", "onnx-fp32", "tflite-fp32")
     rows, factors = [], {}
     for name in names:
@@ -88,7 +90,8 @@ def split(camera: Project) -> Finding:
     )
 
 
-def free(camera: Project) -> Finding:
+def free(made: Made) -> Finding:
+    camera = made()
     files = [str(camera.models / name) for name in ("source", "inputs.npz")]
     camera.subject(camera.configuration.reference)  # writes the inputs
     command = [sys.executable, "-m", release.__name__, *files]
@@ -113,7 +116,7 @@ def free(camera: Project) -> Finding:
     )
 
 
-def power(camera: Project) -> Finding:
+def power(made: Made) -> Finding:
     found = sensors.find("energy", "power")
     readable = [source.name for source in found if not source.problem]
     claim = "The model takes 40 % less power (3.2 W to 1.9 W)."
@@ -122,7 +125,7 @@ def power(camera: Project) -> Finding:
     if not readable:
         seen = "; ".join(f"{source.name}: {source.problem}" for source in found) or "no sensor here"
         return Finding(claim, how, (), (), UNTESTED, f"{seen}. An estimate would be no measurement.", board)
-    return powered(camera, claim, how, board)
+    return powered(made(), claim, how, board)
 
 
 def powered(camera: Project, claim: str, how: str, board: str) -> Finding:

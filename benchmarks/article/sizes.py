@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks import example_files
 from benchmarks.article import eager
 from benchmarks.article.findings import PARTLY, RIGHT, WRONG, Finding, less, megabytes, told
-from benchmarks.article.project import Project
+from benchmarks.article.project import Made, Project
 from stages.core import artifact
 
 SHRINKS = 75.0  # per cent
@@ -34,7 +34,8 @@ def counts(module: Any) -> tuple[int, int, int]:
     return floats, sum("Conv" in name for name in quantized), sum("Linear" in name for name in quantized)
 
 
-def convolutions(camera: Project) -> Finding:
+def convolutions(made: Made) -> Finding:
+    camera = made()
     before = eager.module(camera.models / "source")
     sizes, (total, *_) = [saved_bytes(before)], counts(before)
     after = eager.quantize_dynamic(before)
@@ -78,7 +79,7 @@ def shrinking(project: Project, form: str) -> tuple[float, list[str]]:
     return 100 * (1 - sizes[1] / sizes[0]), cells
 
 
-def transformers(camera: Project) -> Finding:
+def transformers(made: Made) -> Finding:
     with tempfile.TemporaryDirectory() as scratch:
         projects = {words: encoder(Path(scratch) / str(words), words) for words in VOCABULARIES}
         found = {(words, form): shrinking(project, form) for words, project in projects.items() for form in FORMATS}
