@@ -10,7 +10,6 @@ Writes  models/variants/V: the model and its manifest with what the file really 
 import dataclasses
 import inspect
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ import numpy as np
 
 from stages.compressing import mixing
 from stages.compressing.band import band
+from stages.compressing.finishing import finish
 from stages.compressing.job import Job
 from stages.compressing.origin import origin
-from stages.core import artifact, calibrating, config, cutting, gating, proof
+from stages.core import artifact, calibrating, config, proof
 from stages.core.artifact import Manifest
 from stages.core.errors import VariantFailed, run_main
 from stages.core.making import against_source, making, tool_versions
@@ -49,21 +49,6 @@ def describe(variant: config.Variant) -> Manifest:
     return Manifest(kind="variant", format=variant.format, scheme=variant.scheme, config_key=f"variants.{variant.name}")
 
 
-def split(job: Job, kept: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Cut the variant where `load` says so, and prove that the parts compute what the whole did."""
-    variant = job.variant
-    if variant.load.mode == "whole":
-        return {}
-    first = job.nodes(proof.kept_layers([variant.load.at], job.layers)) if variant.load.at else []
-    cuttable = config.part(variant.module, "split").cuttable
-    model = cuttable(folder, job.source, variant.scheme, config.to_plain(variant), job.nodes(kept))
-    part_bytes = cutting.cut(model, variant.load, first, folder)
-    cutting.drop_whole(folder, model.files)
-    parts_db = against_source(variant.module, folder, variant.engine, variant.min_sqnr_db, job.source)
-    gate = gating.fit(variant, job.samples, model.channel_axis, folder) if variant.load.mode == "lazy" else {}
-    return {"part_weights_bytes": part_bytes, "parts_sqnr_db": parts_db, **gate}
-
-
 def quantize(variant: config.Variant, parent: Manifest, configuration: config.Config) -> None:
     make = config.part(variant.module, "make")
     ways = origin(variant, configuration.formats)
@@ -84,7 +69,7 @@ def quantize(variant: config.Variant, parent: Manifest, configuration: config.Co
         artifact.write(folder, manifest)
         sqnr_db = against_source(variant.module, folder, variant.engine, variant.min_sqnr_db, source)
         runner = artifact.sha256(Path(inspect.getfile(config.part(variant.module, "run"))))  # another runner is another measurement
-        found |= split(job, kept, folder)
+        found |= finish(job, kept, folder)
         details = {"facts": facts, "covered_share": covered_share, "sqnr_db": sqnr_db, "kept_float": kept, "runner_sha256": runner, **found}
         if len(indices):
             details |= {"calibration": calibrating.described(indices), "accuracy_band": band(job, kept, configuration.seed)}

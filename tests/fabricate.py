@@ -242,6 +242,8 @@ def bench_result(row: Made) -> dict:
         "after_load_rss_bytes": int((45 + 0.8 * row.peak_mb) * 1e6),
         "after_first_inference_rss_bytes": int((45 + 0.9 * row.peak_mb) * 1e6),
         "after_release_rss_bytes": 60_000_000,
+        "after_runs_anonymous_bytes": int(0.6 * row.peak_mb * 1e6),
+        "after_runs_file_bytes": int((45 + 0.2 * row.peak_mb) * 1e6),
         "noise_reason": "run-queue wait 9 % of the time" if row.grade != "clean" else None,
         "device_fingerprint": FINGERPRINT,
     }

@@ -133,7 +133,7 @@ def test_load_settings_are_checked():
 
     assert variant("onnx", "fp32", load={"mode": "split", "parts": 2}).load == Load(mode="split", parts=2)
     for wrong, said in (
-        ({"mode": "halves"}, "allowed: lazy, split, whole"),
+        ({"mode": "halves"}, "allowed: lazy, mapped, split, whole"),
         ({"parts": 1}, "at least 2"),
         ({"pieces": 3}, "no such setting"),
         ({"mode": "lazy"}, "mode lazy needs the layer"),

@@ -111,6 +111,12 @@ def test_the_lines_of_the_report_tell_every_figure(full):
     assert "Not asked for" not in text
 
 
+def test_memory_of_its_own_is_told_from_what_is_mapped(full):
+    told = next(line for line in table.explain(write_report()) if line.startswith("Memory while running"))
+    assert "onnx-int8-static 23 + 53" in told  # 0.6 and 45 + 0.2 of the 39 MB that it was fabricated with
+    assert "onnx-int8-static <em>23 + 53</em>" in (full / PAGE).read_text()
+
+
 def test_the_page_shows_them_too_and_stays_whole(full):
     write_report()
     text = (full / PAGE).read_text()

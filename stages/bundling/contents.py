@@ -82,9 +82,17 @@ def requires(chosen: Chosen, kind: str) -> dict[str, dict[str, str]]:
     runner = config.part(chosen.variant.module, "run")
     judged = {**versions("numpy", *FOR_INPUTS.get(kind, {})), **runner.versions()}
     measured = {**judged, **(chosen.summary.device["facts"].get("packages") or {})}
-    newest = int(judged[runner.PACKAGE].split(".")[0])
-    ranges = {runner.PACKAGE: (runner.OLDEST, str(newest + 1)), "numpy": NUMPY, **FOR_INPUTS.get(kind, {})}
+    ranges = {runner.PACKAGE: releases(chosen.made, runner.OLDEST, judged[runner.PACKAGE]), "numpy": NUMPY, **FOR_INPUTS.get(kind, {})}
     return {name: {"from": low, "below": high, "measured": measured[name] or judged[name]} for name, (low, high) in ranges.items()}
+
+
+def releases(made: Manifest, oldest: str, judged: str) -> tuple[str, str]:
+    """Of the runtime: the oldest that runs the file, and the first that is too new; a file that is tied to a release takes its patches."""
+    tied = made.details.get("file", {}).get("release")
+    if tied:
+        major, minor, *_ = tied.split(".")
+        return tied, f"{major}.{int(minor) + 1}"
+    return oldest, str(int(judged.split(".")[0]) + 1)
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from stages.core.config import VARIANT_NAME, Format, Plugin, Variant, part
 from stages.core.errors import ConfigError
 from stages.core.settings import build, nearest
 
-OWN_KEYS = ("format", "scheme", "engine", "load")
+OWN_KEYS = ("format", "scheme", "engine", "load", "file")
 
 
 def variants(choices: Mapping[str, Any], options: Options) -> dict[str, Variant]:
@@ -35,9 +35,8 @@ def variant(name: str, choice: Any, options: Options) -> Variant:
         check_keys(given, defaults, f"{choice['format']} {choice['scheme']}", where)
         given = overlay(defaults, given)
         check_values(given, part(form["module"], "make").SETTINGS.get(choice["scheme"], {}), where)
-    check_keys(choice.get("engine") or {}, form.get("engine") or {}, f"the engine of {choice['format']}", f"{where}.engine")
-    engine = overlay(form.get("engine") or {}, choice.get("engine") or {})
-    check_values(engine, part(form["module"], "run").ENGINE, f"{where}.engine")
+    engine = own("engine", choice, form, part(form["module"], "run").ENGINE, where)
+    file = own("file", choice, form, part(form["module"], "store").FILE, where)
     fields = {
         **given,
         "name": name,
@@ -47,9 +46,21 @@ def variant(name: str, choice: Any, options: Options) -> Variant:
         "min_sqnr_db": scheme["min_sqnr_db"],
         "min_device_sqnr_db": scheme["min_device_sqnr_db"],
         "load": dict(choice.get("load") or {}),
-        "engine": {key: value for key, value in engine.items() if value is not None},
+        "file": file,
+        "engine": engine,
     }
     return build(Variant, {key: value for key, value in fields.items() if value is not None}, where)
+
+
+def own(section: str, choice: Mapping[str, Any], form: Mapping[str, Any], allowed: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What a format offers whatever the scheme: the section's settings, the user's over those of the format's yaml; without null."""
+    given, defaults = choice.get(section) or {}, form.get(section) or {}
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{where}.{section}: {given!r} must be a mapping of settings; {nearest('', defaults)}")
+    check_keys(given, defaults, f"the {section} of {choice['format']}", f"{where}.{section}")
+    settings = overlay(defaults, given)
+    check_values(settings, allowed, f"{where}.{section}")
+    return {key: value for key, value in settings.items() if value is not None}
 
 
 def check_name(name: str, form: str, scheme: str, where: str) -> None:

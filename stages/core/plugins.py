@@ -91,6 +91,17 @@ class Facts(Protocol):
         of every node that holds weights, "conversions": {operator: count} of those that only convert between float and integer}."""
 
 
+class Storer(Protocol):
+    """formats/FORMAT/store.py: the form in which a variant's file is kept, which changes no answer."""
+
+    FILE: Mapping[str, tuple]  # setting of the section `file` -> the values that it takes
+
+    def store(self, folder: Path, file: Mapping[str, Any], engine: Mapping[str, Any], mapped: bool) -> Mapping[str, Any]:
+        """Bring the model in `folder`, a whole one or one part, into its final form. mapped: so that its weights can be mapped from
+        the disk while it runs; a ValueError says why that cannot be. Returns {} where nothing was changed, else {"form": in words} and,
+        where the file is tied to the release of the runtime that wrote it, "release"."""
+
+
 class Cuttable(Protocol):
     """What formats/FORMAT/split.py `cuttable(folder)` makes of a variant: a model that can be written in parts. Its answer is a
     ValueError with the reason where the format or the file cannot be cut."""

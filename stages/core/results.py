@@ -101,9 +101,12 @@ class VariantSummary:
     score: of the task's headline, score_delta: variant minus reference on the same samples; in metrics they have the headline's names
     (accuracy_top1, accuracy_delta). scores: what else the task tells, by name; flips_gained: samples that only the variant gets right.
     sqnr_db: the outputs against the reference's; sqnr_to_source_db: against the source, on its probe samples.
+    file_form: how the file is written, where otherwise than its format does; file_release: of the runtime, where it is tied to one.
     latency_ratio_to_reference: variant / reference. latency_verdict: faster, slower, no difference claimed, reference.
     on_device: the outputs there against this machine's. emulated: of the device; then nothing was timed.
-    memory_rss_bytes: resident after each step of the memory pass, in its order. explanation: why it is no faster than its parent.
+    memory_rss_bytes: resident after each step of the memory pass, in its order; memory_running_bytes: after the runs, what is the
+    process's own (anonymous) and what is mapped from files (file), which the kernel can take away and read again.
+    explanation: why it is no faster than its parent.
     smallest_claim_share: of the reference alone, the least difference that its device lets one claim (A/A).
     energy: source, scope, rate_hz, idle_w, mean_w, gross_mj, net_mj of one inference; energy_status says why where there is none.
     fits: by limit in MB: verdict, evidence, p50_ms, major_faults. sustained: minutes, start_p50_ms, end_p50_ms, drift, ...
@@ -152,10 +155,13 @@ class VariantSummary:
     peak_rss_bytes: int | None = None
     peak_rss_above_baseline_bytes: int | None = None
     memory_rss_bytes: dict[str, int] | None = None
+    memory_running_bytes: dict[str, int] | None = None
     weights_bytes_by_dtype: dict[str, int] | None = None
     covered_share: float | None = None
     kept_float: tuple[str, ...] = ()
     sqnr_to_source_db: float | None = None
+    file_form: str | None = None
+    file_release: str | None = None
     smallest_claim_share: float | None = None
     energy_status: str | None = None
     energy: dict[str, Any] | None = None

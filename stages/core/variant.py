@@ -6,7 +6,8 @@ from typing import Any
 from stages.core.errors import ConfigError
 from stages.core.settings import option
 
-MODES = ("whole", "split", "lazy")
+MODES = ("whole", "mapped", "split", "lazy")
+IN_PARTS = ("split", "lazy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +70,19 @@ class Load:
     """How the model's weights come into memory when it runs."""
 
     mode: str = option(
-        "whole", "split: in parts, one after the other; lazy: the second part only for samples unlike normal ones", choices=MODES
+        "whole",
+        "mapped: from the disk as they are needed; split: in parts, one after the other; lazy: the second part only for samples unlike "
+        "normal ones",
+        choices=MODES,
     )
     parts: int = option(3, "parts of about equal bytes", low=2, high=64)
     at: str | None = option(None, "layer of the source that begins the second of two parts, for example classifier; overrides parts")
     shut_share: float = option(0.9, "lazy: share of the normal samples that are answered without the second part", low=0.0, high=1.0)
     keep: bool = option(False, "true: parts stay loaded (no slower than whole); false: each is released before the next (least memory)")
+
+    @property
+    def in_parts(self) -> bool:
+        return self.mode in IN_PARTS
 
     def __post_init__(self) -> None:
         if self.mode == "lazy" and self.at is None:
@@ -103,6 +111,7 @@ class Variant:
     qat: Qat | None = None
     accuracy_control: AccuracyControl | None = None
     load: Load = option(Load())
+    file: dict[str, Any] = option({}, "how the model's file is written, whatever the scheme")
     engine: dict[str, Any] = option({})
 
     @property

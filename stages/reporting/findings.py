@@ -29,7 +29,7 @@ def lines(summary: Summary) -> list[str]:
         "Time by operator": {name: operators(row) for name, row in rows.items() if row.operators_status},
     }
     told = [f"{title}: {', '.join(names)}: {text}" for title, by_name in texts.items() for text, names in same(by_name).items()]
-    return [line for line in (claim(summary), *told, ranking(rows), not_asked(rows)) if line]
+    return [line for line in (claim(summary), running(rows), *told, ranking(rows), not_asked(rows)) if line]
 
 
 def sections(summary: Summary) -> dict[str, Any]:
@@ -74,6 +74,17 @@ def claim(summary: Summary) -> str:
     low, high = reference.latency_ratio_ci95
     share = 100 * reference.smallest_claim_share
     return f"{summary.reference} against itself on this device gives [{low:.3f}, {high:.3f}]: no difference below {share:.2g} % is claimed"
+
+
+def running(rows: Rows) -> str | None:
+    """Of what is resident while a variant runs, runtime included: the part that only it can give back, and the part that the kernel can."""
+    told = [f"{name} {own_and_mapped(row)}" for name, row in rows.items() if row.memory_running_bytes]
+    return f"Memory while running, MB of its own + mapped from files (which the kernel can take back): {', '.join(told)}" if told else None
+
+
+def own_and_mapped(row: VariantSummary) -> str:
+    parts = row.memory_running_bytes or {}
+    return f"{parts['anonymous'] / 1e6:.0f} + {parts['file'] / 1e6:.0f}"
 
 
 def energy(row: VariantSummary) -> str:

@@ -31,7 +31,7 @@ def render(summary: Summary, settings: Config) -> str:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"signed": table.signed, "mb": megabytes, "yaml": plain_yaml, "flat": flat, "known": known_scores}
-    environment.filters |= {"limit": findings.limit_cell, "throttling": findings.throttling}
+    environment.filters |= {"limit": findings.limit_cell, "throttling": findings.throttling, "running": findings.own_and_mapped}
     environment.globals |= {"marks": table.marks}
     return environment.get_template("page.html").render(context(summary, settings))
 

@@ -89,7 +89,9 @@ def proof(made: artifact.Manifest) -> dict[str, Any]:
         "weights_bytes_by_dtype": dict(details["facts"]["weights_bytes_by_dtype"]),
         "covered_share": details["covered_share"],
         "kept_float": tuple(details["kept_float"]),
-        "sqnr_to_source_db": details["sqnr_db"],
+        "sqnr_to_source_db": details.get("finished_sqnr_db", details["sqnr_db"]),
+        "file_form": details.get("file", {}).get("form"),
+        "file_release": details.get("file", {}).get("release"),
     }
 
 

@@ -11,6 +11,7 @@ MODELS = Path("models")
 MOST_OPERATORS = 6
 ENERGY = ("source", "scope", "rate_hz", "idle_w", "mean_w", "gross_mj", "net_mj", "net_ci95_mj")
 LIMIT = {"verdict": "fits_mb", "evidence": "fits_evidence", "p50_ms": "fits_p50_ms", "major_faults": "fits_major_faults"}
+RUNNING = {"anonymous": "after_runs_anonymous_bytes", "file": "after_runs_file_bytes"}
 SUSTAINED = "sustained_"
 
 
@@ -19,6 +20,7 @@ def fields(measured: BenchResult) -> dict[str, Any]:
     more, found = measured.more, profile(measured.variant)
     told = more.get("energy_status")
     return {
+        "memory_running_bytes": {kind: more[key] for kind, key in RUNNING.items()} if RUNNING["file"] in more else None,
         "governor": more.get("governor"),
         "cpus": tuple(more.get("cpus", ())),
         "smallest_claim_share": more.get("smallest_claim_share"),

@@ -77,6 +77,8 @@ def warnings(row: VariantSummary, beside: VariantSummary, name: str = "the refer
     found = []
     if row.covered_share is not None and row.covered_share < LITTLE_COVERED:
         found.append(f"{row.scheme} covers {100 * row.covered_share:.2g} % of the weights; the rest is as it was")
+    if row.file_release:
+        found.append(str(row.file_form))
     if row.noise_grade not in (None, "clean"):
         found.append(f"{row.noise_grade} while this was measured{f': {row.noise_reason}' if row.noise_reason else ''}")
     pairs = {key: (getattr(row, key), getattr(beside, key)) for key in differing(row, beside)}

@@ -1,4 +1,4 @@
-"""Run model.onnx with ONNX Runtime. Shipped to the device: standard library, numpy and onnxruntime only; Python 3.9."""
+"""Run an ONNX model with ONNX Runtime. Shipped to the device: standard library, numpy and onnxruntime only; Python 3.9."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ RUNTIME = "onnxruntime"
 PACKAGE = "onnxruntime"
 OLDEST = "1.19"  # the oldest release that runs these files
 MODEL = "model.onnx"
+OPTIMIZED, ORT = "model.optimized.onnx", "model.ort"  # in its place where the graph was optimized when it was written, see store.py
 NUMPY_NAMES = {"float": "float32", "double": "float64"}  # ONNX Runtime's names of types that numpy calls otherwise
 ONLY_ERRORS = 3  # log severity
 LEVELS = {"disable": "DISABLE_ALL", "basic": "ENABLE_BASIC", "extended": "ENABLE_EXTENDED", "all": "ENABLE_ALL"}
@@ -57,7 +58,7 @@ def _plain(array: np.ndarray) -> np.ndarray:
 
 
 def load(folder: str, settings: Mapping[str, Any]) -> Session:
-    """Load folder/model.onnx; settings as for `open_file`."""
+    """Load the model of `folder`; settings as for `open_file`."""
     return Session(open_file(folder, settings))
 
 
@@ -82,7 +83,8 @@ def open_file(folder: str, settings: Mapping[str, Any], profile_prefix: str | No
     options.enable_mem_pattern = bool(chosen.pop("memory_pattern", True))
     options.add_session_config_entry("session.disable_prepacking", str(int(not chosen.pop("prepacking", True))))
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(chosen.pop("spinning", True))))
-    level = _known(chosen, "graph_optimization", "all", LEVELS)
+    name, level = _file(folder), _known(chosen, "graph_optimization", "all", LEVELS)
+    level = level if name == MODEL else LEVELS["disable"]  # what was optimized when it was written would only be copied again
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_{level}")
     providers = list(chosen.pop("providers", ["CPUExecutionProvider"]))
     if chosen:
@@ -92,9 +94,14 @@ def open_file(folder: str, settings: Mapping[str, Any], profile_prefix: str | No
         has = ", ".join(onnxruntime.get_available_providers())
         raise ValueError(f"engine.providers: {', '.join(sorted(missing))}: not in this wheel of onnxruntime; it has: {has}")
     try:
-        return onnxruntime.InferenceSession(os.path.join(folder, MODEL), options, providers=providers)
+        return onnxruntime.InferenceSession(os.path.join(folder, name), options, providers=providers)
     except _refusals() as error:
         raise RuntimeError(str(error)) from error
+
+
+def _file(folder: str) -> str:
+    """Which of the three forms of a model lies there."""
+    return next((name for name in (OPTIMIZED, ORT) if os.path.exists(os.path.join(folder, name))), MODEL)
 
 
 def _refusals() -> tuple[type[Exception], ...]:

@@ -1,0 +1,17 @@
+"""The form in which a TorchScript file is kept: as it was compiled."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FILE: Mapping[str, tuple] = {}
+
+
+def store(folder: Path, file: Mapping[str, Any], engine: Mapping[str, Any], mapped: bool) -> dict[str, Any]:
+    """See plugins.Storer."""
+    if mapped:
+        raise ValueError(
+            "load.mode mapped: torch.jit.load copies all weights of a TorchScript file and has no option to map them; use onnx for weights "
+            "that stay on the disk, or mode split"
+        )
+    return {}
