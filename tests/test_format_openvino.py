@@ -156,3 +156,15 @@ def test_the_runtime_sends_nothing_while_it_is_measured():
     """`import openvino` forks a process for usage statistics, unless run.py was there first."""
     code = "import os, stages.formats.openvino.run; os.register_at_fork(before=lambda: os._exit(9)); import openvino, time; time.sleep(0.5)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
+
+
+def test_what_only_moves_values_does_not_hide_their_quantization(tmp_path):
+    import openvino
+    from openvino import opset13
+
+    given = opset13.parameter([1, 4], np.float32)
+    quantized = opset13.fake_quantize(given, *(np.float32(bound) for bound in (0, 1, 0, 1)), 256)
+    taken = opset13.gather(quantized, np.array([3, 1]), np.int64(1))
+    stored = opset13.multiply(opset13.convert(opset13.constant(np.ones((2, 3), np.int8)), "f32"), np.float32(0.1))
+    openvino.save_model(openvino.Model([opset13.matmul(taken, stored, False, False)], [given]), tmp_path / "model.xml", False)
+    assert [node["activations_dtype"] for node in facts.facts(tmp_path)["nodes"]] == ["uint8"]

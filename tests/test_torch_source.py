@@ -131,3 +131,12 @@ class Branching(torch.nn.Module):
 def test_a_model_that_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"torch\.export cannot export the model"):
         torch_source.export(torch_source.wrap(Branching()), FEEDS, "logits", tmp_path)
+
+
+def test_pictures_of_one_channel_are_pooled_without_copies_in_another_order(tmp_path):
+    """Stored as [n, height, width, 1] and turned, they pass for channels last."""
+    grey = np.random.default_rng(0).normal(size=(4, 16, 16, 1)).astype(np.float32).transpose(0, 3, 1, 2)
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 3))
+    torch_source.export(torch_source.wrap(net), {"image": np.ascontiguousarray(grey)}, "logits", tmp_path)
+    graph = torch.export.load(tmp_path / "program.pt2").run_decompositions().graph
+    assert "as_strided" not in " ".join(str(node.target) for node in graph.nodes)

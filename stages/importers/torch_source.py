@@ -112,9 +112,11 @@ def _program(source: Any, examples: list[Any]) -> Any:
     import torch
 
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+    # laid out anew: pictures of one channel pass for channels last, and pooling would carry an as_strided into every format
+    plain = tuple(t.clone(memory_format=torch.contiguous_format) for t in examples)
     try:
         with torch.no_grad():
-            program = torch.export.export(source, tuple(t.clone() for t in examples), dynamic_shapes=((({0: batch},) * len(examples)),))
+            program = torch.export.export(source, plain, dynamic_shapes=((({0: batch},) * len(examples)),))
     except Exception as error:  # torch.export has no common class for what it cannot trace
         raise ModelError(f"torch.export cannot export the model: {one_line(error)}; it must be traceable with any batch size") from error
     return _without_paths(program)

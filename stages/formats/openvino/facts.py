@@ -13,7 +13,10 @@ from typing import Any, NamedTuple
 MODEL = "model.xml"
 PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 # what commutes with quantization: the FakeQuantize may stand before it
-MOVING = ("Concat", "MaxPool", "Pad", "Reshape", "Slice", "Split", "Squeeze", "StridedSlice", "Transpose", "Unsqueeze", "VariadicSplit")
+MOVING = (
+    *("Concat", "Gather", "MaxPool", "Pad", "Reshape", "Slice", "Split", "Squeeze", "StridedSlice", "Transpose", "Unsqueeze"),
+    "VariadicSplit",
+)
 CONVERSIONS = ("FakeQuantize",)
 UNPACKING = (
     "Convert",
