@@ -1,13 +1,18 @@
-"""The bundle in an environment of its own, made from its own requirements.txt: the answers of the evaluation on every test picture."""
+"""The bundle in an environment of its own, made from its own requirements.txt: the answers of the evaluation on every test picture.
+
+In this Python, and in 3.9, the oldest that a device may have; there the variants are measured too, with the last runtimes made for it.
+"""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from stages.core import artifact
@@ -15,12 +20,15 @@ from stages.data import digits
 from tests.workspace import TINY, Workspace
 
 pytestmark = pytest.mark.system
+OLDEST = "3.9"
+LAST_LITERT = "ai-edge-litert==2.1.*"  # that has wheels for it
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory) -> Workspace:
     variants = {name: TINY["variants"][name] for name in ("onnx-fp32", "onnx-int8-static")}
-    chosen = {"budget": {"name": "none", "size_bytes": 40_000, "prefer": "size"}, "train": {"name": "default", "epochs": 8}}
+    variants["tflite-int8-static"] = {"format": "tflite", "scheme": "int8-static", "calibration": {"samples": 16}}
+    chosen = {"budget": {"name": "none", "size_bytes": 40_000, "prefer": "latency"}, "train": {"name": "default", "epochs": 8}}
     made = Workspace(tmp_path_factory.mktemp("workspace"), {**TINY, **chosen, "variants": variants})
     made.repro("bundle")
     return made
@@ -37,11 +45,20 @@ def pictures(workspace, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def python(workspace, tmp_path_factory) -> str:
+def interpreter(version: str) -> str:
+    """One that runs: on the PATH, or among those of pyenv."""
+    found = [shutil.which(f"python{version}"), *map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))]
+    for path in filter(None, found):
+        if subprocess.run([path, "-c", ""], capture_output=True).returncode == 0:
+            return path
+    pytest.skip(f"there is no Python {version} on this machine")
+
+
+@pytest.fixture(scope="module", params=[f"{sys.version_info[0]}.{sys.version_info[1]}", OLDEST])
+def python(request, workspace, tmp_path_factory) -> str:
     """Of a fresh environment with the bundle's requirements and nothing else."""
     folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    subprocess.run([interpreter(request.param), "-m", "venv", folder], check=True)
     requirements = workspace.folder / "models/bundle/requirements.txt"
     command = [folder / "bin/python", "-m", "pip", "install", "-q", "-r", requirements]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -68,6 +85,22 @@ def test_every_test_picture_gets_the_answer_of_the_evaluation(workspace, picture
     assert [each["label"] for each in said] == [labels[i] for i in outputs.argmax(1)]
     powers = np.exp(outputs - outputs.max(1, keepdims=True)).max(1) / np.exp(outputs - outputs.max(1, keepdims=True)).sum(1)
     assert [each["probability"] for each in said] == pytest.approx(powers.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("python", [OLDEST], indirect=True)
+def test_the_variants_are_measured_on_the_oldest_python(workspace, python, sshd):
+    subprocess.run([python, "-m", "pip", "install", "-q", LAST_LITERT], check=True, timeout=300)
+    device = {"name": "ssh", "threads": 1, **sshd.device(python=python)}
+    before = workspace.edit("params.yaml", lambda text: yaml.safe_dump({**yaml.safe_load(text), "device": device}))
+    ran = workspace.repro("report")
+    workspace.edit("params.yaml", lambda _: before)
+    assert {name for name in ran if name.startswith("quantize")} == set()
+    facts = json.loads((workspace.folder / "metrics/device.json").read_text())["facts"]
+    assert facts["python"].startswith(f"{OLDEST}.")
+    assert facts["packages"]["onnxruntime"].startswith("1.19.") and facts["packages"]["ai-edge-litert"].startswith("2.1.")
+    for name, row in json.loads((workspace.folder / "metrics/summary.json").read_text())["variants"].items():
+        assert row["status"] == "ok" and row["latency_p50_ms"] > 0 and row["peak_rss_bytes"] > 0, (name, row)
+        assert row["on_device"]["same_answers"] == 1, (name, row["on_device"])
 
 
 def test_a_runtime_that_is_not_installed_is_one_clear_line(workspace, python):
