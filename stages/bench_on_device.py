@@ -1,4 +1,5 @@
-"""bench-on-device@V: on the configured device, the outputs against this machine's, latency against the reference, and memory.
+"""bench-on-device@V: on the configured device, the outputs against this machine's, latency against the reference, and memory; with
+`engine: auto` the settings to run with are found first.
 
     python -m stages.bench_on_device VARIANT
 
@@ -9,14 +10,16 @@ Writes  metrics/bench/V.json (results.BenchResult), models/bench/V: samples.json
 
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from stages.core import artifact, config, results
 from stages.core.artifact import Manifest
 from stages.core.errors import VariantFailed, run_main
 from stages.core.plugins import Connection
 from stages.core.samples import Samples
-from stages.measuring import agreement, profile
+from stages.measuring import agreement, profile, tuning
 from stages.measuring.access import connected
 from stages.measuring.jobs import Subject, store_inputs, subject
 from stages.measuring.lock import exclusive
@@ -38,23 +41,30 @@ def subjects(settings: config.Config, name: str, samples: Samples, connection: C
 def measure(settings: config.Config, name: str, target: Path) -> results.BenchResult:
     """Compare the outputs of one variant, then time it, which an emulated device is not worth; the raw results go into `target`."""
     bench, device, samples = settings.bench, results.read_plain(METRICS / "device.json"), Samples.open(MODELS / "data")
-    identity = {"variant": name, "reference": settings.reference, "threads": settings.device.settings["threads"]}
+    chosen, identity = settings.variant(name), dict[str, Any](variant=name, reference=settings.reference)
     identity |= {"device_fingerprint": device["fingerprint"], "emulated": settings.device.load().EMULATED}
     with tempfile.TemporaryDirectory() as folder, exclusive(settings.device), connected(settings.device) as connection, connection.alone():
         feeds = agreement.store(samples, bench.agreement_samples, Path(folder), needed=identity["emulated"])
         variant, reference = subjects(settings, name, samples, connection, Path(folder))
-        identity["on_device"] = agreement.agreement(settings.variant(name), variant, feeds, MODELS) if feeds else None
+        there = agreement.there(variant, feeds)  # first: what makes the device fail may make this machine fail too
+        here = agreement.here(chosen, variant, feeds, MODELS)
+        agreed = agreement.compare(here, there, chosen) if feeds else None
         if identity["emulated"]:
-            return results.BenchResult(profile=bench.name, scope=bench.scope, **identity)
+            threads = variant.fields["settings"]["threads"]
+            return results.BenchResult(profile=bench.name, scope=bench.scope, threads=threads, on_device=agreed, **identity)
+        tuned = tuning.tune(chosen, variant, feeds, here, agreed, bench, device["facts"]["cores"])
+        variant = tuned.subject
         found = rounds(lambda: variant.latency(bench), lambda: reference.latency(bench), bench, name)
         passes = Passes.measure(variant, bench)
-    write_raw(found, passes, settings.variant(name), target)
-    return bench_result(found, passes, bench, governor=device["facts"]["governor"], **identity)
+    write_raw(found, passes, tuned, chosen, target)
+    identity |= {"threads": variant.fields["settings"]["threads"], "on_device": tuned.on_device}
+    measured = bench_result(found, passes, bench, governor=device["facts"]["governor"], **identity)
+    return replace(measured, more={**measured.more, "engine_auto": tuned.record}) if tuned.record else measured
 
 
-def write_raw(found: Rounds, passes: Passes, variant: config.Variant, target: Path) -> None:
+def write_raw(found: Rounds, passes: Passes, tuned: tuning.Tuned, variant: config.Variant, target: Path) -> None:
     """What the record rests on."""
-    raw = {"variant": found.variant, "reference": found.reference, "passes": passes.runs}
+    raw = {"variant": found.variant, "reference": found.reference, "passes": passes.runs, "engine_auto": tuned.runs}
     artifact.write_json(target / "samples.json", {"schema": 1, **{side: [run.events for run in runs] for side, runs in raw.items()}})
     artifact.write_json(target / "minutes.json", {"schema": 1, "variant": [by_minute(run) for run in found.variant]})
     if passes.profile:

@@ -213,7 +213,7 @@ def test_parts_compute_what_the_whole_does(name, scheme, source, floats, tmp_pat
 def test_every_engine_setting_loads_and_changes_no_answer(name, source, floats):
     form = OPTIONS.load("format", name, "test")
     run = config.part(form["module"], "run")
-    assert set(form["engine"]) == set(run.ENGINE), "the yaml lists what run.py declares"
+    assert set(form["engine"]) - {"auto"} == set(run.ENGINE), "the yaml lists what run.py declares"
     inputs, expected = proof.probe(source)
     tried = {(key, value) for key, values in run.ENGINE.items() for value in (values or ())[:3]}
     for key, value in sorted(tried, key=str):

@@ -150,11 +150,11 @@ def test_what_a_budget_chose_has_an_alias_as_long_as_it_fits(project):
 def test_of_two_writers_at_once_the_later_one_withdraws_its_version(project, monkeypatch):
     log_model, store = registry.log_model, client(project)
 
-    def overtaken(mine, run, folder, settings, example):
+    def overtaken(mine, run, folder, variant, settings, example):
         """While this one still copies files, another process registers the same content."""
         monkeypatch.setattr(registry, "log_model", log_model)
-        registry.ensure_version(mine, "resnet18-digits", folder.name, project, run)
-        return log_model(mine, run, folder, settings, example)
+        registry.ensure_version(mine, "resnet18-digits", Candidate("", folder.name, {}), project, run)
+        return log_model(mine, run, folder, variant, settings, example)
 
     monkeypatch.setattr(registry, "log_model", overtaken)
     track.main()

@@ -41,7 +41,8 @@ class Chosen:
     @classmethod
     def read(cls, settings: Config, summary: Summary, name: str, models: Path) -> "Chosen":
         folders = (models / "variants" / name, models / "evaluate" / name, models / "data")
-        return cls(settings, summary, settings.variant(name), models, *(artifact.read(folder) for folder in folders))
+        variant = settings.variant(name).tuned(summary.variants[name].engine_auto)
+        return cls(settings, summary, variant, models, *(artifact.read(folder) for folder in folders))
 
     @property
     def folder(self) -> Path:

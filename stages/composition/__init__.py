@@ -33,6 +33,11 @@ def compose_choices(choices: dict[str, Any], options: Options) -> Config:
     reference = choices["reference"]
     if reference not in made:
         raise ConfigError(f"params.yaml: reference: {reference!r} is no variant; {nearest(reference, made)}")
+    if (auto := made[reference].auto) is not None:
+        raise ConfigError(
+            f"params.yaml: variants.{reference}.engine.auto: '{auto.goal}', but all others are compared with this variant, "
+            "whose settings must not move; leave it out, or give the tuned one a name of its own"
+        )
     return Config(
         seed=choices["seed"],
         data=data,

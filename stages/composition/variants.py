@@ -8,7 +8,9 @@ from stages.composition.sections import load_module, overlay
 from stages.core.config import VARIANT_NAME, Format, Plugin, Variant, part
 from stages.core.errors import ConfigError
 from stages.core.settings import build, nearest
+from stages.core.variant import LATENCY, MEMORY
 
+GOALS = (LATENCY, MEMORY)
 OWN_KEYS = ("format", "scheme", "engine", "load", "file")
 
 
@@ -35,7 +37,9 @@ def variant(name: str, choice: Any, options: Options) -> Variant:
         check_keys(given, defaults, f"{choice['format']} {choice['scheme']}", where)
         given = overlay(defaults, given)
         check_values(given, part(form["module"], "make").SETTINGS.get(choice["scheme"], {}), where)
-    engine = own("engine", choice, form, part(form["module"], "run").ENGINE, where)
+    choice = {**choice, "engine": spelt_out(choice.get("engine"))}
+    engine = own("engine", choice, form, {**part(form["module"], "run").ENGINE, "auto": GOALS}, where)
+    goal, fixed = engine.pop("auto", None), [key for key, value in choice["engine"].items() if value is not None and key != "auto"]
     file = own("file", choice, form, part(form["module"], "store").FILE, where)
     fields = {
         **given,
@@ -48,8 +52,14 @@ def variant(name: str, choice: Any, options: Options) -> Variant:
         "load": dict(choice.get("load") or {}),
         "file": file,
         "engine": engine,
+        "auto": {"goal": goal, "fixed": fixed} if goal else None,
     }
     return build(Variant, {key: value for key, value in fields.items() if value is not None}, where)
+
+
+def spelt_out(engine: Any) -> Any:
+    """`engine: auto` is short for {auto: latency}."""
+    return {"auto": LATENCY} if engine == "auto" else engine or {}
 
 
 def own(section: str, choice: Mapping[str, Any], form: Mapping[str, Any], allowed: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -30,6 +30,8 @@ class Runner(Protocol):
     PACKAGE: str  # what pip installs for it
     OLDEST: str  # the oldest release of it that runs the files of this format
     ENGINE: Mapping[str, tuple | range | None]  # engine setting -> the values that it takes; None: known only where the runtime is
+    GRID: Sequence[Mapping[str, Any]]  # what `engine: auto` tries: the settings in which each point differs from the variant's own
+    GRID_THREADED: Sequence[Mapping[str, Any]]  # further points where more than one thread may be used
 
     def load(self, folder: str, settings: Mapping[str, Any]) -> Session:
         """Load the model of an artifact folder. settings: `threads` (int) and the variant's engine settings."""

@@ -108,6 +108,7 @@ class VariantSummary:
     process's own (anonymous) and what is mapped from files (file), which the kernel can take away and read again.
     explanation: why it is no faster than its parent.
     smallest_claim_share: of the reference alone, the least difference that its device lets one claim (A/A).
+    engine_auto: goal, kept (settings that differ from the variant's own), settings (all), reason, points (the grid's table).
     energy: source, scope, rate_hz, idle_w, mean_w, gross_mj, net_mj of one inference; energy_status says why where there is none.
     fits: by limit in MB: verdict, evidence, p50_ms, major_faults. sustained: minutes, start_p50_ms, end_p50_ms, drift, ...
     top_operators: what most of the time goes to, as in profile.json; operators_status says why where there are no times.
@@ -163,6 +164,7 @@ class VariantSummary:
     file_form: str | None = None
     file_release: str | None = None
     smallest_claim_share: float | None = None
+    engine_auto: dict[str, Any] | None = None
     energy_status: str | None = None
     energy: dict[str, Any] | None = None
     fits: dict[str, dict[str, Any]] | None = None

@@ -1,6 +1,7 @@
 """One variant of the configuration, and what the stages before quantize have to prepare for it."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from stages.core.errors import ConfigError
@@ -8,6 +9,7 @@ from stages.core.settings import option
 
 MODES = ("whole", "mapped", "split", "lazy")
 IN_PARTS = ("split", "lazy")
+LATENCY, MEMORY = "latency", "memory"  # what engine settings can be chosen by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +94,14 @@ class Load:
 
 
 @dataclasses.dataclass(frozen=True)
+class Auto:
+    """Engine settings that are found on the device."""
+
+    goal: str = option(LATENCY, choices=(LATENCY, MEMORY))
+    fixed: tuple[str, ...] = option((), "settings that the user named himself")
+
+
+@dataclasses.dataclass(frozen=True)
 class Variant:
     """One format with one scheme and its settings. None: the format's scheme has no such setting."""
 
@@ -113,6 +123,7 @@ class Variant:
     load: Load = option(Load())
     file: dict[str, Any] = option({}, "how the model's file is written, whatever the scheme")
     engine: dict[str, Any] = option({})
+    auto: Auto | None = option(None, "whether bench-on-device looks for better ones than `engine`")
 
     @property
     def scan(self) -> Scan | None:
@@ -125,3 +136,7 @@ class Variant:
     def tuning(self) -> Tuning | None:
         """What it needs of train-qat."""
         return Tuning(self.qat.epochs, self.qat.learning_rate, self.per_channel is not False) if self.qat else None
+
+    def tuned(self, engine_auto: Mapping[str, Any] | None) -> "Variant":
+        """With the engine settings that were kept on the device. engine_auto: of a measurement, None where it looked for none."""
+        return dataclasses.replace(self, engine={**self.engine, **engine_auto["kept"]}) if engine_auto else self

@@ -38,12 +38,16 @@ def store(samples: Samples, count: int, folder: Path, *, needed: bool = False) -
     return feeds
 
 
-def agreement(variant: Variant, subject: Subject, feeds: Arrays, models: Path) -> Agreement:
-    """Run the variant on both; FILE lies beside the device's other inputs. VariantFailed where the device computes something else."""
-    inputs, count = PurePosixPath(subject.fields["inputs"]).with_name(FILE), len(next(iter(feeds.values())))
-    there = unpacked(subject.outputs(str(inputs), count).all("outputs"))
-    here = isolation.outputs(variant.module, models / "variants" / variant.name, dict(subject.fields["settings"]), feeds, batch=1)
-    return compare(here, there, variant)
+def there(subject: Subject, feeds: Arrays) -> Arrays:
+    """What the device answers; FILE lies beside its other inputs. {} for no feeds."""
+    inputs = PurePosixPath(subject.fields["inputs"]).with_name(FILE)
+    return unpacked(subject.outputs(str(inputs), len(next(iter(feeds.values())))).all("outputs")) if feeds else {}
+
+
+def here(variant: Variant, subject: Subject, feeds: Arrays, models: Path) -> Arrays:
+    """What this machine answers, with the subject's settings; {} for no feeds."""
+    folder = models / "variants" / variant.name
+    return isolation.outputs(variant.module, folder, dict(subject.fields["settings"]), feeds, batch=1) if feeds else {}
 
 
 def unpacked(events: list[Event]) -> Arrays:

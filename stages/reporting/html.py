@@ -10,7 +10,7 @@ from stages.core import artifact, config, results
 from stages.core.config import Config
 from stages.core.judging import Headline
 from stages.core.results import METRICS, Interval, Summary, VariantSummary
-from stages.reporting import findings, samples, table, verdicts
+from stages.reporting import engines, findings, samples, table, verdicts
 from stages.reporting.changes import changes, steps
 from stages.reporting.pairing import Judge
 
@@ -60,6 +60,8 @@ def context(summary: Summary, settings: Config) -> dict[str, Any]:
         "points": [point(name, row, summary) for name, row in summary.variants.items() if row.ok and answered(row)],
         "most_memory": max((max((row.memory_rss_bytes or {"": 0}).values()) for row in summary.variants.values()), default=0),
         **findings.sections(summary),
+        "engines": {name: (found["reason"], list(engines.rows(found))) for name, found in engines.grids(summary).items()},
+        "engine_titles": engines.TITLES,
         "classes": samples.classes(summary.reference, focus) if focus else [],
         "pictures": samples.pictures(summary.reference, focus, task) if focus else [],
         "files": {name: artifact.read(MODELS / "variants" / name) for name in summary.variants},

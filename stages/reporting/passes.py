@@ -21,6 +21,7 @@ def fields(measured: BenchResult) -> dict[str, Any]:
     told = more.get("energy_status")
     return {
         "memory_running_bytes": {kind: more[key] for kind, key in RUNNING.items()} if RUNNING["file"] in more else None,
+        "engine_auto": more.get("engine_auto"),
         "governor": more.get("governor"),
         "cpus": tuple(more.get("cpus", ())),
         "smallest_claim_share": more.get("smallest_claim_share"),

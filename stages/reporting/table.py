@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from stages.core.judging import Headline
 from stages.core.results import Agreement, Interval, Summary, VariantSummary
-from stages.reporting import findings
+from stages.reporting import engines, findings
 from stages.reporting.verdicts import slowest
 
 MINUS = "\N{MINUS SIGN}"
@@ -119,7 +119,7 @@ def explain(summary: Summary) -> list[str]:
     lines += [f"{name}: failed: {row.reason}" for name, row in summary.failed.items()]
     lines += [f"{name}: {warning}" for name, row in ordered(summary) for warning in row.warnings]
     lines += [f"{name}: {'; '.join(row.explanation)}" for name, row in ordered(summary) if row.explanation]
-    return lines + on_device(summary) + unresolved(summary) + findings.lines(summary) + list(summary.warnings)
+    return lines + on_device(summary) + unresolved(summary) + engines.lines(summary) + findings.lines(summary) + list(summary.warnings)
 
 
 def on_device(summary: Summary) -> list[str]:
@@ -168,7 +168,7 @@ def markdown(summary: Summary) -> str:
     widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
     rule = ["-" * width for width in widths]
     lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |" for line in (head, rule, *body)]
-    return "\n".join([*lines, "", *(f"- {line}" for line in explain(summary)), ""])
+    return "\n".join([*lines, "", *(f"- {line}" for line in explain(summary)), *engines.markdown(summary), ""])
 
 
 def show(summary: Summary) -> None:

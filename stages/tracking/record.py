@@ -96,7 +96,7 @@ def record(name: str, settings: Config, summary: Summary, lock: Mapping[str, Any
         variant=name,
         key=key,
         ok=row.ok,
-        params=dict(flatten(configuration)),
+        params=dict(flatten(configuration | ({"engine_chosen": row.engine_auto["settings"]} if row.engine_auto else {}))),
         metrics=dict(numbers(found)),
         tags={
             KEY: key,
@@ -151,6 +151,7 @@ def tags(name: str, row: VariantSummary, summary: Summary) -> dict[str, str]:
         "latency_verdict": row.latency_verdict,
         "latency_reason": row.latency_reason,
         "noise_grade": row.noise_grade,
+        "engine_auto": row.engine_auto["reason"] if row.engine_auto else None,
         "device.emulated": None if row.emulated is None else word(row.emulated),
         "device.name": summary.device.get("name"),
         "device.fingerprint": row.device_fingerprint or summary.device.get("fingerprint"),

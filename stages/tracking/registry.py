@@ -37,7 +37,7 @@ def register(client: Any, registrations: Iterable[Registration], runs: Mapping[s
 
 def number_of(client: Any, name: str, candidate: Candidate, runs: Mapping[str, str]) -> str:
     with files(candidate) as root:
-        return ensure_version(client, name, candidate.variant, root, runs[candidate.key])
+        return ensure_version(client, name, candidate, root, runs[candidate.key])
 
 
 def move_aliases(client: Any, registration: Registration, numbers: Mapping[str, str]) -> None:
@@ -75,15 +75,16 @@ def ensure_name(client: Any, name: str) -> None:
             raise
 
 
-def ensure_version(client: Any, name: str, variant: str, root: Path, run: str) -> str:
+def ensure_version(client: Any, name: str, candidate: Candidate, root: Path, run: str) -> str:
     """The number of the version with this content. The store numbers in order: of two writers at once the later one withdraws."""
-    settings, folder = config.read(root / config.PATH), root / VARIANTS / variant
-    key = content_key(artifact.read(folder), settings.variant(variant))
+    settings, folder = config.read(root / config.PATH), root / VARIANTS / candidate.variant
+    variant = settings.variant(candidate.variant).tuned(candidate.result.get("engine_auto"))
+    key = content_key(artifact.read(folder), variant)
     if found := versions(client, name, key):
         return found[0]
-    model = log_model(client, run, folder, settings, proof.probe(root / making.SOURCE)[0])
-    tags = {KEY: key, "variant": variant, "device": settings.device.name}
-    made = client.create_model_version(name, f"models:/{model}", run, tags=tags, model_id=model, description=variant).version
+    model = log_model(client, run, folder, variant, settings, proof.probe(root / making.SOURCE)[0])
+    tags = {KEY: key, "variant": variant.name, "device": settings.device.name}
+    made = client.create_model_version(name, f"models:/{model}", run, tags=tags, model_id=model, description=variant.name).version
     first = versions(client, name, key)[0]
     if first != str(made):
         client.delete_model_version(name, str(made))
@@ -105,9 +106,8 @@ def content_key(manifest: Manifest, variant: Variant) -> str:
     return digest({"files": files, "runner": runner, "engine": variant.engine, "tensors": tensors})
 
 
-def log_model(client: Any, run: str, folder: Path, settings: Config, example: Mapping[str, Any]) -> str:
+def log_model(client: Any, run: str, folder: Path, variant: Variant, settings: Config, example: Mapping[str, Any]) -> str:
     """Store the variant in `folder` as a model of MLflow below its run; returns the model's id."""
-    variant = settings.variant(folder.name)
     model = client.create_logged_model(client.get_run(run).info.experiment_id, variant.name, source_run_id=run)
     with tempfile.TemporaryDirectory() as workshop:
         how = {"threads": settings.device.settings.get("threads") or 1, **variant.engine}

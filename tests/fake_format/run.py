@@ -1,6 +1,8 @@
 """A format without a runtime: its model.json says what a "model" does. For tests of everything around formats/F/run.py.
 
 {"sleep_ms": 2}   {"burn_ms": 2}   {"hold_mib": 100}   {"load": "abort" | "refuse" | "kill" | "hang"}   {"print": "noise"}
+{"negate": true}
+{"at": {"fast": {"sleep_ms": 1}}} says what it does otherwise with the engine setting speed=fast
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import numpy as np
 
 RUNTIME = "json"
 PACKAGE = "fake-runtime"
+GRID = ({"speed": "fast"}, {"speed": "same"}, {"speed": "odd"}, {"speed": "wrong"}, {"other": 1})
+GRID_THREADED = ({"speed": "wide"},)
 
 
 class Session:
@@ -36,11 +40,13 @@ class Session:
         if self.does.get("run") == "fill":
             held = np.ones(self.does["run_mib"] << 20, np.uint8)
             del held
-        return {"logits": np.stack([np.ravel(array).astype(np.float32)[:2] for array in feeds.values()])}
+        sign = -1 if self.does.get("negate") else 1
+        return {"logits": sign * np.stack([np.ravel(array).astype(np.float32)[:2] for array in feeds.values()])}
 
 
 def load(folder, settings):
     does = json.loads((Path(folder) / "model.json").read_text())
+    does.update(does.get("at", {}).get(settings.get("speed"), {}))
     act = does.get("load")
     if act == "refuse":
         raise ValueError("this file holds operator Frobnicate, which this runtime lacks")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Mapping
+from typing import Any, Dict, Mapping, Tuple
 
 import numpy as np
 
@@ -26,6 +26,16 @@ ENGINE = {
     "spinning": (True, False),
     "providers": None,  # those that the device's wheel has; asked there
 }
+# what `engine: auto` tries, point by point; the second only where more than one thread may be used
+GRID: Tuple[Dict[str, Any], ...] = (
+    {"graph_optimization": "extended"},  # weights stay in the file's own layout: less memory
+    {"graph_optimization": "basic"},
+    {"arena": False},
+    {"memory_pattern": False},
+    {"prepacking": False},
+    {"arena": False, "prepacking": False},
+)
+GRID_THREADED: Tuple[Dict[str, Any], ...] = ({"spinning": False}, {"execution_mode": "parallel"})
 
 
 class Session:

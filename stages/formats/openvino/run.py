@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Mapping
+from typing import Any, Dict, Mapping, Tuple
 
 import numpy as np
 
@@ -20,6 +20,14 @@ ENGINE = {
     "hyper_threading": (True, False),
     "pinning": (True, False),
 }
+# what `engine: auto` tries, point by point; the second only where more than one thread may be used
+GRID: Tuple[Dict[str, Any], ...] = (
+    {"inference_precision": "bf16"},  # where the outputs stay within the scheme's tolerance
+    {"inference_precision": "f16"},
+    {"performance": "throughput"},
+    {"pinning": False},
+)
+GRID_THREADED: Tuple[Dict[str, Any], ...] = ({"hyper_threading": False},)
 
 # `import openvino` would fork a process that sends usage statistics, in the middle of a measurement; without this it uses its stub.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib import metadata
-from typing import Any, Mapping
+from typing import Any, Dict, Mapping, Tuple
 
 import numpy as np
 
@@ -12,6 +12,8 @@ RUNTIME = "ai_edge_litert"
 PACKAGE = "ai-edge-litert"
 OLDEST = "2.1"  # the oldest release that runs these files
 ENGINE = {"threads": range(1, 1025), "xnnpack": (True, False)}
+GRID: Tuple[Dict[str, Any], ...] = ({"xnnpack": False},)  # what `engine: auto` tries, beside fewer threads
+GRID_THREADED: Tuple[Dict[str, Any], ...] = ()
 
 
 class Session:

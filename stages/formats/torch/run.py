@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from importlib import metadata
-from typing import Any, Mapping
+from typing import Any, Dict, Mapping, Tuple
 
 import numpy as np
 
@@ -13,6 +13,8 @@ RUNTIME = "torch"
 PACKAGE = "torch"
 OLDEST = "2.13"  # the oldest release that runs these files
 ENGINE = {"threads": range(1, 1025), "freeze": (True, False)}
+GRID: Tuple[Dict[str, Any], ...] = ({"freeze": True},)  # what `engine: auto` tries, beside fewer threads
+GRID_THREADED: Tuple[Dict[str, Any], ...] = ()
 MODEL = "model.pt"
 TENSORS = "tensors.json"  # inside the archive: names, shapes and dtypes of inputs and outputs, which TorchScript does not keep
 
