@@ -10,11 +10,12 @@ import pytest
 from stages import bench_on_device, probe_device
 from stages.bundling import contents
 from stages.core import config
+from stages.core.artifact import Manifest
 from stages.core.errors import ConfigError, VariantFailed
 from stages.core.variant import Auto
 from stages.measuring import tuning
 from stages.reporting import table
-from stages.tracking import record
+from stages.tracking import record, registry
 from tests.fabricate import fabricate, write_report
 from tests.test_agent import write_onnx
 from tests.test_bench_stage import BENCH, configure, make_data, make_variant
@@ -174,3 +175,10 @@ def test_the_table_goes_into_the_report_the_page_mlflow_and_the_settings_into_th
     assert kept.params["engine_chosen.arena"] == "false" and kept.tags["engine_auto"] == "kept arena=false: 0.9"
     chosen = contents.Chosen.read(settings, summary, "onnx-int8-static", Path("models"))
     assert chosen.variant.engine["arena"] is False
+
+
+def test_a_registered_model_is_known_by_the_settings_that_were_kept():
+    chosen, made = variant("onnx", "fp32", engine="auto"), Manifest("variant")
+    assert chosen.tuned(None) is chosen and chosen.tuned({**FOUND, "kept": {}}) == chosen
+    keys = {registry.content_key(made, one) for one in (chosen, chosen.tuned(FOUND), chosen.tuned({**FOUND, "kept": {}}))}
+    assert len(keys) == 2 and chosen.tuned(FOUND).engine == {**chosen.engine, "arena": False}
