@@ -22,6 +22,7 @@ from unittest import mock
 
 import numpy as np
 import yaml
+from tqdm import tqdm
 
 from stages import quantize, scan_layers, train_qat
 from stages.compressing.job import Job
@@ -139,7 +140,7 @@ def of_format(name: str, configuration: config.Config, samples: Samples) -> tupl
     """Rows of the table, and verdicts on int8-mixed."""
     variants = [v for v in configuration.variants.values() if v.format == name and v.scheme in SCHEMES]
     whole = next(float_model(name, v, samples) for v in configuration.variants.values() if v.format == name and v.scheme == "fp32")
-    found = [remade(variant, configuration, samples) for variant in variants]
+    found = [remade(variant, configuration, samples) for variant in tqdm(variants, desc=name, unit="variant", disable=None)]
     static = next(made for made in found if made.variant.scheme == "int8-static" and not made.controlled)
     rows = [row(made, static, whole) for made in (whole, *found)]
     return rows, [verdict(made, static, whole) for made in found if made.variant.mixed]

@@ -9,7 +9,9 @@ from benchmarks import mixed, spread
 from benchmarks.article import __main__ as article
 from benchmarks.article.findings import OPEN, PARTLY, RIGHT, WRONG, Finding, all_of, at_least, less, told
 from benchmarks.article.project import Ratio
+from stages import composition
 from stages.core.variant import Variant
+from tests.conftest import ROOT
 
 
 def test_a_claim_holds_only_where_the_whole_interval_says_so():
@@ -84,3 +86,17 @@ def test_spread_channels_compute_the_same():
     np.testing.assert_allclose(run(after), run(before), rtol=1e-4, atol=1e-5)
     sizes = np.abs(after["m.conv_3x3.normalization.weight"])
     assert 1 < np.log2(sizes.max() / sizes.min()) <= 6
+
+
+def test_the_study_is_trained_spread_and_made_again_without_training(tmp_path: Path, monkeypatch):
+    told = []
+    monkeypatch.setattr(mixed, "run", lambda folder, *command: told.append((folder.name, *command)) or "the table\n")
+    assert mixed.study(tmp_path, 6.0) == "the table\n"
+    spread_file = str(tmp_path / "spread.safetensors")
+    trained = str(tmp_path / "trained/models/source/weights.safetensors")
+    assert (tmp_path.name, "benchmarks.spread", trained, spread_file, "--octaves", "6.0") in told
+    assert told[-1] == ("spread", "benchmarks.mixed", "--here")
+    assert [command for folder, *command in told if folder == "spread"][:-1] == [c for folder, *c in told if folder == "trained"]
+    again = composition.compose(tmp_path / "spread/params.yaml", ROOT / "conf")
+    assert again.model.settings["weights"] == spread_file and again.train.epochs == 0
+    assert composition.compose(tmp_path / "trained/params.yaml", ROOT / "conf").train.epochs == 12
