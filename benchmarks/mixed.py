@@ -207,8 +207,8 @@ def main() -> None:
         text = page(config.read()) if arguments.here else study(Path(scratch), arguments.octaves)
     print(text)
     if arguments.out:
-        head = arguments.out.read_text(encoding="utf-8").partition(MARK)[0]
-        arguments.out.write_text(f"{head}{MARK}\n\n{text}", encoding="utf-8")
+        head = arguments.out.read_text(encoding="utf-8").partition(MARK)[0].rstrip()
+        arguments.out.write_text(f"{head}\n\n{MARK}\n\n{text}", encoding="utf-8")
 
 
 if __name__ == "__main__":
