@@ -31,7 +31,7 @@ def counts(module: Any) -> tuple[int, int, int]:
     kinds = [type(part) for part in module.modules()]
     quantized = [kind.__name__ for kind in kinds if "quantized" in kind.__module__]
     floats = sum(issubclass(kind, torch.nn.Conv2d) and "quantized" not in kind.__module__ for kind in kinds)
-    return floats, sum("Conv" in name for name in quantized), sum("Linear" in name for name in quantized)
+    return floats, sum("Conv" in name for name in quantized), quantized.count("Linear")
 
 
 def convolutions(made: Made) -> Finding:
