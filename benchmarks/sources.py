@@ -13,6 +13,7 @@ from stages.composition.options import Options
 from stages.core import artifact, isolation, proof
 from stages.core.config import part
 from stages.core.errors import VariantFailed
+from stages.core.making import unread
 from tests import source_kinds
 from tests.source_kinds import BUILDERS, TOLD, Kinds, form, make_of
 
@@ -41,7 +42,7 @@ def float_model(kind: str, name: str, kinds: Kinds) -> Path:
         return source_kinds.convert(name, source, target)
     if ways[0] in FORMATS and origin in make_of(ways[0]).SOURCES:
         return source_kinds.convert(name, float_model(kind, ways[0], kinds), target)
-    raise VariantFailed(f"not from a source of format {origin}: this format reads {', '.join(ways)}")
+    raise unread(make_of(name), origin)
 
 
 def carry(kind: str, name: str, scheme: str, kinds: Kinds) -> str | None:

@@ -15,27 +15,28 @@ from pathlib import Path
 from stages.core import artifact, config
 from stages.core.artifact import Manifest
 from stages.core.errors import VariantFailed, run_main
-from stages.core.making import against_source, making, tensors, tool_versions
+from stages.core.making import against_source, making, tensors, tool_versions, unread
+from stages.core.plugins import Maker
 from stages.core.settings import nearest
 
 MODELS = Path("models")
 
 
-def way(sources: tuple[str, ...], source: Manifest) -> Path:
+def way(make: Maker, source: Manifest) -> Path:
     """The artifact to convert from: the source where the format reads it, else the format that lies between."""
-    between = MODELS / sources[0]
-    if source.format in sources:
+    between = MODELS / make.SOURCES[0]
+    if source.format in make.SOURCES:
         return MODELS / "source"
     if (between / artifact.MANIFEST).exists():
         artifact.require_ok(artifact.read(between), str(between))
         return between
-    raise VariantFailed(f"not from a source of format {source.format}: this format reads {', '.join(sources)}")
+    raise unread(make, str(source.format))
 
 
 def convert(name: str, form: config.Format, source: Manifest) -> None:
     make = config.part(form.module, "make")
     with artifact.building(MODELS / name) as folder, making(make.REQUIRES):
-        origin = way(make.SOURCES, source)
+        origin = way(make, source)
         made = make.convert(origin, folder, form.convert)
         artifact.write_json(folder / "layers.json", dict(made["layers"]))
         manifest = Manifest(

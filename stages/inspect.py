@@ -76,8 +76,10 @@ def describe(path: Path, found: Inspection) -> str:
 
 def told(port: Port) -> str:
     sides = ", ".join("any" if side is None else str(side) for side in port.shape)
-    scaled = f", real value = {port.quantization[0]:.6g} * (stored - {port.quantization[1]})" if port.quantization else ""
-    return f"{port.name} [{sides}] {port.dtype}{scaled}"
+    if port.quantization is None:
+        return f"{port.name} [{sides}] {port.dtype}"
+    scale, zero_point = port.quantization
+    return f"{port.name} [{sides}] {port.dtype}, real value = {scale:.6g} * (stored {'+' if zero_point < 0 else '-'} {abs(zero_point)})"
 
 
 def figures(found: Inspection) -> Mapping[str, int | None]:

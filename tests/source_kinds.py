@@ -58,9 +58,13 @@ def imported(importer: ModuleType, file: Path, samples: Path, folder: Path) -> P
 
 
 def convert(name: str, source: Path, folder: Path) -> Path:
-    """The float model of a format, with layers.json."""
+    """The float model of a format, with layers.json; nothing of it where the format cannot make it (ValueError)."""
     folder.mkdir(parents=True)
-    made = make_of(name).convert(source, folder, form(name).get("convert") or {})
+    try:
+        made = make_of(name).convert(source, folder, form(name).get("convert") or {})
+    except ValueError:
+        shutil.rmtree(folder)
+        raise
     (folder / "layers.json").write_text(json.dumps(dict(made["layers"])))
     shutil.copy(source / "manifest.json", folder) if not (folder / "manifest.json").exists() else None
     return folder
@@ -121,17 +125,22 @@ def tflite_int8(kinds: Kinds) -> Path:
 
 
 def keras_model(kinds: Kinds) -> Any:
+    """Trained for a moment: the outputs of random weights are so alike that 8 bits drown them."""
     from stages.importers import keras_file
 
     library = keras_file.import_keras()
     library.utils.set_random_seed(0)
     layers, side = library.layers, sources.SIZE
     inputs = library.Input((side, side, 3))
-    x = layers.BatchNormalization()(layers.Conv2D(16, 3, padding="same", name="stem")(inputs))
+    x = layers.BatchNormalization(momentum=0.9)(layers.Conv2D(16, 3, padding="same", name="stem")(inputs))
     x = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(layers.MaxPooling2D()(layers.ReLU()(x)))
     x = layers.ReLU()(layers.Conv2D(32, 3, strides=2, padding="same", name="block")(x))
     head = layers.Dense(len(sources.LABELS), name="head")
-    return library.Model(inputs, head(layers.GlobalAveragePooling2D()(x)))
+    model = library.Model(inputs, head(layers.GlobalAveragePooling2D()(x)))
+    model.compile(library.optimizers.Adam(0.01), library.losses.SparseCategoricalCrossentropy(from_logits=True))
+    pictures, targets = sources.pictures(640, 1)
+    model.fit(pictures.transpose(0, 2, 3, 1), targets, batch_size=64, epochs=4, verbose=0)
+    return model
 
 
 def keras_file(kinds: Kinds) -> Path:

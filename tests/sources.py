@@ -21,6 +21,12 @@ def pictures(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return (rows + random.normal(0, 0.3, rows.shape)).astype(np.float32), targets
 
 
+def feeds_for(source: Path) -> list[dict[str, np.ndarray]]:
+    """64 feeds to calibrate with, channels last where the source takes them so."""
+    last = artifact.read(source).inputs[0].shape[-1] == 3
+    return [{"image": (picture.transpose(1, 2, 0) if last else picture)[None]} for picture in pictures(64, 7)[0]]
+
+
 def network():
     """Convolution, batch norm, residual, depthwise, max pool with padding, and a linear head."""
     import torch

@@ -168,3 +168,20 @@ def test_what_only_moves_values_does_not_hide_their_quantization(tmp_path):
     stored = opset13.multiply(opset13.convert(opset13.constant(np.ones((2, 3), np.int8)), "f32"), np.float32(0.1))
     openvino.save_model(openvino.Model([opset13.matmul(taken, stored, False, False)], [given]), tmp_path / "model.xml", False)
     assert [node["activations_dtype"] for node in facts.facts(tmp_path)["nodes"]] == ["uint8"]
+
+
+@pytest.mark.system
+def test_the_inputs_of_a_keras_model_keep_their_order(tmp_path):
+    pytest.importorskip("tensorflow")
+    import openvino
+
+    from stages.formats.openvino import direct
+    from stages.importers import keras_file
+
+    library = keras_file.import_keras()
+    second, first = library.Input((3,), name="b"), library.Input((2,), name="a")
+    library.Model([second, first], library.layers.Concatenate()([first, second])).save(tmp_path / "mine.keras")
+    model = direct.from_keras(tmp_path / "mine.keras", {})
+    assert [port.get_partial_shape()[1].get_length() for port in model.inputs] == [3, 2]
+    given = [np.full((1, 3), 3, np.float32), np.full((1, 2), 2, np.float32)]
+    assert openvino.compile_model(model, "CPU")(given)[0].tolist() == [[2, 2, 3, 3, 3]]

@@ -56,8 +56,7 @@ def variant(name: str, scheme: str, **settings) -> config.Variant:
 
 def quantize(chosen: config.Variant, floats, source, folder: Path, keep: list[str] | None = None) -> Path:
     folder.mkdir()
-    feeds = [{"image": picture[None]} for picture in sources.pictures(64, 7)[0]]
-    calibration = feeds if chosen.calibration else []
+    calibration = sources.feeds_for(source) if chosen.calibration else []
     settings = config.to_plain(chosen)
     make = config.part(chosen.module, "make")
     make.quantize(floats[chosen.format], source, folder, chosen.scheme, settings, calibration, keep or [])

@@ -76,7 +76,8 @@ def paste(text: str, **data) -> composition.Config:
 def test_the_yaml_is_valid_when_pasted(files, kind):
     importer, seen = inspect.examine(files[kind], CONF)
     config = paste(suggestion.text(seen, importer.FORMAT, inspect.formats(CONF), "/my/data"))
-    assert config.model.settings["path"] == str(files[kind]) and config.reference in config.variants
+    assert config.model.settings["path"] == str(files[kind])
+    assert config.variants[config.reference].format == importer.FORMAT
     assert {v.format for v in config.variants.values()} == (
         {"onnx", "openvino"} if kind == "onnx" else {"onnx", "openvino", "tflite", "torch"}
     )
@@ -119,6 +120,7 @@ def test_a_quantized_file_is_measured_as_what_it_is():
         "x", (Port("x", (1, 8, 8, 3), "int8", (1.0, -128)),), model={"name": "tflite_file", "path": "x"}, schemes=("int8-static",)
     )
     assert set(yaml.safe_load(suggestion.text(seen, "tflite", inspect.formats(CONF), None))["variants"]) == {"tflite-int8-static"}
+    assert inspect.told(seen.inputs[0]) == "x [1, 8, 8, 3] int8, real value = 1 * (stored + 128)"
 
 
 def test_published_files(shared_data):

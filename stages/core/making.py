@@ -11,6 +11,7 @@ from typing import Any
 from stages.core import artifact, isolation, proof
 from stages.core.artifact import Manifest, Tensor
 from stages.core.errors import MissingExtra, VariantFailed
+from stages.core.plugins import Maker
 
 SOURCE = Path("models/source")
 
@@ -27,6 +28,12 @@ def making(requires: Mapping[str, str]) -> Iterator[None]:
         raise MissingExtra(package, requires[package]) from None
     except ValueError as error:
         raise VariantFailed(" ".join(str(error).split())) from error
+
+
+def unread(make: Maker, kind: str) -> VariantFailed:
+    """Why a format cannot be made of a source of format `kind`, with what leads there all the same."""
+    more = f"; {make.ELSEWHERE[kind]}" if kind in make.ELSEWHERE else ""
+    return VariantFailed(f"not from a source of format {kind}: this format reads {', '.join(make.SOURCES)}{more}")
 
 
 def by_scheme(target: Path, errands: Mapping[str, Mapping[str, Any]], blank: Manifest, work: Callable[[str, Path], Manifest]) -> None:

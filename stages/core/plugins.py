@@ -59,6 +59,7 @@ class Maker(Protocol):
     """formats/FORMAT/make.py: conversion and quantization, on the developer's machine."""
 
     SOURCES: tuple[str, ...]  # formats that `convert` can read, best first
+    ELSEWHERE: Mapping[str, str]  # of the others: what a user can do about it, as one clause
     REQUIRES: Mapping[str, str]  # import name -> the extra that installs it
     # scheme -> {"weights": dtype, "activations": dtype | None, "covers": operators}; int8 stands for uint8 too;
     # "least_elements", where given: nodes with fewer weights may stay as they are

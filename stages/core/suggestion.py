@@ -45,13 +45,13 @@ def replaced(params: str, sections: str) -> str:
 def _variants(
     found: Inspection, source: str, formats: Mapping[str, Mapping[str, Any]], schemes: Sequence[str]
 ) -> dict[str, dict[str, str]]:
-    """Directly, or through a format that lies between."""
-    direct = {name for name, form in formats.items() if source in form["sources"]}
+    """Directly, or through a format that lies between; what is quantized already stays in its own format."""
+    direct = {name for name, form in formats.items() if source in form["sources"]} if found.schemes is None else {source}
     between = {name for name, form in formats.items() if form["sources"][0] in direct} if found.schemes is None else set()
     wanted = schemes if found.schemes is None else found.schemes
     return {
         f"{name}-{scheme}": {"format": name, "scheme": scheme}
-        for name, form in formats.items()
+        for name, form in sorted(formats.items(), key=lambda entry: entry[0] != source)  # the file's own format is the reference
         if name in direct | between
         for scheme in form["schemes"]
         if scheme in wanted

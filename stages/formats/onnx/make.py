@@ -10,6 +10,8 @@ import numpy as np
 from stages.formats.onnx import export, recipes
 
 SOURCES = ("torch", "onnx")
+TF2ONNX = "`python -m tf2onnx.convert {} --opset 18 --output mine.onnx` makes an ONNX file of it, to be brought in its place"
+ELSEWHERE = {"keras": f"{TF2ONNX.format('--keras FILE')} (a SavedModel: `--saved-model FOLDER`)", "tflite": TF2ONNX.format("--tflite FILE")}
 REQUIRES = {"onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx", "torch": "onnx"}
 
 PRODUCTS = recipes.PRODUCTS

@@ -1,4 +1,4 @@
-"""Make model.xml: from the ONNX file, and quantized with NNCF."""
+"""Make model.xml: of the ONNX file, of a Keras model or a float TFLite file, and quantized with NNCF."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from stages.formats.openvino import recipes
+from stages.formats.openvino import direct, recipes
 from stages.formats.openvino.facts import MODEL, PRODUCTS, weights
 
-SOURCES = ("onnx",)
-REQUIRES = {"openvino": "openvino", "nncf": "openvino", "onnx": "onnx"}
+SOURCES = ("onnx", *direct.READERS)
+ELSEWHERE: Mapping[str, str] = {}
+REQUIRES = {"openvino": "openvino", "nncf": "openvino", "onnx": "onnx", "tensorflow": "keras"}
 INT8 = {"weights": "int8", "activations": "int8", "covers": PRODUCTS}
 SCHEMES = {
     "fp32": {"weights": "float32", "activations": "float32", "covers": PRODUCTS},
@@ -37,15 +38,27 @@ UP_TO_BIAS = 2  # steps from the tensor that an ONNX node gives to the product i
 
 
 def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """See plugins.Maker. source: models/onnx, with layers.json. ValueError names a layer that the graph has lost."""
+    """See plugins.Maker. source: models/onnx, with layers.json, or models/source of a format that OpenVINO reads itself. ValueError
+    names a layer that the graph has lost."""
+    model, found = (_through_onnx if (source / ONNX).exists() else _directly)(source, folder)
+    return {"inputs": [_describe(p) for p in model.inputs], "outputs": [_describe(p) for p in model.outputs], "layers": found}
+
+
+def _through_onnx(source: Path, folder: Path) -> tuple[Any, dict[str, list[str]]]:
+    """The model, and the nodes of each layer."""
     import openvino
 
     model = openvino.convert_model(source / ONNX)
     layers = json.loads((source / "layers.json").read_text(encoding="utf-8"))
     places = Places(source / ONNX, model)
     recipes.save(model, folder, places.results)
-    found = {layer: [places.of(node, layer).get_friendly_name() for node in nodes] for layer, nodes in layers.items()}
-    return {"inputs": [_describe(p) for p in model.inputs], "outputs": [_describe(p) for p in model.outputs], "layers": found}
+    return model, {layer: [places.of(node, layer).get_friendly_name() for node in nodes] for layer, nodes in layers.items()}
+
+
+def _directly(source: Path, folder: Path) -> tuple[Any, dict[str, list[str]]]:
+    model, found = direct.read(source)
+    recipes.save(model, folder, [name for names in found.values() for name in names])
+    return model, found
 
 
 class Places:

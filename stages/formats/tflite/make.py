@@ -17,6 +17,7 @@ import numpy as np
 from stages.formats.tflite import aeq, facts, keras, layers, naming, program, recipe, schema
 
 SOURCES = ("torch", "keras", "tflite")
+ELSEWHERE = {"onnx": "onnx2tf, which needs an environment of its own, makes a TFLite file of it, to be brought in its place"}
 REQUIRES = {"ai_edge_litert": "tflite", "ai_edge_quantizer": "tflite", "litert_torch": "tflite", "tensorflow": "keras"}
 SCHEMES = recipe.SCHEMES
 SETTINGS = recipe.SETTINGS

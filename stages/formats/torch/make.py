@@ -13,6 +13,7 @@ from stages.formats.torch.facts import LINEAR, layer_of
 from stages.formats.torch.run import MODEL, import_torch
 
 SOURCES = ("torch",)
+ELSEWHERE: Mapping[str, str] = {}  # nothing that is kept reads other files into torch
 REQUIRES = {"torch": "torch"}
 SCHEMES: Mapping[str, Mapping[str, Any]] = {
     "fp32": {"weights": "float32", "activations": "float32", "covers": ("linear", "conv1d", "conv2d", "conv3d", "embedding")},
