@@ -12,13 +12,18 @@ import pytest
 from benchmarks import sources as bench
 from stages.core import isolation, proof
 from stages.core.config import part
-from tests.source_kinds import BUILDERS, FEEDS, TOLD, Kinds, form, make_of
-from tests.test_formats_contract import contents
+from tests import source_kinds
+from tests import test_formats_contract as contract
+from tests.source_kinds import BUILDERS, TOLD, Kinds, form, make_of
+from tests.sources import feeds_for
 
 LIGHT = ("onnx_file", "tflite_file", "tflite_int8")
 PAGE = bench.TARGET.read_text(encoding="utf-8") if bench.TARGET.exists() else ""
-REACHED = [("onnx_file", "onnx"), ("onnx_file", "openvino"), ("tflite_file", "tflite")]
+REACHED = [("onnx_file", "onnx"), ("onnx_file", "openvino"), ("tflite_file", "tflite"), ("tflite_file", "openvino")]
 SCHEMES = [(kind, name, scheme) for kind, name in REACHED for scheme in bench.schemes(name)]
+KERAS = [(kind, name) for kind in ("keras_file", "saved_model") for name in ("tflite", "openvino")]
+EVERY = [*REACHED, *(pytest.param(*pair, marks=pytest.mark.system) for pair in KERAS)]
+LAYERS = {"keras_file": {"stem", "depthwise", "block", "head"}}
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +43,7 @@ def test_the_page_has_every_kind_and_format():
     assert all(f" {name} |" in PAGE for name in bench.FORMATS)
 
 
-@pytest.mark.parametrize(("kind", "name"), REACHED)
+@pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_the_float_model_gives_the_outputs_of_the_users_file(kind, name, kinds):
     inputs, expected = proof.probe(kinds.get(kind))
     folder = bench.float_model(kind, name, kinds)
@@ -48,19 +53,47 @@ def test_the_float_model_gives_the_outputs_of_the_users_file(kind, name, kinds):
     np.testing.assert_allclose(single["logits"], given["logits"][:1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "name"), REACHED)
+@pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_every_layer_of_the_users_file_has_its_nodes(kind, name, kinds):
     folder = bench.float_model(kind, name, kinds)
     layers = json.loads((folder / "layers.json").read_text())
     present = {node["name"] for node in part(form(name)["module"], "facts").facts(folder)["nodes"]}
-    assert set(layers) == {"stem", "depthwise", "block.0", "head"}
     assert all(nodes and set(nodes) <= present for nodes in layers.values())
+    if kind == "saved_model":  # a graph without layers of its own
+        assert len(layers) == 4
+    else:
+        assert set(layers) == LAYERS.get(kind, {"stem", "depthwise", "block.0", "head"})
+
+
+@pytest.mark.parametrize("held", [contract.test_a_profile_tells_of_each_run_what_was_executed], ids=lambda test: test.__name__)
+@pytest.mark.parametrize(("kind", "name"), EVERY)
+def test_what_holds_for_any_float_model(kind, name, held, kinds):
+    held(name, kinds.get(kind), {name: bench.float_model(kind, name, kinds)})
+
+
+@pytest.mark.parametrize(("kind", "name"), REACHED)
+def test_what_lies_between_kept_layers_stays_float_too(kind, name, kinds, tmp_path):
+    floats = {name: bench.float_model(kind, name, kinds)}
+    contract.test_what_lies_between_kept_layers_stays_float_too(name, kinds.get(kind), floats, tmp_path)
+
+
+@pytest.mark.parametrize("scheme", ["fp32", "int8-static"])
+@pytest.mark.parametrize(("kind", "name"), EVERY)
+def test_parts_compute_what_the_whole_does(kind, name, scheme, kinds, tmp_path):
+    floats = {name: bench.float_model(kind, name, kinds)}
+    contract.test_parts_compute_what_the_whole_does(name, scheme, kinds.get(kind), floats, tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "name"), [pair for pair in REACHED if pair[1] != "openvino"])
+def test_a_gate_answers_for_normal_samples_and_lets_the_others_pass(kind, name, kinds, tmp_path):
+    floats = {name: bench.float_model(kind, name, kinds)}
+    contract.test_a_gate_answers_for_normal_samples_and_lets_the_others_pass(name, kinds.get(kind), floats, tmp_path)
 
 
 def quantize(kind: str, name: str, scheme: str, kinds: Kinds, folder: Path, keep: list[str]) -> Path:
     folder.mkdir()
     settings = {"per_channel": None, "calibration": None, **(form(name)["schemes"][scheme] or {})}
-    feeds = FEEDS if settings["calibration"] else []
+    feeds = feeds_for(kinds.get(kind)) if settings["calibration"] else []
     make_of(name).quantize(bench.float_model(kind, name, kinds), kinds.get(kind), folder, scheme, settings, feeds, keep)
     return folder
 
@@ -71,7 +104,7 @@ def test_the_same_bytes_again_and_kept_layers_stay_float(kind, name, scheme, kin
         first = quantize(kind, name, scheme, kinds, tmp_path / "first", [])
     except ValueError:
         return  # not offered for this net; the page holds the reason
-    assert contents(first) == contents(quantize(kind, name, scheme, kinds, tmp_path / "second", []))
+    assert contract.contents(first) == contract.contents(quantize(kind, name, scheme, kinds, tmp_path / "second", []))
     if scheme != "fp32":
         nodes = proof.nodes_of(["head"], json.loads((bench.float_model(kind, name, kinds) / "layers.json").read_text()))
         kept = quantize(kind, name, scheme, kinds, tmp_path / "kept", nodes)
@@ -79,7 +112,19 @@ def test_the_same_bytes_again_and_kept_layers_stay_float(kind, name, scheme, kin
         assert all(found[node]["weights_dtype"] == "float32" for node in nodes)
 
 
+@pytest.mark.system
+@pytest.mark.parametrize("name", ["tflite", "openvino"])
+def test_a_keras_model_gives_the_same_bytes_again(name, kinds, tmp_path):
+    made = [source_kinds.convert(name, kinds.get("keras_file"), tmp_path / place) for place in ("first", "second")]
+    assert contract.contents(made[0]) == contract.contents(made[1])
+
+
+def test_openvino_leaves_a_file_that_is_quantized_already_to_tflite(kinds):
+    with pytest.raises(ValueError, match="is quantized already: OpenVINO would round it in another way"):
+        bench.float_model("tflite_int8", "openvino", kinds)
+
+
 def test_a_file_that_is_quantized_already_stays_byte_for_byte(kinds, tmp_path):
     parent = bench.float_model("tflite_int8", "tflite", kinds)
     folder = quantize("tflite_int8", "tflite", "int8-static", kinds, tmp_path / "v", [])
-    assert contents(folder)["model.tflite"] == (parent / "model.tflite").read_bytes()
+    assert contract.contents(folder)["model.tflite"] == (parent / "model.tflite").read_bytes()

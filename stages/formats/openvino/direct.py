@@ -24,13 +24,14 @@ def read(source: Path) -> tuple[Any, dict[str, list[str]]]:
     manifest = json.loads((source / "manifest.json").read_text(encoding="utf-8"))
     model = READERS[manifest["format"]](source / manifest["details"]["file"], manifest)
     _check_float(model)
+    layers = manifest["details"]["layers"]
+    found = matching.match(layers, _weights(source), model) if layers else _by_tensors(model)  # before the ports lose their names
     for ports, side in ((model.inputs, "inputs"), (model.outputs, "outputs")):
         if len(ports) != len(manifest[side]):
             raise ValueError(f"OpenVINO sees {len(ports)} {side} in the source, which has {len(manifest[side])}")
         for port, entry in zip(ports, manifest[side], strict=True):
             port.get_tensor().set_names({entry["name"]})
-    layers = manifest["details"]["layers"]
-    return model, _name(model, matching.match(layers, _weights(source), model) if layers else _by_tensors(model))
+    return model, _name(model, found)
 
 
 def from_keras(path: Path, manifest: Mapping[str, Any]) -> Any:
