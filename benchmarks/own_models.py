@@ -1,0 +1,128 @@
+"""Public models and data, brought as a user would: each through the whole pipeline, and the figures of docs/own-models.md.
+
+    python -m benchmarks.own_models --data DIR [--profile quick] [--out docs/own-models.md] [mnist resnet8 mobilenet sst2]
+
+Reads   DIR: mnist_test, cifar10_test, sst2, pretrained (see benchmarks/own_cases.py)
+Writes  the page; the projects stay in .edgewise/own-models, so the same command goes on from what is there, and another profile
+        measures again and makes nothing anew
+
+Latency stands in the page where the profile claims something (quick, standard) and the run was not noisy.
+"""
+
+import argparse
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from benchmarks.own_cases import Case, Run, cases
+from stages.core import artifact
+from stages.core.errors import DataError, SurroundingsError, run_main
+from stages.core.results import SUMMARY, Summary, VariantSummary, read_summary
+from stages.sweeping import clone
+from stages.sweeping.code import snapshot
+from stages.sweeping.commands import DVC, environment
+from stages.sweeping.start import cache_of
+
+ROOT = Path(__file__).parents[1]
+HOME = ROOT / ".edgewise/own-models"
+HEAD = """# Public models, brought as a user would
+
+Written by `python -m benchmarks.own_models --data DIR`, which runs each through the whole pipeline; measured on shared public files, which
+are not shipped. Sizes are of all files of a variant, changes against the float32 of the same format. Δ is the difference to the model's
+reference (the row with [+0.00, +0.00]), on the same samples, in points with its 95 % interval. A dash: not measured yet.
+"""
+COLUMNS = ("model", "variant", "accuracy", "Δ points", "kB", "size", "p50 ms", "ratio")
+POINTS, SHARE = 2.0, 0.75  # what is asked of a text model in 8 bits: at most so many points lost, so much smaller
+
+
+def carry(run: Run, folder: Path, profile: str) -> Summary:
+    """The whole pipeline in a clone that shares the project's cache."""
+    clone.make(clone.Parent(ROOT, snapshot(ROOT), cache_of(ROOT)), folder, yaml.safe_dump(run.params(profile), sort_keys=False))
+    done = subprocess.run((*DVC, "repro", "report"), cwd=folder, env=environment(folder))
+    if done.returncode:
+        raise SurroundingsError(f"{folder.name}: `dvc repro` ended with exit code {done.returncode}, see above")
+    return read_summary(folder / SUMMARY)
+
+
+def shrunk(name: str, summary: Summary) -> float | None:
+    """Size of a variant as a share of the float32 of its format."""
+    row = summary.variants[name]
+    whole = summary.variants.get(f"{row.format}-fp32")
+    return row.size_bytes / whole.size_bytes if whole and whole.size_bytes and row.size_bytes and name != f"{row.format}-fp32" else None
+
+
+def cells(label: str, name: str, summary: Summary) -> list[str]:
+    row, share = summary.variants[name], shrunk(name, summary)
+    if row.score is None:
+        return [label, name, f"failed: {row.reason}", *["-"] * 5]
+    change = "-" if share is None else f"{100 * (share - 1):+.1f} %"
+    return [label, name, f"{row.score:.2%}", loss(row), f"{row.size_bytes / 1000:,.1f}" if row.size_bytes else "-", change, *speed(row)]
+
+
+def loss(row: VariantSummary) -> str:
+    if row.score_delta is None or row.score_delta_ci95 is None:
+        return "-"
+    low, high = row.score_delta_ci95
+    return f"{100 * row.score_delta:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
+
+
+def speed(row: VariantSummary) -> list[str]:
+    """p50 and ratio, where the profile has intervals."""
+    if row.latency_p50_ms is None or row.latency_ratio_ci95 is None or row.noise_grade == "noisy":
+        return ["-", "-"]
+    low, high = row.latency_ratio_ci95
+    return [f"{row.latency_p50_ms:.3g}", f"{row.latency_ratio_to_reference:.3f} [{low:.3f}, {high:.3f}]"]
+
+
+def table(case: Case, found: dict[str, Summary]) -> str:
+    rows = [cells(label, name, summary) for label, summary in found.items() for name in summary.variants]
+    lines = ["| " + " | ".join(line) + " |" for line in (COLUMNS, ["---"] * len(COLUMNS), *rows)]
+    warned = [f"* {label}: {warning}" for label, summary in found.items() for warning in summary.warnings if "preprocessed" in warning]
+    return "\n".join([f"\n## {case.title}\n", f"{case.told}\n", *lines, *warned, ""])
+
+
+def verdict(found: dict[str, Summary]) -> str:
+    """Which 8-bit variants of the text model are as small as is said of them, to the nearest percent, and as good."""
+    ((_, summary),) = found.items()
+    eight = {n: (row, shrunk(n, summary)) for n, row in summary.variants.items() if "int8" in n and row.score_delta is not None}
+    good = [n for n, (row, share) in eight.items() if share and round(1 - share, 2) >= SHARE and 100 * -(row.score_delta or 0) <= POINTS]
+    short = [f"{n} ({100 * (share - 1):+.1f} %)" for n, (_, share) in eight.items() if share and round(1 - share, 2) < SHARE]
+    worse = [f"{n} ({100 * (row.score_delta or 0):+.2f} points)" for n, (row, _) in eight.items() if 100 * -(row.score_delta or 0) > POINTS]
+    said = {f"{SHARE:.0%} smaller with at most {POINTS:.0f} points lost": good, "Not as small": short, "Loses more": worse}
+    return "\n" + " ".join(f"{what}: {', '.join(names) or 'none'}." for what, names in said.items()) + "\n"
+
+
+def answers(found: dict[str, Summary]) -> str:
+    """What the model took each photograph for, and with which certainty."""
+    folder = HOME / "mobilenet-0/models/evaluate/tflite-int8-static"
+    labels = artifact.read(folder).labels
+    pairs = zip(np.load(folder / "targets.npy"), np.load(folder / "outputs.npy"), strict=True)
+    lines = [f"| {labels[target]} | {labels[scores.argmax()]} | {scores.max():.0%} |" for target, scores in pairs]
+    return "\n".join(["", "| what it is | what it was taken for | score |", "| --- | --- | --- |", *lines, ""])
+
+
+FINDINGS = {"sst2": verdict, "mobilenet": answers}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.own_models", description="public models through the whole pipeline")
+    parser.add_argument("--data", type=Path, required=True, help="the folder with mnist_test, cifar10_test, sst2 and pretrained")
+    parser.add_argument("--profile", default="smoke", help="how to measure: smoke claims nothing, quick, standard")
+    parser.add_argument("--out", type=Path, default=None, help="the page to write; without it the tables are printed")
+    parser.add_argument("names", nargs="*", help="which; all without it")
+    arguments = parser.parse_args()
+    if not (arguments.data / "pretrained").is_dir():
+        raise DataError(f"--data: {arguments.data} has no folder pretrained; name the folder with the public files")
+    chosen = cases(arguments.data.resolve(), HOME / "photographs")
+    page = [HEAD]
+    for name in arguments.names or chosen:
+        runs = {label: carry(run, HOME / f"{name}-{n}", arguments.profile) for n, (label, run) in enumerate(chosen[name].runs.items())}
+        page += [table(chosen[name], runs), FINDINGS[name](runs) if name in FINDINGS else ""]
+    text = "".join(page)
+    arguments.out.write_text(text, encoding="utf-8") if arguments.out else print(text)
+
+
+if __name__ == "__main__":
+    run_main(main)
