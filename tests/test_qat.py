@@ -1,6 +1,7 @@
 """int8-qat: a net that static int8 with one scale a tensor ruins, trained on with 8 bits simulated."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,14 +33,22 @@ def spread(net) -> None:
         net.block[0].weight /= factors.view(1, -1, 1, 1)
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory) -> Path:
-    """A folder with source/, a spread net; data/; and tuned/, what came of it."""
-    from stages.importers import quantization_aware, torch_source
+def faint(net) -> None:
+    """Values so small before its first batch norm that the epsilon, another one than torch's own, is most of their variance."""
+    import torch
 
-    folder = tmp_path_factory.mktemp("models")
+    with torch.no_grad():
+        for tensor, factor in ((net.stem.weight, 1e-2), (net.norm.running_mean, 1e-2), (net.norm.running_var, 1e-4)):
+            tensor *= factor
+        net.norm.eps = 1e-3
+
+
+def project(folder: Path, change: Callable) -> Path:
+    """source/, the net of tests/sources.py after `change`; data/; an empty tuned/."""
+    from stages.importers import torch_source
+
     net = sources.trained()
-    spread(net.eval())
+    change(net.eval())
     (folder / "source").mkdir()
     fields = torch_source.export(torch_source.wrap(net), {"image": sources.pictures(16, 99)[0]}, "logits", folder / "source")
     image = Tensor("image", (None, 3, 16, 16), "float32", "NCHW", "image")
@@ -47,6 +56,15 @@ def models(tmp_path_factory) -> Path:
     artifact.write(folder / "source", Manifest(kind="source", format="torch", labels=sources.LABELS, details=fields["details"], **sides))
     write_data(folder / "data", image)
     (folder / "tuned").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    """A project with a spread net, and in tuned/ what came of it."""
+    from stages.importers import quantization_aware
+
+    folder = project(tmp_path_factory.mktemp("models"), spread)
     quantization_aware.tune(folder / "source", folder / "data", Tuning(8, 2e-2, False), TRAIN, 0, folder / "tuned")
     return folder
 
@@ -89,6 +107,33 @@ def test_what_comes_out_is_a_source_under_the_same_names(models):
     np.testing.assert_array_equal(inputs["image"], proof.probe(models / "source")[0]["image"])
     assert not np.allclose(expected["logits"], proof.probe(models / "source")[1]["logits"])
     assert artifact.read(models / "tuned").details["qat"] == {"epochs": 8, "learning_rate": 2e-2, "per_channel": False}
+
+
+def test_another_epsilon_of_the_batch_norms_changes_hands_and_not_the_function(tmp_path):
+    """torchao folds them as if it were 1e-5: what was trained, and what is written, would be two functions."""
+    import torch
+
+    from stages.importers import quantization_aware
+
+    folder = project(tmp_path, faint)
+    program = torch.export.load(folder / "source/program.pt2")
+    quantization_aware.usual_epsilon(program)
+    inputs, expected = proof.probe(folder / "source")
+    with torch.no_grad():
+        found = program.module(check_guards=False)(torch.from_numpy(inputs["image"])).numpy()
+    np.testing.assert_allclose(found, expected["logits"], rtol=1e-4, atol=1e-4)
+    assert {node.args[7] for node in program.graph.nodes if "batch_norm" in str(node.target)} == {1e-5}
+    quantization_aware.tune(folder / "source", folder / "data", Tuning(2, 1e-3, True), TRAIN, 0, folder / "tuned")
+    assert accuracy(folder / "tuned", "int8-qat", tmp_path / "qat") > 0.6
+
+
+def test_a_net_that_would_be_written_as_another_one_is_no_source(tmp_path, monkeypatch):
+    from stages.importers import quantization_aware
+
+    folder = project(tmp_path, faint)
+    monkeypatch.setattr(quantization_aware, "usual_epsilon", lambda program: None)
+    with pytest.raises(VariantFailed, match="is another function as a float source"):
+        quantization_aware.tune(folder / "source", folder / "data", Tuning(2, 1e-3, True), TRAIN, 0, folder / "tuned")
 
 
 def test_a_source_without_a_program_is_the_variants_reason(models, tmp_path):

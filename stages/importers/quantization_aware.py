@@ -24,6 +24,8 @@ from stages.importers.transformers_model import silence
 
 REQUIRES = {"torch": "train", "torchao": "train", "safetensors": "train"}
 PROGRAM, PROBE = "program.pt2", "probe.npz"
+TORCHAO_EPSILON = 1e-5  # of a batch norm: torchao writes it into the folded ones, whatever theirs was
+MOST_LOST = 0.5  # of what the net as trained, which rounds, gets right beyond chance; a third was seen where rounding was all it knew
 
 
 def tune(source: Path, data: Path, wanted: Tuning, train: Train, seed: int, folder: Path) -> Mapping[str, Any]:
@@ -37,12 +39,30 @@ def tune(source: Path, data: Path, wanted: Tuning, train: Train, seed: int, fold
     with training.repeatable(seed, train.threads), warnings.catch_warnings(action="ignore"):
         torch.use_deterministic_algorithms(False)  # torchao's fused rounding step has no deterministic kernel; on a CPU it is one
         program = torch.export.load(source / PROGRAM)
+        usual_epsilon(program)
         model = prepared(program, samples, wanted.per_channel)
         history = training.fit(model, samples, recipe, seed, change(train, artifact.read(data)))
         take_over(program, model)
+        check_taken_over(program, samples, history, recipe)
         write(program, source, folder)
     artifact.write(folder, dataclasses.replace(manifest, details={**manifest.details, "qat": dataclasses.asdict(wanted)}))
     return history
+
+
+def usual_epsilon(program: Any) -> None:
+    """Give every batch norm torchao's epsilon, and what it had above that to its running variance: the same function, since only the
+    sum of the two is used. A net with another epsilon would be trained as one function and written as another."""
+    import torch
+
+    buffers, done = program.graph_signature.inputs_to_buffers, set()
+    for node in program.graph.nodes:
+        if node.target is not torch.ops.aten.batch_norm.default:
+            continue
+        variance, epsilon = buffers[node.args[4].name], node.args[7]
+        if variance not in done:
+            program.state_dict[variance] += epsilon - TORCHAO_EPSILON
+            done.add(variance)
+        node.args = (*node.args[:7], TORCHAO_EPSILON, *node.args[8:])
 
 
 def prepared(program: Any, samples: Samples, per_channel: bool) -> Any:
@@ -73,6 +93,35 @@ def take_over(program: Any, model: Any) -> None:
         for name, tensor in program.state_dict.items():
             if tensor.is_floating_point():  # and not the batch norms' counters of steps
                 tensor.copy_(trained[name])
+
+
+def check_taken_over(program: Any, samples: Samples, history: Mapping[str, Any], train: Train) -> None:
+    """VariantFailed where the program, on validation, is far from as good as the net that was trained. Of classes only."""
+    trained = history["accuracy_validation"]
+    if trained is None:
+        return
+    written, chance = (
+        training.validate(Fixed(program), samples, training.criterion(samples, train))["accuracy_validation"],
+        1 / len(samples.labels),
+    )
+    if written - chance < (1 - MOST_LOST) * (trained - chance):
+        raise VariantFailed(
+            f"what was trained with 8 bits simulated ({trained:.0%} on validation) is another function as a float source ({written:.0%}):"
+            " use int8-static or int8-mixed"
+        )
+
+
+class Fixed:
+    """An exported program as `training.validate` calls a module; it has one mode."""
+
+    def __init__(self, program: Any):
+        self._module = program.module(check_guards=False)
+
+    def eval(self) -> None:
+        pass
+
+    def __call__(self, *feeds: Any) -> Any:
+        return self._module(*feeds)
 
 
 def write(program: Any, source: Path, folder: Path) -> None:
