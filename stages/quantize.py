@@ -9,6 +9,7 @@ Writes  models/variants/V: the model and its manifest with what the file really 
 
 import dataclasses
 import inspect
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ def quantize(variant: config.Variant, parent: Manifest, configuration: config.Co
         )
         artifact.write(folder, manifest)
         sqnr_db = against_source(variant.module, folder, variant.engine, variant.min_sqnr_db, source)
+        found |= as_written(variant, scheme, folder, source)
         runner = artifact.sha256(Path(inspect.getfile(config.part(variant.module, "run"))))  # another runner is another measurement
         found |= finish(job, kept, folder)
         details = {"facts": facts, "covered_share": covered_share, "sqnr_db": sqnr_db, "kept_float": kept, "runner_sha256": runner, **found}
@@ -84,6 +86,14 @@ def made(job: Job, indices: np.ndarray, folder: Path) -> tuple[list[str], dict[s
         return kept, {"mixed": found}
     job.write(folder, indices, own)
     return (job.left_float(folder) if job.judging() else own), {}
+
+
+def as_written(variant: config.Variant, scheme: dict[str, Any], folder: Path, source: Path) -> dict[str, Any]:
+    """SQNR of what the file holds, whatever this machine's integer kernels make of it; {} where the runtime cannot tell the two apart."""
+    settings = config.part(variant.module, "run").AS_WRITTEN
+    if settings is None or scheme["activations"] == scheme["weights"] == "float32":
+        return {}
+    return {"sqnr_as_written_db": against_source(variant.module, folder, {**variant.engine, **settings}, -math.inf, source)}
 
 
 def prove(job: Job, kept: list[str], scheme: dict[str, Any], folder: Path) -> tuple[dict[str, Any], float]:

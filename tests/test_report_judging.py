@@ -67,6 +67,12 @@ def test_a_comparison_across_settings_is_warned_of():
     assert "covers 0.05 % of the weights" in found[0] and "noisy" in found[1] and "threads 2, the reference with 1" in found[2]
 
 
+def test_what_the_kernels_of_this_machine_lose_is_warned_of():
+    (warning,) = verdicts.warnings(replace(GOOD, sqnr_to_source_db=15.1, sqnr_as_written_db=47.7), GOOD)
+    assert "keep SQNR 15 dB of the 48 that the file holds" in warning and "reduce_range: true" in warning
+    assert verdicts.warnings(replace(GOOD, sqnr_to_source_db=31.0, sqnr_as_written_db=33.0), GOOD) == []
+
+
 def test_the_pareto_set_is_what_nothing_else_beats():
     def row(accuracy, ratio, size, status="ok"):
         known = {"latency_ratio_to_reference": ratio, "latency_ratio_ci95": None}

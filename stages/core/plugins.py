@@ -30,6 +30,7 @@ class Runner(Protocol):
     PACKAGE: str  # what pip installs for it
     OLDEST: str  # the oldest release of it that runs the files of this format
     ENGINE: Mapping[str, tuple | range | None]  # engine setting -> the values that it takes; None: known only where the runtime is
+    AS_WRITTEN: Mapping[str, Any] | None  # engine settings that compute the file as it stands, without fused integer kernels; None: none do
     GRID: Sequence[Mapping[str, Any]]  # what `engine: auto` tries: the settings in which each point differs from the variant's own
     GRID_THREADED: Sequence[Mapping[str, Any]]  # further points where more than one thread may be used
 

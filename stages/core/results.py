@@ -100,7 +100,8 @@ class VariantSummary:
 
     score: of the task's headline, score_delta: variant minus reference on the same samples; in metrics they have the headline's names
     (accuracy_top1, accuracy_delta). scores: what else the task tells, by name; flips_gained: samples that only the variant gets right.
-    sqnr_db: the outputs against the reference's; sqnr_to_source_db: against the source, on its probe samples.
+    sqnr_db: the outputs against the reference's; sqnr_to_source_db: against the source, on its probe samples;
+    sqnr_as_written_db: the same, computed without fused integer kernels.
     file_form: how the file is written, where otherwise than its format does; file_release: of the runtime, where it is tied to one.
     latency_ratio_to_reference: variant / reference. latency_verdict: faster, slower, no difference claimed, reference.
     on_device: the outputs there against this machine's. emulated: of the device; then nothing was timed.
@@ -161,6 +162,7 @@ class VariantSummary:
     covered_share: float | None = None
     kept_float: tuple[str, ...] = ()
     sqnr_to_source_db: float | None = None
+    sqnr_as_written_db: float | None = None
     file_form: str | None = None
     file_release: str | None = None
     smallest_claim_share: float | None = None

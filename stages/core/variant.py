@@ -114,6 +114,7 @@ class Variant:
     calibration: Calibration | None = None
     per_channel: bool | None = None
     symmetric: bool | None = None
+    reduce_range: bool | None = option(None, "weights of 7 bits, where products of 8 bits saturate")
     block_size: int | None = option(None, low=8, high=1024)
     io: str | None = option(None, "what a full-integer file itself takes and gives: integer, or float with the quantizing inside")
     keep_float: tuple[str, ...] = ()

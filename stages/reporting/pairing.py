@@ -90,6 +90,7 @@ def proof(made: artifact.Manifest) -> dict[str, Any]:
         "covered_share": details["covered_share"],
         "kept_float": tuple(details["kept_float"]),
         "sqnr_to_source_db": details.get("finished_sqnr_db", details["sqnr_db"]),
+        "sqnr_as_written_db": details.get("sqnr_as_written_db"),
         "file_form": details.get("file", {}).get("form"),
         "file_release": details.get("file", {}).get("release"),
     }

@@ -8,6 +8,7 @@ from stages.core.judging import Headline
 from stages.core.results import Interval, VariantSummary
 
 Rows = Mapping[str, VariantSummary]
+LOST_IN_KERNELS_DB = 6.0  # half of the signal to noise: more than another order of sums and rounding makes
 LITTLE_COVERED = 0.9  # below this share of the weights a scheme's name promises more than the file holds
 FASTER, SLOWER, UNCLAIMED, REFERENCE = "faster", "slower", "no difference claimed", "reference"
 # what two measurements must have in common to be compared; the last two make the A/A difference that of another machine
@@ -79,6 +80,12 @@ def warnings(row: VariantSummary, beside: VariantSummary, name: str = "the refer
         found.append(f"{row.scheme} covers {100 * row.covered_share:.2g} % of the weights; the rest is as it was")
     if row.file_release:
         found.append(str(row.file_form))
+    run, written = row.sqnr_to_source_db, row.sqnr_as_written_db
+    if run is not None and written is not None and run < written - LOST_IN_KERNELS_DB:
+        found.append(
+            f"the integer kernels of the machine it was made on keep SQNR {run:.0f} dB of the {written:.0f} that the file holds (products"
+            " of 8 bits saturate on x86 without VNNI): set reduce_range: true where the scheme has it, or score it on the device"
+        )
     if row.noise_grade not in (None, "clean"):
         found.append(f"{row.noise_grade} while this was measured{f': {row.noise_reason}' if row.noise_reason else ''}")
     pairs = {key: (getattr(row, key), getattr(beside, key)) for key in differing(row, beside)}

@@ -18,6 +18,7 @@ import numpy as np
 
 RUNTIME = "json"
 PACKAGE = "fake-runtime"
+AS_WRITTEN = None
 GRID = ({"speed": "fast"}, {"speed": "same"}, {"speed": "odd"}, {"speed": "wrong"}, {"other": 1})
 GRID_THREADED = ({"speed": "wide"},)
 

@@ -26,6 +26,7 @@ SCHEMES = {
     "int4-weight": {"weights": "int4", "activations": "float32", "covers": ("Gemm", "MatMul")},
 }
 STATIC = {"calibration.method": tuple(recipes.METHODS), "per_channel": (False, True), "symmetric": (False, True)}
+STATIC["reduce_range"] = (False, True)
 SETTINGS = {
     "int8-dynamic": {"per_channel": (False, True)},
     "int8-static": STATIC,

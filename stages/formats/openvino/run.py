@@ -21,6 +21,7 @@ ENGINE = {
     "pinning": (True, False),
 }
 # what `engine: auto` tries, point by point; the second only where more than one thread may be used
+AS_WRITTEN = None
 GRID: Tuple[Dict[str, Any], ...] = (
     {"inference_precision": "bf16"},  # where the outputs stay within the scheme's tolerance
     {"inference_precision": "f16"},

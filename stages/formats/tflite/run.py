@@ -12,6 +12,7 @@ RUNTIME = "ai_edge_litert"
 PACKAGE = "ai-edge-litert"
 OLDEST = "2.1"  # the oldest release that runs these files
 ENGINE = {"threads": range(1, 1025), "xnnpack": (True, False)}
+AS_WRITTEN = None
 GRID: Tuple[Dict[str, Any], ...] = ({"xnnpack": False},)  # what `engine: auto` tries, beside fewer threads
 GRID_THREADED: Tuple[Dict[str, Any], ...] = ()
 
