@@ -23,6 +23,7 @@ REACHED = [("onnx_file", "onnx"), ("onnx_file", "openvino"), ("tflite_file", "tf
 SCHEMES = [(kind, name, scheme) for kind, name in REACHED for scheme in bench.schemes(name)]
 KERAS = [(kind, name) for kind in ("keras_file", "saved_model") for name in ("tflite", "openvino")]
 EVERY = [*REACHED, *(pytest.param(*pair, marks=pytest.mark.system) for pair in KERAS)]
+NAMELESS = ("tflite_file", "openvino")  # OpenVINO moves transposes, and most tensors lose the file's names
 LAYERS = {"keras_file": {"stem", "depthwise", "block", "head"}}
 
 
@@ -59,8 +60,8 @@ def test_every_layer_of_the_users_file_has_its_nodes(kind, name, kinds):
     layers = json.loads((folder / "layers.json").read_text())
     present = {node["name"] for node in part(form(name)["module"], "facts").facts(folder)["nodes"]}
     assert all(nodes and set(nodes) <= present for nodes in layers.values())
-    if kind == "saved_model":  # a graph without layers of its own
-        assert len(layers) == 4
+    if kind == "saved_model" or (kind, name) == NAMELESS:  # a graph without layers of its own
+        assert [len(nodes) for nodes in layers.values()] == [1, 1, 1, 1]
     else:
         assert set(layers) == LAYERS.get(kind, {"stem", "depthwise", "block.0", "head"})
 
@@ -71,7 +72,7 @@ def test_what_holds_for_any_float_model(kind, name, held, kinds):
     held(name, kinds.get(kind), {name: bench.float_model(kind, name, kinds)})
 
 
-@pytest.mark.parametrize(("kind", "name"), REACHED)
+@pytest.mark.parametrize(("kind", "name"), [pair for pair in REACHED if pair != NAMELESS])
 def test_what_lies_between_kept_layers_stays_float_too(kind, name, kinds, tmp_path):
     floats = {name: bench.float_model(kind, name, kinds)}
     contract.test_what_lies_between_kept_layers_stays_float_too(name, kinds.get(kind), floats, tmp_path)

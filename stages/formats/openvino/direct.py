@@ -74,7 +74,8 @@ def _check_float(model: Any) -> None:
 
 
 def _by_tensors(model: Any) -> dict[str, list[Any]]:
-    """Each node with weights under the name of the first named tensor from it on; under its place where there is none."""
+    """Each node with weights under the name of the first named tensor from it on; under its place where there is none before the next
+    node with weights, whose name it would be."""
     found: dict[str, list[Any]] = {}
     for place, node in enumerate(model.get_ordered_ops()):
         if weights(node):
@@ -88,7 +89,7 @@ def _tensor(node: Any) -> str | None:
         if names:
             return min(names)
         users = [port.get_node() for port in node.output(0).get_target_inputs()]
-        node = users[0] if len(users) == 1 and node.get_output_size() == 1 else None
+        node = users[0] if len(users) == 1 and node.get_output_size() == 1 and not weights(users[0]) else None
     return None
 
 
