@@ -8,7 +8,7 @@ STAMP := $(VENV)/.edgewise-installed
 EXTRAS ?= dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-system arm64 check remeasure report-only case-study ui constraints
+.PHONY: help setup repro test test-system test-examples arm64 check remeasure report-only case-study ui constraints
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,13 +26,16 @@ repro: setup ## run the pipeline and print the table; PROFILE=smoke|quick|standa
 	$(if $(PROFILE),dvc exp run -S bench.name=$(PROFILE),dvc repro)
 	@python -m stages.report --show
 
-test: setup ## the test suite (about a quarter of an hour on two cores)
+test: setup ## the test suite (about a quarter of an hour on two quiet cores)
 	python -m pytest
 
 test-system: setup ## tests with a real sshd, network, control groups and emulated arm64; as root on Debian it installs what they need
 	tests/system/install.sh
 	stages/devices/arm64.sh || echo "skipped by the system tests: all that needs an emulated arm64 board, for the reason above"
 	python -m pytest -m system -rs
+
+test-examples: setup ## the commands of docs/bring-your-own.md as they stand, and the contract of Keras sources (ten minutes)
+	python -m pytest -m examples -rs
 
 arm64: setup ## an emulated arm64 board in .arm64/ (330 MB, a minute, no root; Debian): device.name=arm64_emulated
 	stages/devices/arm64.sh

@@ -1,6 +1,6 @@
 """The contract of the formats (see test_formats_contract) over the files that users bring, and docs/sources.md held to what is so.
 
-The kinds that need no TensorFlow are in every run of the suite; the others carry the marker of `make test-system`.
+The kinds that need no TensorFlow are in every run of the suite; the others carry the marker of `make test-examples`.
 """
 
 import json
@@ -22,7 +22,7 @@ PAGE = bench.TARGET.read_text(encoding="utf-8") if bench.TARGET.exists() else ""
 REACHED = [("onnx_file", "onnx"), ("onnx_file", "openvino"), ("tflite_file", "tflite"), ("tflite_file", "openvino")]
 SCHEMES = [(kind, name, scheme) for kind, name in REACHED for scheme in bench.schemes(name)]
 KERAS = [(kind, name) for kind in ("keras_file", "saved_model") for name in ("tflite", "openvino")]
-EVERY = [*REACHED, *(pytest.param(*pair, marks=pytest.mark.system) for pair in KERAS)]
+EVERY = [*REACHED, *(pytest.param(*pair, marks=pytest.mark.examples) for pair in KERAS)]
 NAMELESS = ("tflite_file", "openvino")  # OpenVINO moves transposes, and most tensors lose the file's names
 LAYERS = {"keras_file": {"stem", "depthwise", "block", "head"}}
 
@@ -32,7 +32,7 @@ def kinds(tmp_path_factory) -> Kinds:
     return Kinds(tmp_path_factory.mktemp("kinds"))
 
 
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k in LIGHT else pytest.mark.system) for k in BUILDERS])
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k in LIGHT else pytest.mark.examples) for k in BUILDERS])
 def test_the_page_says_what_is_possible(kind, tmp_path):
     line, reasons = bench.row(kind, Kinds(tmp_path))
     assert line in PAGE.splitlines(), "run: python -m benchmarks.sources"
@@ -113,7 +113,7 @@ def test_the_same_bytes_again_and_kept_layers_stay_float(kind, name, scheme, kin
         assert all(found[node]["weights_dtype"] == "float32" for node in nodes)
 
 
-@pytest.mark.system
+@pytest.mark.examples
 @pytest.mark.parametrize("name", ["tflite", "openvino"])
 def test_a_keras_model_gives_the_same_bytes_again(name, kinds, tmp_path):
     made = [source_kinds.convert(name, kinds.get("keras_file"), tmp_path / place) for place in ("first", "second")]
