@@ -88,7 +88,8 @@ def imported(path: Path, samples: Path, folder: Path) -> dict:
 
 def sqnr_db(source: Path, folder: Path, runner=run) -> float:
     inputs, expected = proof.probe(source)
-    return proof.check_outputs(expected, isolation.run_batched(runner.load(str(folder), {"threads": 1, **(runner.AS_WRITTEN or {})}), inputs), -100.0)
+    session = runner.load(str(folder), {"threads": 1, **(runner.AS_WRITTEN or {})})
+    return proof.check_outputs(expected, isolation.run_batched(session, inputs), -100.0)
 
 
 @pytest.mark.parametrize("kind", ["fixed batch", "open batch", "float16", "external data"])
