@@ -19,10 +19,12 @@ ENGINE = {
     "streams": range(1, 257),
     "hyper_threading": (True, False),
     "pinning": (True, False),
+    "static_batch": (False, True),
 }
-# what `engine: auto` tries, point by point; the second only where more than one thread may be used
 AS_WRITTEN = None
+# what `engine: auto` tries, point by point; the second only where more than one thread may be used
 GRID: Tuple[Dict[str, Any], ...] = (
+    {"static_batch": True},
     {"inference_precision": "bf16"},  # where the outputs stay within the scheme's tolerance
     {"inference_precision": "f16"},
     {"performance": "throughput"},
@@ -81,10 +83,22 @@ def compiled(folder: str, settings: Mapping[str, Any], **more: Any) -> Any:
         "ENABLE_CPU_PINNING": bool(chosen.pop("pinning", True)),
         **more,
     }
+    static_batch = bool(chosen.pop("static_batch", False))
     if chosen:
         raise ValueError(f"unknown engine settings {sorted(chosen)}; allowed: {', '.join(ENGINE)}")
     core = openvino.Core()
-    return core.compile_model(core.read_model(os.path.join(folder, MODEL)), "CPU", properties)
+    model = core.read_model(os.path.join(folder, MODEL))
+    if static_batch:
+        model.reshape({port: _one_sample(port) for port in model.inputs})
+    return core.compile_model(model, "CPU", properties)
+
+
+def _one_sample(port: Any) -> Any:
+    """The shape of an input with one sample in the place of any number."""
+    shape = port.get_partial_shape()
+    if shape.rank.is_static and len(shape) and shape[0].is_dynamic:
+        shape[0] = 1
+    return shape
 
 
 def versions() -> dict[str, str]:
