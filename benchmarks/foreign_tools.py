@@ -1,6 +1,7 @@
 """Our median beside the one of a tool that came with the runtime: benchmark_app (OpenVINO), litert-benchmark (LiteRT).
 
-benchmark_app compiles for one fixed batch: give the variant `engine: {static_batch: true}` to compare like with like (else 1.11 of its median).
+benchmark_app compiles for one fixed batch: give the variant `engine: {static_batch: true}` to compare like with like (else 1.11 of its
+median).
 """
 
 import contextlib
