@@ -13,7 +13,8 @@ pytestmark = pytest.mark.system
 SYSROOT = ROOT / ".arm64"
 VARIANTS = {
     "onnx-fp32": {"format": "onnx", "scheme": "fp32"},
-    "onnx-int8-static": {"format": "onnx", "scheme": "int8-static", "calibration": {"samples": 16}},
+    # 7 bits: with 8 an x86 without VNNI saturates, and it is this machine that computes something else
+    "onnx-int8-static": {"format": "onnx", "scheme": "int8-static", "calibration": {"samples": 16}, "reduce_range": True},
     "tflite-int8-static": {"format": "tflite", "scheme": "int8-static", "calibration": {"samples": 16}},
     "torch-fp32": {"format": "torch", "scheme": "fp32"},
 }
