@@ -57,10 +57,14 @@ def measured(project: Workspace, ref: str) -> dict[str, Any]:
     return json.loads(show(project, ref, "metrics/summary.json"))["variants"][VARIANT]
 
 
+def summary_rows(project: Workspace, name: str) -> dict[str, dict[str, Any]]:
+    """By point."""
+    return {row["point"]: row for row in json.loads((project.folder / f"metrics/sweeps/{name}.json").read_text())["rows"]}
+
+
 def mixed_up(project: Workspace, name: str, every: list[str]) -> list[str]:
     """The refs whose settings or results are not those that the sweep's summary has for the point."""
-    rows = {row["point"]: row for row in json.loads((project.folder / f"metrics/sweeps/{name}.json").read_text())["rows"]}
-    wrong = []
+    rows, wrong = summary_rows(project, name), []
     for ref in every:
         row, params = rows[ref.rpartition("/")[2]], yaml.safe_load(show(project, ref, "params.yaml"))["variants"][VARIANT]
         given = {key.removeprefix(f"variants.{VARIANT}."): yaml.safe_load(value) for key, value in row["settings"].items()}
@@ -95,7 +99,7 @@ def small_project(folder: Path) -> Workspace:
 
 
 def twelve_points(project: Workspace, name: str, launcher: tuple[str, ...]) -> dict[str, tuple[float, int]]:
-    """Accuracy and size by point."""
+    """Accuracy and size by settings."""
     swept = [f"variants.{VARIANT}.{key}={','.join(map(str, values))}" for key, values in SETTINGS.items()]
     begun = time.monotonic()
     run(project, "python", "-m", "stages.sweep", "--name", name, *launcher, *swept)
@@ -107,7 +111,8 @@ def twelve_points(project: Workspace, name: str, launcher: tuple[str, ...]) -> d
     logs = [path.read_text() for path in (project.folder / f".edgewise/sweeps/{name}/logs").glob("sweep-*.log")]
     must(len(logs) == POINTS and not any(map(ONCE.findall, logs)), f"{name}: no point trains or converts")
     by_hand(project, every[0])
-    return {ref.rpartition("/")[2]: (measured(project, ref)["accuracy_top1"], measured(project, ref)["size_bytes"]) for ref in every}
+    rows = summary_rows(project, name).values()
+    return {json.dumps(row["settings"], sort_keys=True): (row["result"]["accuracy_top1"], row["result"]["size_bytes"]) for row in rows}
 
 
 def by_hand(project: Workspace, ref: str) -> None:

@@ -28,6 +28,7 @@ from stages.core.settings import build
 from stages.core.timing_stats import Side, levels, ratio, ratio_interval
 from stages.measuring.access import connected
 from stages.measuring.jobs import Subject, store_inputs, subject
+from stages.measuring.pairing import pairing
 from stages.measuring.runs import Run, side
 from stages.measuring.session import rounds
 
@@ -64,7 +65,7 @@ def neighbours(count: int) -> Iterator[None]:
 
 
 def interleaved(variant: Subject, reference: Subject, bench: config.Bench) -> tuple[Found, int]:
-    found = rounds(lambda: variant.latency(bench), lambda: reference.latency(bench), bench, variant.name)
+    found = rounds(pairing(variant, reference, bench), bench, variant.name)
     sides = side(found.variant), side(found.reference)
     return Found(ratio(*sides), *ratio_interval(*sides)), len(found.variant)
 

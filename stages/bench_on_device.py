@@ -23,6 +23,7 @@ from stages.measuring import agreement, profile, tuning
 from stages.measuring.access import connected
 from stages.measuring.jobs import Subject, store_inputs, subject
 from stages.measuring.lock import exclusive
+from stages.measuring.pairing import pairing
 from stages.measuring.records import Passes, bench_result
 from stages.measuring.session import Rounds, rounds
 from stages.measuring.sustained import by_minute
@@ -54,7 +55,7 @@ def measure(settings: config.Config, name: str, target: Path) -> results.BenchRe
             return results.BenchResult(profile=bench.name, scope=bench.scope, threads=threads, on_device=agreed, **identity)
         tuned = tuning.tune(chosen, variant, feeds, here, agreed, bench, device["facts"]["cores"])
         variant = tuned.subject
-        found = rounds(lambda: variant.latency(bench), lambda: reference.latency(bench), bench, name)
+        found = rounds(pairing(variant, reference, bench), bench, name)
         passes = Passes.measure(variant, bench)
     write_raw(found, passes, tuned, chosen, target)
     identity |= {"threads": variant.fields["settings"]["threads"], "on_device": tuned.on_device}

@@ -96,6 +96,13 @@ def test_seven_bits_lose_nothing_more_in_the_kernels_of_any_processor(pictures, 
     assert written > 30 and sqnr_db(pictures[0], folder) > written - 3
 
 
+def test_seven_bits_of_a_dynamic_transformer(attention, tmp_path):
+    folder = quantized(attention, "int8-dynamic", tmp_path / "v", reduce_range=True)
+    products = [t for t in map(onnx.numpy_helper.to_array, onnx.load(folder / "model.onnx").graph.initializer) if t.dtype == np.int8]
+    assert products and all(abs(weights.astype(int)).max() <= 64 for weights in products if weights.ndim == 2)
+    assert sqnr_db(attention[0], folder) > 20
+
+
 @pytest.mark.parametrize("method", ["entropy", "percentile"])
 def test_each_calibration_method_does_something_of_its_own(method, pictures, tmp_path):
     plain = quantized(pictures, "int8-static", tmp_path / "minmax")

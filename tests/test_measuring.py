@@ -7,7 +7,7 @@ import pytest
 
 from stages.core.config import Bench, Plugin
 from stages.core.errors import DeviceError, VariantFailed
-from stages.measuring import grading, jobs, records, session, sustained
+from stages.measuring import grading, jobs, pairing, records, session, sustained
 from stages.measuring.access import connected
 from stages.measuring.runs import Run
 from stages.payload.faults import Fault
@@ -43,9 +43,19 @@ class Source:
         return made_run(self.level * self.random.normal(1, self.scatter), seed=len(self.order))
 
 
+def paired(variant: Source, reference: Source) -> pairing.Pair:
+    def pair(variant_first: bool) -> tuple[Run, Run]:
+        if variant_first:
+            return variant(), reference()
+        its = reference()
+        return variant(), its
+
+    return pair
+
+
 def run_rounds(bench: Bench = BENCH, scatter: float = 0.001, **more) -> tuple[session.Rounds, list[str]]:
     order: list[str] = []
-    found = session.rounds(Source("B", 0.5, order, scatter), Source("A", 1.0, order, scatter), bench, "b", **more)
+    found = session.rounds(paired(Source("B", 0.5, order, scatter), Source("A", 1.0, order, scatter)), bench, "b", **more)
     return found, order
 
 
@@ -79,7 +89,7 @@ def test_a_profile_that_claims_nothing_has_no_interval():
 
 def test_the_reference_against_itself_gives_the_smallest_claim():
     order: list[str] = []
-    found = session.rounds(Source("B", 1.0, order, 0.01), Source("A", 1.0, order, 0.01), BENCH, "a")
+    found = session.rounds(paired(Source("B", 1.0, order, 0.01), Source("A", 1.0, order, 0.01)), BENCH, "a")
     result = records.bench_result(found, records.Passes(), BENCH, variant="a", reference="a", threads=1, device_fingerprint="f")
     low, high = result.latency_ratio_ci95
     assert low <= 1 <= high and result.more["smallest_claim_share"] == pytest.approx(max(1 - low, high - 1), rel=0.1)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stages import compose, convert, prepare_data, quantize, train_export
 from stages.core import artifact, config
-from stages.core.errors import run_main
+from stages.core.errors import EdgewiseError, VariantFailed, run_main
 
 
 def main() -> None:
@@ -21,7 +21,10 @@ def main() -> None:
         if form.used:
             convert.convert(name, form, source)
     for variant in configuration.variants.values():
-        quantize.quantize(variant, artifact.read(Path("models") / variant.format), configuration)
+        try:
+            quantize.quantize(variant, artifact.read(Path("models") / variant.format), configuration)
+        except VariantFailed as failure:  # by itself it would end with exit code 0, as one of many variants may fail
+            raise EdgewiseError(f"{variant.name}: {failure}") from None
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from stages.core.timing_stats import pooled, ratio, ratio_interval
 from stages.devices import local
 from stages.measuring.grading import evidence, grade
 from stages.measuring.jobs import Subject, store_inputs, subject
+from stages.measuring.pairing import pairing
 from stages.measuring.records import memory_fields
 from stages.measuring.runs import side
 from stages.measuring.session import rounds
@@ -55,12 +56,12 @@ class Span:
 
 
 class Project:
-    def __init__(self, folder: Path, data: Mapping[str, Any], model: Mapping[str, Any], variants: Mapping[str, Any]):
-        """Make it. `train.epochs` is 0: size, speed and memory do not depend on what the weights are."""
+    def __init__(self, folder: Path, data: Mapping[str, Any], model: Mapping[str, Any], variants: Mapping[str, Any], epochs: int = 0):
+        """Make it. Size, speed and memory do not depend on what the weights are, so they need not be trained."""
         folder.mkdir()
         self.models = folder / "models"
         (folder / "conf").symlink_to(ROOT / "conf")
-        train, reference = {"name": "default", "epochs": 0, "shift_pixels": 0}, next(iter(variants))
+        train, reference = {"name": "default", "epochs": epochs, "shift_pixels": 0}, next(iter(variants))
         choices = {**CHOICES, "data": data, "model": model, "train": train, "reference": reference, "variants": variants}
         (folder / "params.yaml").write_text(yaml.safe_dump(choices), encoding="utf-8")
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -89,7 +90,7 @@ class Project:
 
     def against_eager(self, measured: Subject) -> Ratio:
         eager = self.eager()
-        found = rounds(lambda: measured.latency(BENCH), lambda: eager.latency(BENCH), BENCH, measured.name)
+        found = rounds(pairing(measured, eager, BENCH), BENCH, measured.name)
         sides = side(found.variant), side(found.reference)
         noise, _ = grade(evidence(found.variant, found.reference))
         return Ratio(ratio(*sides), *ratio_interval(*sides), float(np.median(pooled(sides[0]))), noise)

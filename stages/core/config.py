@@ -76,6 +76,7 @@ class Bench:
 
     name: str
     scope: str = option("model", "end_to_end adds pre- and post-processing", choices=("model", "end_to_end"))
+    interleave: str = option("blocks", "what takes turns with the reference", choices=("blocks", "processes"))
     processes: int = option(5, "fresh processes a side, at least", low=1, high=1000)
     max_processes: int = option(9, "fresh processes a side, at most", low=1, high=1000)
     blocks: int = option(1, "blocks in a process", low=1, high=1000)

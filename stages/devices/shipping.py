@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 PAYLOAD = Path(__file__).resolve().parents[1] / "payload"
 
@@ -35,14 +36,19 @@ def folder(path: Path) -> Tree:
     return Tree({str(p.relative_to(path)): p for p in sorted(path.rglob("*")) if p.is_file()})
 
 
-def code(runner: str | None) -> Tree:
-    """The agent and, for a job on a model, its runner with the packages that it lies in and the run.py beside it."""
+def runners(job: Mapping[str, Any]) -> list[str]:
+    """What a job runs: nothing, one model, or one on each side."""
+    return sorted({side["runner"] for side in (job, *job.get("sides", ())) if "runner" in side})
+
+
+def code(*runners: str) -> Tree:
+    """The agent and, for a job on models, their runners with the packages that they lie in and the run.py beside each."""
     files = {f"stages/payload/{name}": path for name, path in folder(PAYLOAD).files.items() if path.suffix == ".py"}
-    words = ["stages", "payload", "agent"] if runner is None else runner.split(".")
-    for count in range(1, len(words) + 1):
-        files |= _module(".".join(words[:count]))
-    if runner is not None:
-        files |= _module(".".join([*words[:-1], "run"]))
+    for words in map(str.split, ("stages.payload.agent", *runners), "." * (len(runners) + 1)):
+        for count in range(1, len(words) + 1):
+            files |= _module(".".join(words[:count]))
+    for runner in runners:
+        files |= _module(f"{runner.rpartition('.')[0]}.run")
     return Tree({**_module("stages"), **files})
 
 

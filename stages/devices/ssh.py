@@ -117,7 +117,7 @@ class Ssh:
         raise AssertionError("the last attempt returns or raises")
 
     def _run(self, job: Mapping[str, Any], limit_s: float) -> list[dict[str, Any]]:
-        code, run = self._place(shipping.code(job.get("runner"))), f"edgewise-{uuid.uuid4().hex[:12]}"
+        code, run = self._place(shipping.code(*shipping.runners(job))), f"edgewise-{uuid.uuid4().hex[:12]}"
         remote = shlex.join(["exec", "sh", "-c", AROUND, run, code, self.python])
 
         def explain(ending: channel.Ending) -> Fault:

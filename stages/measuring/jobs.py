@@ -32,7 +32,7 @@ class Subject:
     fields: Mapping[str, Any]
     connection: Connection
     deadline_s: float
-    cool_down: Mapping[str, float]  # empty: run at any temperature
+    cooling: Mapping[str, float]  # empty: run at any temperature
 
     def run(self, kind: str, expected: Mapping[str, int], **fields: Any) -> Run:
         """One fresh process. VariantFailed where the file itself is at fault; Fault for all else."""
@@ -45,11 +45,22 @@ class Subject:
             raise
 
     def latency(self, bench: Bench) -> Run:
-        if self.cool_down:
-            Run.of(self.connection.run({"kind": "cool_down", **self.cool_down}, START_S + self.cool_down["max_s"]), cooled=1)
+        self.cool_down()
+        return self.run("latency", self.expected(bench), **self.timed(bench))
+
+    def cool_down(self) -> None:
+        if self.cooling:
+            Run.of(self.connection.run({"kind": "cool_down", **self.cooling}, START_S + self.cooling["max_s"]), cooled=1)
+
+    def timed(self, bench: Bench) -> dict[str, Any]:
+        """The fields of a latency job."""
         min_runs = math.ceil(bench.min_samples / (bench.processes * bench.blocks))
-        fields = {"warmup": to_plain(bench.warmup), "blocks": bench.blocks, "block_s": bench.block_s, "min_runs": min_runs}
-        return self.run("latency", {"loaded": 1, "first_inference": 1, "warmup": 1, "block": bench.blocks}, **fields)
+        timing = {"warmup": to_plain(bench.warmup), "blocks": bench.blocks, "block_s": bench.block_s, "min_runs": min_runs}
+        return {**self.fields, **timing}
+
+    def expected(self, bench: Bench) -> dict[str, int]:
+        """The events of a latency job."""
+        return {"loaded": 1, "first_inference": 1, "warmup": 1, "block": bench.blocks}
 
     def memory(self) -> Run:
         return self.run("memory", {"memory": 5}, runs=MEMORY_RUNS)
@@ -92,7 +103,7 @@ def subject(
 ) -> Subject:
     """Place the variant's folder. `inputs`: the path of inputs.npz on the device."""
     limit = device.settings["cool_down_degc"]
-    cool_down = {"below_degc": limit, "max_s": device.settings["cool_down_max_s"]} if limit else {}
+    cooling = {"below_degc": limit, "max_s": device.settings["cool_down_max_s"]} if limit else {}
     fields = {
         "runner": f"{variant.module}.run",
         "model": connection.place(models / "variants" / variant.name),
@@ -101,4 +112,4 @@ def subject(
         "scope": bench.scope,
         "preprocessing": dict(preprocessing) if bench.scope == "end_to_end" else None,
     }
-    return Subject(variant.name, fields, connection, START_S + bench.max_s + 2 * (bench.energy_s or 0.0), cool_down)
+    return Subject(variant.name, fields, connection, START_S + bench.max_s + 2 * (bench.energy_s or 0.0), cooling)

@@ -1,7 +1,6 @@
-"""Rounds of A B B A: the reference (A) and the variant (B) in turn, each time in a fresh process.
+"""Rounds of A B B A: the reference (A) and the variant (B) in pairs of fresh processes (pairing).
 
-Neighbours in time form a pair. A machine that drifts slows both of a pair, so their ratio stays; the order changes from pair to
-pair, so that a steady drift cancels.
+A machine that drifts slows both of a pair, so their ratio stays; the order changes from pair to pair, so that a steady drift cancels.
 """
 
 import time
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from stages.core.config import Bench
 from stages.core.timing_stats import half_width, pooled, ratio, ratio_interval
+from stages.measuring.pairing import Pair
 from stages.measuring.runs import Run, side
 
 LEAST_PAIRS = 3  # for any interval
@@ -27,8 +27,7 @@ class Rounds:
 
 
 def rounds(
-    run_variant: Callable[[], Run],
-    run_reference: Callable[[], Run],
+    pair: Pair,
     bench: Bench,
     name: str,
     clock: Callable[[], float] = time.monotonic,
@@ -37,13 +36,12 @@ def rounds(
     variant: list[Run] = []
     reference: list[Run] = []
     start, stop = clock(), None
-    with tqdm(total=2 * bench.processes, desc=f"bench {name}", unit="process", mininterval=0.5) as progress:
+    with tqdm(total=bench.processes, desc=f"bench {name}", unit="pair", mininterval=0.5) as progress:
         while stop is None:
-            turns = [(run_reference, reference), (run_variant, variant)]
-            for run, runs in turns if len(variant) % 2 == 0 else reversed(turns):
-                runs.append(run())
-                progress.total = max(progress.total, 2 * len(runs))
-                progress.update()
+            for run, runs in zip(pair(len(variant) % 2 == 1), (variant, reference), strict=True):
+                runs.append(run)
+            progress.total = max(progress.total, len(variant))
+            progress.update()
             stop = stop_reason(variant, reference, bench, clock() - start)
     return Rounds(tuple(variant), tuple(reference), stop)
 

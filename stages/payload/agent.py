@@ -17,6 +17,7 @@ import threading
 
 from stages.payload import protocol
 from stages.payload.passes import KINDS
+from stages.payload.turns import Refused
 from stages.payload.wire import Wire
 
 
@@ -31,10 +32,10 @@ def fault_of(error: Exception, phase: str) -> str:
     return "model_rejected" if phase in ("load", "first inference", "run") else "agent_error"
 
 
-def watch_stdin() -> None:
-    """Leave when the host is gone."""
-    while sys.stdin.buffer.read(4096):
-        pass
+def watch_stdin(wire: Wire) -> None:
+    """Count the turns that come; leave when the host is gone."""
+    for _ in iter(sys.stdin.buffer.readline, b""):
+        wire.turns.release()
     os._exit(1)
 
 
@@ -44,9 +45,11 @@ def main() -> None:
     try:
         job = protocol.check_job(json.loads(sys.stdin.buffer.readline()))
         faulthandler.dump_traceback_later(job["deadline_s"], exit=True)  # its own thread: needs no interpreter lock
-        threading.Thread(target=watch_stdin, daemon=True).start()
+        threading.Thread(target=watch_stdin, args=(wire,), daemon=True).start()
         KINDS[job["kind"]](wire, job)
         wire.send("done")
+    except Refused as error:
+        wire.send("error", fault=error.fault, phase=error.phase, message=error.message)
     except Exception as error:  # reported whole to the host, which decides
         message = f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
         wire.send("error", fault=fault_of(error, wire.phase), phase=wire.phase, message=message)

@@ -1,32 +1,42 @@
-"""What the agent can be asked to do: one function for each kind of job (protocol.JOBS), each run in a process of its own."""
+"""What the agent can be asked to do with a model: one function for each kind of job (protocol.JOBS), each run in a process of its own."""
 
 from __future__ import annotations
 
 import gc
-import os
 import resource
-import subprocess
-import sys
-import time
 from base64 import b64encode
 
-from stages.payload import energy, hostinfo, limits, memory, sensors, timing
-from stages.payload.model import Job, first_inference, import_runner, load, read_inputs
+from stages.payload import energy, errands, limits, memory, sensors, timing, turns
+from stages.payload.model import Call, Job, first_inference, import_runner, load, read_inputs
 from stages.payload.wire import Wire, hello
 
-COOL_STEP_S = 1.0
 
-
-def latency(wire: Wire, job: Job) -> None:
+def warmed_up(wire: Wire, job: Job) -> Call:
     runner = import_runner(wire, job)
     feeds = read_inputs(job)
     gc.disable()
     _, call = load(wire, runner, job, feeds)
     first_inference(wire, call)
     wire.send("warmup", **timing.warm_up(call, job["warmup"]))
-    sources = sensors.find(*timing.BLOCK_QUANTITIES)
+    return call
+
+
+def latency(wire: Wire, job: Job) -> None:
+    call, sources = warmed_up(wire, job), sensors.find(*timing.BLOCK_QUANTITIES)
     for _ in range(job["blocks"]):
         gc.collect()
+        wire.send("block", **timing.block(call, job["block_s"], job["min_runs"], sources))
+
+
+def latency_in_turns(wire: Wire, job: Job) -> None:
+    """Each block waits for a line on stdin, and begins with a run that is not timed: the other model has used the caches meanwhile."""
+    turns.end_with_parent()
+    sources = sensors.find(*timing.BLOCK_QUANTITIES)
+    call = warmed_up(wire, job)
+    gc.collect()
+    for number in range(job["blocks"]):
+        wire.turns.acquire()
+        call(number)
         wire.send("block", **timing.block(call, job["block_s"], job["min_runs"], sources))
 
 
@@ -96,41 +106,14 @@ def fits(wire: Wire, job: Job) -> None:
     wire.send("limited", **limits.run(job))
 
 
-def cool_down(wire: Wire, job: Job) -> None:
-    """Wait until the hottest sensor is at or below a limit, or the time is over; null where there is no temperature."""
-    hello(wire, {})
-    sources, start = sensors.find("temperature"), time.monotonic()
-    while True:
-        hottest = max((value for value in sensors.snapshot(sources).values() if value is not None), default=None)
-        waited_s = time.monotonic() - start
-        if hottest is None or hottest <= 1000 * job["below_degc"] or waited_s >= job["max_s"]:
-            return wire.send("cooled", waited_s=waited_s, hottest_mdegc=hottest)
-        time.sleep(COOL_STEP_S)
-
-
-def bundle(wire: Wire, job: Job) -> None:
-    """A bundle's own program, run as its user will run it."""
-    hello(wire, {})
-    command = [sys.executable, os.path.join(job["bundle"], "infer.py"), *job["arguments"]]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=job["deadline_s"])
-    texts = {"stdout": done.stdout.decode(errors="replace"), "stderr": done.stderr.decode(errors="replace")}
-    wire.send("bundle", code=abs(done.returncode), **texts)
-
-
-def probe(wire: Wire, job: Job) -> None:
-    hello(wire, {})
-    found = sensors.find("temperature", "frequency", "throttle", "energy", "power")
-    wire.send("facts", facts=hostinfo.facts(job["packages"]), sensors=list(map(sensors.describe, found)), memory_limit=limits.available())
-
-
 KINDS = {
-    "probe": probe,
+    **errands.KINDS,
     "latency": latency,
+    "latency_in_turns": latency_in_turns,
+    "pair": turns.pair,
     "memory": memory_pass,
     "outputs": outputs,
     "energy": energy_pass,
     "profile": profile,
-    "cool_down": cool_down,
     "fits": fits,
-    "bundle": bundle,
 }

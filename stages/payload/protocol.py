@@ -1,6 +1,6 @@
 """What host and agent say to each other: one JSON line in (the job), JSON lines out (the events).
 
-    host -> agent    job
+    host -> agent    job; a line more for each block of a job in turns
     agent -> host    hello, the events of the job's kind, then `done` or `error` and nothing after it
 
 Every event carries its number `n`, so a lost or doubled line is noticed. A login shell may print before `hello`: such lines
@@ -62,6 +62,7 @@ EVENTS: Dict[str, Dict[str, str]] = {
     "loaded": {"wall_ns": "count"},
     "first_inference": {"wall_ns": "count"},
     "warmup": {"wall_ns": "counts", "steady": "flag"},
+    "side": {"index": "count", "line": "text"},
     "block": {"wall_ns": "counts", "cpu_ns": "counts", "wait_ns": "counts or null", "before": "map", "after": "map"},
     "memory": {"mark": "text", "bytes": "map", "peak_reset": "flag", "major_faults": "count"},
     "sources": {"sources": "maps"},
@@ -81,6 +82,8 @@ JOBS: Dict[str, Dict[str, str]] = {
     "probe": {"packages": "texts"},
     "cool_down": {"below_degc": "number", "max_s": "number"},
     "latency": _LATENCY,
+    "latency_in_turns": _LATENCY,
+    "pair": {"sides": "maps", "blocks": "count"},
     "fits": {**_LATENCY, "limit_bytes": "count", "inner_deadline_s": "number"},
     "memory": {**_MODEL, "runs": "count"},
     "outputs": _MODEL,

@@ -1,10 +1,11 @@
-"""The agent's way to the host: events, each with its number (see protocol)."""
+"""The agent's way to the host and back: events, each with its number (see protocol)."""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
+import threading
 from typing import Any, Mapping
 
 from stages.payload import protocol
@@ -18,6 +19,7 @@ class Wire:
         os.dup2(2, 1)
         self._count = 0
         self.phase = "start"
+        self.turns = threading.Semaphore(0)  # one for each line of stdin after the job
 
     def send(self, event: str, **fields: Any) -> None:
         self._stream.write(protocol.event_line(self._count, event, fields))

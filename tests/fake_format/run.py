@@ -1,7 +1,7 @@
 """A format without a runtime: its model.json says what a "model" does. For tests of everything around formats/F/run.py.
 
 {"sleep_ms": 2}   {"burn_ms": 2}   {"hold_mib": 100}   {"load": "abort" | "refuse" | "kill" | "hang"}   {"print": "noise"}
-{"negate": true}
+{"negate": true}   {"note": "FILE"} adds a line to FILE at each run: pid and time   {"spins": "FILE"} does so without end, in a thread
 {"at": {"fast": {"sleep_ms": 1}}} says what it does otherwise with the engine setting speed=fast
 """
 
@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -29,12 +30,25 @@ class Session:
     def __init__(self, does):
         self.does = does
         self.held = np.ones(does.get("hold_mib", 0) << 20, np.uint8)
+        if "spins" in does:
+            threading.Thread(target=self._spin, daemon=True).start()
+
+    def _spin(self):
+        while True:
+            self._note(self.does["spins"])
+
+    @staticmethod
+    def _note(file):
+        with Path(file).open("a") as stream:
+            stream.write(f"{os.getpid()} {time.monotonic_ns()}\n")
 
     def run(self, feeds):
         time.sleep(self.does.get("sleep_ms", 0) / 1000)
         end = time.perf_counter() + self.does.get("burn_ms", 0) / 1000
         while time.perf_counter() < end:
             pass
+        if "note" in self.does:
+            self._note(self.does["note"])
         if "print" in self.does:
             print(self.does["print"])
             ctypes.CDLL(None).puts(self.does["print"].encode())  # as native code does, past sys.stdout

@@ -28,7 +28,7 @@ SCHEMES = {
 STATIC = {"calibration.method": tuple(recipes.METHODS), "per_channel": (False, True), "symmetric": (False, True)}
 STATIC["reduce_range"] = (False, True)
 SETTINGS = {
-    "int8-dynamic": {"per_channel": (False, True)},
+    "int8-dynamic": {"per_channel": (False, True), "reduce_range": (False, True)},
     "int8-static": STATIC,
     "int8-mixed": STATIC,
     "int8-qat": STATIC,

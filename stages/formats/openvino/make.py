@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def _through_onnx(source: Path, folder: Path) -> tuple[Any, dict[str, list[str]]
     layers = json.loads((source / "layers.json").read_text(encoding="utf-8"))
     places = Places(source / ONNX, model)
     recipes.save(model, folder, places.results)
-    return model, {layer: [places.of(node, layer).get_friendly_name() for node in nodes] for layer, nodes in layers.items()}
+    return model, {layer: [name for node in nodes for name in places.of(node, layer)] for layer, nodes in layers.items()}
 
 
 def _directly(source: Path, folder: Path) -> tuple[Any, dict[str, list[str]]]:
@@ -72,15 +72,23 @@ class Places:
         self.weighted = {node.get_friendly_name(): node for node in nodes if weights(node)}
         self.producers = {name: node for node in nodes for port in node.outputs() for name in port.get_names()}
 
-    def of(self, name: str, layer: str) -> Any:
+    def of(self, name: str, layer: str) -> list[str]:
+        """Names of the nodes that hold the weights of this one; mostly it is one."""
         for candidate in (name, f"{name}/WithoutBiases"):
             if candidate in self.weighted:
-                return self.weighted[candidate]
+                return [candidate]
         node = self.producers.get(self.results[name])
+        if node is not None and node.get_type_name() == "Constant":  # a table read at the same places in every run: folded into its readers
+            readers = [port.get_node() for port in node.output(0).get_target_inputs()]
+            return [reader.get_friendly_name() for reader in readers if weights(reader)] or self._lost(layer)
         for _ in range(UP_TO_BIAS):
             if node is not None and weights(node):
-                return node
+                return [node.get_friendly_name()]
             node = node.input_value(0).get_node() if node is not None and node.get_input_size() else None
+        return self._lost(layer)
+
+    @staticmethod
+    def _lost(layer: str) -> NoReturn:
         raise ValueError(f"no node of the OpenVINO graph has the weights of layer {layer}: keep_float could not reach it")
 
 
