@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -79,6 +80,11 @@ def tool_of(folder: Path) -> tuple[str, Callable[[Path, int], float]]:
     raise SystemExit(f"{folder}: no tool for this format; there are tools for {', '.join(TOOLS)}")
 
 
+def at_a_stretch(bench: config.Bench) -> config.Bench:
+    """The same time in one block, as tools measure that do not take turns."""
+    return replace(bench, blocks=1, block_s=bench.blocks * bench.block_s)
+
+
 def compare(settings: config.Config, names: Sequence[str], bench: config.Bench, repeats: int, subjects: Subjects) -> str:
     """Interleaved, one process of ours and one of theirs in turn; the medians over the processes, and their ratio."""
     threads = settings.device.settings["threads"]
@@ -99,7 +105,7 @@ def row(variant: Subject, bench: config.Bench, threads: int, repeats: int) -> st
 
 def _pair(variant: Subject, bench: config.Bench, theirs: Callable[[], float], order: int) -> tuple[float, float]:
     def ours() -> float:
-        return float(np.median(np.concatenate(variant.latency(bench).blocks_ms)))
+        return float(np.median(np.concatenate(variant.latency(at_a_stretch(bench)).blocks_ms)))
 
     if order % 2:
         second = theirs()

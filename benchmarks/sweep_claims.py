@@ -92,7 +92,7 @@ def twelve() -> None:
 
 def small_project(folder: Path) -> Workspace:
     params = copy.deepcopy(TINY)
-    params["bench"], params["train"]["epochs"] = {"name": "quick", "block_s": 0.2}, 20
+    params["bench"], params["train"]["epochs"] = {"name": "quick", "max_s": 15}, 20
     params["variants"] = {name: params["variants"][name] for name in ("onnx-fp32", VARIANT)}
     params["variants"][VARIANT].update(calibration={"samples": None, "method": None}, per_channel=None)
     return Workspace(folder, params)

@@ -4,8 +4,9 @@
     python -m benchmarks.trust ab --variant onnx-int8-static --busy 1
     python -m benchmarks.trust tools --variants onnx-fp32    against benchmark_app and litert-benchmark
 
-Run in a project after `dvc repro`. Each repeat is measured twice with equally many processes: interleaved (A B B A, as the bench
-stage does) and sequentially (all of A, then all of B). The true ratio is 1 for `aa`; for `ab` it is a long interleaved run in quiet.
+Run in a project after `dvc repro`. Each repeat is measured twice with equally many processes: interleaved, as the bench stage does
+(bench.interleave of the profile), and sequentially (all of A, then all of B). The true ratio is 1 for `aa`; for `ab` it is a long
+interleaved run in quiet.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from benchmarks.foreign_tools import compare
+from benchmarks.foreign_tools import at_a_stretch, compare
 from stages.core import config
 from stages.core.samples import Samples
 from stages.core.settings import build
@@ -72,7 +73,7 @@ def interleaved(variant: Subject, reference: Subject, bench: config.Bench) -> tu
 
 def sequential(variant: Subject, reference: Subject, bench: config.Bench, processes: int) -> Found:
     """What is usually done: one after the other, the samples of each pooled over processes."""
-    sides: list[list[Run]] = [[measured.latency(bench) for _ in range(processes)] for measured in (reference, variant)]
+    sides: list[list[Run]] = [[measured.latency(at_a_stretch(bench)) for _ in range(processes)] for measured in (reference, variant)]
     return unpaired(side(sides[1]), side(sides[0]))
 
 
@@ -111,13 +112,15 @@ def table(rows: dict[str, list[Found]], truth: float) -> str:
     return "\n".join([head, *lines])
 
 
-def study(variant: Subject, reference: Subject, bench: config.Bench, repeats: int, busy: int) -> dict[str, list[Found]]:
-    rows: dict[str, list[Found]] = {"interleaved": [], "sequential": []}
+def study(variant: Subject, reference: Subject, bench: config.Bench, repeats: int, busy: int, beside: bool) -> dict[str, list[Found]]:
+    """beside: measure sequentially, too."""
+    rows: dict[str, list[Found]] = {bench.interleave: []} | ({"sequential": []} if beside else {})
     with neighbours(busy):
         for _ in range(repeats):
             found, processes = interleaved(variant, reference, bench)
-            rows["interleaved"].append(found)
-            rows["sequential"].append(sequential(variant, reference, bench, processes))
+            rows[bench.interleave].append(found)
+            if beside:
+                rows["sequential"].append(sequential(variant, reference, bench, processes))
     return rows
 
 
@@ -133,6 +136,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=["onnx-fp32"])
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--busy", type=int, default=0, help="neighbours that never sleep")
+    parser.add_argument("--no-sequential", action="store_true", help="leave out the usual way, which takes half of the time")
     parser.add_argument("--profile", default="quick")
     arguments = parser.parse_args()
     settings, bench = config.read(), profile(arguments.profile)
@@ -148,7 +152,7 @@ def main() -> None:
 def against(settings: config.Config, name: str, bench: config.Bench, arguments: argparse.Namespace) -> str:
     with subjects(settings, [name, settings.reference], bench) as (variant, reference):
         truth = 1.0 if name == settings.reference else known_ratio(variant, reference, bench)
-        rows = study(variant, reference, bench, arguments.repeats, arguments.busy)
+        rows = study(variant, reference, bench, arguments.repeats, arguments.busy, not arguments.no_sequential)
     plain = {order: [(f.ratio, f.low, f.high) for f in found] for order, found in rows.items()}
     return f"{name}: {table(rows, truth)}\n{json.dumps(plain)}"
 

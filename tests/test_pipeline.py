@@ -12,6 +12,7 @@ from tests.workspace import ALWAYS, TINY, Workspace
 
 OWN = ("quantize", "evaluate", "bench-on-device")
 LAST = ("report", "bundle")
+RUNNER, MODEL = "stages/formats/onnx/run.py", "model.onnx"
 ONNX = {"onnx-fp32", "onnx-int8-static"}
 
 
@@ -121,6 +122,21 @@ def test_a_failed_variant_takes_no_other_with_it_and_the_gate_says_so(workspace)
         (workspace.folder / "params.yaml").write_text(before)
     workspace.repro()
     assert workspace.run("python", "-m", "stages.report", "--check").returncode == 0
+
+
+def test_a_model_that_aborts_its_runtime_takes_no_other_with_it(workspace):
+    aborting = f"""    if b"QuantizeLinear" in open(os.path.join(folder, "{MODEL}"), "rb").read():\n        os.abort()\n"""
+    opened = "    return Session(open_file(folder, settings))\n"
+    before = workspace.edit(RUNNER, replace(opened, aborting + opened))
+    try:
+        workspace.repro()
+        variants = summary(workspace)["variants"]
+        assert [name for name, v in variants.items() if v["status"] == "failed"] == ["onnx-int8-static"]
+        assert "aborts on this file (SIGABRT)" in variants["onnx-int8-static"]["reason"]
+    finally:
+        (workspace.folder / RUNNER).write_text(before)
+    workspace.repro()
+    assert summary(workspace)["variants"]["onnx-int8-static"]["status"] == "ok"
 
 
 def test_dvcs_own_hydra_stays_off_because_it_misses_edits_in_conf(workspace):

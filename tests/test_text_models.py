@@ -8,11 +8,13 @@ import pytest
 import torch
 import yaml
 
-from stages.core import artifact
+from stages.core import artifact, making, proof
 from stages.core.artifact import Manifest, Tensor
 from stages.core.config import Train
 from stages.core.errors import ConfigError
 from stages.core.settings import build
+from stages.formats.onnx import make as onnx_make
+from stages.formats.openvino import run as openvino_run
 from stages.importers import transformers_model
 from tests.conftest import ROOT
 
@@ -75,3 +77,21 @@ def test_vocabulary_and_length_come_from_the_data(text: Path, name: str) -> None
 def test_pictures_only_settings_are_refused(text: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"train\.shift_pixels: 4 is for pictures only"):
         transformers_model.obtain(settings("bert_mini"), text, Train("x", shift_pixels=4), 0, tmp_path)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_openvino_finds_every_layer_of_a_text_model(text: Path, tmp_path: Path, name: str) -> None:
+    """The table of positions is read at the same places in every run, and may be folded into what reads it."""
+    openvino = pytest.importorskip("stages.formats.openvino.make")
+    source, through, folder = (tmp_path / part for part in ("source", "onnx", "openvino"))
+    for path in (source, through, folder):
+        path.mkdir()
+    fields = transformers_model.obtain(settings(name), text, Train("test", epochs=0, batch_size=10, threads=1), 0, source)
+    sides = {side: making.tensors(fields[side], artifact.read(text).inputs) for side in ("inputs", "outputs")}
+    artifact.write(source, Manifest(kind="source", labels=("no", "yes"), format=fields["format"], details=fields["details"], **sides))
+    layers = onnx_make.convert(source, through, {"opset": 20, "ir_version": 10})["layers"]
+    artifact.write_json(through / "layers.json", layers)
+    found = openvino.convert(through, folder, {})["layers"]
+    assert found.keys() == layers.keys() and all(nodes for layer, nodes in found.items() if layers[layer])
+    expected = proof.probe(source)
+    assert proof.check_outputs(expected[1], openvino_run.load(str(folder), {"threads": 1}).run(expected[0]), 80.0) > 80

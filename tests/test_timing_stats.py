@@ -58,6 +58,19 @@ def test_median_interval_of_independent_samples_is_scipys():
     assert ts.median_interval([[np.array([s])] for s in samples]) == pytest.approx((expected.low, expected.high), rel=0.05)
 
 
+def test_the_interval_of_many_turns_is_no_wider_than_their_scatter_asks():
+    """Where only the turns scatter: as wide as the middle 95 % of what other sessions find, and holding the truth as often."""
+    random, pairs, turns = np.random.default_rng(1), 7, 40
+    found = []
+    for _ in range(80):
+        sides = [[list(1 + 0.04 * random.standard_t(3, (turns, 1))) for _ in range(pairs)] for _ in range(2)]
+        found.append((ts.ratio(*sides), *ts.ratio_interval(*sides)))
+    points, low, high = np.array(found).T
+    spread = np.subtract(*np.quantile(points, [0.975, 0.025]))
+    assert np.mean((low <= 1) & (high >= 1)) > 0.88
+    assert 0.8 < np.median(high - low) / spread < 1.35
+
+
 @pytest.mark.parametrize("processes", [5, 7, 9])
 def test_intervals_cover_the_truth_where_runs_are_correlated(processes, monkeypatch):
     monkeypatch.setattr(ts, "DRAWS", 1000)

@@ -86,7 +86,7 @@ def tune(variant: Variant, subject: Subject, feeds: Arrays, here: Arrays, found:
     if why_not:
         return concluded(variant.auto.goal, [plain], plain, why_not)
     points = [plain, *(Point(settings, changed(subject, settings)) for settings in grid(variant, subject.fields["settings"], cores))]
-    short = replace(bench, blocks=1, block_s=min(BLOCK_S, bench.block_s), min_samples=LEAST_RUNS * bench.processes)
+    short = replace(bench, blocks=1, block_s=min(BLOCK_S, bench.blocks * bench.block_s), min_samples=LEAST_RUNS * bench.processes)
     total = len(points) - 1 + LEAST_PAIRS * len(points) + 2 * bench.processes
     with tqdm(total=total, desc=f"engine auto {variant.name}", unit="process", mininterval=0.5) as progress:
         for point in points[1:]:

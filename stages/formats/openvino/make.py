@@ -52,7 +52,7 @@ def _through_onnx(source: Path, folder: Path) -> tuple[Any, dict[str, list[str]]
     layers = json.loads((source / "layers.json").read_text(encoding="utf-8"))
     places = Places(source / ONNX, model)
     recipes.save(model, folder, places.results)
-    return model, {layer: [name for node in nodes for name in places.of(node, layer)] for layer, nodes in layers.items()}
+    return model, {layer: list(dict.fromkeys(name for node in nodes for name in places.of(node, layer))) for layer, nodes in layers.items()}
 
 
 def _directly(source: Path, folder: Path) -> tuple[Any, dict[str, list[str]]]:
