@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,15 @@ def test_blocks_go_a_b_b_a(tmp_path, variant_first):
     turns = [pid for pid, _ in stretches[2:]]
     # a b, b a, a b, ...: neighbouring blocks of one process join; the warm-up of the second is followed by the first block of the first
     assert turns[0] == first and turns == [first if i % 2 == 0 else second for i in range(len(turns))] and len(turns) == BLOCKS + 1
+
+
+@pytest.mark.parametrize(("slower_ms", "turns"), [(1, 20), (30, 13), (120, 8)])
+def test_slow_models_take_fewer_turns(tmp_path, slower_ms, turns):
+    """Each turn begins with a run that is not timed."""
+    sides = [subject(tmp_path, name, sleep_ms=ms) for name, ms in (("v", slower_ms), ("r", 1))]
+    runs = pairing(*sides, replace(BENCH, blocks=20))(True)
+    counts = [len(run.blocks_ms) for run in runs]
+    assert counts[0] == counts[1] and abs(counts[0] - turns) <= 1
 
 
 def test_who_is_not_at_turn_stands_still(tmp_path):

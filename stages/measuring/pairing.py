@@ -5,7 +5,10 @@ processes  the one after the other: one model in memory at a time, and a load th
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+
+import numpy as np
 
 from stages.core.config import Bench
 from stages.core.errors import VariantFailed
@@ -15,12 +18,28 @@ from stages.payload.faults import DETERMINISTIC, Fault
 from stages.payload.reader import ProtocolFault, Reader
 
 Pair = Callable[[bool], tuple[Run, Run]]  # whether the variant comes first -> its run, the reference's
+LEAST_TURNS = 8  # of a slow model
 MEMORY = ("oom_killed", "out_of_memory", "killed")
 BOTH = "while both models were in memory to take turns, and each runs alone: set bench.interleave=processes"
 
 
 def pairing(variant: Subject, reference: Subject, bench: Bench) -> Pair:
-    return partial({"blocks": in_turns, "processes": in_sequence}[bench.interleave], variant, reference, bench)
+    if bench.interleave == "processes":
+        return partial(in_sequence, variant, reference, bench)
+    run_s = {side.name: typical_run_s(side, bench) for side in {side.name: side for side in (variant, reference)}.values()}
+    return partial(in_turns, variant, reference, fitted(bench, max(run_s.values())))
+
+
+def typical_run_s(side: Subject, bench: Bench) -> float:
+    """How long a run takes, seconds: the median of a warm-up in a process of its own, which counts for nothing else."""
+    look = replace(bench, blocks=1, block_s=0.0, min_samples=1)
+    return float(np.median(side.run("latency", side.expected(look), **side.timed(look)).one("warmup")["wall_ns"])) / 1e9
+
+
+def fitted(bench: Bench, run_s: float) -> Bench:
+    """With fewer turns where a single run is longer than a block: each begins with a run that is not timed, which slow models feel."""
+    turns = round(bench.blocks * min(1.0, bench.block_s / run_s))
+    return replace(bench, blocks=max(min(LEAST_TURNS, bench.blocks), turns))
 
 
 def in_sequence(variant: Subject, reference: Subject, bench: Bench, variant_first: bool) -> tuple[Run, Run]:
