@@ -20,6 +20,7 @@ from benchmarks.own_cases import Case, Run, cases
 from stages.core import artifact
 from stages.core.errors import DataError, SurroundingsError, run_main
 from stages.core.results import SUMMARY, Summary, VariantSummary, read_summary
+from stages.payload import hostinfo
 from stages.sweeping import clone
 from stages.sweeping.code import snapshot
 from stages.sweeping.commands import DVC, environment
@@ -116,7 +117,8 @@ def main() -> None:
     if not (arguments.data / "pretrained").is_dir():
         raise DataError(f"--data: {arguments.data} has no folder pretrained; name the folder with the public files")
     chosen = cases(arguments.data.resolve(), HOME / "photographs")
-    page = [HEAD]
+    facts = hostinfo.facts(())
+    page = [HEAD, f"\nMachine: {facts['cpu']} ({', '.join(facts['isa'])}), profile {arguments.profile}.\n"]
     for name in arguments.names or chosen:
         runs = {label: carry(run, HOME / f"{name}-{n}", arguments.profile) for n, (label, run) in enumerate(chosen[name].runs.items())}
         page += [table(chosen[name], runs), FINDINGS[name](runs) if name in FINDINGS else ""]
