@@ -6,19 +6,19 @@ is not at turn is stopped by the kernel: no thread of its runtime spins meanwhil
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import json
 import os
 import signal
 import subprocess
-import sys
 from typing import Any, List, Mapping
 
 from stages.payload import protocol
+from stages.payload.limits import AGENT
 from stages.payload.wire import Wire, hello
 
-AGENT = (sys.executable, "-m", "stages.payload.agent")
 KIND = "latency_in_turns"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -67,11 +67,9 @@ class Player:
 
     def _tell(self, line: bytes) -> None:
         assert self.process.stdin
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it has ended; how, is seen when its lines come to an end
             self.process.stdin.write(line)
             self.process.stdin.flush()
-        except BrokenPipeError:  # it has ended; how, is seen when its lines come to an end
-            pass
 
     def _until(self, last: str) -> None:
         """Keep its lines up to the event `last`."""
