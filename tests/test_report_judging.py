@@ -170,6 +170,7 @@ def test_a_choice_among_equals_says_that_it_cannot_tell_them_apart():
     ("change", "said", "verdict"),
     [
         ({"profile": "standard"}, "measured with profile standard, the reference with quick: compare the ratio only", "faster"),
+        ({"interleave": "processes"}, "measured with interleave processes, the reference with blocks: compare the ratio only", "faster"),
         ({"threads": 4}, "measured with threads 4", "faster"),
         ({"governor": "powersave"}, "measured with governor powersave, the reference with performance: compare the ratio", "faster"),
         (
@@ -185,7 +186,8 @@ def test_a_choice_among_equals_says_that_it_cannot_tell_them_apart():
     ],
 )
 def test_two_measurements_that_differ_in_their_conditions_carry_a_warning(change, said, verdict):
-    known = {"threads": 1, "governor": "performance", "device_fingerprint": "a", "emulated": False, "noise_grade": "clean"}
+    known = {"threads": 1, "interleave": "blocks", "governor": "performance", "device_fingerprint": "a", "emulated": False}
+    known["noise_grade"] = "clean"
     base = replace(GOOD, latency_ratio_to_reference=1.0, latency_ratio_ci95=(0.99, 1.01), **known)
     rows = {"base": base, "same": replace(GOOD, **known), "other": replace(GOOD, **{**known, **change})}
     judged = verdicts.judge(rows, "base", HEADLINE)

@@ -147,6 +147,7 @@ class VariantSummary:
     processes: int | None = None
     bench_samples: int | None = None
     device_fingerprint: str | None = None
+    interleave: str | None = None
     governor: str | None = None
     emulated: bool | None = None
     on_device: Agreement | None = None

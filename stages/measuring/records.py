@@ -102,7 +102,11 @@ def bench_result(rounds: Rounds, passes: Passes, bench: Bench, governor: str | N
         more["smallest_claim_share"] = smallest_claim(ratio_interval(variant, reference))
     more |= energy_fields(passes.energy) if passes.energy else {}
     more |= fits_fields(passes.fits) if passes.fits else {}
-    more |= sustained_fields(rounds) | {"cpus": rounds.variant[0].one("hello")["cpus"], "governor": governor}
+    more |= sustained_fields(rounds) | {
+        "cpus": rounds.variant[0].one("hello")["cpus"],
+        "governor": governor,
+        "interleave": bench.interleave,
+    }
     return BenchResult(
         profile=bench.name,
         scope=bench.scope,

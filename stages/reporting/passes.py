@@ -22,6 +22,7 @@ def fields(measured: BenchResult) -> dict[str, Any]:
     return {
         "memory_running_bytes": {kind: more[key] for kind, key in RUNNING.items()} if RUNNING["file"] in more else None,
         "engine_auto": more.get("engine_auto"),
+        "interleave": more.get("interleave"),
         "governor": more.get("governor"),
         "cpus": tuple(more.get("cpus", ())),
         "smallest_claim_share": more.get("smallest_claim_share"),

@@ -12,7 +12,7 @@ LOST_IN_KERNELS_DB = 6.0  # half of the signal to noise: more than another order
 LITTLE_COVERED = 0.9  # below this share of the weights a scheme's name promises more than the file holds
 FASTER, SLOWER, UNCLAIMED, REFERENCE = "faster", "slower", "no difference claimed", "reference"
 # what two measurements must have in common to be compared; the last two make the A/A difference that of another machine
-CONDITIONS = ("profile", "scope", "threads", "governor", "device_fingerprint", "emulated")
+CONDITIONS = ("profile", "interleave", "scope", "threads", "governor", "device_fingerprint", "emulated")
 ANOTHER_DEVICE = ("device_fingerprint", "emulated")
 
 
