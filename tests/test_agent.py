@@ -139,6 +139,12 @@ def test_a_missing_runtime_names_the_pip_command(tmp_path):
     assert caught.value.word == "runtime_missing"
 
 
+def test_a_measured_process_holds_no_module_that_it_does_not_need():
+    """They would count in every peak: hashing takes 4 MB, the versions of installed packages 3."""
+    code = "import sys, stages.payload.agent; print(sorted({'hashlib', 'importlib.metadata', 'email', 'ssl', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
 def test_ends_when_the_host_is_gone(tmp_path):
     job = make_job(tmp_path, does={"sleep_ms": 1}, blocks=1, block_s=60.0)
     agent = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})

@@ -1,10 +1,11 @@
 """Why a variant is no faster than its float parent, told from the file and the CPU."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
-from stages.payload import hostinfo
+from stages.payload import hostinfo, parts
 from stages.reporting import explain, pairing
 from tests.fabricate import THIRTEEN, fabricate
 
@@ -15,8 +16,8 @@ def node(operator, weights, activations, elements=1000):
     return {"name": operator, "operator": operator, "weights_dtype": weights, "activations_dtype": activations, "elements": elements}
 
 
-def told(*nodes, kept=(), isa=tuple(VNNI["isa"])):
-    return explain.reasons(explain.Case(nodes, kept, isa))
+def told(*nodes, kept=(), isa=tuple(VNNI["isa"]), reopened=0):
+    return explain.reasons(explain.Case(nodes, kept, isa, reopened=reopened))
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,7 @@ def told(*nodes, kept=(), isa=tuple(VNNI["isa"])):
         ([node("Conv", "int8", "int16")], {}, "16-bit activations"),
         ([node("Conv", "int4", "dynamic")], {}, "unpacked to 8 bits"),
         ([node("Conv", "int8", "int8")], {"isa": ("avx2",)}, "lacks the instructions (avx512_vnni"),
+        ([node("Conv", "int8", "uint8")], {"reopened": 3}, "1 Conv (100 % of the weights) lie in 3 parts, and each inference loads"),
         ([node("Conv", "int8", "uint8")], {}, "nothing in the file explains it"),
         ([node("Conv", "int8", "int8")], {"isa": ()}, "nothing in the file explains it"),
         ([node("Conv", "float16", "float16")], {}, "nothing in the file explains it"),
@@ -42,6 +44,13 @@ def test_each_cause_is_told_with_its_evidence(nodes, options, said):
 def test_the_cause_with_most_weights_behind_it_comes_first():
     first, second = told(node("Gemm", "float32", "float32", 50), node("Conv", "int8", "dynamic", 950))
     assert first.startswith("1 Conv (95 % of the weights)") and second.startswith("1 Gemm (5 % of the weights)")
+
+
+@pytest.mark.parametrize(("keep", "count"), [(False, 2), (True, 0)])
+def test_only_parts_that_are_released_are_loaded_anew(tmp_path, keep, count):
+    assert explain.reopened(tmp_path) == 0
+    (tmp_path / parts.FILE).write_text(json.dumps({"parts": ["part-0", "part-1"], "keep": keep, "inputs": [], "outputs": []}))
+    assert explain.reopened(tmp_path) == count
 
 
 def test_the_instruction_sets_are_spelt_as_the_device_reports_them():

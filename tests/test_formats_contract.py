@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +179,19 @@ def test_runner_imports_its_one_runtime_only(name):
     heavy = {"torch", "onnx", "onnxruntime", "openvino", "nncf", "ai_edge_litert", "tensorflow", "mlflow", "hydra", "transformers"}
     assert heavy & set(loaded[1:]) <= {runtime}
     assert not [name for name in loaded[1:] if name.startswith("stages.core")]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_runner_tells_the_installed_version_and_imports_its_runtime_whole(name):
+    module = OPTIONS.load("format", name, "test")["module"]
+    code = (
+        f"import importlib, sys; run = importlib.import_module('{module}.run'); importlib.import_module(run.RUNTIME);"
+        "before = set(sys.modules);"
+        "versions = run.versions(); print(versions[run.PACKAGE], len([m for m in set(sys.modules) - before if '.' not in m]))"
+    )
+    told, more = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    runner = config.part(module, "run")
+    assert told == metadata.version(runner.PACKAGE) and more == "0"
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -93,8 +93,9 @@ def test_the_pareto_set_is_what_nothing_else_beats():
 @pytest.mark.parametrize(
     ("budget", "met", "text"),
     [
-        ({"size_bytes": 12_000_000}, True, "size 11.4 MB, limit 12.0 MB"),
-        ({"size_bytes": 11_000_000}, False, "size 11.4 MB, limit 11.0 MB"),
+        ({"size_bytes": 12_000_000}, True, "size 11.4 MB, limit 12 MB"),
+        ({"size_bytes": 11_000_000}, False, "size 11.4 MB, limit 11 MB"),
+        ({"size_bytes": 11_399_000}, False, "size 11.400 MB, limit 11.399 MB"),
         ({"peak_rss_bytes": 84_000_000}, True, "peak memory"),
         ({"latency_p50_ms": 1.2}, True, "latency p50 1.00 ms [0.95, 1.08], limit 1.2 ms"),
         ({"latency_p50_ms": 0.9}, False, "limit 0.9 ms"),
@@ -209,5 +210,5 @@ def test_without_limits_nothing_is_chosen():
 def test_where_nothing_fits_the_nearest_miss_is_named():
     found = choice.choose(ROWS, Budget("test", size_bytes=4_000_000, peak_rss_bytes=60_000_000), HEADLINE, 0.95)
     assert found.chosen is None and found.nearest_miss == "lean"  # one limit missed; the others miss two
-    assert "size 9.0 MB, limit 4.0 MB" in found.reason
+    assert "size 9.0 MB, limit 4 MB" in found.reason
     assert len(found.losers["fast"]) == 2

@@ -5,8 +5,6 @@ No host name, no frequency, no free memory: the same machine gives the same fing
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -44,14 +42,18 @@ def facts(packages: Iterable[str]) -> Dict[str, Any]:
 
 def fingerprint(found: Mapping[str, Any]) -> str:
     """sha256 over the facts."""
+    import hashlib  # 4 MB, which a measured process should not hold
+
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 def version(package: str) -> Optional[str]:
     """Version of an installed distribution; None where it is not installed."""
+    from importlib import metadata  # 3 MB, as above
+
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return None
 
 

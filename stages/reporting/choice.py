@@ -94,10 +94,11 @@ def memory(row: VariantSummary, limit: float, score: Score) -> Finding:
 
 
 def exact(what: str, value: int | None, limit: float) -> Finding:
-    """A number of bytes that is counted, not estimated."""
+    """A number of bytes that is counted, not estimated; with as many digits as show on which side of the limit it lies."""
     if value is None:
         return Finding(False, f"{what}: cannot tell, not measured", math.inf)
-    return Finding(value <= limit, f"{what} {value / 1e6:.1f} MB, limit {limit / 1e6:.1f} MB", value / limit - 1)
+    digits = next((d for d in (1, 3) if round(value / 1e6, d) != round(limit / 1e6, d)), 6)
+    return Finding(value <= limit, f"{what} {value / 1e6:.{digits}f} MB, limit {limit / 1e6:g} MB", value / limit - 1)
 
 
 def p50(row: VariantSummary, limit: float, score: Score) -> Finding:

@@ -1,5 +1,6 @@
 """Why a variant is no faster than its float parent, in plain words, from what its file holds, what the CPU has, and the profiles."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -8,6 +9,7 @@ from typing import Any
 
 from stages.core import artifact
 from stages.core.results import VariantSummary
+from stages.payload import parts
 from stages.reporting import evidence, passes
 from stages.reporting.evidence import Profiles
 
@@ -21,12 +23,14 @@ FP16_ISA = ("avx512_fp16", "asimdhp")
 
 @dataclass(frozen=True)
 class Case:
-    """What the rules look at: nodes that hold weights, the layers that the user kept float, the CPU's instruction sets, profiles."""
+    """What the rules look at: nodes that hold weights, the layers that the user kept float, the CPU's instruction sets, profiles;
+    reopened: in how many parts the model lies that are loaded anew at every inference, 0 for none."""
 
     nodes: tuple[Node, ...]
     kept_float: tuple[str, ...]
     isa: tuple[str, ...]
     profiles: Profiles = field(default_factory=Profiles)
+    reopened: int = 0
 
     def having(self, weights: Iterable[str] = (), activations: Iterable[str] = ()) -> tuple[Node, ...]:
         """The nodes with these dtypes; none given: any."""
@@ -50,10 +54,11 @@ def explain(rows: Mapping[str, VariantSummary], device_facts: Mapping[str, Any])
     for name, row in rows.items():
         parent = next((other for other in rows if is_parent(rows[other], row)), None)
         if parent and name != parent and not faster(row, rows[parent]):
-            facts = artifact.read(MODELS / "variants" / name).details["facts"]
+            folder = MODELS / "variants" / name
+            facts = artifact.read(folder).details["facts"]
             ratios = (ends(row)[0], ends(rows[parent])[1])
             profiles = Profiles(passes.profile(name), passes.profile(parent), parent, facts.get("conversions", {}), ratios)
-            case = Case(tuple(facts["nodes"]), row.kept_float, tuple(device_facts.get("isa", ())), profiles)
+            case = Case(tuple(facts["nodes"]), row.kept_float, tuple(device_facts.get("isa", ())), profiles, reopened(folder))
             head = f"no faster than {parent} ({ratio(row)} against {ratio(rows[parent])} of the reference's latency)"
             explained[name] = replace(row, explanation=(head, *reasons(case)))
     return explained
@@ -70,6 +75,14 @@ def faster(row: VariantSummary, parent: VariantSummary) -> bool:
     if row.latency_ratio_ci95 and parent.latency_ratio_ci95:
         return row.latency_ratio_ci95[1] < parent.latency_ratio_ci95[0]
     return (row.latency_ratio_to_reference or 0) < (parent.latency_ratio_to_reference or 0)
+
+
+def reopened(folder: Path) -> int:
+    """In how many parts the variant of `folder` lies that are released after each inference."""
+    if not (folder / parts.FILE).exists():
+        return 0
+    plan = json.loads((folder / parts.FILE).read_text(encoding="utf-8"))
+    return 0 if plan["keep"] else len(plan["parts"])
 
 
 def ends(row: VariantSummary) -> tuple[float, float]:
@@ -96,6 +109,11 @@ def reasons(case: Case) -> list[str]:
 def left_float(case: Case) -> Reason:
     kept = f"; keep_float asks for {', '.join(case.kept_float)}" if case.kept_float else ""
     return Reason(case.having(weights=["float32"]), f"still compute in float32{kept}")
+
+
+def in_parts(case: Case) -> Reason:
+    text = f"lie in {case.reopened} parts, and each inference loads and releases them; load.keep: true keeps them, at the price of memory"
+    return Reason(case.nodes, text if case.reopened else "")
 
 
 def dynamic(case: Case) -> Reason:
@@ -130,7 +148,16 @@ def missing_instructions(case: Case) -> Reason:
     return Reason(case.having(weights=NARROW, activations=["dynamic", "int8", "uint8"]), text if lacks else "")
 
 
-RULES: tuple[Callable[[Case], Reason], ...] = (left_float, dynamic, widened, half, wide_activations, below_a_byte, missing_instructions)
+RULES: tuple[Callable[[Case], Reason], ...] = (
+    in_parts,
+    left_float,
+    dynamic,
+    widened,
+    half,
+    wide_activations,
+    below_a_byte,
+    missing_instructions,
+)
 
 
 def operators(nodes: Iterable[Node]) -> str:

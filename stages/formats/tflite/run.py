@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from importlib import metadata
 from typing import Any, Dict, Mapping, Tuple
 
 import numpy as np
 
-RUNTIME = "ai_edge_litert"
+RUNTIME = "ai_edge_litert.interpreter"  # the package alone would load the runtime with the model, and count it as the model's
 PACKAGE = "ai-edge-litert"
 OLDEST = "2.1"  # the oldest release that runs these files
 ENGINE = {"threads": range(1, 1025), "xnnpack": (True, False)}
@@ -58,7 +57,9 @@ def interpreter(folder: str, settings: Mapping[str, Any]) -> Any:
 
 
 def versions() -> dict[str, str]:
-    return {PACKAGE: metadata.version(PACKAGE)}
+    import ai_edge_litert
+
+    return {PACKAGE: ai_edge_litert.__version__}
 
 
 def quantize(values: np.ndarray, detail: Mapping[str, Any]) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from importlib import metadata
 from typing import Any, Dict, Mapping, Tuple
 
 import numpy as np
@@ -53,7 +52,7 @@ def load(folder: str, settings: Mapping[str, Any]) -> Session:
 
 
 def versions() -> dict[str, str]:
-    return {PACKAGE: metadata.version(PACKAGE)}
+    return {PACKAGE: import_torch().__version__}
 
 
 def import_torch() -> Any:
