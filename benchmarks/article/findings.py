@@ -53,7 +53,8 @@ def spanned(span: Span) -> str:
 
 def less(before: float, after: float) -> str:
     """A change in per cent."""
-    return f"{100 * (after / before - 1):+.1f} %".replace("-", "−")
+    change = f"{100 * (after / before - 1):+.1f}"
+    return f"{'0.0' if float(change) == 0 else change} %".replace("-", "−")
 
 
 def megabytes(size: int) -> str:

@@ -108,7 +108,7 @@
     svg.append(element("text", { class: "best", x: W - RIGHT, y: H - 8, "text-anchor": "end" }, across.value + (FIGURES[across.value].log ? " (log)" : "")));
     svg.append(element("text", { class: "best", x: 4, y: W < 600 ? 28 : 14 }, up.value));
     formats.forEach((name, i) => {
-      const x = W - (W < 600 ? 64 : 86) * (formats.length - i);
+      const x = W - (W < 600 ? 72 : 86) * (formats.length - i);
       svg.append(element("circle", { cx: x + 4, cy: 10, r: 5, fill: PALETTE[i % PALETTE.length], opacity: 0.7 }));
       svg.append(element("text", { x: x + 12, y: 14 }, name));
     });
