@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from stages.core import cutting
 from stages.payload import hostinfo, parts
 from stages.reporting import explain, pairing
 from tests.fabricate import THIRTEEN, fabricate
@@ -48,9 +49,9 @@ def test_the_cause_with_most_weights_behind_it_comes_first():
 
 @pytest.mark.parametrize(("keep", "count"), [(False, 2), (True, 0)])
 def test_only_parts_that_are_released_are_loaded_anew(tmp_path, keep, count):
-    assert explain.reopened(tmp_path) == 0
+    assert cutting.reopened(tmp_path) == 0
     (tmp_path / parts.FILE).write_text(json.dumps({"parts": ["part-0", "part-1"], "keep": keep, "inputs": [], "outputs": []}))
-    assert explain.reopened(tmp_path) == count
+    assert cutting.reopened(tmp_path) == count
 
 
 def test_the_instruction_sets_are_spelt_as_the_device_reports_them():

@@ -4,6 +4,7 @@ A format's split.py offers the model as steps in the order of execution (`cuttab
 """
 
 import itertools
+import json
 import math
 import operator
 import shutil
@@ -83,3 +84,11 @@ def cheapest(
         }
     spent, cuts = best[end]
     return spent, cuts[:-1]
+
+
+def reopened(folder: Path) -> int:
+    """In how many parts the variant of `folder` lies that are loaded and released at each inference; 0 for a whole one."""
+    if not (folder / parts.FILE).exists():
+        return 0
+    plan = json.loads((folder / parts.FILE).read_text(encoding="utf-8"))
+    return 0 if plan["keep"] else len(plan["parts"])

@@ -1,15 +1,13 @@
 """Why a variant is no faster than its float parent, in plain words, from what its file holds, what the CPU has, and the profiles."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stages.core import artifact
+from stages.core import artifact, cutting
 from stages.core.results import VariantSummary
-from stages.payload import parts
 from stages.reporting import evidence, passes
 from stages.reporting.evidence import Profiles
 
@@ -58,7 +56,7 @@ def explain(rows: Mapping[str, VariantSummary], device_facts: Mapping[str, Any])
             facts = artifact.read(folder).details["facts"]
             ratios = (ends(row)[0], ends(rows[parent])[1])
             profiles = Profiles(passes.profile(name), passes.profile(parent), parent, facts.get("conversions", {}), ratios)
-            case = Case(tuple(facts["nodes"]), row.kept_float, tuple(device_facts.get("isa", ())), profiles, reopened(folder))
+            case = Case(tuple(facts["nodes"]), row.kept_float, tuple(device_facts.get("isa", ())), profiles, cutting.reopened(folder))
             head = f"no faster than {parent} ({ratio(row)} against {ratio(rows[parent])} of the reference's latency)"
             explained[name] = replace(row, explanation=(head, *reasons(case)))
     return explained
@@ -75,14 +73,6 @@ def faster(row: VariantSummary, parent: VariantSummary) -> bool:
     if row.latency_ratio_ci95 and parent.latency_ratio_ci95:
         return row.latency_ratio_ci95[1] < parent.latency_ratio_ci95[0]
     return (row.latency_ratio_to_reference or 0) < (parent.latency_ratio_to_reference or 0)
-
-
-def reopened(folder: Path) -> int:
-    """In how many parts the variant of `folder` lies that are released after each inference."""
-    if not (folder / parts.FILE).exists():
-        return 0
-    plan = json.loads((folder / parts.FILE).read_text(encoding="utf-8"))
-    return 0 if plan["keep"] else len(plan["parts"])
 
 
 def ends(row: VariantSummary) -> tuple[float, float]:
