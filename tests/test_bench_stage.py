@@ -158,6 +158,7 @@ def test_a_real_runtime(tmp_path, monkeypatch):
     record = json.loads(Path("metrics/bench/onnx-fp32.json").read_text())
     low, high = record["latency_ratio_ci95"]
     assert record["status"] == "ok" and low <= record["latency_ratio_to_reference"] <= high
+    assert record["interleave"] == BENCH.interleave
     hello = json.loads(Path("models/bench/onnx-fp32/samples.json").read_text())["variant"][0][0]
     assert set(hello["modules"]) <= {"numpy", "onnxruntime"}
 
