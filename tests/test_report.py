@@ -72,7 +72,7 @@ def test_what_was_written_is_read_back(project):
     summary = write_report()
     assert read_summary().variants == summary.variants and read_summary().budget == summary.budget
     assert summary.chosen == "openvino-int8-static" and summary.runners_up[0] == "tflite-int8-static"
-    assert "limit 12.0 MB" in summary.losers["onnx-fp32"][0]
+    assert "limit 12 MB" in summary.losers["onnx-fp32"][0]
 
 
 def test_the_same_results_give_the_same_bytes(project):
