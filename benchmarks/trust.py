@@ -1,12 +1,12 @@
 """Can the intervals be believed? A against A, and A against B of a known ratio, in quiet and beside a busy neighbour.
 
-    python -m benchmarks.trust aa --repeats 10 --busy 1      reference against itself, one processor kept busy
+    python -m benchmarks.trust aa --repeats 10 --busy 1      reference against itself, in quiet and with one processor kept busy
     python -m benchmarks.trust ab --variant onnx-int8-static --busy 1
     python -m benchmarks.trust tools --variants onnx-fp32    against benchmark_app and litert-benchmark
 
-Run in a project after `dvc repro`. Each repeat is measured twice with equally many processes: interleaved, as the bench stage does
-(bench.interleave of the profile), and sequentially (all of A, then all of B). The true ratio is 1 for `aa`; for `ab` it is a long
-interleaved run in quiet.
+Run in a project after `dvc repro`. Each repeat is measured with equally many processes interleaved, as the bench stage does
+(bench.interleave of the profile), and sequentially (all of A, then all of B): first in quiet, then beside the neighbours, so that
+what the day does to the machine is in both. The true ratio is 1 for `aa`; for `ab` it is that of all interleaved pairs in quiet.
 """
 
 import argparse
@@ -15,8 +15,10 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,7 @@ from stages.measuring.access import connected
 from stages.measuring.jobs import Subject, store_inputs, subject
 from stages.measuring.pairing import pairing
 from stages.measuring.runs import Run, side
-from stages.measuring.session import rounds
+from stages.measuring.session import Rounds, rounds
 
 MODELS = Path("models")
 SPIN = "while True: pass"
@@ -53,6 +55,9 @@ class Found:
         return (self.high - self.low) / self.ratio
 
 
+Rows = dict[str, list[Found]]
+
+
 @contextlib.contextmanager
 def neighbours(count: int) -> Iterator[None]:
     """So many processes that never sleep."""
@@ -65,10 +70,14 @@ def neighbours(count: int) -> Iterator[None]:
             process.wait()
 
 
-def interleaved(variant: Subject, reference: Subject, bench: config.Bench) -> tuple[Found, int]:
-    found = rounds(pairing(variant, reference, bench), bench, variant.name)
-    sides = side(found.variant), side(found.reference)
-    return Found(ratio(*sides), *ratio_interval(*sides)), len(found.variant)
+def interleaved(variant: Subject, reference: Subject, bench: config.Bench) -> Rounds:
+    return rounds(pairing(variant, reference, bench), bench, variant.name)
+
+
+def paired(found: Sequence[Rounds]) -> Found:
+    """Ratio and interval of all pairs together."""
+    sides = [side([run for each in found for run in runs(each)]) for runs in (attrgetter("variant"), attrgetter("reference"))]
+    return Found(ratio(*sides), *ratio_interval(*sides))
 
 
 def sequential(variant: Subject, reference: Subject, bench: config.Bench, processes: int) -> Found:
@@ -102,31 +111,28 @@ def subjects(settings: config.Config, names: Sequence[str], bench: config.Bench)
 
 def table(rows: dict[str, list[Found]], truth: float) -> str:
     columns = "| order | holds the truth | median width | worst width | points from .. to | worst error |"
-    head = f"true ratio {truth:.4f}\n\n{columns}\n|---|---|---|---|---|---|"
     lines = [
         f"| {name} | {sum(f.holds(truth) for f in found)} of {len(found)} | {np.median([f.width for f in found]):.1%} "
         f"| {max(f.width for f in found):.1%} | {min(f.ratio for f in found):.3f} .. {max(f.ratio for f in found):.3f} "
         f"| {max(abs(f.ratio / truth - 1) for f in found):.1%} |"
         for name, found in rows.items()
     ]
-    return "\n".join([head, *lines])
+    return "\n".join([columns, "|---|---|---|---|---|---|", *lines])
 
 
-def study(variant: Subject, reference: Subject, bench: config.Bench, repeats: int, busy: int, beside: bool) -> dict[str, list[Found]]:
-    """beside: measure sequentially, too."""
-    rows: dict[str, list[Found]] = {bench.interleave: []} | ({"sequential": []} if beside else {})
-    with neighbours(busy):
-        for _ in range(repeats):
-            found, processes = interleaved(variant, reference, bench)
-            rows[bench.interleave].append(found)
+def study(variant: Subject, reference: Subject, bench: config.Bench, repeats: int, busy: int, beside: bool) -> tuple[Rows, Found]:
+    """The rows of the table, and all interleaved pairs in quiet taken together. beside: measure sequentially, too."""
+    rows: Rows = defaultdict(list)
+    quiet: list[Rounds] = []
+    for count in (0, busy) * repeats if busy else (0,) * repeats:
+        label = f"{count} busy" if count else "quiet"
+        with neighbours(count):
+            found = interleaved(variant, reference, bench)
+            rows[f"{bench.interleave}, {label}"].append(paired([found]))
             if beside:
-                rows["sequential"].append(sequential(variant, reference, bench, processes))
-    return rows
-
-
-def known_ratio(variant: Subject, reference: Subject, bench: config.Bench) -> float:
-    long = replace(bench, processes=15, max_processes=25, max_s=120.0, target_half_width=0.005)
-    return interleaved(variant, reference, long)[0].ratio
+                rows[f"sequential, {label}"].append(sequential(variant, reference, bench, len(found.variant)))
+        quiet += [] if count else [found]
+    return rows, paired(quiet)
 
 
 def main() -> None:
@@ -151,10 +157,11 @@ def main() -> None:
 
 def against(settings: config.Config, name: str, bench: config.Bench, arguments: argparse.Namespace) -> str:
     with subjects(settings, [name, settings.reference], bench) as (variant, reference):
-        truth = 1.0 if name == settings.reference else known_ratio(variant, reference, bench)
-        rows = study(variant, reference, bench, arguments.repeats, arguments.busy, not arguments.no_sequential)
+        rows, quiet = study(variant, reference, bench, arguments.repeats, arguments.busy, not arguments.no_sequential)
+    truth = 1.0 if name == settings.reference else quiet.ratio
     plain = {order: [(f.ratio, f.low, f.high) for f in found] for order, found in rows.items()}
-    return f"{name}: {table(rows, truth)}\n{json.dumps(plain)}"
+    head = f"{name}: true ratio {truth:.4f}; all quiet pairs together {quiet.ratio:.4f} [{quiet.low:.4f}, {quiet.high:.4f}]"
+    return f"{head}\n\n{table(rows, truth)}\n{json.dumps(plain)}"
 
 
 if __name__ == "__main__":
