@@ -2,13 +2,18 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from stages.core.config import Bench, Warmup
 from stages.core.errors import DeviceError
 from stages.devices import ssh
 from stages.measuring.access import connected
+from stages.measuring.jobs import Subject
+from stages.measuring.pairing import pairing
 from stages.payload import limits
 from tests.system.board import PROBE, fake_model, latency_job, plugin
 from tests.system.conftest import free_port, keygen
@@ -127,19 +132,51 @@ def test_agent_error(sshd):
     assert error.fault == "agent_error" and "inputs.npz" in str(error)
 
 
-def test_a_kill_for_memory_with_the_kernels_word(start_sshd, run_model):
-    limit = limits.make(160 << 20)
-    if not limit or not limit.folder:
-        pytest.skip("this machine lets this user make no control group with a memory limit")
-    board = start_sshd(prefix=limit.prefix)
-    try:
-        error = fault(board.device(), run_model(hold_mib=400))
-        assert error.fault == "oom_killed" and "kernel counts 1 kill" in str(error)
-        assert limit.oom_kills() == 1
-    finally:
+@pytest.fixture
+def narrow_sshd(start_sshd):
+    """narrow_sshd(mib) gives a board with so little memory, and the limit that the kernel enforces on it."""
+    made = []
+
+    def start(mib: int):
+        limit = limits.make(mib << 20)
+        if not limit or not limit.folder:
+            pytest.skip("this machine lets this user make no control group with a memory limit")
+        made.append((start_sshd(prefix=limit.prefix), limit))
+        return made[-1]
+
+    yield start
+    for board, limit in made:
         board.stop()
         limit.remove()
-    assert not limit.folder.exists()
+        assert not limit.folder.exists()
+
+
+def test_a_kill_for_memory_with_the_kernels_word(narrow_sshd, run_model):
+    board, limit = narrow_sshd(160)
+    error = fault(board.device(), run_model(hold_mib=400))
+    assert error.fault == "oom_killed" and "kernel counts 1 kill" in str(error)
+    assert limit.oom_kills() == 1
+
+
+def test_two_models_that_fit_only_one_at_a_time(narrow_sshd, tmp_path):
+    """Each alone is measured; both together are killed, and the message names the setting under which they are not."""
+    board, limit = narrow_sshd(320)
+    bench = Bench(name="x", processes=1, blocks=8, block_s=0.02, min_samples=1, warmup=Warmup(min_runs=2, min_s=0.0, max_s=0.02))
+    models = [fake_model(tmp_path / name, hold_mib=180) for name in "vr"]
+
+    def compared(connection, interleave: str):
+        jobs = [latency_job(connection.place(model)) for model in models]
+        fields = [{name: job[name] for name in ("runner", "model", "settings", "inputs", "scope", "preprocessing")} for job in jobs]
+        sides = [Subject(name, each, connection, 30.0, {}) for name, each in zip("vr", fields, strict=True)]
+        return pairing(*sides, replace(bench, interleave=interleave))(True)
+
+    error = fault(board.device(), partial(compared, interleave="blocks"))
+    assert error.fault == "oom_killed" and limit.oom_kills() == 1
+    assert "kernel counts 1 kill" in str(error) and "each runs alone: set bench.interleave=processes" in str(error)
+    with connected(plugin(board.device())) as connection:
+        runs = compared(connection, "processes")
+    assert [len(run.blocks_ms) for run in runs] == [8, 8] and limit.oom_kills() == 1
+    assert board.nothing_runs()
 
 
 @pytest.mark.parametrize("options", ["size=6m", "nr_inodes=6"])
