@@ -73,6 +73,7 @@ def quantize(variant: config.Variant, parent: Manifest, configuration: config.Co
         runner = artifact.sha256(Path(inspect.getfile(config.part(variant.module, "run"))))  # another runner is another measurement
         found |= finish(job, kept, folder)
         details = {"facts": facts, "covered_share": covered_share, "sqnr_db": sqnr_db, "kept_float": kept, "runner_sha256": runner, **found}
+        details |= {"kept_int8": job.in_int8()} if job.variant.keep_int8 else {}
         if len(indices):
             details |= {"calibration": calibrating.described(indices), "accuracy_band": band(job, kept, configuration.seed)}
         artifact.write(folder, dataclasses.replace(manifest, details=details))
@@ -80,7 +81,7 @@ def quantize(variant: config.Variant, parent: Manifest, configuration: config.Co
 
 def made(job: Job, indices: np.ndarray, folder: Path) -> tuple[list[str], dict[str, Any]]:
     """Make the variant; returns the source layers in float, and what is to be said of how they were found."""
-    own = proof.kept_layers(job.variant.keep_float, job.layers)
+    own = job.in_float()
     if job.variant.mixed is not None:
         kept, found = mixing.search(job, indices, own, folder)
         return kept, {"mixed": found}
@@ -99,7 +100,7 @@ def as_written(variant: config.Variant, scheme: dict[str, Any], folder: Path, so
 def prove(job: Job, kept: list[str], scheme: dict[str, Any], folder: Path) -> tuple[dict[str, Any], float]:
     """What the file holds, and the share of the weights that the scheme covers. VariantFailed where it is not what its name says."""
     found = config.part(job.variant.module, "facts").facts(folder)
-    return found, proof.check_scheme(found, scheme, job.nodes(kept), job.variant.name)
+    return found, proof.check_scheme(found, scheme, job.nodes(kept), job.variant.name, job.nodes(job.in_int8()))
 
 
 def main() -> None:

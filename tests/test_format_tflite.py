@@ -226,3 +226,20 @@ def test_scopes_match_one_node_only():
     scope = recipe.scope("block.1")
     assert re.search(scope, "block.1;")
     assert not any(re.search(scope, other) for other in ("block.10;", "block.1#2;", "xblock.1;", "blockx1;"))
+
+
+def test_layers_in_8_bits_among_such_of_4(float_model, tmp_path):
+    """They are what they are asked to be, the others stay at 4 bits, and the answers come nearer to the source's."""
+    inputs, expected = proof.probe(float_model[0].parent / "source")
+    found, sqnr_db = {}, {}
+    for name, kept in (("none", []), ("two", ["stem", "head"])):
+        nodes = [node for layer in kept for node in float_model[1]["layers"][layer]]
+        folder = quantize(float_model, tmp_path / name, "int4-weight", {"per_channel": True, "keep_int8": nodes})
+        proof.check_scheme(facts.facts(folder), make.SCHEMES["int4-weight"], [], "v", nodes)
+        found[name] = {node["name"]: node["weights_dtype"] for node in facts.facts(folder)["nodes"]}
+        session = run.load(str(folder), {"threads": 1})
+        given = np.concatenate([session.run({"image": picture[None]})["logits"] for picture in inputs["image"]])
+        sqnr_db[name] = proof.sqnr_db(expected["logits"], given)
+    eight = {name for name, dtype in found["two"].items() if dtype == "int8"}
+    assert eight == {"stem", "head"} and all(found["two"][name] == found["none"][name] for name in found["two"].keys() - eight)
+    assert found["none"]["stem"] == found["two"]["block.0"] == "int4" and sqnr_db["two"] > sqnr_db["none"] + 1

@@ -49,6 +49,18 @@ def test_kept_nodes_must_be_float_and_present():
         proof.check_scheme(found, INT8, ["b", "gone"], "v")
 
 
+def test_nodes_kept_in_8_bits_must_be_so_and_do_not_count_as_covered():
+    scheme = {**INT8, "weights": "int4"}
+    found = facts(node("a", weights="int4"), node("b", weights="int8", elements=300), node("c", weights="float32"))
+    assert proof.check_scheme(found, scheme, ["c"], "v", ["b"]) == pytest.approx(0.2)
+    with pytest.raises(VariantFailed, match="keep_int8 was not obeyed: a are not int8"):
+        proof.check_scheme(found, scheme, ["c"], "v", ["a", "b"])
+    with pytest.raises(VariantFailed, match="keep_int8 cannot be checked: gone"):
+        proof.check_scheme(found, scheme, ["c"], "v", ["b", "gone"])
+    with pytest.raises(VariantFailed, match=r"not int4 with uint8 activations, for example b"):
+        proof.check_scheme(found, scheme, ["c"], "v")
+
+
 LAYERS = {"stem.conv": ["n1"], "stages.0.conv": ["n2"], "stages.1.conv": ["n3", "n4"], "classifier": ["n5"]}
 
 
@@ -62,7 +74,7 @@ LAYERS = {"stem.conv": ["n1"], "stages.0.conv": ["n2"], "stages.1.conv": ["n3", 
     ],
 )
 def test_kept_layers_by_name_module_and_pattern(patterns, kept):
-    assert proof.kept_layers(patterns, LAYERS) == kept
+    assert proof.named_layers("keep_float", patterns, LAYERS) == kept
 
 
 def test_nodes_of_all_kept_layers():
@@ -71,7 +83,7 @@ def test_nodes_of_all_kept_layers():
 
 def test_an_unknown_layer_names_the_nearest():
     with pytest.raises(VariantFailed, match=r"keep_float: 'clasifier' matches no layer of the source; did you mean 'classifier'\?"):
-        proof.kept_layers(["clasifier"], LAYERS)
+        proof.named_layers("keep_float", ["clasifier"], LAYERS)
 
 
 def test_sqnr_of_a_known_noise():

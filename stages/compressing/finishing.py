@@ -30,7 +30,7 @@ def finish(job: Job, kept: Sequence[str], folder: Path) -> dict[str, Any]:
 def split(job: Job, kept: Sequence[str], folder: Path) -> tuple[dict[str, Any], int]:
     """Cut the model; returns what is to be said of its parts, and the axis of channels of what crosses a cut."""
     variant = job.variant
-    first = job.nodes(proof.kept_layers([variant.load.at], job.layers)) if variant.load.at else []
+    first = job.nodes(proof.named_layers("load.at", [variant.load.at], job.layers)) if variant.load.at else []
     cuttable = config.part(variant.module, "split").cuttable
     model = cuttable(folder, job.source, variant.scheme, config.to_plain(variant), job.nodes(kept))
     part_bytes = cutting.cut(model, variant.load, first, folder)

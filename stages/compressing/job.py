@@ -36,9 +36,20 @@ class Job:
     def write(self, folder: Path, indices: np.ndarray, kept: Sequence[str]) -> None:
         """Quantize into `folder`, calibrated with these samples, these source layers in float."""
         make, feeds = config.part(self.variant.module, "make"), calibrating.feeds(self.samples, indices)
-        make.quantize(
-            self.parent, self.source, folder, self.variant.scheme, config.to_plain(self.variant), feeds, self.nodes(kept), **self.judging()
-        )
+        settings = {**config.to_plain(self.variant), "keep_int8": self.nodes(self.in_int8())}
+        make.quantize(self.parent, self.source, folder, self.variant.scheme, settings, feeds, self.nodes(kept), **self.judging())
+
+    def in_float(self) -> list[str]:
+        """The source layers that the user keeps float."""
+        return proof.named_layers("keep_float", self.variant.keep_float, self.layers)
+
+    def in_int8(self) -> list[str]:
+        """The source layers that the user keeps in 8 bits where the scheme has fewer."""
+        kept = proof.named_layers("keep_int8", self.variant.keep_int8, self.layers)
+        both = sorted(set(kept) & set(self.in_float()))
+        if both:
+            raise VariantFailed(f"{', '.join(both)}: named by keep_int8 and by keep_float; take it out of one of them")
+        return kept
 
     def judging(self) -> dict[str, Any]:
         """The labelled samples that tools get which themselves look at accuracy."""

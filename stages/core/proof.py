@@ -57,13 +57,13 @@ def check_outputs(expected: Arrays, given: Arrays, least_db: float) -> float:
     return worst
 
 
-def kept_layers(patterns: Sequence[str], layers: Mapping[str, Sequence[str]]) -> list[str]:
-    """The source layers that `keep_float` names, by name, by shell pattern, or by the module that holds them."""
+def named_layers(setting: str, patterns: Sequence[str], layers: Mapping[str, Sequence[str]]) -> list[str]:
+    """The source layers that a setting (keep_float, keep_int8, load.at) names: by name, shell pattern, or the module that holds them."""
     kept: set[str] = set()
     for pattern in patterns:
         found = {layer for layer in layers if fnmatchcase(layer, pattern) or layer.startswith(f"{pattern}.")}
         if not found:
-            raise VariantFailed(f"keep_float: {pattern!r} matches no layer of the source; {nearest(pattern, layers)}")
+            raise VariantFailed(f"{setting}: {pattern!r} matches no layer of the source; {nearest(pattern, layers)}")
         kept |= found
     return sorted(kept)
 
@@ -72,12 +72,14 @@ def nodes_of(kept: Iterable[str], layers: Mapping[str, Sequence[str]]) -> list[s
     return sorted({node for layer in kept for node in layers[layer]})
 
 
-def check_scheme(facts: Mapping[str, Any], scheme: Mapping[str, Any], kept_nodes: Sequence[str], name: str) -> float:
+def check_scheme(
+    facts: Mapping[str, Any], scheme: Mapping[str, Any], float_nodes: Sequence[str], name: str, int8_nodes: Sequence[str] = ()
+) -> float:
     """The share of the weights that the scheme really covers. VariantFailed where a node that it should cover is left out.
 
-    facts: of formats/F/facts.py; scheme: the declaration in SCHEMES; kept_nodes: nodes that the user keeps float.
+    facts: of formats/F/facts.py; scheme: the declaration in SCHEMES; float_nodes, int8_nodes: nodes that the user keeps so.
     """
-    nodes = [node for node in facts["nodes"] if node["name"] not in kept_nodes]
+    nodes = [node for node in facts["nodes"] if node["name"] not in {*float_nodes, *int8_nodes}]
     due = [node for node in nodes if node["operator"] in scheme["covers"]]
     done = [node for node in due if _as_declared(node, scheme)]
     missed = [node for node in due if node not in done and node["elements"] >= scheme.get("least_elements", 0)]
@@ -87,16 +89,23 @@ def check_scheme(facts: Mapping[str, Any], scheme: Mapping[str, Any], kept_nodes
             f"{name} did less than its name says: {len(missed)} of {len(due)} nodes are not {scheme['weights']} with "
             f"{scheme['activations'] or 'any'} activations, for example {examples}"
         )
-    lost = set(kept_nodes) - {node["name"] for node in facts["nodes"]}
-    if lost:
-        raise VariantFailed(f"keep_float cannot be checked: {', '.join(sorted(lost))} are not in the file under these names")
-    stray = [n["name"] for n in facts["nodes"] if n["name"] in kept_nodes and not n["weights_dtype"].startswith("float")]
-    if stray:
-        raise VariantFailed(f"keep_float was not obeyed: {', '.join(stray)} are not float in the file")
-    if not done and not kept_nodes:
+    _check_kept(facts, "keep_float", float_nodes, "float")
+    _check_kept(facts, "keep_int8", int8_nodes, "int8")
+    if not done and not float_nodes:
         raise VariantFailed(f"{name} covers {', '.join(scheme['covers'])} only, and found none here to change: nothing was done")
     covered = sum(node["elements"] for node in facts["nodes"] if same_width(node["weights_dtype"], scheme["weights"]))
     return covered / max(1, facts["weights_elements"])
+
+
+def _check_kept(facts: Mapping[str, Any], setting: str, kept: Sequence[str], width: str) -> None:
+    """VariantFailed where nodes that the user keeps float, or in 8 bits, are not."""
+    dtypes = {node["name"]: node["weights_dtype"] for node in facts["nodes"]}
+    lost = set(kept) - dtypes.keys()
+    if lost:
+        raise VariantFailed(f"{setting} cannot be checked: {', '.join(sorted(lost))} are not in the file under these names")
+    stray = [name for name in kept if not dtypes[name].removeprefix("u").startswith(width)]
+    if stray:
+        raise VariantFailed(f"{setting} was not obeyed: {', '.join(stray)} are not {width} in the file")
 
 
 def _as_declared(node: Mapping[str, Any], scheme: Mapping[str, Any]) -> bool:

@@ -162,6 +162,7 @@ class VariantSummary:
     weights_bytes_by_dtype: dict[str, int] | None = None
     covered_share: float | None = None
     kept_float: tuple[str, ...] = ()
+    kept_int8: tuple[str, ...] = ()
     sqnr_to_source_db: float | None = None
     sqnr_as_written_db: float | None = None
     file_form: str | None = None

@@ -118,6 +118,7 @@ class Variant:
     block_size: int | None = option(None, low=8, high=1024)
     io: str | None = option(None, "what a full-integer file itself takes and gives: integer, or float with the quantizing inside")
     keep_float: tuple[str, ...] = ()
+    keep_int8: tuple[str, ...] = option((), "layers with weights of 8 bits among such of 4; named as those of keep_float")
     mixed: Mixed | None = None
     qat: Qat | None = None
     accuracy_control: AccuracyControl | None = None

@@ -89,6 +89,7 @@ def proof(made: artifact.Manifest) -> dict[str, Any]:
         "weights_bytes_by_dtype": dict(details["facts"]["weights_bytes_by_dtype"]),
         "covered_share": details["covered_share"],
         "kept_float": tuple(details["kept_float"]),
+        "kept_int8": tuple(details.get("kept_int8", ())),
         "sqnr_to_source_db": details.get("finished_sqnr_db", details["sqnr_db"]),
         "sqnr_as_written_db": details.get("sqnr_as_written_db"),
         "file_form": details.get("file", {}).get("form"),

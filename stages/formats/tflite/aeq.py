@@ -16,7 +16,10 @@ Arrays = dict[str, np.ndarray]
 def quantize(
     float_file: Path, path: Path, scheme: str, settings: Mapping[str, Any], calibration: Sequence[Arrays], keep_nodes: Sequence[str]
 ) -> None:
-    """Write the quantized file. settings: `per_channel`, and `calibration` {"method"} of the static schemes. ValueError: AEQ cannot."""
+    """Write the quantized file. ValueError: AEQ cannot.
+
+    settings: `per_channel`; `calibration` {"method"} and `io` of the static schemes; `keep_int8` of int4-weight: nodes in 8 bits.
+    """
     from ai_edge_quantizer import quantizer
 
     between = schema.between(schema.read(float_file), keep_nodes) if settings.get("calibration") else []

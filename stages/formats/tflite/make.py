@@ -59,7 +59,7 @@ def quantize(
     calibration: Sequence[Arrays],
     keep_nodes: Sequence[str],
 ) -> None:
-    """plugins.Maker.quantize. settings: `per_channel`, and `calibration` {"method"} and `io` of the static schemes."""
+    """plugins.Maker.quantize. settings: as for aeq.quantize."""
     float_file, path = parent / schema.FILE, folder / schema.FILE
     manifest = _manifest(source)
     held = held_as(parent) if manifest["format"] == "tflite" else []

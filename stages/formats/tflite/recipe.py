@@ -33,7 +33,7 @@ SETTINGS: Mapping[str, Mapping[str, tuple]] = {
 
 
 def build(scheme: str, settings: Mapping[str, Any], keep_nodes: Sequence[str]) -> list[dict[str, Any]]:
-    """The AEQ recipe of a scheme; the nodes named in keep_nodes are left as they are."""
+    """The AEQ recipe of a scheme; the nodes named in keep_nodes are left as they are. settings: as for aeq.quantize."""
     from ai_edge_quantizer import qtyping, recipe_manager
 
     manager = recipe_manager.RecipeManager()
@@ -45,6 +45,8 @@ def build(scheme: str, settings: Mapping[str, Any], keep_nodes: Sequence[str]) -
         manager.add_dynamic_config(".*", everything, 8, granularity)
     elif scheme == "int4-weight":  # OCTAV clips where the squared error is least; from extremes, 4 bits lose 10 points on a ResNet-8
         manager.add_dynamic_config(".*", everything, 4, granularity, algorithm_key=recipe_manager.AlgorithmName.OCTAV)
+        for name in settings.get("keep_int8", ()):
+            manager.add_dynamic_config(scope(name), everything, 8, granularity)
     else:
         manager.add_static_config(".*", everything, 16 if scheme == "int16x8-static" else 8, 8, granularity)
         manager.add_dynamic_config(".*", tables, 8, granularity)
