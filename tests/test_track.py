@@ -158,6 +158,29 @@ def test_what_two_writers_wrote_at_once_is_there_once_in_the_end(project):
     assert [run.info.run_id for run in runs(project)["onnx-fp32"]] == [before.info.run_id]
 
 
+def test_a_run_that_another_writer_came_between_is_withdrawn(project, monkeypatch):
+    """Both are about to insert the same row, the other one ends first: nothing half written stays beside his run."""
+    from mlflow.exceptions import BAD_REQUEST, MlflowException
+
+    fill, met = store.fill, []
+
+    def meet(client, run, record, book):
+        if not met:
+            met.append(run)
+            twin = client.create_run(client.get_run(run).info.experiment_id, tags={"edgewise.key": record.key}, run_name=record.variant)
+            store.finish(client, twin.info.run_id, record, book)
+            raise MlflowException("duplicate key value violates unique constraint", error_code=BAD_REQUEST)
+        fill(client, run, record, book)
+
+    monkeypatch.setattr(store, "fill", meet)
+    track.main()
+    found = runs(project)
+    assert {name: [run.info.status for run in each] for name, each in found.items()} == {
+        row.name: ["FINISHED" if row.name != "openvino-int8-static" else "FAILED"] for row in FIVE
+    }
+    assert met[0] not in {run.info.run_id for each in found.values() for run in each}
+
+
 def test_an_experiment_that_was_deleted_in_the_ui_is_restored(project):
     from mlflow import MlflowClient
 

@@ -23,7 +23,7 @@ EXPERIMENT = {  # tags: how the UI shows it
 }
 ENDED = ("FINISHED", "FAILED")
 MEETINGS = 5  # times that a writer starts again because of another one
-# what MLflow says where another writer came between: of a run that was withdrawn, and of a row that both were about to insert
+# what MLflow says where another writer came between: of a run that he has withdrawn, and of a row that both were about to insert
 MET = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
 LIMIT = 100  # params and tags that MLflow takes in one request
 ENVIRONMENT = {  # what the user sets himself stays
@@ -128,10 +128,30 @@ def ensure_run(client: Any, experiment: str, record: Record, book: Book) -> str:
     for run in found:
         if run.info.status in ENDED:
             return run.info.run_id
-    run = found[0] if found else client.create_run(experiment, tags={KEY: record.key}, run_name=record.variant)
-    fill(client, run.info.run_id, record, book)
-    client.set_terminated(run.info.run_id, "FINISHED" if record.ok else "FAILED")
-    return run.info.run_id
+    if found:
+        return finish(client, found[0].info.run_id, record, book)
+    run = client.create_run(experiment, tags={KEY: record.key}, run_name=record.variant).info.run_id
+    with withdrawn_if_met(client, run):
+        return finish(client, run, record, book)
+
+
+@contextmanager
+def withdrawn_if_met(client: Any, run: str) -> Iterator[None]:
+    """Take the run away again where another writer came between: his may be whole already, and this one would stay half written."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code in MET:
+            client.delete_run(run)
+        raise
+
+
+def finish(client: Any, run: str, record: Record, book: Book) -> str:
+    fill(client, run, record, book)
+    client.set_terminated(run, "FINISHED" if record.ok else "FAILED")
+    return run
 
 
 def same_content(client: Any, experiment: str, record: Record) -> list[Any]:
