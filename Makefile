@@ -32,7 +32,7 @@ test: setup ## the test suite (about a quarter of an hour on two quiet cores)
 test-system: setup ## tests with a real sshd, network, control groups and emulated arm64; as root on Debian it installs what they need
 	tests/system/install.sh
 	stages/devices/arm64.sh || echo "skipped by the system tests: all that needs an emulated arm64 board, for the reason above"
-	python -m pytest -m system -rs
+	python -m pytest -m system -rs -n 2 --dist loadfile # file by file, two at a time
 
 test-examples: setup ## the commands of docs/bring-your-own.md as they stand, and the contract of Keras sources (ten minutes)
 	python -m pytest -m examples -rs
