@@ -39,32 +39,34 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 class Session:
     """One compiled model. Feeds are cast to what the file takes; floating results come back as float32.
 
-    Inputs are written into tensors that stay: handed to every call anew they cost 4 % of a MobileNetV2 at 64x64.
+    Inputs are written into tensors that stay: handed to every call anew they cost 6 % of a MobileNetV2 at 64x64.
     """
 
     def __init__(self, compiled: Any):
         self._request = compiled.create_infer_request()
         self._types = [port.get_element_type() for port in compiled.inputs]
-        self._tensors: Dict[int, Any] = {}
+        self._held: Dict[int, np.ndarray] = {}
         self.inputs = [_describe(port) for port in compiled.inputs]
         self.outputs = [_describe(port) for port in compiled.outputs]
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         for index, described in enumerate(self.inputs):
             array = feeds[described["name"]]
-            np.copyto(self._tensor(index, array.shape).data, array, casting="unsafe")
-        results = self._request.infer(share_outputs=True)  # the runtime's own memory, which the next call overwrites
-        return {t["name"]: _copied(results[index]) for index, t in enumerate(self.outputs)}
+            held = self._held.get(index)
+            if held is None or held.shape != array.shape:
+                held = self._hold(index, array.shape)
+            np.copyto(held, array, casting="unsafe")
+        self._request.infer(share_outputs=True)
+        return {t["name"]: _copied(self._request.get_output_tensor(index).data) for index, t in enumerate(self.outputs)}
 
-    def _tensor(self, index: int, shape: Tuple[int, ...]) -> Any:
-        """What the runtime reads the input from; a new one where the shape has changed."""
+    def _hold(self, index: int, shape: Tuple[int, ...]) -> np.ndarray:
+        """The memory that the runtime reads an input from; its request keeps it alive."""
         import openvino
 
-        held = self._tensors.get(index)
-        if held is None or tuple(held.shape) != shape:
-            held = self._tensors[index] = openvino.Tensor(self._types[index], openvino.Shape(shape))
-            self._request.set_input_tensor(index, held)
-        return held
+        tensor = openvino.Tensor(self._types[index], openvino.Shape(shape))
+        self._request.set_input_tensor(index, tensor)
+        self._held[index] = tensor.data
+        return self._held[index]
 
 
 def _describe(port: Any) -> dict[str, Any]:
