@@ -4,9 +4,9 @@
     python -m benchmarks.trust ab --variant onnx-int8-static --busy 1
     python -m benchmarks.trust tools --variants onnx-fp32    against benchmark_app and litert-benchmark
 
-Run in a project after `dvc repro`. Each repeat is measured with equally many processes interleaved, as the bench stage does
-(bench.interleave of the profile), and sequentially (all of A, then all of B): first in quiet, then beside the neighbours, so that
-what the day does to the machine is in both. The true ratio is 1 for `aa`; for `ab` it is that of all interleaved pairs in quiet.
+Run in a project after `dvc repro`. Each repeat is measured interleaved, as the bench stage does (bench.interleave of the profile),
+first in quiet, then beside the neighbours, so that what the day does to the machine is in both; and there sequentially, too (all of
+A, then all of B), with as many processes. The true ratio is 1 for `aa`; for `ab` it is that of all interleaved pairs in quiet.
 """
 
 import argparse
@@ -121,7 +121,7 @@ def table(rows: dict[str, list[Found]], truth: float) -> str:
 
 
 def study(variant: Subject, reference: Subject, bench: config.Bench, repeats: int, busy: int, beside: bool) -> tuple[Rows, Found]:
-    """The rows of the table, and all interleaved pairs in quiet taken together. beside: measure sequentially, too."""
+    """The rows of the table, and all interleaved pairs in quiet taken together. beside: where it is busiest, measure sequentially, too."""
     rows: Rows = defaultdict(list)
     quiet: list[Rounds] = []
     for count in (0, busy) * repeats if busy else (0,) * repeats:
@@ -129,7 +129,7 @@ def study(variant: Subject, reference: Subject, bench: config.Bench, repeats: in
         with neighbours(count):
             found = interleaved(variant, reference, bench)
             rows[f"{bench.interleave}, {label}"].append(paired([found]))
-            if beside:
+            if beside and count == busy:
                 rows[f"sequential, {label}"].append(sequential(variant, reference, bench, len(found.variant)))
         quiet += [] if count else [found]
     return rows, paired(quiet)
