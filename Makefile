@@ -26,7 +26,7 @@ repro: setup ## run the pipeline and print the table; PROFILE=smoke|quick|standa
 	$(if $(PROFILE),dvc exp run -S bench.name=$(PROFILE),dvc repro)
 	@python -m stages.report --show
 
-test: setup ## the test suite (about a quarter of an hour on two quiet cores)
+test: setup ## the test suite (15 to 30 minutes on two cores)
 	python -m pytest
 
 test-system: setup ## tests with a real sshd, network, control groups and emulated arm64; as root on Debian it installs what they need
