@@ -29,10 +29,10 @@ repro: setup ## run the pipeline and print the table; PROFILE=smoke|quick|standa
 test: setup ## the test suite (15 to 30 minutes on two cores)
 	python -m pytest
 
-test-system: setup ## tests with a real sshd, network, control groups and emulated arm64; as root on Debian it installs what they need
+test-system: setup ## tests with a real sshd, network, control groups and emulated arm64; two files at a time; as root on Debian it installs what they need
 	tests/system/install.sh
 	stages/devices/arm64.sh || echo "skipped by the system tests: all that needs an emulated arm64 board, for the reason above"
-	python -m pytest -m system -rs -n 2 --dist loadfile # file by file, two at a time
+	python -m pytest -m system -rs -n 2 --dist loadfile
 
 test-examples: setup ## the commands of docs/bring-your-own.md as they stand, and the contract of Keras sources (ten minutes)
 	python -m pytest -m examples -rs
