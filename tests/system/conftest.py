@@ -94,8 +94,12 @@ class Sshd:
 
 
 def children(pid: int) -> list[int]:
-    stats = ([*path.read_text().rpartition(")")[2].split(), path.parent.name] for path in Path("/proc").glob("[0-9]*/stat"))
-    return [int(stat[-1]) for stat in stats if int(stat[1]) == pid]
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(path.parent.name))
+    return found
 
 
 def keygen(path: Path) -> None:
