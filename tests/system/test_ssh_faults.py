@@ -154,8 +154,8 @@ def narrow_sshd(start_sshd):
 def test_a_kill_for_memory_with_the_kernels_word(narrow_sshd, run_model):
     board, limit = narrow_sshd(160)
     error = fault(board.device(), run_model(hold_mib=400))
-    assert error.fault == "oom_killed" and "kernel counts 1 kill" in str(error)
-    assert limit.oom_kills() == 1
+    assert error.fault == "oom_killed" and "kernel counts" in str(error)  # those of the whole device
+    assert limit.oom_kills() > 0
 
 
 def test_two_models_that_fit_only_one_at_a_time(narrow_sshd, tmp_path):
@@ -171,7 +171,7 @@ def test_two_models_that_fit_only_one_at_a_time(narrow_sshd, tmp_path):
         return pairing(*sides, replace(bench, interleave=interleave))(True)
 
     error = fault(board.device(), partial(compared, interleave="blocks"))
-    kills = limit.oom_kills()  # of the one model, or of both
+    kills = limit.oom_kills()  # of the one model or of both
     assert error.fault == "oom_killed" and kills > 0
     assert "kernel counts" in str(error) and "each runs alone: set bench.interleave=processes" in str(error)
     with connected(plugin(board.device())) as connection:
