@@ -137,13 +137,16 @@ def ensure_run(client: Any, experiment: str, record: Record, book: Book) -> str:
 
 @contextmanager
 def withdrawn_if_met(client: Any, run: str) -> Iterator[None]:
-    """Take the run away again where another writer came between: his may be whole already, and this one would stay half written."""
+    """Take the run away again where another writer came between: his may be whole already, and this one would stay half written.
+
+    Where the other one has ended this very run, it is whole and his, too: it stays.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
         yield
     except MlflowException as error:
-        if error.error_code in MET:
+        if error.error_code in MET and client.get_run(run).info.status not in ENDED:
             client.delete_run(run)
         raise
 
