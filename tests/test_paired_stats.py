@@ -1,4 +1,5 @@
 import math
+import time
 
 import numpy as np
 import pytest
@@ -60,6 +61,23 @@ def test_the_interval_covers_the_truth_in_about_95_of_100_test_sets(p_gained, p_
 def test_mcnemar_is_the_binomial_test(gained, lost):
     expected = stats.binomtest(gained, gained + lost, 0.5).pvalue if gained + lost else 1.0
     assert paired.mcnemar_exact(gained, lost) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(9_900, 10_100), (10_000, 10_000), (8_000, 12_000), (1_001_000, 999_000)])
+def test_mcnemar_of_many_flips_is_exact_and_takes_no_time(gained, lost):
+    """The sum of exact integers took 50 s for 20,000 flips. 5 s leave room for a busy machine."""
+    begun = time.perf_counter()
+    found = paired.mcnemar_exact(gained, lost)
+    assert time.perf_counter() - begun < 5
+    assert found == pytest.approx(stats.binomtest(gained, gained + lost, 0.5).pvalue, rel=1e-8)
+
+
+@pytest.mark.parametrize(("hits", "total"), [(1, 1_000_000), (499_000, 1_000_000), (999_999, 1_000_000)])
+def test_the_exact_interval_of_many_samples_is_scipys_and_takes_no_time(hits, total):
+    begun = time.perf_counter()
+    found = paired.exact_interval(hits, total)
+    assert time.perf_counter() - begun < 5
+    assert found == pytest.approx([*stats.binomtest(hits, total).proportion_ci()], rel=1e-6)
 
 
 def test_the_number_of_samples_shows_the_difference_four_times_in_five():

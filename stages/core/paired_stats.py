@@ -89,8 +89,7 @@ def mcnemar_exact(gained: int, lost: int) -> float:
     The binomial test of gained against gained + lost at 1/2 (Fagerland, Lydersen and Laake, BMC Med Res Methodol 13:91, 2013).
     """
     flips = gained + lost
-    tail = sum(math.comb(flips, k) for k in range(min(gained, lost) + 1))
-    return min(1.0, float(2 * tail / 2**flips)) if flips else 1.0
+    return min(1.0, 2 * _binomial_tail(max(gained, lost), flips, 0.5))
 
 
 def exact_interval(hits: int, total: int) -> tuple[float, float]:
@@ -106,17 +105,20 @@ def exact_interval(hits: int, total: int) -> tuple[float, float]:
 
 
 def _binomial_tail(least: int, total: int, p: float) -> float:
-    """The chance of `least` or more hits of `total`."""
-    if p in (0.0, 1.0):
-        return float(p == 1.0 or least <= 0)
-    hits = np.arange(least, total + 1)
-    logs = _log_factorials(total)
-    terms = logs[total] - logs[hits] - logs[total - hits] + hits * math.log(p) + (total - hits) * math.log1p(-p)
-    return min(1.0, float(np.exp(terms).sum()))
+    """The chance of `least` or more hits of `total`: the chance of exactly `least`, times the sum of how the further ones compare to it.
 
-
-def _log_factorials(highest: int) -> np.ndarray:
-    return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, highest + 1)))])
+    Below the mean these terms would rise, so there it is 1 minus the other tail.
+    """
+    if least <= 0 or p == 1.0:
+        return 1.0
+    if least > total or p == 0.0:
+        return 0.0
+    if least <= total * p:
+        return 1 - _binomial_tail(total - least + 1, total, 1 - p)
+    log_choose = math.lgamma(total + 1) - math.lgamma(least + 1) - math.lgamma(total - least + 1)
+    first = math.exp(log_choose + least * math.log(p) + (total - least) * math.log1p(-p))
+    hits = np.arange(least, total)
+    return min(1.0, first * (1 + float(np.cumprod((total - hits) / (hits + 1) * (p / (1 - p))).sum())))
 
 
 def discordance(gained: int, lost: int, samples: int) -> float:
