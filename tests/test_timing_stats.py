@@ -23,9 +23,15 @@ def test_a_percentile_that_the_sample_cannot_carry_is_null(q, least):
     assert ts.quantile(samples, q) == pytest.approx(scipy.stats.mstats.mquantiles(samples, q, 1, 1)[0])
 
 
-@pytest.mark.parametrize("degrees", [3, 4, 5, 8, 30, 200])
-def test_t_quantile_against_scipy(degrees):
-    assert ts.t_quantile(0.025, degrees) == pytest.approx(scipy.stats.t.ppf(0.025, degrees), rel=0.02)
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 8, 30, 31, 200, 9_999, 100_000])
+@pytest.mark.parametrize("p", [0.0005, 0.025, 0.5, 0.9, 0.975, 0.9995])
+def test_t_quantile_against_scipy(p, degrees):
+    assert ts.t_quantile(p, degrees) == pytest.approx(scipy.stats.t.ppf(p, degrees), rel=1e-8, abs=1e-12)
+
+
+def test_t_quantile_of_no_degrees_of_freedom_is_refused():
+    with pytest.raises(ValueError, match="0 degrees of freedom"):
+        ts.t_quantile(0.975, 0)
 
 
 def test_levels_widen_with_few_units_and_end_at_the_plain_percentiles():

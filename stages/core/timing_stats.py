@@ -4,6 +4,7 @@ Runs inside one process are strongly correlated (they share its memory layout, i
 takes them for independent is several times too narrow. The unit that is drawn here is the process, then a block within it.
 """
 
+import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
@@ -30,15 +31,32 @@ def quantile(samples: np.ndarray, q: float) -> float | None:
 
 
 def t_quantile(p: float, degrees: int) -> float:
-    """Student's t by its Cornish-Fisher expansion, Abramowitz and Stegun 26.7.5; within 1 % from 4 degrees of freedom on."""
-    z = NormalDist().inv_cdf(p)
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return sum(term / degrees**power for power, term in enumerate(terms))
+    """Student's t for a probability p, by bisection of its distribution. ValueError for less than 1 degree of freedom."""
+    if degrees < 1:
+        raise ValueError(f"{degrees} degrees of freedom; Student's t needs 1 or more, that is 2 samples")
+    if p < 0.5:
+        return -t_quantile(1 - p, degrees)
+    factors = _t_factors(degrees)
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):  # pi / 2**61 is below the resolution of a float
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_within(middle, degrees, factors) < 2 * p - 1 else (low, middle)
+    return math.tan((low + high) / 2) * math.sqrt(degrees) if p > 0.5 else 0.0
+
+
+def _t_factors(degrees: int) -> np.ndarray:
+    """The products of the finite series of `_t_within`: 1, 1/2, 1*3/(2*4) ... for even degrees; 1, 2/3, 2*4/(3*5) ... for odd ones."""
+    steps = np.arange(1, max(degrees // 2, 1))
+    return np.cumprod(np.r_[1.0, (2 * steps - 1) / (2 * steps) if degrees % 2 == 0 else 2 * steps / (2 * steps + 1)])
+
+
+def _t_within(angle: float, degrees: int, factors: np.ndarray) -> float:
+    """The chance of |T| < sqrt(degrees) * tan(angle): Abramowitz and Stegun 26.7.3 and 26.7.4, exact for integer degrees."""
+    sine, cosine = math.sin(angle), math.cos(angle)
+    series = float(np.sum(factors * cosine ** (2 * np.arange(len(factors)))))
+    if degrees % 2 == 0:
+        return sine * series
+    return 2 / math.pi * (angle + (sine * cosine * series if degrees > 1 else 0.0))
 
 
 def levels(count: int, confidence: float = CONFIDENCE) -> Interval:
