@@ -9,6 +9,7 @@ from scipy import stats
 from sklearn import metrics
 
 from stages.core import paired_stats, ranking
+from stages.core.errors import VariantFailed
 from stages.core.judging import Answers, Headline
 from stages.core.ranking import Ranking
 from stages.payload import answer
@@ -109,6 +110,55 @@ def test_weighted_ranking_is_the_ranking_of_repeated_samples():
     assert ranking.auroc(Ranking.of(scores, positive), weights)[0] == pytest.approx(metrics.roc_auc_score(truth, again))
     expected = metrics.average_precision_score(truth, again)
     assert ranking.average_precision(Ranking.of(scores, positive), weights)[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("high", [(np.inf, 1e30), (-np.inf, -1e30), (np.float32(3e38), 3e38)])
+def test_equal_infinite_scores_are_ties(high):
+    """scikit-learn takes no infinities: the oracle is what it makes of finite scores in the same order."""
+    rng = np.random.default_rng(4)
+    given, finite = high
+    positive, extreme = rng.random(80) < 0.4, rng.random(80) < 0.5
+    plain = rng.integers(0, 5, 80).astype(float)
+    ranked = Ranking.of(np.where(extreme, given, plain), positive)
+    weights, expected = np.ones((1, 80), np.float32), np.where(extreme, finite, plain)
+    assert ranking.auroc(ranked, weights)[0] == pytest.approx(metrics.roc_auc_score(positive, expected))
+    assert ranking.average_precision(ranked, weights)[0] == pytest.approx(metrics.average_precision_score(positive, expected))
+
+
+@pytest.mark.parametrize("scores", [[np.inf, np.inf], [-np.inf, -np.inf], [0.0, 0.0], [0.0, -0.0]])
+def test_scores_that_are_all_the_same_rank_nothing(scores):
+    assert ranking.auroc(Ranking.of(np.array(scores), np.array([True, False])), np.ones((1, 2), np.float32))[0] == 0.5
+
+
+def test_scores_that_are_no_numbers_are_refused_as_scikit_learn_refuses_them():
+    scores, positive = np.array([0.1, np.nan, 0.3, np.nan]), np.array([True, False, False, True])
+    with pytest.raises(ValueError, match="NaN"):
+        metrics.roc_auc_score(positive, scores)
+    with pytest.raises(VariantFailed, match="2 of 4 scores are NaN"):
+        Ranking.of(scores, positive)
+    with pytest.raises(VariantFailed, match="2 of 4 scores are NaN"):
+        ranking.threshold(scores, positive, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("scores", "positive", "rejected"),
+    [
+        ([1e308, 1e308, np.inf], [False, False, True], [np.inf]),
+        ([1.0, np.nextafter(1.0, 2.0), 0.0], [False, True, False], [np.nextafter(1.0, 2.0)]),
+        ([np.nextafter(1.0, 2.0), np.nextafter(np.nextafter(1.0, 2.0), 2.0)], [False, True], [np.nextafter(np.nextafter(1.0, 2.0), 2.0)]),
+        ([np.inf, 0.0, 1.0], [True, False, False], [np.inf]),
+        ([-np.inf, -np.inf, 2.0], [False, False, True], [2.0]),
+    ],
+)
+def test_a_threshold_between_scores_is_a_number_however_near_or_far_they_are(scores, positive, rejected):
+    scores, positive = np.array(scores), np.array(positive)
+    found = ranking.threshold(scores, positive, 0.0)
+    assert scores[scores > found].tolist() == rejected and np.isfinite(found)
+
+
+def test_no_threshold_lies_above_a_normal_sample_whose_score_is_infinite():
+    with pytest.raises(VariantFailed, match="infinite score"):
+        ranking.threshold(np.array([np.inf, np.inf, 0.0]), np.array([True, False, False]), 0.0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.05, 0.5])

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stages.core.errors import VariantFailed
+
 FALSE_ALARMS = (0.01, 0.05)
+LARGEST = float(np.finfo(np.float64).max)
 TINY = 1e-9  # shares of counts are not exact in binary
 
 
@@ -21,9 +24,11 @@ class Ranking:
 
     @classmethod
     def of(cls, scores: np.ndarray, positive: np.ndarray) -> "Ranking":
-        """scores: float [n], high for what is to be found; positive: bool [n]."""
+        """scores: float [n], high for what is to be found, also infinite; positive: bool [n]. VariantFailed where a score is NaN."""
+        refuse_nan(scores)
         order = np.argsort(-scores, kind="stable")
-        ends = np.flatnonzero(np.diff(scores[order], append=np.nan) != 0)
+        placed = scores[order]
+        ends = np.flatnonzero(np.append(placed[1:] != placed[:-1], True))  # a difference of two infinities would be NaN
         return cls(order, positive[order], ends)
 
     def counts(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -32,6 +37,11 @@ class Ranking:
         hits = np.cumsum(np.where(self.positive, placed, 0), axis=1, dtype=np.float64)[:, self.ends]
         alarms = np.cumsum(np.where(self.positive, 0, placed), axis=1, dtype=np.float64)[:, self.ends]
         return hits, alarms
+
+
+def refuse_nan(scores: np.ndarray) -> None:
+    if np.isnan(scores).any():
+        raise VariantFailed(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN, which ranks nowhere; look at the model's outputs")
 
 
 def auroc(ranking: Ranking, weights: np.ndarray) -> np.ndarray:
@@ -68,8 +78,18 @@ def threshold(scores: np.ndarray, positive: np.ndarray, share: float) -> float:
     """The lowest threshold, halfway between two scores, above which at most this share of the negatives lies.
 
     With fewer negatives than 1 / share it lies above all of them. Where no score is higher than that: just above the highest negative.
+    Always finite. VariantFailed for a score that is NaN, and for a negative that is to stay below the threshold with an infinite score.
     """
+    refuse_nan(scores)
     negatives = np.sort(scores[~positive])[::-1]
-    highest_kept = negatives[min(len(negatives) - 1, int((share + TINY) * len(negatives)))]
-    above = scores[scores > highest_kept]
-    return float((highest_kept + above.min()) / 2 if len(above) else np.nextafter(highest_kept, np.inf))
+    kept = negatives[min(len(negatives) - 1, int((share + TINY) * len(negatives)))]
+    if kept >= LARGEST:
+        raise VariantFailed("a negative sample has an infinite score, and no threshold is higher; look at the model's outputs")
+    above = scores[scores > kept]
+    return _between(kept, above.min()) if len(above) else float(np.nextafter(max(kept, -LARGEST), np.inf))
+
+
+def _between(low: float, high: float) -> float:
+    """Halfway, from `low` on and below `high`; infinities stand for the largest numbers."""
+    middle = max(low, -LARGEST) / 2 + min(high, LARGEST) / 2
+    return float(middle if middle < high else low)
