@@ -104,27 +104,25 @@ def median_interval(side: Side, seed: int = 0) -> Interval:
 
 
 def quantile_interval(side: Side, q: float, seed: int = 0) -> Interval:
-    """95 % interval of a quantile of all samples: processes are drawn, then blocks in them, with all their samples."""
-    random = np.random.default_rng(seed)
-    owners = np.repeat(np.arange(sum(map(len, side))), [len(block) for process in side for block in process])
+    """95 % interval of a quantile of all samples: processes are drawn with replacement, each with all of its blocks.
+
+    Drawing the blocks within a process again would count their scatter twice, see `ratio_interval`.
+    """
     samples = pooled(side)
+    owners = np.repeat(np.arange(len(side)), [sum(map(len, process)) for process in side])
     order = np.argsort(samples, kind="stable")
     samples, owners = samples[order], owners[order]
-    return _interval(np.array([_weighted_quantile(samples, owners, _draw_blocks(side, random), q) for _ in range(DRAWS)]), len(side))
+    drawn = np.random.default_rng(seed).integers(len(side), size=(DRAWS, len(side)))
+    counts = (np.bincount(chosen, minlength=len(side)) for chosen in drawn)
+    return _interval(np.array([_weighted_quantile(samples, count[owners], q) for count in counts]), len(side))
 
 
-def _draw_blocks(side: Side, random: np.random.Generator) -> np.ndarray:
-    """How often each block (numbered through all processes) is in one draw."""
-    per_process = len(side[0])
-    drawn = random.integers(len(side), size=len(side))
-    blocks = drawn[:, None] * per_process + random.integers(per_process, size=(len(side), per_process))
-    return np.bincount(blocks.ravel(), minlength=len(side) * per_process)
-
-
-def _weighted_quantile(samples: np.ndarray, owners: np.ndarray, counts: np.ndarray, q: float) -> float:
-    """The quantile of sorted `samples` where each stands as often as its block was drawn."""
-    running = np.cumsum(counts[owners])
-    return float(samples[np.searchsorted(running, q * running[-1])])
+def _weighted_quantile(samples: np.ndarray, counts: np.ndarray, q: float) -> float:
+    """np.quantile of the sorted `samples`, each repeated as often as `counts` says: by linear interpolation, as `quantile` is."""
+    ends = np.cumsum(counts)
+    place = q * (ends[-1] - 1)
+    below, above = samples[np.searchsorted(ends, [np.floor(place), np.ceil(place)], side="right")]
+    return float(below + (above - below) * (place - np.floor(place)))
 
 
 def half_width(interval: Interval, centre: float) -> float:
