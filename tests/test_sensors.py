@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from stages.devices.local import Local
-from stages.measuring import energy
+from stages.measuring import energy, grading
 from stages.measuring.runs import Run
 from stages.payload import sensors
 from stages.payload.sensors import battery, contention, cpufreq, hwmon, rapl, raspberry, thermal
@@ -82,6 +82,27 @@ def test_a_battery_counts_only_while_discharging(monkeypatch, tmp_path):
     assert battery.find()[0].read() == 4.2e6
 
 
+def test_steal_is_a_share_of_all_processors_whatever_the_agent_is_pinned_to(monkeypatch, tmp_path):
+    """Of 8 processors each loses 0.2 s in a second; the agent may use 2 of them."""
+    lines = "".join(f"\ncpu{number} 0 0 0 0 0 0 0 20 0 0" for number in range(8))
+    monkeypatch.setattr(contention, "STAT", tmp_path / "stat")
+    monkeypatch.setattr(contention.os, "sysconf", lambda name: 100)
+    readings = []
+    for ticks in (0, 8 * 20):
+        tree(tmp_path, {"stat": f"cpu  0 0 0 0 0 0 0 {ticks} 0 0{lines}\nintr 5"})
+        readings.append({"steal_ns": contention.steal_ns()})
+    block = {
+        "event": "block",
+        "wall_ns": [250_000_000] * 4,
+        "cpu_ns": [1] * 4,
+        "wait_ns": None,
+        "before": readings[0],
+        "after": readings[1],
+    }
+    run = Run.of([{"event": "hello", "cpus": [0, 1]}, {"event": "warmup", "steady": True}, block])
+    assert grading.evidence([run], [run])["steal_share"] == pytest.approx(0.2)
+
+
 def test_temperature_and_frequency(monkeypatch, tmp_path):
     zones = found(thermal, monkeypatch, tmp_path / "t", {"thermal_zone0/type": "cpu-thermal", "thermal_zone0/temp": "51234"})
     assert zones["thermal_zone0_cpu-thermal_mdegc"].read() == 51234
@@ -90,11 +111,15 @@ def test_temperature_and_frequency(monkeypatch, tmp_path):
 
 
 def test_steal_and_pressure(monkeypatch, tmp_path):
-    tree(tmp_path, {"stat": "cpu  1 2 3 4 5 6 7 250 0 0\ncpu0 1", "pressure": "some avg10=0 avg60=0 avg300=0 total=4242\nfull total=1"})
+    tree(
+        tmp_path,
+        {"stat": "cpu  1 2 3 4 5 6 7 250 0 0\ncpu0 1\nctxt 9", "pressure": "some avg10=0 avg60=0 avg300=0 total=4242\nfull total=1"},
+    )
     monkeypatch.setattr(contention, "STAT", tmp_path / "stat")
     monkeypatch.setattr(contention, "PRESSURE", tmp_path / "pressure")
     assert contention.steal_ns() == pytest.approx(2.5e9) and contention.pressure_us() == 4242
-    tree(tmp_path, {"pressure": "garbage"})
+    tree(tmp_path, {"pressure": "garbage", "stat": "cpu  1 2 3 4"})  # the steal column is as old as Linux 2.6.11
+    assert sensors.snapshot([s for s in contention.find() if s.quantity == "steal"]) == {"steal_ns": None}
     assert sensors.snapshot([s for s in contention.find() if s.quantity == "pressure"]) == {"pressure_cpu_some_us": None}
 
 

@@ -12,6 +12,7 @@ from stages.payload.sensors import Source
 
 PRESSURE = Path("/proc/pressure/cpu")
 STAT = Path("/proc/stat")
+STEAL_COLUMN = 8  # of the line `cpu`, its name counted
 
 
 def find() -> List[Source]:
@@ -36,5 +37,10 @@ def pressure_us() -> float:
 
 
 def steal_ns() -> float:
-    """Eighth number of the first line, in ticks, summed over all processors."""
-    return int(STAT.read_text().split("\n", 1)[0].split()[8]) * 1e9 / os.sysconf("SC_CLK_TCK")
+    """Time that the hypervisor took from a processor of this machine, ns, in the mean over all of them: the column `steal` of the
+    line `cpu`, which sums over all processors (proc(5)), divided by how many lines `cpuN` there are. ValueError without them."""
+    content = STAT.read_text()
+    columns, processors = content.split("\n", 1)[0].split(), len(re.findall(r"^cpu\d+ ", content, re.MULTILINE))
+    if len(columns) <= STEAL_COLUMN or not processors:
+        raise ValueError(f"no column `steal` or no line `cpu0` in {STAT}")
+    return int(columns[STEAL_COLUMN]) / processors * 1e9 / os.sysconf("SC_CLK_TCK")
