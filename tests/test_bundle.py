@@ -158,7 +158,8 @@ def test_what_is_no_picture_is_named(made, tmp_path):
 
 
 def test_versions_compare_by_their_numbers():
-    assert infer.release("1.19.2+cpu") == (1, 19, 2) and infer.release("2026.0.0rc1") == (2026, 0, 0)
+    assert infer.release("1.19.2+cpu") == (1, 19, 2) and infer.release("2026.0.0rc1") == (2026,)
+    assert infer.release("1.19.0") <= infer.release("1.19") <= infer.release("1.19.0") and infer.release("10") > infer.release("9.9")
     assert infer.release("1.9") < infer.release("1.19") < infer.release("2")
 
 

@@ -51,8 +51,12 @@ def verify() -> None:
 
 
 def release(version: str) -> Tuple[int, ...]:
-    """The numbers at the beginning of a version: 1.19.2+cpu -> (1, 19, 2)."""
-    return tuple(int(number) for number in re.findall(r"\d+", re.match(r"[\d.]*", version).group()))  # type: ignore[union-attr]
+    """The numbers at the beginning of a version, without the zeros at their end (PEP 440: 1.19 and 1.19.0 are one release):
+    1.19.2+cpu -> (1, 19, 2), 2026.0.0rc1 -> (2026,)."""
+    numbers = [int(number) for number in re.findall(r"\d+", re.match(r"[\d.]*", version).group())]  # type: ignore[union-attr]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
 
 
 def check_packages(requires: Mapping[str, Mapping[str, str]]) -> None:
