@@ -50,6 +50,25 @@ def test_null_means_the_option_and_a_value_overrides_it():
     assert composed(put(choices(), "train/epochs", 3)).train.epochs == 3
 
 
+def test_the_word_none_lifts_a_limit_that_the_option_sets():
+    tree = put(choices(), "budget", {"name": "camera_512mb", "size_bytes": None, "latency_p50_ms": "none", "accuracy_drop_points": "none"})
+    budget = composed(tree).budget
+    assert budget.size_bytes == 12_000_000 and budget.latency_p50_ms is None and budget.accuracy_drop_points is None
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "key"), [("train", "surface", "patience"), ("bench", "sustained", "energy_s"), ("device", "local", "cool_down_degc")]
+)
+def test_the_word_none_lifts_whatever_number_may_be_left_out(group, name, key):
+    tree = put(choices(), f"{group}/name", name)
+    settings = config.to_plain(getattr(composed(put(tree, f"{group}/{key}", "none")), group))
+    assert settings.get("settings", settings)[key] is None
+
+
+def test_the_word_none_stays_a_text_where_a_text_is_wanted():
+    assert composed(put(choices(), "train/class_weights", "none")).train.class_weights == "none"
+
+
 def test_settings_that_params_does_not_list_can_be_added():
     assert composed(put(choices(), "data/image_size", 96)).data.settings["image_size"] == 96
 
@@ -134,6 +153,10 @@ WRONG = [
     ("bench/name", "fast", "bench.name: 'fast' is no option of conf/bench/"),
     ("bench/scope", "all", "bench.scope: 'all'"),
     ("budget/name", "tiny", "budget.name: 'tiny' is no option of conf/budget/"),
+    ("budget/size_bytes", "unlimited", "budget.size_bytes: 'unlimited' must be a whole number, or none to lift"),
+    ("budget/latency_p50_ms", "off", "budget.latency_p50_ms: 'off' must be a number, or none"),
+    ("budget/prefer", "none", "budget.prefer: 'none'; allowed: latency, memory, size"),
+    ("train/epochs", "none", "train.epochs: 'none' must be a whole number"),
     ("variants", {}, "variants: empty"),
     ("variants", ["onnx-fp32"], "variants: must be a mapping"),
     ("variants/onnx-fp32", "onnx", "variants.onnx-fp32: 'onnx' must be a mapping"),

@@ -97,7 +97,7 @@ class Bench:
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """The user's limits; null is no limit."""
+    """The user's limits; null is no limit. In params.yaml null keeps the limit of the budget's yaml, and the word `none` lifts it."""
 
     name: str
     size_bytes: int | None = option(None, low=1)

@@ -7,6 +7,9 @@
     settings = build(Settings, {"image_size": 96}, "data")
 
 Field types may be int, float, str, bool, X | None, tuple[X, ...], dict[str, X] and other such dataclasses.
+
+In params.yaml null keeps the value of the option's yaml. The word `none` sets a field of type X | None to None, unless X is str, where it
+is a text like any other.
 """
 
 import dataclasses
@@ -21,6 +24,7 @@ from stages.core.errors import ConfigError
 
 T = TypeVar("T")
 REQUIRED = dataclasses.MISSING
+LIFTED = "none"  # takes away a number or a list that an option's yaml sets
 
 
 def option(
@@ -74,7 +78,7 @@ def _convert(kind: Any, value: Any, place: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:
             return None
-        return _convert(next(a for a in arguments if a is not type(None)), value, place)
+        return _optional(next(a for a in arguments if a is not type(None)), value, place)
     if origin is Literal:
         if value not in arguments:
             raise ConfigError(f"{place}: {value!r}; {nearest(value, arguments)}")
@@ -91,6 +95,17 @@ def _convert(kind: Any, value: Any, place: str) -> Any:
         inner = arguments[1] if arguments else Any
         return {str(k): _convert(inner, v, f"{place}.{k}") for k, v in value.items()}
     return _scalar(kind, value, place)
+
+
+def _optional(kind: Any, value: Any, place: str) -> Any:
+    if kind is str or not isinstance(value, str):
+        return _convert(kind, value, place)
+    if value == LIFTED:
+        return None
+    try:
+        return _convert(kind, value, place)
+    except ConfigError as error:
+        raise ConfigError(f"{error}, or {LIFTED} to lift what the option's yaml sets") from None
 
 
 def _scalar(kind: Any, value: Any, place: str) -> Any:
