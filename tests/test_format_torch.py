@@ -1,4 +1,4 @@
-"""What is particular to the torch format: a dynamic batch, torch's own dynamic quantization, plain archives."""
+"""What is particular to the torch format: a dynamic batch, dynamic quantization as torch does it, plain archives."""
 
 import hashlib
 import subprocess
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stages.core import proof
-from stages.formats.torch import facts, make, run
+from stages.formats.torch import facts, make, run, script
 from tests import odd_source
 from tests.conftest import ROOT
 
@@ -42,8 +42,8 @@ def answers(folder, samples, **settings):
 def eager(per_channel: bool):
     """torch.ao.quantization.quantize_dynamic of the network itself, never exported."""
     import torch
-    from torch.ao import quantization
 
+    quantization = pytest.importorskip("torch.ao.quantization", reason="this torch has no quantize_dynamic any more")
     recipe = quantization.per_channel_dynamic_qconfig if per_channel else quantization.default_dynamic_qconfig
     with warnings.catch_warnings(action="ignore"):
         return quantization.quantize_dynamic(odd_source.network().eval(), {torch.nn.Linear: recipe})
@@ -77,6 +77,68 @@ def test_same_as_torchs_own_dynamic_quantization(per_channel, source, float_mode
         expected = eager(per_channel)(torch.from_numpy(samples)).numpy()
     given = answers(quantize(source, tmp_path / "v", per_channel=per_channel), samples)
     np.testing.assert_allclose(given, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_integers_and_scales_are_those_that_torchao_chooses(per_channel):
+    import torch
+
+    quantization = pytest.importorskip("torchao.quantization")
+    torch.manual_seed(1)
+    weight = torch.randn(6, 32) * torch.logspace(-3, 1, 6).unsqueeze(1)
+    weight[2] = 0
+    scheme, block = quantization.MappingType.SYMMETRIC, (1, 32) if per_channel else (6, 32)
+    scale, zero = quantization.choose_qparams_affine(weight, scheme, block, torch.int8, -128, 127, torch.finfo(torch.float32).eps)
+    held = facts.unpacked(make.pack(weight, None, per_channel))
+    assert torch.equal(held.int_repr(), quantization.quantize_affine(weight, block, scale, zero, torch.int8, -128, 127))
+    torch.testing.assert_close(
+        held.q_per_channel_scales().float() if per_channel else torch.tensor(held.q_scale()), scale.squeeze().float()
+    )
+
+
+def test_activations_have_seven_bits_over_the_range_of_the_batch():
+    """Against numpy, with the rounding written out."""
+    import torch
+
+    drawn = np.random.default_rng(3)
+    x, weight, bias = (drawn.normal(size=shape).astype(np.float32) for shape in ((5, 16), (7, 16), (7,)))
+    packed = make.pack(torch.from_numpy(weight), torch.from_numpy(bias), True)
+    given = torch.ops.quantized.linear_dynamic(torch.from_numpy(x), packed, reduce_range=True).numpy()
+    step = (x.max() - x.min()) / 127
+    zero = np.rint(-x.min() / step)
+    rounded = (np.clip(np.rint(x / step) + zero, 0, 127) - zero) * step
+    steps = np.abs(weight).max(1, keepdims=True) / 127.5
+    np.testing.assert_allclose(given, rounded @ (np.clip(np.rint(weight / steps), -128, 127) * steps).T + bias, atol=1e-4)
+
+
+def test_int8_dynamic_needs_nothing_of_the_package_that_torch_removes(source, float_model, tmp_path, monkeypatch):
+    import torch
+
+    pytest.importorskip("torch.ao.quantization", reason="this torch has removed it")
+    with zipfile.ZipFile(quantize(source, tmp_path / "v") / MODEL) as archive:
+        assert not [name for name in archive.namelist() if "torch/ao" in name or b"torch.ao" in archive.read(name)]
+    monkeypatch.delattr(torch.ao, "quantization")
+    monkeypatch.setitem(sys.modules, "torch.ao.quantization", None)
+    make.build(source, "int8-dynamic", {"per_channel": True}, [])
+
+
+def test_a_weight_that_no_layer_holds_is_quantized_too():
+    import torch
+
+    class Bare(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.mix = torch.nn.Parameter(torch.randn(8, 8)), torch.nn.Parameter(torch.randn(4, 8))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.linear(torch.nn.functional.linear(x, self.weight), self.mix)
+
+    torch.manual_seed(0)
+    x = torch.randn(3, 8)
+    module = Bare().eval()
+    graph = make.quantize_linear(script.graph_of(torch.export.export(module, (x,)), ["x"]), [], True)
+    torch.testing.assert_close(graph(x), module(x).detach(), atol=0.2, rtol=0)
+    assert len(graph.graph.find_nodes(op="call_function", target=torch.ops.quantized.linear_dynamic)) == 2
 
 
 def test_facts_count_what_the_network_holds(source, float_model, tmp_path):

@@ -9,8 +9,8 @@ from typing import Any
 
 from stages.formats.torch.run import MODEL, import_torch
 
-LINEAR = "linear"  # make.py puts the module that it quantizes here, below the module that held the weight
-HOLDER = re.compile(rf"(\.{LINEAR}\._packed_params\._packed_params|\.weight)$")
+PACKED = "_prepacked"  # make.py puts an int8 weight beside the one that it replaces, under that one's name and this
+HOLDER = re.compile(rf"(\.weight)?({PACKED})?$")
 CONVERSIONS = ("quantize_per_tensor", "quantize_per_channel", "dequantize")
 WEIGHT_DTYPES = {"float64", "float32", "float16", "bfloat16", "int8", "uint8"}
 
@@ -40,7 +40,7 @@ def facts(folder: Path) -> Mapping[str, Any]:
     module = import_torch().jit.load(str(Path(folder) / MODEL), map_location="cpu")
     names, holders = Counter[str](), dict[tuple[str, str], Holder]()
     for node in _nodes(module.inlined_graph):
-        operator = node.kind().split("::")[1].removesuffix("_fp16").removesuffix("_dynamic")
+        operator = node.kind().split("::")[1].removesuffix("_dynamic")
         found = [holder for holder in (_holder(module, operator, node, value) for value in node.inputs()) if holder]
         if not found and not node.kind().startswith(("prim::", "quantized::")):
             names[operator] += 1
@@ -67,7 +67,6 @@ def _nodes(block: Any) -> Iterator[Any]:
 
 
 def _holder(module: Any, operator: str, node: Any, value: Any) -> Holder | None:
-    """A packed weight is met twice, in the int8 and in the half precision branch of one module: it is one holder."""
     import torch
 
     path = _path(value)
@@ -75,11 +74,18 @@ def _holder(module: Any, operator: str, node: Any, value: Any) -> Holder | None:
         return None
     held = _attribute(module, path)
     dynamic = isinstance(held, torch.ScriptObject) and node.kind().startswith("quantized::linear_dynamic")
-    weight = torch.ops.quantized.linear_unpack(held)[0] if dynamic else held
+    weight = unpacked(held) if dynamic else held
     if not isinstance(weight, torch.Tensor) or weight.dim() < 2:
         return None
     dtype = str(weight.dtype).removeprefix("torch.").removeprefix("q")
     return Holder(path, operator, dtype, weight.numel(), dynamic) if dtype in WEIGHT_DTYPES else None
+
+
+def unpacked(held: Any) -> Any:
+    """The weight, qint8 [outputs, inputs], of an object that quantized.linear_prepack gave."""
+    import torch
+
+    return torch.ops.quantized.linear_unpack(held)[0]
 
 
 def _path(value: Any) -> str | None:

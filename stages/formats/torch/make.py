@@ -1,4 +1,4 @@
-"""Make TorchScript files of a torch program; quantized by torch's own dynamic quantization."""
+"""Make TorchScript files of a torch program; quantized by torch's operators for dynamic quantization."""
 
 import json
 import warnings
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stages.formats.torch import script
-from stages.formats.torch.facts import LINEAR, layer_of
+from stages.formats.torch.facts import PACKED, layer_of
 from stages.formats.torch.run import MODEL, import_torch
 
 SOURCES = ("torch",)
@@ -64,19 +64,12 @@ def find_layers(layers: Mapping[str, Mapping[str, Any]], weights: Mapping[str, A
 
 
 def quantize_linear(module: Any, keep_nodes: Sequence[str], per_channel: bool) -> Any:
-    """torch's quantize_dynamic({Linear}) of a program's graph, in which layers are calls of aten.linear: these become modules first."""
-    import torch
-    from torch.ao import quantization
+    """Dynamic int8 of the linear layers of a program's graph: the file that torch's quantize_dynamic({Linear}) would give, without
+    torch.ao.quantization, which torch is about to remove. aten.linear on a stored weight becomes quantized.linear_dynamic on a packed one.
 
-    paths = _extract_linear(module, keep_nodes)
-    module = torch.fx.GraphModule(module, module.graph)  # takes along only what the graph still reads
-    recipe = quantization.per_channel_dynamic_qconfig if per_channel else quantization.default_dynamic_qconfig
-    with warnings.catch_warnings(action="ignore"):  # deprecated, and all there is for this in torch 2.13
-        return quantization.quantize_dynamic(module, dict.fromkeys(paths, recipe), inplace=True)
-
-
-def _extract_linear(module: Any, keep_nodes: Sequence[str]) -> list[str]:
-    """Turn calls of aten.linear on stored weights into calls of Linear modules; returns the modules' paths."""
+    torchao is no way there (0.18, torch 2.13): a module after quantize_ cannot be scripted or traced, and both its exported form and
+    pt2e's call operators written in Python, which a device with torch alone does not know. Its exported form decomposed to ATen loads,
+    but takes 1.4 to 4 times as long. torch deprecates the dtype qint8 of packed weights too (pytorch/pytorch issue 184982)."""
     import torch
 
     biases: dict[str, str | None] = {}
@@ -84,23 +77,43 @@ def _extract_linear(module: Any, keep_nodes: Sequence[str]) -> list[str]:
         weight, bias = call.args[1], call.args[2] if len(call.args) > 2 else None
         if weight.op != "get_attr" or (bias and bias.op != "get_attr") or layer_of(weight.target) in keep_nodes:
             continue
-        path, bias_name = f"{layer_of(weight.target)}.{LINEAR}", bias.target if bias else None
-        if biases.setdefault(path, bias_name) != bias_name:
-            continue  # one weight under two biases: the second call stays float, and facts() says so
-        module.add_submodule(path, _linear(module.get_parameter(weight.target), module.get_parameter(bias_name) if bias else None))
-        with module.graph.inserting_before(call):
-            call.replace_all_uses_with(module.graph.call_module(path, (call.args[0],)))
-        module.graph.erase_node(call)
+        path, bias_name = weight.target + PACKED, bias.target if bias else None
+        if path not in biases:
+            owner, _, name = path.rpartition(".")
+            packed = pack(module.get_parameter(weight.target), module.get_parameter(bias_name) if bias_name else None, per_channel)
+            setattr(module.get_submodule(owner), name, packed)
+        if biases.setdefault(path, bias_name) == bias_name:  # one weight under two biases: the second call stays float, facts() says so
+            _replace_linear(module.graph, call, path)
     module.graph.eliminate_dead_code()
-    return list(biases)
+    return torch.fx.GraphModule(module, module.graph)  # takes along only what the graph still reads
 
 
-def _linear(weight: Any, bias: Any) -> Any:
+def pack(weight: Any, bias: Any, per_channel: bool) -> Any:
+    """weight [outputs, inputs] and bias [outputs] or None, float32, as one object for quantized.linear_dynamic. Integers of 8 bits without
+    a zero point, max|w| / 127.5 apart (torchao's choose_qparams_affine, SYMMETRIC): by output channel, or all the same."""
     import torch
 
-    linear = torch.nn.Linear(*reversed(weight.shape), bias=bias is not None, device="meta")
-    linear.weight, linear.bias = weight, bias
-    return linear.eval()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.quantize_per_tensor, ", UserWarning)  # deprecated, and all that linear_prepack takes
+        bound = weight.abs().amax(dim=1) if per_channel else weight.abs().max()
+        scale = (bound / 127.5).clamp(min=torch.finfo(torch.float32).eps)
+        if per_channel:
+            integers = torch.quantize_per_channel(weight, scale, torch.zeros_like(scale, dtype=torch.int64), 0, torch.qint8)
+        else:
+            integers = torch.quantize_per_tensor(weight, scale.item(), 0, torch.qint8)
+        return torch.ops.quantized.linear_prepack(integers, bias)
+
+
+def _replace_linear(graph: Any, call: Any, packed: str) -> None:
+    """Activations get 7 bits, as quantize_dynamic has it: on x86 without VNNI int8 dot products overflow their 16-bit accumulators."""
+    import torch
+
+    with graph.inserting_before(call):
+        arguments = (call.args[0], graph.create_node("get_attr", packed))  # graph.get_attr expects a tensor
+        quantized = graph.call_function(torch.ops.quantized.linear_dynamic, arguments, {"reduce_range": True})
+    quantized.meta = dict(call.meta)
+    call.replace_all_uses_with(quantized)
+    graph.erase_node(call)
 
 
 def read(source: Path) -> tuple[dict[str, Any], Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.formats.torch import make, script
+from stages.formats.torch.facts import unpacked
 from stages.formats.torch.run import MODEL
 
 CALLS = ("call_function", "call_module", "call_method")
@@ -64,12 +65,10 @@ class Graph:
         return steps
 
     def _weights(self, node: Any) -> dict[str, int]:
-        """Bytes of what a node reads, by the attribute's name; a quantized module counts by its integers."""
-        if node.op == "call_module":
-            weight = self._module.get_submodule(node.target).weight()
-            return {f"{node.target}.weight": weight.numel() * weight.element_size()}
+        """Bytes of what a node reads, by the attribute's name; a packed weight counts by its integers."""
         stored = {read.target: _attribute(self._module, read.target) for read in node.all_input_nodes if read.op == "get_attr"}
-        return {name: tensor.numel() * tensor.element_size() for name, tensor in stored.items()}
+        tensors = {name: held if hasattr(held, "numel") else unpacked(held) for name, held in stored.items()}
+        return {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}
 
     def _passed(self, place: int) -> list[Any]:
         """Nodes whose results a cut before step `place` passes on: from the earlier ones, or the user, to the later ones, or the user."""
