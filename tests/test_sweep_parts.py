@@ -3,6 +3,7 @@
 import itertools
 import re
 import subprocess
+from dataclasses import replace
 from importlib import metadata
 
 import numpy as np
@@ -146,6 +147,52 @@ def test_the_snapshot_has_what_is_not_committed_and_leaves_the_index_alone(repos
     assert clean.carried == () and dirty.carried == ("a.py", "new.py") and git("status", "--porcelain") == status
     root.joinpath("params.yaml").write_text("seed: 1")
     assert code.snapshot(root).key == dirty.key != clean.key
+
+
+SECRETS = (".env", "conf/.env.local", "deploy/server.pem", "id_ed25519", "home/.ssh/config", "API.KEY", ".netrc")
+PLAIN = (".env.example", "id_ed25519.pub", "keys.py", "[a]*.txt", "name with space.py")
+
+
+def test_secrets_and_large_files_that_git_does_not_know_stay_behind(repository):
+    root, git = repository
+    git("add", "-A")
+    git("commit", "-qm", "Start")
+    for name in (*SECRETS, *PLAIN, "other"):
+        root.joinpath(name).parent.mkdir(parents=True, exist_ok=True)
+        root.joinpath(name).write_text("x")
+    root.joinpath("signing").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    for name, size in (("large.bin", 10 * 2**20 + 1), ("small.bin", 10 * 2**20)):
+        with root.joinpath(name).open("wb") as stream:
+            stream.truncate(size)
+    root.joinpath(".gitignore").write_text("other\n")
+    root.joinpath("a.py").write_text("b")
+    git("init", "-q", str(root / "nested"))
+    status = git("status", "--porcelain")
+    made = code.snapshot(root)
+    assert set(made.carried) == {*PLAIN, "small.bin", ".gitignore", "a.py"}
+    assert set(git("ls-tree", "-r", "-z", "--name-only", made.tree).strip("\0").split("\0")) == set(made.carried)
+    reasons = dict(entry.rsplit(" (", 1) for entry in made.left_behind)
+    assert set(reasons) == {*SECRETS, "signing", "large.bin", "nested/"}
+    assert reasons[".env"] == reasons["signing"] == "may be a secret)" and reasons["large.bin"] == "10.0 MB)"
+    assert git("status", "--porcelain") == status
+
+
+def test_a_secret_that_git_knows_and_a_deleted_file_are_as_they_are_in_the_tree(repository):
+    root, git = repository
+    root.joinpath("test.pem").write_text("1")
+    git("add", "-A")
+    git("commit", "-qm", "Start")
+    root.joinpath("test.pem").write_text("2")
+    root.joinpath("a.py").unlink()
+    made = code.snapshot(root)
+    assert git("show", f"{made.tree}:test.pem") == "2" and made.carried == ("a.py", "test.pem") and made.left_behind == ()
+
+
+def test_the_start_of_a_sweep_lists_what_is_carried_and_what_is_not():
+    made = code.Code("0123456789abcdef", "tree", "key", ("a.py", "b.py", "c.py", "d.py"), (".env (may be a secret)",))
+    assert code.described(made) == "uncommitted files taken along: a.py, b.py, c.py, d.py; not taken along: .env (may be a secret)"
+    assert code.described(replace(made, carried=(), left_behind=())) == "the code is that of commit 0123456789"
+    assert "f19 and 5 more" in code.described(replace(made, carried=tuple(f"f{i}" for i in range(25))))
 
 
 def test_a_dirty_submodule_is_refused(repository, tmp_path_factory):

@@ -15,7 +15,7 @@ from stages.core.plugins import Task
 from stages.core.results import VariantSummary
 from stages.core.settings import nearest
 from stages.sweeping import clone, common, plan, points, world
-from stages.sweeping.code import snapshot
+from stages.sweeping.code import described, snapshot
 from stages.sweeping.commands import DVC, run
 from stages.sweeping.job import kept
 from stages.sweeping.plan import OBJECTIVES, Plan
@@ -44,7 +44,7 @@ def start(name: str, arguments: Sequence[str], searched: bool, search: Mapping[s
     )
     made = warm_up(made, checked)
     what = f"a search, starting from {len(every)} values" if searched else f"{len(every)} points"
-    print(f"sweep {name}: {what} over {', '.join(made.keys) or 'nothing'}; {carried(made)}")
+    print(f"sweep {name}: {what} over {', '.join(made.keys) or 'nothing'}; {described(made.code)}")
     return made
 
 
@@ -77,12 +77,6 @@ def objectives(given: Mapping[str, Any] | None, checked: Sequence[Point]) -> dic
         if direction not in (plan.MAXIMIZE, plan.MINIMIZE):
             raise ConfigError(f"search.objectives.{field}: {direction!r}; allowed: {plan.MAXIMIZE}, {plan.MINIMIZE}")
     return {str(field): str(direction) for field, direction in given.items()}
-
-
-def carried(made: Plan) -> str:
-    paths = made.code.carried
-    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-    return f"uncommitted files taken along: {', '.join(paths[:3])}{more}" if paths else f"the code is that of commit {made.code.head[:10]}"
 
 
 def warm_up(made: Plan, checked: Sequence[Point]) -> Plan:
