@@ -29,9 +29,9 @@ def make() -> None:
     with artifact.building(BUNDLE) as folder:
         contents.write(chosen, folder)
         card.write(chosen, folder)
-        contents.seal(folder)
         made = Manifest(kind="bundle", format=chosen.variant.format, scheme=chosen.variant.scheme, labels=chosen.evaluated.labels)
         artifact.write(folder, made)
+        contents.seal(folder)  # last: the checksums cover the manifest too
     print(f"bundle: {summary.chosen} in {BUNDLE}; copy the folder, then: python infer.py --help")
 
 

@@ -131,3 +131,10 @@ def test_the_error_tree_is_drawn_as_it_is():
     for name, value in vars(errors).items():
         if isinstance(value, type) and issubclass(value, EdgewiseError):
             assert name in drawn
+
+
+def test_a_manifest_in_a_folder_below_is_a_file_like_any_other(tmp_path):
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / artifact.MANIFEST).write_text("{}")
+    artifact.write(tmp_path, artifact.Manifest(kind="bundle"))
+    assert list(artifact.read(tmp_path).files) == [f"part/{artifact.MANIFEST}"]

@@ -1,7 +1,9 @@
 """The bundle: whole, on its own, and clear about what is wrong with it."""
 
+import argparse
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from stages.core import artifact
 from stages.core.artifact import Tensor
 from stages.core.config import Budget
 from stages.core.errors import ConfigError
-from stages.payload import answer, infer, preprocess
+from stages.payload import answer, feeds, infer, parts, preprocess
 from tests.fabricate import FIVE, LABELS, fabricate, write_report
 
 CHOSEN = "onnx-int8-static"
@@ -118,7 +120,22 @@ def complaint(done: subprocess.CompletedProcess) -> str:
     return text
 
 
-@pytest.mark.parametrize("name", ["model/model.onnx", "infer.py", "code/stages/payload/preprocess.py", "bundle.json"])
+def test_the_checksums_cover_every_file_but_themselves(made):
+    files = {str(path.relative_to(made)) for path in made.rglob("*") if path.is_file()}
+    assert {"manifest.json", "model/manifest.json"} <= files
+    assert set(json.loads((made / infer.CHECKSUMS).read_text())) == files - {infer.CHECKSUMS}
+
+
+@pytest.mark.parametrize("name", ["model/parts.json", "code/json.py"])
+def test_a_file_left_over_from_another_bundle_is_named(copy, name):
+    (copy / name).write_text("{}")
+    assert f"{name}: not a file of this bundle; remove it" in complaint(run(copy, "--check"))
+
+
+FILES = ("model/model.onnx", "infer.py", "code/stages/payload/preprocess.py", "bundle.json", "model/manifest.json", "manifest.json")
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_one_flipped_bit_anywhere_is_named(copy, name):
     path = copy / name
     content = bytearray(path.read_bytes())
@@ -155,6 +172,114 @@ def test_what_is_no_picture_is_named(made, tmp_path):
     assert f"{path}: not a picture that Pillow knows; give a picture" in complaint(run(made, str(path)))
     assert "No such file" in complaint(run(made, str(tmp_path / "gone.png")))
     assert "nothing to answer" in complaint(run(made))
+
+
+def test_bad_files_are_named_and_the_others_answered(made, tmp_path):
+    folder = Path(shutil.copytree(made.parent / "pictures", tmp_path / "pictures"))
+    content = (folder / "3.png").read_bytes()
+    (folder / "0-note.jpg").write_text("not a picture")
+    (folder / "2-empty.png").touch()
+    (folder / "3-half.png").write_bytes(content[: len(content) // 2])
+    done = run(made, str(folder), str(tmp_path / "gone.png"), str(folder / "1.png"))
+    names = [Path(json.loads(line)["sample"]).name for line in done.stdout.splitlines()]
+    assert names == ["0.png", "1.png", "2.png", "3.png", "4.png", "5.png", "1.png"]
+    lines = done.stderr.decode().splitlines()
+    bad = [str(folder / "0-note.jpg"), str(folder / "2-empty.png"), str(folder / "3-half.png"), str(tmp_path / "gone.png")]
+    assert done.returncode == 2 and len(lines) == 4
+    assert all(line.startswith(f"error: {path}: ") for line, path in zip(lines, bad, strict=True))
+
+
+def test_a_folder_without_files_is_named(made, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert f"nothing to answer: there is no file in {tmp_path / 'empty'}" in complaint(run(made, str(tmp_path / "empty")))
+
+
+def test_a_folder_that_cannot_be_listed_is_named_and_the_others_are_read(tmp_path, monkeypatch):
+    for name in ("a.png", "closed/b.png", "open/c.png", ".hidden.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    real = os.listdir
+
+    def listdir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert list(feeds.files([str(tmp_path)])) == [str(tmp_path / name) for name in ("a.png", "closed", "open/c.png")]
+    assert isinstance(feeds.picture(str(tmp_path / "closed"), SPEC, "image"), ValueError)
+
+
+def test_a_name_that_is_not_utf_8_stops_nothing(made, tmp_path):
+    """In a locale without UTF-8 too: a line of JSON is UTF-8, and what cannot be said in it is escaped as JSON escapes it."""
+    folder = Path(shutil.copytree(made.parent / "pictures", tmp_path / "pictures"))
+    (folder / "0.png").rename(folder / os.fsdecode(b"0\xff\xe4.png"))
+    (folder / "1.png").rename(folder / "1\u00e4.png")
+    command = [sys.executable, str(made / "infer.py"), str(folder)]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, capture_output=True, timeout=60, env=environment)
+    assert [Path(each["sample"]).name for each in said(done)][:2] == ["0\udcff\udce4.png", "1\u00e4.png"]
+
+
+ARRAYS = {"preprocessing": {"kind": "none"}, "inputs": [{"name": n, "shape": [None, 3], "dtype": "float32"} for n in ("a", "b")]}
+
+
+def test_bad_arrays_are_named_and_the_others_read(tmp_path):
+    rows = np.arange(6, dtype=np.float32).reshape(2, 3)
+    np.savez(tmp_path / "good.npz", a=rows, b=rows)
+    np.savez(tmp_path / "uneven.npz", a=rows, b=rows[:1])
+    np.savez(tmp_path / "lacks.npz", a=rows)
+    np.savez(tmp_path / "scalar.npz", a=np.float32(1), b=rows)
+    np.savez(tmp_path / "wide.npz", a=rows, b=np.zeros((2, 4), np.float32))
+    (tmp_path / "half.npz").write_bytes((tmp_path / "good.npz").read_bytes()[:200])
+    (tmp_path / "empty.npz").touch()
+    names = ["empty", "half", "lacks", "scalar", "uneven", "wide", "good", "gone"]
+    found = list(feeds.samples([str(tmp_path / f"{name}.npz") for name in names], None, ARRAYS, ""))
+    bad = {Path(name).stem: str(given) for name, given in found if isinstance(given, ValueError)}
+    assert list(bad) == [name for name in names if name != "good"]
+    assert all(text.startswith(str(tmp_path / f"{name}.npz: ")) for name, text in bad.items())
+    assert (
+        "a has 2 rows, b has 1 rows; give as many rows of each" in bad["uneven"] and "b has rows of [4], the model takes [3]" in bad["wide"]
+    )
+    good = [given for _, given in found if not isinstance(given, ValueError)]
+    assert [given["b"].tolist() for given in good] == [[[0, 1, 2]], [[3, 4, 5]]]
+
+
+def test_a_line_that_is_not_utf_8_is_named_and_the_others_read(tmp_path, monkeypatch):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({"one": 1, "two": 2, "?": 0}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one two\n\xff\xfe\ntwo\r\n"), "ascii"))
+    settings = {"preprocessing": {"kind": "text", "tokenizer": "tokenizer.json"}, "inputs": []}
+    found = list(feeds.samples(["-", "one"], None, settings, str(tmp_path)))
+    assert [given["input_ids"].tolist() for _, given in found if not isinstance(given, ValueError)] == [[[1, 2]], [[2]], [[1]]]
+    assert [str(given) for _, given in found if isinstance(given, ValueError)] == ["line 2 of stdin: it is not UTF-8; save it as UTF-8"]
+
+
+class Moody:
+    """A session that raises an error of its runtime's own for one sample and gives NaN for another."""
+
+    def __init__(self, *folder_and_settings):
+        self.count = 0
+
+    def run(self, sample):
+        self.count += 1
+        if self.count == 1:
+            raise MemoryError("out of\nmemory")
+        return {"y": np.full((1, 2), np.nan if self.count == 2 else 0.25)}
+
+
+def test_a_sample_that_the_model_cannot_take_stops_no_other(tmp_path, monkeypatch):
+    np.savez(tmp_path / "x.npz", a=np.zeros((3, 3), np.float32), b=np.zeros((3, 3), np.float32))
+    monkeypatch.setattr(parts, "load", Moody)
+    settings = {**ARRAYS, "runner": "json", "engine": {}, "answer": {"answer": "values"}, "labels": []}
+    arguments = argparse.Namespace(samples=[str(tmp_path / "x.npz")], frames=None)
+    first, second, third = infer.answers(arguments, settings)
+    assert isinstance(first, infer.Wrong) and str(first) == f"{tmp_path}/x.npz[0]: the model gives no answer: MemoryError: out of memory"
+    assert isinstance(second, infer.Wrong) and "x.npz[1]: the model's answer holds NaN or infinity" in str(second)
+    assert json.loads(third) == {"sample": f"{tmp_path}/x.npz[2]", "values": [0.25, 0.25]}
 
 
 def test_versions_compare_by_their_numbers():

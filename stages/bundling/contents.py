@@ -149,6 +149,6 @@ def place(source: Path, target: Path) -> None:
 
 
 def seal(folder: Path) -> None:
-    """checksums.json: the sha256 of every file of the bundle but itself and the manifest."""
-    content = {name: entry["sha256"] for name, entry in artifact.describe_files(folder).items()}
-    artifact.write_json(folder / infer.CHECKSUMS, content)
+    """checksums.json: the sha256 of every file of the bundle but itself; nothing may be written after it."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / infer.CHECKSUMS)
+    artifact.write_json(folder / infer.CHECKSUMS, {path.relative_to(folder).as_posix(): artifact.sha256(path) for path in paths})

@@ -83,8 +83,8 @@ def read(folder: Path) -> Manifest:
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """sha256 and bytes of every file below `folder`, except the manifest itself."""
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    """sha256 and bytes of every file below `folder`, except its own manifest."""
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
     return {str(p.relative_to(folder)): {"sha256": sha256(p), "bytes": p.stat().st_size} for p in paths}
 
 

@@ -6,8 +6,10 @@
     python infer.py windows.npy                     where it takes arrays: samples [n, ...], or .npz with its inputs by name
     python infer.py --check                         verify the files and the installed packages, answer nothing
 
-Every start verifies all files against checksums.json and the packages against bundle.json. Exit code 2 and one line on stderr
-for what is wrong. Standard library, numpy, Pillow for pictures, tokenizers for text, and the one runtime; Python 3.9 or newer.
+Every start verifies all files against checksums.json and the packages against bundle.json. A sample that cannot be read or
+answered gets one line on stderr, `error: NAME: why`, and the others are answered all the same. Exit code 0 where every sample was
+answered, 2 where one was not or nothing could be; what is wrong stands on stderr, one line each.
+Standard library, numpy, Pillow for pictures, tokenizers for text, and the one runtime; Python 3.9 or newer.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import os
 import re
 import sys
 from importlib import metadata
-from typing import Any, Dict, Iterator, List, Mapping, Tuple
+from typing import Any, Iterator, List, Mapping, Tuple, Union
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CHECKSUMS, SETTINGS, MODEL, CODE = "checksums.json", "bundle.json", "model", "code"
@@ -39,8 +41,9 @@ def read_json(name: str) -> Any:
 
 
 def verify() -> None:
-    """Every file has the content that was bundled."""
-    for name, wanted in read_json(CHECKSUMS).items():
+    """Every file has the content that was bundled, and beside model and code lies nothing of another bundle."""
+    checksums = read_json(CHECKSUMS)
+    for name, wanted in checksums.items():
         try:
             with open(os.path.join(HERE, *name.split("/")), "rb") as stream:
                 found = hashlib.sha256(stream.read()).hexdigest()
@@ -48,6 +51,16 @@ def verify() -> None:
             raise Wrong(f"{name}: {error.strerror}; copy the whole bundle again") from None
         if found != wanted:
             raise Wrong(f"{name}: damaged: its sha256 is {found[:12]}..., bundled was {wanted[:12]}...; copy the whole bundle again")
+    strangers = sorted({name for folder in (MODEL, CODE) for name in names_below(folder)} - set(checksums))
+    if strangers:
+        raise Wrong(f"{strangers[0]}: not a file of this bundle; remove it, or copy the whole bundle into an empty folder")
+
+
+def names_below(folder: str) -> Iterator[str]:
+    """The files of a folder of the bundle, by their names in checksums.json; what Python compiles is none of them."""
+    for place, folders, names in os.walk(os.path.join(HERE, folder)):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        yield from (os.path.relpath(os.path.join(place, name), HERE).replace(os.sep, "/") for name in names)
 
 
 def release(version: str) -> Tuple[int, ...]:
@@ -71,14 +84,29 @@ def check_packages(requires: Mapping[str, Mapping[str, str]]) -> None:
             raise Wrong(f"{package} {found} is installed: {said}; change it with: {advice}")
 
 
-def answers(arguments: argparse.Namespace, settings: Mapping[str, Any]) -> Iterator[Dict[str, Any]]:
-    from stages.payload import answer, feeds, parts
+def answers(arguments: argparse.Namespace, settings: Mapping[str, Any]) -> Iterator[Union[str, ValueError]]:
+    """A line of JSON for each sample, or what is wrong with it."""
+    from stages.payload import feeds, parts
 
     runner = importlib.import_module(settings["runner"])
     session = parts.load(runner, os.path.join(HERE, MODEL), settings["engine"])
     for name, sample in feeds.samples(arguments.samples, arguments.frames, settings, HERE):
+        yield sample if isinstance(sample, ValueError) else line(session, name, sample, settings)
+
+
+def line(session: Any, name: str, sample: Mapping[str, Any], settings: Mapping[str, Any]) -> Union[str, Wrong]:
+    """The answer for one sample as a line of JSON."""
+    from stages.payload import answer
+
+    try:
         outputs = next(iter(session.run(sample).values()))
-        yield {"sample": name, **answer.answer(outputs, settings["answer"], settings["labels"])[0]}
+        found = answer.answer(outputs, settings["answer"], settings["labels"])[0]
+    except Exception as error:  # each runtime has errors of its own, and the next sample may fit
+        return Wrong(f"{name}: the model gives no answer: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+    try:
+        return json.dumps({"sample": name, **found}, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return Wrong(f"{name}: the model's answer holds NaN or infinity; look at the values that you give it")
 
 
 def run(given: List[str]) -> None:
@@ -95,17 +123,38 @@ def run(given: List[str]) -> None:
         return
     if not arguments.samples and not arguments.frames:
         raise Wrong("nothing to answer: name a file or a folder; --help says what else")
-    for line in answers(arguments, settings):
-        print(json.dumps(line, ensure_ascii=False), flush=True)
+    if not tell(answers(arguments, settings)):
+        raise Wrong(f"nothing to answer: there is no file in {', '.join(arguments.samples) or 'stdin'}")
+
+
+def tell(found: Iterator[Union[str, ValueError]]) -> int:
+    """Print each answer on stdout, each error on stderr. Number of answers; exit with 2 where there was an error."""
+    answered = errors = 0
+    for each in found:
+        if isinstance(each, ValueError):
+            errors += 1
+            complain(each)
+        else:
+            answered += 1
+            print(each, flush=True)
+    if errors:
+        sys.exit(2)
+    return answered
+
+
+def complain(error: Exception) -> None:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
 
 
 def main() -> None:
     sys.dont_write_bytecode = True
     sys.path.insert(0, os.path.join(HERE, CODE))
+    for stream in (sys.stdout, sys.stderr):  # whatever the locale; half a character in a file's name is escaped as JSON escapes it
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     try:
         run(sys.argv[1:])
     except ValueError as error:  # Wrong, or what a reader or the runtime cannot take
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        complain(error)
         sys.exit(2)
     except BrokenPipeError:  # the reader had enough
         os._exit(0)
