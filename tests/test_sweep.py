@@ -84,8 +84,8 @@ def test_every_finished_point_is_one_experiment_whose_params_match_its_metrics(p
     for point, ref in project.refs.items():
         params = yaml.safe_load(project.git("show", f"{ref}:params.yaml"))["variants"][VARIANT]
         found = json.loads(project.git("show", f"{ref}:metrics/summary.json"))["variants"][VARIANT]
-        assert found["accuracy_top1"] == pytest.approx(toy_pipeline.accuracy(params["calibration"]["samples"]))
-        assert rows[point]["values"] == [found["accuracy_top1"], 0.4, 1000]
+        assert found["quality"]["score"] == pytest.approx(toy_pipeline.accuracy(params["calibration"]["samples"]))
+        assert rows[point]["values"] == [found["quality"]["score"], 0.4, 1000]
 
 
 def test_common_work_is_done_once(project, grid):
@@ -223,3 +223,12 @@ def test_a_search_takes_the_points_that_another_sweep_has_done(project, grid):
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("  restored  ") == 4 and project.log == before
     assert {row["point"] for row in project.summary("search")["rows"]} <= set(project.refs)
+
+
+def test_a_sweep_runs_in_a_folder_whose_name_means_something_to_hydra_or_the_shell(tmp_path):
+    folder = tmp_path / "it's (v2), 100% [new] $HOME a=b"
+    folder.mkdir()
+    made = Project(folder)
+    done = made.sweep("--name", "one", f"{SAMPLES}=10,20")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [row["status"] for row in made.summary("one")["rows"]] == ["ok", "ok"] and len(made.refs) == 2

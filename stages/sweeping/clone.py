@@ -1,6 +1,5 @@
 """A shared clone of the repository: its own working tree and DVC state, the parent's objects and cache."""
 
-import configparser
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -53,13 +52,13 @@ def check_out(parent: Parent, folder: Path) -> None:
 
 
 def share_cache(parent: Parent, folder: Path) -> None:
-    settings = configparser.ConfigParser(interpolation=None)
-    settings.read(parent.root / ".dvc" / "config.local", encoding="utf-8")
-    if not settings.has_section("cache"):
-        settings.add_section("cache")
-    settings.set("cache", "dir", str(parent.cache))
-    with (folder / ".dvc" / "config.local").open("w", encoding="utf-8") as stream:
-        settings.write(stream)
+    """Written by the library that DVC reads it with, which quotes a comma in the path."""
+    from configobj import ConfigObj
+
+    settings = ConfigObj(str(parent.root / ".dvc" / "config.local"), encoding="utf-8", interpolation=False)
+    settings.setdefault("cache", {})["dir"] = str(parent.cache)
+    settings.filename = str(folder / ".dvc" / "config.local")
+    settings.write()
 
 
 def link_local_files(root: Path, folder: Path, choices: dict[str, Any]) -> None:
