@@ -1,6 +1,7 @@
 """Importing the user's own torch model: exported programs, callables with a checkpoint, and every file that is refused."""
 
 import io
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -14,7 +15,7 @@ from stages import train_export
 from stages.core import artifact
 from stages.core.config import Train
 from stages.core.errors import ModelError
-from stages.importers.torch_file import as_module, check_pickles, load
+from stages.importers.torch_file import as_module, load
 from tests.training_project import make_data, make_project
 
 BATCH = {0: torch.export.Dim("batch", min=1, max=64)}
@@ -151,6 +152,143 @@ def test_a_program_with_code_in_a_pickle_is_refused_and_never_run(
     assert not (tmp_path / "marker").exists()
 
 
+def rewritten(program: Path, path: Path, changes: dict[str, tuple[str, bytes]], more: dict[str, bytes] | None = None) -> Path:
+    """A copy of the program with some members under another name with other content, and more members. Names are without the root."""
+    with zipfile.ZipFile(program) as old, zipfile.ZipFile(path, "w") as new:
+        root = old.namelist()[0].partition("/")[0]
+        for full in old.namelist():
+            name = full.partition("/")[2]
+            renamed, content = changes.get(name, (name, old.read(full)))
+            new.writestr(f"{root}/{renamed}", content)
+        for name, content in (more or {}).items():
+            new.writestr(name.replace("ROOT", root), content)
+    return path
+
+
+def bomb(tmp_path: Path) -> bytes:
+    stream = io.BytesIO()
+    torch.save(Bomb(tmp_path / "marker"), stream)
+    return stream.getvalue()
+
+
+SAMPLES, CONSTANTS = "data/sample_inputs/model.pt", "data/constants/model_constants_config.json"
+
+
+def test_a_pickle_whose_name_differs_in_case_is_refused_and_never_run(tmp_path: Path, program: Path, data: artifact.Manifest) -> None:
+    """torch's reader of archives takes model.PT where it looks for model.pt."""
+    spoiled = rewritten(program, tmp_path / "case.pt2", {SAMPLES: ("data/sample_inputs/model.PT", bomb(tmp_path))})
+    assert "'data/sample_inputs/model.PT', which torch.export.save does not write" in refused(spoiled, data)
+    assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["ROOT/data/sample_inputs/MODEL.pt", "ROOT/data/sample_inputs/model.pt", "ROOT/extra/a", "ROOT/data/weights/weight_00"]
+)
+def test_members_that_one_name_may_mean_are_refused_and_never_run(
+    tmp_path: Path, program: Path, data: artifact.Manifest, name: str
+) -> None:
+    spoiled = rewritten(
+        program, tmp_path / "twice.pt2", {}, {name: bomb(tmp_path), "ROOT/extra/A": b"", "ROOT/data/weights/WEIGHT_00": b""}
+    )
+    refused(spoiled, data)
+    assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize("prefix", ["opaque_obj_0", "custom_obj_0", "OPAQUE_OBJ_0", "../sample_inputs/model.pt"])
+@pytest.mark.parametrize("use_pickle", [True, False])
+def test_a_constant_that_is_no_tensor_is_refused_and_never_run(
+    tmp_path: Path, program: Path, data: artifact.Manifest, prefix: str, use_pickle: bool
+) -> None:
+    """torch unpickles a constant by the name of its file, whatever its entry says of pickles."""
+    import pickle
+
+    meta = {"dtype": 7, "sizes": [], "requires_grad": False, "device": {"type": "cpu", "index": None}, "strides": []}
+    meta |= {"storage_offset": {"as_int": 0}, "layout": 7}
+    entry = {"path_name": prefix, "is_param": False, "use_pickle": use_pickle, "tensor_meta": meta}
+    config = json.dumps({"config": {"c": entry}}).encode()
+    content = pickle.dumps(Bomb(tmp_path / "marker"))
+    member = {} if prefix.startswith("..") else {f"ROOT/data/constants/{prefix}": content}
+    spoiled = rewritten(program, tmp_path / "constant.pt2", {CONSTANTS: (CONSTANTS, config)}, member)
+    refused(spoiled, data)
+    assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize("name", ["ROOT/data/aotinductor/model/a.so", "version", "other/models/model.json", "ROOT/models/second.json"])
+def test_other_members_are_refused(tmp_path: Path, program: Path, data: artifact.Manifest, name: str) -> None:
+    assert "model.path: " in refused(rewritten(program, tmp_path / "more.pt2", {}, {name: b"x"}), data)
+
+
+def spoiled_program(program: Path, path: Path, change) -> Path:
+    with zipfile.ZipFile(program) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("models/model.json"))
+        content = json.loads(archive.read(name))
+    return rewritten(program, path, {"models/model.json": ("models/model.json", json.dumps(change(content)).encode())})
+
+
+def with_expression(value, expression: str):
+    """The JSON value with every expression of a size replaced."""
+    if isinstance(value, dict):
+        return {key: expression if key == "expr_str" else with_expression(inner, expression) for key, inner in value.items()}
+    return [with_expression(inner, expression) for inner in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "__import__('os').mkdir('{}')",
+        "(lambda: __import__('os').mkdir('{}'))()",
+        "open('{}', 'w')",
+        "exit()",
+        "s0.x",
+        "Symbol('s0').x()",
+        "Eq(s0, 'a()')",
+    ],
+)
+def test_code_in_the_expression_of_a_size_is_refused_and_never_run(
+    tmp_path: Path, program: Path, data: artifact.Manifest, form: str
+) -> None:
+    """sympy evaluates the expressions of a program as Python."""
+    expression = form.format(tmp_path / "marker")
+    spoiled = spoiled_program(program, tmp_path / "size.pt2", lambda content: with_expression(content, expression))
+    assert "is no arithmetic" in refused(spoiled, data)
+    assert not (tmp_path / "marker").exists()
+
+
+def test_a_spec_that_imports_a_module_is_refused_and_never_run(
+    tmp_path: Path, program: Path, data: artifact.Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lying_about.py").write_text(f"import os; os.mkdir({str(tmp_path / 'marker')!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    context = {"default_factory_module": "lying_about", "default_factory_name": "x", "dict_context": []}
+    spec = json.dumps([1, {"type": "collections.defaultdict", "context": json.dumps(context), "children_spec": []}])
+
+    def change(content: dict) -> dict:
+        for call in content["graph_module"]["module_call_graph"]:
+            if call["signature"]:
+                call["signature"]["in_spec"] = spec.replace("default", "\\u0064efault")
+        return content
+
+    refused(spoiled_program(program, tmp_path / "spec.pt2", change), data)
+    assert not (tmp_path / "marker").exists()
+
+
+def test_damaged_listings_are_refused_in_one_line(tmp_path: Path, program: Path, data: artifact.Manifest) -> None:
+    for number, content in enumerate((b"{", b"[]", b'{"config": 1}', b'{"config": {"c": 1}}')):
+        spoiled = rewritten(program, tmp_path / f"{number}.pt2", {CONSTANTS: (CONSTANTS, content)})
+        assert "cannot be loaded" in refused(spoiled, data)
+
+
+def test_a_program_with_arithmetic_on_its_sizes_and_files_beside_it_is_taken(tmp_path: Path) -> None:
+    class Halves(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return torch.cat([image, image[: (image.shape[0] + 1) // 2]]).reshape(-1, 1)
+
+    exported = torch.export.export(Halves(), (torch.zeros(7, 3),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    torch.export.save(exported, tmp_path / "halves.pt2", extra_files={"notes.txt": "mine"})
+    given = torch.arange(15.0).reshape(5, 3)
+    assert torch.equal(load(tmp_path / "halves.pt2").module()(given), Halves()(given))
+
+
 def test_a_pickle_of_tensors_is_no_harm(tmp_path: Path, program: Path) -> None:
-    check_pickles(program)
-    check_pickles(with_pickle(program, tmp_path / "fine.pt2", ((torch.zeros(2, 3, 16, 16),), {}), "sample_inputs/model.pt"))
+    load(program)
+    load(with_pickle(program, tmp_path / "fine.pt2", ((torch.zeros(2, 3, 16, 16),), {}), "sample_inputs/model.pt"))

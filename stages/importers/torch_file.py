@@ -1,12 +1,15 @@
 """The user's own torch model, imported as it is: a torch.export program, or a callable with the checkpoint that belongs to it.
 
-A program may hold pickles (its example inputs, odd weights), which torch would load even where they run code: they are
-read as tensors first, and refused otherwise.
+A program may hold pickles (its example inputs, odd weights), which torch would load even where they run code, and expressions of
+sizes, which sympy evaluates as Python. So the archive is looked through first, with torch's own reader, since Python's reads some
+archives otherwise: only members that torch.export.save writes, pickles of tensors alone, arithmetic alone. All else is refused.
 """
 
+import ast
 import dataclasses
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +28,19 @@ FORMAT = "torch"
 REQUIRES = trained.REQUIRES
 ISOLATED = False
 RECOGNIZED = (".pt2",)  # what stages.inspect shows it
+MEMBERS = re.compile(  # what torch.export.save writes, without the archive's root; model.pt beside weights: torch 2.8
+    r"models/model\.json|archive_format|archive_version|byteorder|version|\.data/(version|serialization_id)|extra/.+"
+    r"|data/(weights/(weight_\d+|model_weights_config\.json|model\.pt)|constants/(tensor_\d+|model_constants_config\.json|model\.pt))"
+    r"|data/sample_inputs/model\.pt"
+)
+TENSOR_FILE = re.compile(r"(weight|tensor)_\d+")  # torch unpickles a constant in a file of another name
+PROGRAM = "models/model.json"
+SIZE_FUNCTIONS = ("floor", "ceiling", "sqrt", "exp", "log", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh")
+ARITHMETIC = (
+    *(ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Call, ast.Name, ast.Constant),
+    *(ast.Load, ast.keyword, ast.operator, ast.unaryop, ast.boolop, ast.cmpop),
+)
+TEXT = re.compile(r"\w+|[-+]?[\d.]+(e[-+]?\d+)?")  # in Symbol('s0', integer=True), Float('1.5', precision=53)
 HOW = "save it with torch.export.save(torch.export.export(model.eval(), inputs, dynamic_shapes=...), FILE)"
 
 
@@ -66,7 +82,10 @@ def load(path: Path) -> Any:
     import torch
 
     check_file(path)
-    check_pickles(path)
+    archive = open_archive(path)
+    check_members(path, archive)
+    check_pickles(path, archive)
+    check_expressions(path, archive)
     try:
         return torch.export.load(path)
     except Exception as error:  # torch.export has no common class for a program of another version or a damaged one
@@ -101,29 +120,114 @@ def check_file(path: Path) -> None:
         raise ModelError(f"model.path: {path} holds weights without a model; name what builds it: model.callable=MODULE.FUNCTION")
 
 
-def check_pickles(path: Path) -> None:
+def open_archive(path: Path) -> Any:
+    """torch's reader, which torch.export.load uses: it finds a member by its name in any case."""
+    import torch
+
+    try:
+        archive = torch._C.PyTorchFileReader(str(path))
+        archive.get_all_records()  # fails where a member lies outside of the root
+        return archive
+    except RuntimeError as error:
+        raise ModelError(f"model.path: {path} cannot be loaded: {one_line(error)}; {HOW}") from error
+
+
+def check_members(path: Path, archive: Any) -> None:
+    """ModelError for a member that torch.export.save does not write, and for two names that are one in another case."""
+    names = archive.get_all_records()
+    with zipfile.ZipFile(path) as other:
+        seen = [name.partition("/")[2] for name in other.namelist()]
+    if sorted(seen) != sorted(names):
+        raise ModelError(f"model.path: {path} is refused: torch and Python do not find the same members in it; {HOW}")
+    unknown = next((name for name in names if not MEMBERS.fullmatch(name)), None)
+    if unknown:
+        raise ModelError(f"model.path: {path} is refused: it holds {unknown!r}, which torch.export.save does not write; {HOW}")
+    folded = [name.casefold() for name in names]
+    twice = next((name for name in names if folded.count(name.casefold()) > 1), None)
+    if twice:
+        raise ModelError(f"model.path: {path} is refused: it holds {twice!r} twice, or in upper and lower case; {HOW}")
+
+
+def check_pickles(path: Path, archive: Any) -> None:
     """ModelError unless every pickle in the archive holds tensors alone."""
     import torch
 
-    with zipfile.ZipFile(path) as archive:
-        for name in pickles(archive):
-            try:
-                torch.load(io.BytesIO(archive.read(name)), map_location="cpu", weights_only=True)
-            except Exception as error:  # whatever the restricted unpickler meets: it is not tensors alone
-                raise ModelError(
-                    f"model.path: {path} is refused: {name} in it is a pickle of more than tensors, and a pickle can run code on loading;"
-                    " export the model with tensors as its example inputs"
-                ) from error
+    for name in pickles(path, archive):
+        try:
+            torch.load(io.BytesIO(archive.get_record(name)), map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever the restricted unpickler meets: it is not tensors alone
+            raise ModelError(
+                f"model.path: {path} is refused: {name} in it is a pickle of more than tensors, and a pickle can run code on loading;"
+                " export the model with tensors as its example inputs"
+            ) from error
 
 
-def pickles(archive: zipfile.ZipFile) -> Iterator[str]:
+def pickles(path: Path, archive: Any) -> Iterator[str]:
     """Members that torch.export.load unpickles: *.pt, and what a *_config.json lists with use_pickle."""
-    for name in archive.namelist():
+    for name in archive.get_all_records():
         if name.endswith(".pt"):
             yield name
         elif name.endswith("_config.json"):
-            entries = json.loads(archive.read(name)).get("config", {}).values()
-            yield from (f"{name.rpartition('/')[0]}/{entry['path_name']}" for entry in entries if entry.get("use_pickle"))
+            yield from (f"{name.rpartition('/')[0]}/{file}" for file in listed_pickles(path, name, archive.get_record(name)))
+
+
+def listed_pickles(path: Path, name: str, content: bytes) -> list[str]:
+    """Files with use_pickle in the listing `name`. ModelError where it is damaged, or lists files that hold no tensors."""
+    try:
+        entries = [(entry["path_name"], entry["use_pickle"]) for entry in json.loads(content)["config"].values()]
+        strange = next((file for file, _ in entries if not TENSOR_FILE.fullmatch(file)), None)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(f"model.path: {path} cannot be loaded: {name} in it is damaged ({one_line(error)}); {HOW}") from error
+    if strange:
+        raise ModelError(f"model.path: {path} is refused: {name} in it lists {strange!r}, which holds no tensor; {HOW}")
+    return [file for file, use_pickle in entries if use_pickle]
+
+
+def check_expressions(path: Path, archive: Any) -> None:
+    """ModelError unless the sizes in the program are arithmetic on names and numbers, and no structure of it names a module."""
+    try:
+        program = json.loads(archive.get_record(PROGRAM))
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"model.path: {path} cannot be loaded: {PROGRAM} in it is missing or damaged; {HOW}") from error
+    for key, value in fields(program):
+        if key == "expr_str" and not is_arithmetic(value):
+            raise ModelError(f"model.path: {path} is refused: {str(value)[:60]!r} is no arithmetic, and torch would run it as code; {HOW}")
+        if key == "default_factory_module":
+            raise ModelError(f"model.path: {path} is refused: it takes a defaultdict, for which torch would import {value!r}; {HOW}")
+
+
+def fields(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key and value in JSON, also in JSON that is a string in it, as torch keeps the structure of inputs."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key, inner
+            yield from fields(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from fields(inner)
+    elif isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+        try:
+            inside = json.loads(value)
+        except ValueError:
+            return  # torch reads it as no JSON either
+        yield from fields(inside)
+
+
+def is_arithmetic(expression: Any) -> bool:
+    """Names, numbers, operators and functions of sympy, whose own names begin with a capital; nothing with a dot or a lambda."""
+    try:
+        nodes = list(ast.walk(ast.parse(expression, mode="eval")))
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return False
+    return all(isinstance(node, ARITHMETIC) and _is_plain(node) for node in nodes)
+
+
+def _is_plain(node: ast.AST) -> bool:
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, (bool, int, float)) or (isinstance(node.value, str) and bool(TEXT.fullmatch(node.value)))
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and (node.func.id[0].isupper() or node.func.id in SIZE_FUNCTIONS)
+    return True
 
 
 def check_inputs(path: Path, program: Any, data: Manifest) -> None:
