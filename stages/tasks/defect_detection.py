@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from stages.core import paired_stats, ranking, scores
+from stages.core.errors import DataError
 from stages.core.judging import Answers, Comparison, Decisions, Headline, Judgement
 from stages.core.ranking import Ranking
 from stages.core.resampling import distribution, percentiles
@@ -38,6 +39,7 @@ class Settings:
 
 def judge(settings: Settings, answers: Mapping[str, Answers]) -> Judgement:
     held, test = answers["validation"], answers["test"]
+    check_kinds(held, test)
     threshold = ranking.threshold(odds(held.outputs, held.spec), is_defect(held), settings.false_alarms)
     matrix = scores.confusion(test.targets, test.outputs.argmax(axis=1), len(test.labels))
     kinds = {name: value for name, value in scores.summary(matrix).items() if name in SCORES}
@@ -46,6 +48,17 @@ def judge(settings: Settings, answers: Mapping[str, Answers]) -> Judgement:
     per_kind = dict(zip(test.labels, scores.recalls(matrix), strict=True))
     decision = {"answer": "odds", "threshold": threshold}
     return Judgement(found, decision, {"confusion": matrix.tolist(), "recall_per_class": per_kind})
+
+
+def check_kinds(held: Answers, test: Answers) -> None:
+    """DataError where a split lacks the kind of samples that the threshold or a score is computed from."""
+    normal = f"normal ({test.labels[test.spec['normal']]!r})"
+    for split, found, kind in (("validation", ~is_defect(held), normal), ("test", ~is_defect(test), normal), ("test", is_defect(test), "a defect")):
+        if not found.any():
+            raise DataError(
+                f"data.splits.{split}: none of its {len(found)} samples is {kind}, and the task defect_detection needs some; "
+                "add such samples, or raise the share of this split"
+            )
 
 
 def is_defect(answers: Answers) -> np.ndarray:

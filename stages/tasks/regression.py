@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.core import paired_stats
+from stages.core.errors import DataError
 from stages.core.judging import Answers, Comparison, Decisions, Headline, Judgement
 
 TARGETS = "values"
@@ -28,6 +29,8 @@ def errors(answers: Answers) -> np.ndarray:
 def judge(settings: Settings, answers: Mapping[str, Answers]) -> Judgement:
     """r2: the mean over the outputs of 1 - squared error / variance; None where a target is the same for all samples."""
     test = answers["test"]
+    if len(test.targets) < 2:
+        raise DataError(f"data.splits.test: {len(test.targets)} sample; the task regression needs at least 2 to compare variants; add samples")
     found = errors(test)
     squared, variance = (found**2).mean(axis=0), test.targets.astype(np.float64).var(axis=0)
     r2 = float((1 - squared / variance).mean()) if (variance > 0).all() else None
