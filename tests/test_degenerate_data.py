@@ -95,7 +95,7 @@ def test_a_test_split_of_one_number_has_no_interval(tmp_path, monkeypatch):
 @pytest.mark.parametrize("targets", ["classes", "values", "multi_label"])
 def test_a_data_set_of_one_sample_is_refused(tmp_path, targets):
     np.savez(tmp_path / "d.npz", x=np.ones((1, 4), np.float32), y={"multi_label": [[1, 0]]}.get(targets, [1]))
-    with pytest.raises(DataError, match="^data: 1 samples "):
+    with pytest.raises(DataError, match=r"^data: 1 samples "):
         prepare_data.prepare(plugin("arrays", path=str(tmp_path / "d.npz"), targets=targets), 0, tmp_path / "data", tmp_path)
 
 
@@ -106,5 +106,5 @@ def test_a_data_set_without_a_readable_sample_is_refused(tmp_path):
         (folder / name).write_text("no picture")
     for settings in ({}, {"label_names": names_file(tmp_path)}):
         data = plugin("image_folder", path=str(folder), max_unreadable_share=1.0, **settings)
-        with pytest.raises(DataError, match="^data: 0 samples"):
+        with pytest.raises(DataError, match=r"^data: 0 samples"):
             prepare_data.prepare(data, 0, tmp_path / "data", tmp_path)

@@ -53,7 +53,11 @@ def judge(settings: Settings, answers: Mapping[str, Answers]) -> Judgement:
 def check_kinds(held: Answers, test: Answers) -> None:
     """DataError where a split lacks the kind of samples that the threshold or a score is computed from."""
     normal = f"normal ({test.labels[test.spec['normal']]!r})"
-    for split, found, kind in (("validation", ~is_defect(held), normal), ("test", ~is_defect(test), normal), ("test", is_defect(test), "a defect")):
+    for split, found, kind in (
+        ("validation", ~is_defect(held), normal),
+        ("test", ~is_defect(test), normal),
+        ("test", is_defect(test), "a defect"),
+    ):
         if not found.any():
             raise DataError(
                 f"data.splits.{split}: none of its {len(found)} samples is {kind}, and the task defect_detection needs some; "

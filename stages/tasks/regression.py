@@ -30,7 +30,9 @@ def judge(settings: Settings, answers: Mapping[str, Answers]) -> Judgement:
     """r2: the mean over the outputs of 1 - squared error / variance; None where a target is the same for all samples."""
     test = answers["test"]
     if len(test.targets) < 2:
-        raise DataError(f"data.splits.test: {len(test.targets)} sample; the task regression needs at least 2 to compare variants; add samples")
+        raise DataError(
+            f"data.splits.test: {len(test.targets)} sample; the task regression needs at least 2 to compare variants; add samples"
+        )
     found = errors(test)
     squared, variance = (found**2).mean(axis=0), test.targets.astype(np.float64).var(axis=0)
     r2 = float((1 - squared / variance).mean()) if (variance > 0).all() else None
