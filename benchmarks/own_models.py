@@ -51,30 +51,42 @@ def shrunk(name: str, summary: Summary) -> float | None:
     """Size of a variant as a share of the float32 of its format."""
     row = summary.variants[name]
     whole = summary.variants.get(f"{row.format}-fp32")
-    return row.size_bytes / whole.size_bytes if whole and whole.size_bytes and row.size_bytes and name != f"{row.format}-fp32" else None
+    return (
+        row.file.size_bytes / whole.size_bytes
+        if whole and whole.size_bytes and row.file.size_bytes and name != f"{row.format}-fp32"
+        else None
+    )
 
 
 def cells(label: str, name: str, summary: Summary) -> list[str]:
     row, share = summary.variants[name], shrunk(name, summary)
-    if row.score is None:
+    if row.quality.score is None:
         return [label, name, f"failed: {row.reason}", *["-"] * 5]
     change = "-" if share is None else f"{100 * (share - 1):+.1f} %"
-    return [label, name, f"{row.score:.2%}", loss(row), f"{row.size_bytes / 1000:,.1f}" if row.size_bytes else "-", change, *speed(row)]
+    return [
+        label,
+        name,
+        f"{row.quality.score:.2%}",
+        loss(row),
+        f"{row.file.size_bytes / 1000:,.1f}" if row.file.size_bytes else "-",
+        change,
+        *speed(row),
+    ]
 
 
 def loss(row: VariantSummary) -> str:
-    if row.score_delta is None or row.score_delta_ci95 is None:
+    if row.quality.delta is None or row.quality.delta_ci95 is None:
         return "-"
-    low, high = row.score_delta_ci95
-    return f"{100 * row.score_delta:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
+    low, high = row.quality.delta_ci95
+    return f"{100 * row.quality.delta:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
 
 
 def speed(row: VariantSummary) -> list[str]:
     """p50 and ratio, where the profile has intervals."""
-    if row.latency_p50_ms is None or row.latency_ratio_ci95 is None or row.noise_grade == "noisy":
+    if row.latency.p50_ms is None or row.latency.ratio_ci95 is None or row.noise.grade == "noisy":
         return ["-", "-"]
-    low, high = row.latency_ratio_ci95
-    return [f"{row.latency_p50_ms:.3g}", f"{row.latency_ratio_to_reference:.3f} [{low:.3f}, {high:.3f}]"]
+    low, high = row.latency.ratio_ci95
+    return [f"{row.latency.p50_ms:.3g}", f"{row.latency.ratio_to_reference:.3f} [{low:.3f}, {high:.3f}]"]
 
 
 def table(case: Case, found: dict[str, Summary]) -> str:
@@ -87,10 +99,12 @@ def table(case: Case, found: dict[str, Summary]) -> str:
 def verdict(found: dict[str, Summary]) -> str:
     """Which 8-bit variants of the text model are as small as is said of them, to the nearest percent, and as good."""
     ((_, summary),) = found.items()
-    eight = {n: (row, shrunk(n, summary)) for n, row in summary.variants.items() if "int8" in n and row.score_delta is not None}
-    good = [n for n, (row, share) in eight.items() if share and round(1 - share, 2) >= SHARE and 100 * -(row.score_delta or 0) <= POINTS]
+    eight = {n: (row, shrunk(n, summary)) for n, row in summary.variants.items() if "int8" in n and row.quality.delta is not None}
+    good = [n for n, (row, share) in eight.items() if share and round(1 - share, 2) >= SHARE and 100 * -(row.quality.delta or 0) <= POINTS]
     short = [f"{n} ({100 * (share - 1):+.1f} %)" for n, (_, share) in eight.items() if share and round(1 - share, 2) < SHARE]
-    worse = [f"{n} ({100 * (row.score_delta or 0):+.2f} points)" for n, (row, _) in eight.items() if 100 * -(row.score_delta or 0) > POINTS]
+    worse = [
+        f"{n} ({100 * (row.quality.delta or 0):+.2f} points)" for n, (row, _) in eight.items() if 100 * -(row.quality.delta or 0) > POINTS
+    ]
     said = {f"{SHARE:.0%} smaller with at most {POINTS:.0f} points lost": good, "Not as small": short, "Loses more": worse}
     return "\n" + " ".join(f"{what}: {', '.join(names) or 'none'}." for what, names in said.items()) + "\n"
 

@@ -126,8 +126,8 @@ def by_hand(project: Workspace, ref: str) -> None:
     run(project, "dvc", "repro", "--single-item", "report")
     again = json.loads((project.folder / "metrics/summary.json").read_text())["variants"][VARIANT]
     there = measured(project, ref)
-    must(again["accuracy_top1"] == there["accuracy_top1"], f"accuracy is that of `dvc exp run`: {there['accuracy_top1']:.6f}")
-    (low, high), ratio = there["latency_ratio_ci95"], again["latency_ratio_to_reference"]
+    must(again["quality"]["score"] == there["quality"]["score"], f"accuracy is that of `dvc exp run`: {there['quality']['score']:.6f}")
+    (low, high), ratio = there["latency"]["ratio_ci95"], again["latency"]["ratio_to_reference"]
     must(low <= ratio <= high, f"latency over the reference's, measured again, {ratio:.3f} lies in the point's [{low:.3f}, {high:.3f}]")
 
 

@@ -42,32 +42,35 @@ def subjects(settings: config.Config, name: str, samples: Samples, connection: C
 def measure(settings: config.Config, name: str, target: Path) -> results.BenchResult:
     """Compare the outputs of one variant, then time it, which an emulated device is not worth; the raw results go into `target`."""
     bench, device, samples = settings.bench, results.read_plain(METRICS / "device.json"), Samples.open(MODELS / "data")
-    chosen, identity = settings.variant(name), dict[str, Any](variant=name, reference=settings.reference)
-    identity |= {"device_fingerprint": device["fingerprint"], "emulated": settings.device.load().EMULATED}
+    chosen, emulated = settings.variant(name), settings.device.load().EMULATED
+    pair: dict[str, Any] = {"variant": name, "reference": settings.reference}
     with tempfile.TemporaryDirectory() as folder, exclusive(settings.device), connected(settings.device) as connection, connection.alone():
-        feeds = agreement.store(samples, bench.agreement_samples, Path(folder), needed=identity["emulated"])
+        feeds = agreement.store(samples, bench.agreement_samples, Path(folder), needed=emulated)
         variant, reference = subjects(settings, name, samples, connection, Path(folder))
         there = agreement.there(variant, feeds)  # first: what makes the device fail may make this machine fail too
         here = agreement.here(chosen, variant, feeds, MODELS)
         agreed = agreement.compare(here, there, chosen) if feeds else None
-        if identity["emulated"]:
+        if emulated:
             threads = variant.fields["settings"]["threads"]
-            return results.BenchResult(profile=bench.name, scope=bench.scope, threads=threads, on_device=agreed, **identity)
+            unmeasured = results.Conditions(bench.name, bench.scope, threads, device["fingerprint"], emulated=True)
+            return results.BenchResult(**pair, conditions=unmeasured, agreement=agreed)
         tuned = tuning.tune(chosen, variant, feeds, here, agreed, bench, device["facts"]["cores"])
         variant = tuned.subject
         found = rounds(pairing(variant, reference, bench), bench, name)
         passes = Passes.measure(variant, bench)
     write_raw(found, passes, tuned, chosen, target)
-    identity |= {"threads": variant.fields["settings"]["threads"], "on_device": tuned.on_device}
-    measured = bench_result(found, passes, bench, governor=device["facts"]["governor"], **identity)
-    return replace(measured, more={**measured.more, "engine_auto": tuned.record}) if tuned.record else measured
+    known = {"threads": variant.fields["settings"]["threads"], "governor": device["facts"]["governor"]}
+    measured = bench_result(found, passes, bench, tuned.agreement, device_fingerprint=device["fingerprint"], **pair, **known)
+    return replace(measured, engine_auto=tuned.record)
 
 
 def write_raw(found: Rounds, passes: Passes, tuned: tuning.Tuned, variant: config.Variant, target: Path) -> None:
     """What the record rests on."""
     raw = {"variant": found.variant, "reference": found.reference, "passes": passes.runs, "engine_auto": tuned.runs}
-    artifact.write_json(target / "samples.json", {"schema": 1, **{side: [run.events for run in runs] for side, runs in raw.items()}})
-    artifact.write_json(target / "minutes.json", {"schema": 1, "variant": [by_minute(run) for run in found.variant]})
+    artifact.write_json(
+        target / "samples.json", {"schema": results.SCHEMA, **{side: [run.events for run in runs] for side, runs in raw.items()}}
+    )
+    artifact.write_json(target / "minutes.json", {"schema": results.SCHEMA, "variant": [by_minute(run) for run in found.variant]})
     if passes.profile:
         profile.write(passes.profile, config.part(variant.module, "profile").UNSUPPORTED, target)
 

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from stages.core import artifact, config, isolation
+from stages.core import artifact, config, isolation, results
 from stages.core.artifact import Manifest
 from stages.core.errors import DataError, VariantFailed, run_main
-from stages.core.judging import Answers
+from stages.core.judging import Predictions
+from stages.core.results import Evaluation, Failed
 from stages.core.samples import Samples
 from stages.core.settings import build
 from stages.payload import parts
@@ -37,7 +38,7 @@ def outputs(variant: config.Variant, samples: Samples, indices: np.ndarray) -> n
     return np.concatenate([next(iter(answer.values())) for answer in answers]).astype(np.float32)
 
 
-def answers(variant: config.Variant, made: Manifest, samples: Samples, split: str) -> Answers:
+def answers(variant: config.Variant, made: Manifest, samples: Samples, split: str) -> Predictions:
     """Of one split. VariantFailed where they are no numbers."""
     indices = samples.indices(split)
     if not len(indices):
@@ -47,10 +48,10 @@ def answers(variant: config.Variant, made: Manifest, samples: Samples, split: st
     if broken.any():
         raise VariantFailed(f"{np.sum(broken)} of {len(given)} {split} samples give NaN or infinite outputs")
     known = {"meaning": made.outputs[0].meaning, "normal": samples.normal}
-    return Answers(given, samples.targets(indices), samples.labels, {key: value for key, value in known.items() if value is not None})
+    return Predictions(given, samples.targets(indices), samples.labels, {key: value for key, value in known.items() if value is not None})
 
 
-def evaluate(variant: config.Variant, made: Manifest, task: config.Plugin) -> dict:
+def evaluate(variant: config.Variant, made: Manifest, task: config.Plugin) -> Evaluation:
     module, samples = task.load(), Samples.open(MODELS / "data")
     given = {split: answers(variant, made, samples, split) for split in module.SPLITS}
     judged, test = module.judge(build(module.Settings, task.settings, "task"), given), given["test"]
@@ -60,26 +61,20 @@ def evaluate(variant: config.Variant, made: Manifest, task: config.Plugin) -> di
         artifact.write_json(folder / "details.json", judged.details)
         details = {**test.spec, **judged.decision}
         artifact.write(folder, Manifest(kind="evaluation", format=made.format, scheme=made.scheme, labels=samples.labels, details=details))
-    return {
-        "schema": 1,
-        "status": "ok",
-        "samples": len(test.targets),
-        **judged.scores,
-        "size_bytes": made.size_bytes,
-        "covered_share": made.details["covered_share"],
-    }
+    return Evaluation(len(test.targets), made.size_bytes, made.details["covered_share"], dict(judged.scores))
 
 
 def main() -> None:
     settings = config.read()
     variant = settings.variant(sys.argv[1] if len(sys.argv) == 2 else "")
+    result: Evaluation | Failed
     try:
         made = artifact.require_ok(artifact.read(MODELS / "variants" / variant.name), variant.name)
         result = evaluate(variant, made, settings.task)
     except VariantFailed as failure:
-        result = {"schema": 1, "status": "failed", "reason": str(failure)}
-        artifact.record(MODELS / "evaluate" / variant.name, Manifest(kind="evaluation", status="failed", reason=str(failure)))
-    artifact.write_json(METRICS / "evaluate" / f"{variant.name}.json", result)
+        result = Failed(str(failure))
+        artifact.record(MODELS / "evaluate" / variant.name, Manifest(kind="evaluation", status="failed", reason=result.reason))
+    results.write(METRICS / "evaluate" / f"{variant.name}.json", result)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def probe(data: Plugin, target: Path = METRICS / "data.json") -> None:
     module = data.load()
     settings = build(module.Settings, data.settings, "data")
     names = {"label_names_sha256": digest(Path(settings.label_names).expanduser())} if settings.label_names else {}
-    artifact.write_json(target, {"schema": artifact.SCHEMA, "name": data.name, **module.probe(settings), **names})
+    artifact.write_json(target, {"schema": artifact.METRICS_SCHEMA, "name": data.name, **module.probe(settings), **names})
 
 
 def digest(path: Path) -> str | None:
@@ -42,7 +42,7 @@ def digest(path: Path) -> str | None:
 def probe_model(settings: dict[str, Any], target: Path = METRICS / "model.json") -> None:
     named = {key: Path(settings[key]) for key in ("path", "weights") if isinstance(settings.get(key), str)}
     files = {key: found for key, path in named.items() if (found := digest(path))}
-    artifact.write_json(target, {"schema": artifact.SCHEMA, "sha256": files})
+    artifact.write_json(target, {"schema": artifact.METRICS_SCHEMA, "sha256": files})
 
 
 def main() -> None:

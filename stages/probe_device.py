@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.core import config
-from stages.core.artifact import write_json
+from stages.core.artifact import METRICS_SCHEMA, write_json
 from stages.core.errors import run_main
 from stages.measuring.access import connected
 from stages.measuring.runs import Run
@@ -29,7 +29,8 @@ def main() -> None:
         run = Run.of(connection.run({"kind": "probe", "packages": packages}, DEADLINE_S), facts=1)
     found = run.one("facts")
     facts = {**found["facts"], "emulated": settings.device.load().EMULATED}
-    write_json(METRICS / "device.json", {"schema": 1, "name": settings.device.name, "fingerprint": fingerprint(facts), "facts": facts})
+    known = {"name": settings.device.name, "fingerprint": fingerprint(facts), "facts": facts}
+    write_json(METRICS / "device.json", {"schema": METRICS_SCHEMA, **known})
     print(table({**found, "facts": facts}))
 
 

@@ -27,10 +27,10 @@ NEXT = f"""where to look next:
 
 def summarize(settings: config.Config) -> Summary:
     where = device(settings)
-    headline = pairing.Judge.of(settings.task).task.HEADLINE
-    judged = explain.explain(verdicts.judge(pairing.rows(settings), settings.reference, headline), where["facts"])
+    metric = pairing.Judge.of(settings.task).task.PRIMARY_METRIC
+    judged = explain.explain(verdicts.judge(pairing.rows(settings), settings.reference, metric), where["facts"])
     reference = judged[settings.reference]
-    chosen = choice.choose(judged, settings.budget, headline, reference.score)
+    chosen = choice.choose(judged, settings.budget, metric, reference.quality.score)
     trouble = (
         [] if reference.ok else [f"the reference {settings.reference} failed, so nothing could be compared with it: {reference.reason}"]
     )
@@ -39,15 +39,15 @@ def summarize(settings: config.Config) -> Summary:
         reference=settings.reference,
         device=where,
         variants=judged,
-        pareto=verdicts.pareto(judged, headline),
+        pareto=verdicts.pareto(judged, metric),
         chosen=chosen.chosen,
         chosen_reason=chosen.reason,
         budget=settings.budget,
-        headline=headline,
+        primary_metric=metric,
         runners_up=chosen.runners_up,
         losers=dict(chosen.losers or {}),
         nearest_miss=chosen.nearest_miss,
-        aa_ratio_ci95=reference.latency_ratio_ci95,
+        aa_ratio_ci95=reference.latency.ratio_ci95,
         warnings=(*trouble, *results.read_plain(METRICS / "train.json").get("warnings", ())),
     )
 

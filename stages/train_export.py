@@ -37,7 +37,7 @@ def main() -> None:
         described = {"kind": "source", "config_key": "model", "preprocessing": data.preprocessing, "labels": data.labels}
         artifact.write(folder, artifact.Manifest(**{**described, **fields}))
         digest = artifact.sha256(folder / weights)
-    artifact.write_json(METRICS, {"schema": artifact.SCHEMA, **training, "weights_sha256": digest})
+    artifact.write_json(METRICS, {"schema": artifact.METRICS_SCHEMA, **training, "weights_sha256": digest})
     for warning in training.get("warnings", ()):
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{SOURCE}: {model.name}, {summary(training)}")

@@ -15,7 +15,7 @@ import yaml
 from stages import report
 from stages.core import artifact, config
 from stages.core.config import Bench, Budget, Config, Format, Plugin, Train, Variant, to_plain
-from stages.core.results import Summary
+from stages.core.results import SCHEMA, BenchResult, Conditions, Latency, Memory, Noise, Summary
 from stages.core.variant import Calibration
 
 FINGERPRINT = "x86_64-avx512-2c-1f0e"
@@ -69,8 +69,8 @@ def fabricate(root: Path, rows: Sequence[Made] = FIVE, *, samples: int = 540, be
     (root / "models").mkdir(parents=True, exist_ok=True)
     (root / "models/config.yaml").write_text(yaml.safe_dump(to_plain(settings), sort_keys=False), encoding="utf-8")
     metrics = root / "metrics"
-    artifact.write_json(metrics / "device.json", {"schema": 1, "name": "local", "fingerprint": FINGERPRINT, "facts": device_facts()})
-    artifact.write_json(metrics / "data.json", {"schema": 1, "digest": "5f" * 32, "files": 1797})
+    artifact.write_json(metrics / "device.json", {"schema": SCHEMA, "name": "local", "fingerprint": FINGERPRINT, "facts": device_facts()})
+    artifact.write_json(metrics / "data.json", {"schema": SCHEMA, "digest": "5f" * 32, "files": 1797})
     artifact.write_json(metrics / "train.json", train_record())
     make_data(root, samples)
     for row in rows:
@@ -137,14 +137,17 @@ def make_variant(root: Path, row: Made, samples: int = 540, bench: bool = True) 
         if after > 0:
             (folder / f"model.{kind}").write_bytes(row.name.encode())
         artifact.write(folder, replace(failed, status="ok", reason=None, details=details(row)) if after > 0 else failed)
-    evaluation, bench_record = {"schema": 1, "status": "failed", "reason": reason}, {"schema": 1, "status": "failed", "reason": reason}
+    evaluation, bench_record = (
+        {"schema": SCHEMA, "status": "failed", "reason": reason},
+        {"schema": SCHEMA, "status": "failed", "reason": reason},
+    )
     for stage, kind in (("evaluate", "evaluation"), ("bench", "bench")):
         artifact.record(root / "models" / stage / row.name, artifact.Manifest(kind, "failed", reason), root / "models")
     if after > 1:
         evaluation = evaluate(root / "models/evaluate" / row.name, row, samples)
     if after > 2:
         bench_record = bench_result(row)
-        artifact.write_json(root / f"models/bench/{row.name}/samples.json", {"schema": 1, "processes": []})
+        artifact.write_json(root / f"models/bench/{row.name}/samples.json", {"schema": SCHEMA, "processes": []})
     artifact.write_json(root / f"metrics/evaluate/{row.name}.json", evaluation)
     if bench:
         artifact.write_json(root / f"metrics/bench/{row.name}.json", bench_record)
@@ -201,12 +204,14 @@ def evaluate(folder: Path, row: Made, samples: int) -> dict:
         (target / "details.json").write_text(json.dumps(content), encoding="utf-8")
         artifact.write(target, artifact.Manifest("evaluation", labels=LABELS))
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "status": "ok",
         "samples": samples,
-        "accuracy_top1": float(np.mean(answers == targets)),
-        "accuracy_balanced": float(recall.mean()),
-        "macro_f1": float(recall.mean()),
+        "scores": {
+            "accuracy_top1": float(np.mean(answers == targets)),
+            "accuracy_balanced": float(recall.mean()),
+            "macro_f1": float(recall.mean()),
+        },
         "size_bytes": int(row.mb * 1e6),
         "covered_share": row.covered,
     }
@@ -214,39 +219,37 @@ def evaluate(folder: Path, row: Made, samples: int) -> dict:
 
 def bench_result(row: Made) -> dict:
     p50, width = 3.2 * row.ratio, 0.04 if row.grade == "noisy" else 0.012
-    return {
-        "schema": 1,
-        "status": "ok",
-        "variant": row.name,
-        "reference": "onnx-fp32",
-        "profile": "quick",
-        "scope": "model",
-        "threads": 1,
-        "latency_p50_ms": p50,
-        "latency_p50_ci95_ms": [p50 * (1 - 2 * width), p50 * (1 + 2 * width)],
-        "latency_p90_ms": p50 * 1.04,
-        "latency_p95_ms": p50 * 1.06,
-        "latency_p99_ms": None,
-        "reference_p50_ms": 3.2,
-        "latency_ratio_to_reference": row.ratio,
-        "latency_ratio_ci95": [row.ratio * (1 - width), row.ratio * (1 + width)],
-        "stop": "ci",
-        "processes": 5,
-        "samples": 640,
-        "noise_grade": row.grade,
-        "load_ms": 31.0,
-        "first_inference_ms": p50 * 3,
-        "baseline_rss_bytes": 45_000_000,
-        "peak_rss_bytes": int((45 + row.peak_mb) * 1e6),
-        "peak_rss_above_baseline_bytes": int(row.peak_mb * 1e6),
-        "after_load_rss_bytes": int((45 + 0.8 * row.peak_mb) * 1e6),
-        "after_first_inference_rss_bytes": int((45 + 0.9 * row.peak_mb) * 1e6),
-        "after_release_rss_bytes": 60_000_000,
-        "after_runs_anonymous_bytes": int(0.6 * row.peak_mb * 1e6),
-        "after_runs_file_bytes": int((45 + 0.2 * row.peak_mb) * 1e6),
-        "noise_reason": "run-queue wait 9 % of the time" if row.grade != "clean" else None,
-        "device_fingerprint": FINGERPRINT,
-    }
+    record = BenchResult(
+        variant=row.name,
+        reference="onnx-fp32",
+        conditions=Conditions("quick", "model", 1, FINGERPRINT),
+        latency=Latency(
+            p50_ms=p50,
+            p50_ci95_ms=(p50 * (1 - 2 * width), p50 * (1 + 2 * width)),
+            p90_ms=p50 * 1.04,
+            p95_ms=p50 * 1.06,
+            reference_p50_ms=3.2,
+            ratio_to_reference=row.ratio,
+            ratio_ci95=(row.ratio * (1 - width), row.ratio * (1 + width)),
+            load_ms=31.0,
+            first_inference_ms=p50 * 3,
+            samples=640,
+            processes=5,
+            stop="ci",
+        ),
+        noise=Noise(row.grade, "run-queue wait 9 % of the time" if row.grade != "clean" else None),
+        memory=Memory(
+            baseline_rss_bytes=45_000_000,
+            after_load_rss_bytes=int((45 + 0.8 * row.peak_mb) * 1e6),
+            after_first_inference_rss_bytes=int((45 + 0.9 * row.peak_mb) * 1e6),
+            peak_rss_bytes=int((45 + row.peak_mb) * 1e6),
+            peak_rss_above_baseline_bytes=int(row.peak_mb * 1e6),
+            after_release_rss_bytes=60_000_000,
+            running_anonymous_bytes=int(0.6 * row.peak_mb * 1e6),
+            running_file_bytes=int((45 + 0.2 * row.peak_mb) * 1e6),
+        ),
+    )
+    return {"schema": SCHEMA, "status": "ok", **to_plain(record)}
 
 
 def device_facts() -> dict:
@@ -265,7 +268,13 @@ def train_record() -> dict:
         }
         for epoch in range(8)
     ]
-    return {"schema": 1, "accuracy_validation": curve[-1]["accuracy_validation"], "epochs": 8, "weights_sha256": "ab" * 32, "curve": curve}
+    return {
+        "schema": SCHEMA,
+        "accuracy_validation": curve[-1]["accuracy_validation"],
+        "epochs": 8,
+        "weights_sha256": "ab" * 32,
+        "curve": curve,
+    }
 
 
 def lock_entry(stage: str, row: Made) -> dict:

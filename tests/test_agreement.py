@@ -17,7 +17,7 @@ from stages.core.results import BenchResult
 from stages.core.samples import Samples
 from stages.measuring import agreement
 from stages.reporting import choice, pairing, table, verdicts
-from stages.tasks.classification import HEADLINE
+from stages.tasks.classification import PRIMARY_METRIC
 from tests import fake_device
 from tests.fabricate import FINGERPRINT, fabricate, write_report
 from tests.test_bench_stage import BENCH, bench, make_data
@@ -38,22 +38,22 @@ def compared_samples() -> np.ndarray:
 
 def test_this_machine_computes_what_this_machine_computes(bench):
     record = bench(BOTH, "fake-b", settings=SIX)
-    assert record["on_device"] == {
-        **{"samples": 6, "verdict": "identical", "same_answers": 1.0},
+    assert record["agreement"] == {
+        **{"samples": 6, "verdict": "identical", "same_predictions_share": 1.0},
         **{"sqnr_db": 200.0, "least_sqnr_db": 0.0, "largest_difference": 0.0},
     }
-    assert record["emulated"] is False and record["latency_p50_ms"] > 0
+    assert record["conditions"]["emulated"] is False and record["latency"]["p50_ms"] > 0
     assert isinstance(results.read(BenchResult, Path("metrics/bench/fake-b.json")), BenchResult)
 
 
 def test_small_differences_are_told_and_tolerated(bench):
-    found = bench(BOTH, "fake-b", settings=SIX, device=device("1e-3"))["on_device"]
+    found = bench(BOTH, "fake-b", settings=SIX, device=device("1e-3"))["agreement"]
     logits = compared_samples()[:, :2].astype(np.float64)
     noise = np.stack([v * 1e-3 * np.random.default_rng(i).normal(size=(1, 2))[0] for i, v in enumerate(logits)])
     expected_db = 10 * np.log10(np.sum((logits - logits.mean(axis=0)) ** 2) / np.sum(noise**2))
     assert found["verdict"] == "within tolerance" and found["sqnr_db"] == pytest.approx(expected_db, abs=0.01)
     assert found["largest_difference"] == pytest.approx(np.abs(noise).max(), rel=1e-3)
-    assert found["same_answers"] == 1.0
+    assert found["same_predictions_share"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_small_differences_are_told_and_tolerated(bench):
 )
 def test_a_device_that_computes_something_else_fails_the_variant(bench, outputs, reason):
     record = bench(BOTH, "fake-b", settings=SIX, device=device(outputs))
-    assert record["status"] == "failed" and "latency_p50_ms" not in record
+    assert record["status"] == "failed" and "latency" not in record
     assert re.search(reason, record["reason"]), record["reason"]
 
 
@@ -91,11 +91,11 @@ def test_the_tolerance_is_the_schemes(db, passes):
 def test_one_output_a_sample_has_no_answer_to_compare():
     here = {"value": np.arange(8, dtype=np.float32)[:, None]}
     found = agreement.compare(here, {"value": here["value"] * np.float32(1.001)}, config.Variant("x-fp32", "x", "fp32", "x"))
-    assert found.same_answers is None and found.verdict == "within tolerance"
+    assert found.same_predictions_share is None and found.verdict == "within tolerance"
 
 
 def test_nothing_is_compared_where_nobody_asks(bench):
-    assert bench(BOTH, "fake-b", settings=replace(BENCH, agreement_samples=0))["on_device"] is None
+    assert bench(BOTH, "fake-b", settings=replace(BENCH, agreement_samples=0))["agreement"] is None
 
 
 @pytest.mark.parametrize(("count", "needed", "allowed"), [(1, False, "0 .not compared. or at least 2"), (0, True, "at least 2, since")])
@@ -108,11 +108,10 @@ def test_too_few_samples_to_compare(tmp_path, monkeypatch, count, needed, allowe
 
 def test_an_emulated_device_answers_and_is_not_timed(bench):
     record = bench(BOTH, "fake-b", settings=SIX, device=EMULATOR)
-    assert record["status"] == "ok" and record["emulated"] is True and record["on_device"]["verdict"] == "identical"
-    numbers = {key for key, value in record.items() if isinstance(value, (int, float)) and not isinstance(value, bool)}
-    assert numbers == {"threads", "schema"}, "no latency, no memory"
+    assert record["status"] == "ok" and record["conditions"]["emulated"] is True and record["agreement"]["verdict"] == "identical"
+    assert set(record["latency"].values()) == {None} and record["memory"] is record["noise"] is None, "no latency, no memory"
     probed = json.loads(Path("metrics/device.json").read_text())
-    assert probed["facts"]["emulated"] is True and record["device_fingerprint"] == probed["fingerprint"]
+    assert probed["facts"]["emulated"] is True and record["conditions"]["device_fingerprint"] == probed["fingerprint"]
     assert not Path("models/bench/fake-b/samples.json").exists()
 
 
@@ -122,16 +121,22 @@ def emulated(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = fabricate(tmp_path, budget=Budget("tight", latency_p50_ms=1000.0))
     found = results.Agreement(16, "within tolerance", 15 / 16, 38.1, 10.0, 0.09)
-    record = BenchResult("onnx-int8-static", "onnx-fp32", "smoke", "model", 1, f"{FINGERPRINT}-emulated", emulated=True, on_device=found)
+    conditions = results.Conditions("smoke", "model", 1, f"{FINGERPRINT}-emulated", emulated=True)
+    record = BenchResult("onnx-int8-static", "onnx-fp32", conditions, agreement=found)
     results.write(Path("metrics/bench/onnx-int8-static.json"), record)
     return settings
 
 
 def test_an_emulated_result_is_never_ranked_with_real_ones(emulated):
-    rows = verdicts.judge(pairing.rows(emulated), emulated.reference, HEADLINE)
+    rows = verdicts.judge(pairing.rows(emulated), emulated.reference, PRIMARY_METRIC)
     row = rows["onnx-int8-static"]
-    assert row.ok and row.emulated and row.latency_verdict is None and row.latency_reason == "not measured: the device is emulated"
-    chosen = choice.choose(rows, emulated.budget, HEADLINE, rows[emulated.reference].score)
+    assert (
+        row.ok
+        and row.conditions.emulated
+        and row.latency.verdict is None
+        and row.latency.missing_reason == "not measured: the device is emulated"
+    )
+    chosen = choice.choose(rows, emulated.budget, PRIMARY_METRIC, rows[emulated.reference].quality.score)
     assert chosen.chosen != "onnx-int8-static" and "onnx-int8-static" not in chosen.runners_up
     assert chosen.losers["onnx-int8-static"] == ("latency: cannot tell, not measured: the device is emulated",)
 

@@ -82,12 +82,16 @@ def configure(variants: dict[str, Variant], settings: Bench = BENCH, device: Plu
 
 def test_the_ratio_of_two_known_sleepers(bench):
     record = bench({"fake-a": {"sleep_ms": 40}, "fake-b": {"sleep_ms": 10}}, "fake-b")
-    assert record["status"] == "ok" and record["reference"] == "fake-a" and record["stop"] == "budget"
-    assert 0.15 < record["latency_ratio_to_reference"] < 0.4, "a quarter; wide, since a test machine may be busy"
-    assert 10 <= record["latency_p50_ms"] < 16 and record["latency_ratio_ci95"] is None
-    assert record["peak_rss_bytes"] == record["baseline_rss_bytes"] + record["peak_rss_above_baseline_bytes"]
+    assert record["status"] == "ok" and record["reference"] == "fake-a" and record["latency"]["stop"] == "budget"
+    assert 0.15 < record["latency"]["ratio_to_reference"] < 0.4, "a quarter; wide, since a test machine may be busy"
+    assert 10 <= record["latency"]["p50_ms"] < 16 and record["latency"]["ratio_ci95"] is None
+    memory = record["memory"]
+    assert memory["peak_rss_bytes"] == memory["baseline_rss_bytes"] + memory["peak_rss_above_baseline_bytes"]
     device = json.loads(Path("metrics/device.json").read_text())
-    assert record["device_fingerprint"] == device["fingerprint"] and device["facts"]["packages"].keys() == {"numpy", "fake-runtime"}
+    assert record["conditions"]["device_fingerprint"] == device["fingerprint"] and device["facts"]["packages"].keys() == {
+        "numpy",
+        "fake-runtime",
+    }
     assert isinstance(results.read(results.BenchResult, Path("metrics/bench/fake-b.json")), results.BenchResult)
     assert not list(Path("models/.tmp").iterdir())
 
@@ -110,7 +114,7 @@ def test_each_variant_has_samples_of_its_own(bench):
     ]
     assert len(walls) == 8 and len({tuple(wall) for wall in walls}) == 8
     again = json.loads(Path("metrics/bench/fake-a.json").read_text())
-    assert 0.6 < again["latency_ratio_to_reference"] < 1.6 and again["variant"] == again["reference"] == "fake-a"
+    assert 0.6 < again["latency"]["ratio_to_reference"] < 1.6 and again["variant"] == again["reference"] == "fake-a"
 
 
 @pytest.mark.parametrize(
@@ -156,9 +160,9 @@ def test_a_real_runtime(tmp_path, monkeypatch):
     probe_device.main()
     bench_on_device.main()
     record = json.loads(Path("metrics/bench/onnx-fp32.json").read_text())
-    low, high = record["latency_ratio_ci95"]
-    assert record["status"] == "ok" and low <= record["latency_ratio_to_reference"] <= high
-    assert record["interleave"] == BENCH.interleave
+    low, high = record["latency"]["ratio_ci95"]
+    assert record["status"] == "ok" and low <= record["latency"]["ratio_to_reference"] <= high
+    assert record["conditions"]["interleave"] == BENCH.interleave
     hello = json.loads(Path("models/bench/onnx-fp32/samples.json").read_text())["variant"][0][0]
     assert set(hello["modules"]) <= {"numpy", "onnxruntime"}
 

@@ -1,30 +1,33 @@
 """The limits of a budget beside size and median: the tail of latency, memory by experiment, energy, a drop in any score."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from stages.core.config import Budget
-from stages.core.judging import Headline
-from stages.core.results import VariantSummary
+from stages.core.judging import PrimaryMetric
+from stages.core.results import Energy, EnergyFigures, LimitedRun, VariantSummary
 from stages.core.timing_stats import median_interval, quantile_interval
 from stages.measuring.energy import net_interval
 from stages.reporting import choice
 from stages.tasks import classification, regression
+from tests.records import varied
 from tests.test_report_judging import GOOD
 
-ROW = replace(
+ROW = varied(
     GOOD,
     latency_p90_ms=1.4,
     latency_p90_ci95_ms=(1.3, 1.6),
-    fits={"64": {"verdict": "oom"}, "128": {"verdict": "ok"}, "512": {"verdict": "ok"}},
-    energy={"net_mj": 20.0, "net_ci95_mj": (18.0, 22.0)},
+    fits_mb={"64": LimitedRun("oom"), "128": LimitedRun("ok"), "512": LimitedRun("ok")},
+    energy=Energy("measured", EnergyFigures("rail_w", "board", 20.0, 2.0, 4.0, 40.0, net_mj=20.0, net_ci95_mj=(18.0, 22.0))),
 )
 
+SLOW_SENSOR = Energy("measured", EnergyFigures("rail_w", "board", 0.5, 2.0, 4.0, 4.0, net_mj=2.0))
 
-def finding(row: VariantSummary, headline: Headline | None = classification.HEADLINE, base: float = 0.954, **limit) -> choice.Finding:
-    (found,) = choice.judge(row, Budget("test", **limit), headline, base)
+
+def finding(
+    row: VariantSummary, metric: PrimaryMetric | None = classification.PRIMARY_METRIC, base: float = 0.954, **limit
+) -> choice.Finding:
+    (found,) = choice.judge(row, Budget("test", **limit), metric, base)
     return found
 
 
@@ -55,25 +58,25 @@ def test_a_limit_counts_as_met_only_when_the_evidence_says_so(limit, met, text):
     [
         ({"latency_p90_ms": None}, {"latency_p90_ms": 9.0}, "640 samples carry none"),
         ({"latency_p90_ci95_ms": None}, {"latency_p90_ms": 9.0}, "gives no interval"),
-        ({"fits": None}, {"fits_mb": 64}, "no limit was tried: set bench.fits_mb=[64]"),
-        ({"fits": {"64": {"verdict": "not tested"}}}, {"fits_mb": 64}, "cannot tell, 64 MB not tested"),
-        ({"energy": None, "energy_status": "no sensor on this device"}, {"energy_net_mj": 1.0}, "cannot tell, no sensor on this device"),
-        ({"energy": {"net_mj": 2.0}}, {"energy_net_mj": 9.0}, "cannot tell, the sensor is too slow"),
+        ({"fits_mb": None}, {"fits_mb": 64}, "no limit was tried: set bench.fits_mb=[64]"),
+        ({"fits_mb": {"64": LimitedRun("not tested")}}, {"fits_mb": 64}, "cannot tell, 64 MB not tested"),
+        ({"energy": Energy("no sensor on this device")}, {"energy_net_mj": 1.0}, "cannot tell, no sensor on this device"),
+        ({"energy": SLOW_SENSOR}, {"energy_net_mj": 9.0}, "cannot tell, the sensor is too slow"),
     ],
 )
 def test_what_was_not_measured_meets_no_limit(missing, limit, text):
-    found = finding(replace(ROW, **missing), **limit)
+    found = finding(varied(ROW, **missing), **limit)
     assert not found.met and text in found.text
 
 
 def test_a_drop_of_an_error_counts_in_per_cent_of_the_references_error():
-    row = replace(ROW, score=0.55, score_delta=0.05, score_delta_ci95=(0.03, 0.07), score_resolvable=0.03)
-    found = finding(row, regression.HEADLINE, 0.5, accuracy_drop_points=20.0)
+    row = varied(ROW, score=0.55, score_delta=0.05, score_delta_ci95=(0.03, 0.07), score_resolvable=0.03)
+    found = finding(row, regression.PRIMARY_METRIC, 0.5, accuracy_drop_points=20.0)
     assert found.met and "MAE drop 10.00 % [6.00, 14.00], limit 20 %" in found.text
-    assert not finding(row, regression.HEADLINE, 0.5, accuracy_drop_points=5.0).met
-    assert "needs" in finding(row, regression.HEADLINE, 0.5, accuracy_drop_points=12.0).text
-    better = replace(row, score_delta=-0.05, score_delta_ci95=(-0.07, -0.03))
-    assert finding(better, regression.HEADLINE, 0.5, accuracy_drop_points=0.1).met
+    assert not finding(row, regression.PRIMARY_METRIC, 0.5, accuracy_drop_points=5.0).met
+    assert "needs" in finding(row, regression.PRIMARY_METRIC, 0.5, accuracy_drop_points=12.0).text
+    better = varied(row, score_delta=-0.05, score_delta_ci95=(-0.07, -0.03))
+    assert finding(better, regression.PRIMARY_METRIC, 0.5, accuracy_drop_points=0.1).met
 
 
 def test_a_task_that_judges_nothing_meets_no_limit_on_accuracy():

@@ -1,7 +1,6 @@
 """Why a variant is no faster than its float parent, told from the file and the CPU."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -9,6 +8,7 @@ from stages.core import cutting
 from stages.payload import hostinfo, parts
 from stages.reporting import explain, pairing
 from tests.fabricate import THIRTEEN, fabricate
+from tests.records import varied
 
 VNNI = {"isa": ["avx2", "avx512_vnni", "avx512_fp16"]}
 
@@ -72,8 +72,8 @@ def test_only_a_variant_that_is_no_faster_than_its_own_float_form_is_explained(t
 def test_without_intervals_the_ratios_alone_decide_and_without_latency_nothing_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = pairing.rows(fabricate(tmp_path, THIRTEEN))
-    bare = {name: replace(row, latency_ratio_ci95=None) for name, row in rows.items()}
+    bare = {name: varied(row, latency_ratio_ci95=None) for name, row in rows.items()}
     assert explain.explain(bare, VNNI)["onnx-int8-dynamic"].explanation[0].startswith("no faster than onnx-fp32 (1.55 against 1.00 of")
     assert not explain.explain(bare, VNNI)["onnx-fp16"].explanation
-    unmeasured = {name: replace(row, latency_ratio_to_reference=None) for name, row in rows.items()}
+    unmeasured = {name: varied(row, latency_ratio_to_reference=None) for name, row in rows.items()}
     assert not any(row.explanation for row in explain.explain(unmeasured, VNNI).values())

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from stages.core.results import SCHEMA
 from stages.reporting import explain, pairing
 from stages.reporting.evidence import Profiles, told
 from tests.fabricate import THIRTEEN, fabricate
@@ -18,7 +19,7 @@ def entry(kind: str, ms: float | None, calls: float = 20, dtype: str = "float32"
 def profile(*entries: dict, status: str = "measured") -> dict:
     whole = sum(e["ms"] or 0 for e in entries)
     types = [{**e, "share": e["ms"] and e["ms"] / whole} for e in entries]
-    return {"schema": 1, "status": status, "reason": None, "types": types, "operators": types}
+    return {"schema": SCHEMA, "status": status, "reason": None, "types": types, "operators": types}
 
 
 PARENT = profile(entry("Conv", 4.0))

@@ -35,10 +35,11 @@ def subject(folder: Path, does: dict) -> Subject:
 
 def test_what_fits_and_what_is_killed(tmp_path, kernel_limit):
     passes = records.Passes.measure(subject(tmp_path, {"hold_mib": 120}), BENCH)
-    fields = records.fits_fields(passes.fits)
-    assert fields["fits_mb"] == {"64": "oom", "300": "ok"}
-    assert "oom_kill 1" in fields["fits_evidence"]["64"] and kernel_limit.how in fields["fits_evidence"]["64"]
-    assert set(fields["fits_p50_ms"]) == set(fields["fits_major_faults"]) == {"300"} and fields["fits_p50_ms"]["300"] >= 0
+    found = records.limited_runs(passes.fits)
+    assert {limit: run.verdict for limit, run in found.items()} == {"64": "oom", "300": "ok"}
+    assert "oom_kill 1" in found["64"].evidence and kernel_limit.how in found["64"].evidence
+    assert found["64"].p50_ms is found["64"].major_faults is None
+    assert found["300"].p50_ms is not None and found["300"].p50_ms >= 0 and found["300"].major_faults is not None
     assert not kernel_limit.folder or not list(kernel_limit.folder.parent.glob("edgewise-*")), "no group is left behind"
 
 
@@ -54,9 +55,9 @@ def test_not_tested_where_no_limit_can_be_set(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "ROOTS", {"v1": tmp_path / "absent", "v2": tmp_path / "absent"})
     monkeypatch.setenv("PATH", str(tmp_path))
     told = limits.run({"limit_bytes": 64 << 20, "inner_deadline_s": 1.0})
-    fields = records.fits_fields([Run(({"event": "limited", **told},))])
-    assert fields["fits_mb"] == {"64": "not tested"} and "no memory limit" in fields["fits_evidence"]["64"]
-    assert fields["fits_p50_ms"] == {}
+    found = records.limited_runs([Run(({"event": "limited", **told},))])
+    assert set(found) == {"64"} and found["64"].verdict == "not tested" and "no memory limit" in found["64"].evidence
+    assert found["64"].p50_ms is None
 
 
 def test_version_2_is_found_and_a_group_without_the_controller_is_left_alone(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stages.core import results
 from stages.core.config import Bench, Plugin
 from stages.core.errors import DeviceError, VariantFailed
 from stages.measuring import grading, jobs, pairing, records, session, sustained
@@ -83,16 +84,16 @@ def test_a_profile_that_claims_nothing_has_no_interval():
     found, order = run_rounds(bench)
     result = records.bench_result(found, records.Passes(), bench, variant="b", reference="a", threads=1, device_fingerprint="f")
     assert "".join(order) == "ABBA" and found.stop == "budget"
-    assert result.latency_ratio_ci95 is None and result.latency_p50_ci95_ms is None
-    assert result.latency_ratio_to_reference == pytest.approx(0.5, rel=0.01) and result.peak_rss_bytes is None
+    assert result.latency.ratio_ci95 is None and result.latency.p50_ci95_ms is None
+    assert result.latency.ratio_to_reference == pytest.approx(0.5, rel=0.01) and result.memory is None
 
 
 def test_the_reference_against_itself_gives_the_smallest_claim():
     order: list[str] = []
     found = session.rounds(paired(Source("B", 1.0, order, 0.01), Source("A", 1.0, order, 0.01)), BENCH, "a")
     result = records.bench_result(found, records.Passes(), BENCH, variant="a", reference="a", threads=1, device_fingerprint="f")
-    low, high = result.latency_ratio_ci95
-    assert low <= 1 <= high and result.more["smallest_claim_share"] == pytest.approx(max(1 - low, high - 1), rel=0.1)
+    low, high = result.latency.ratio_ci95
+    assert low <= 1 <= high and result.latency.smallest_claim_share == pytest.approx(max(1 - low, high - 1), rel=0.1)
 
 
 def test_too_few_samples_are_no_reason_to_stop():
@@ -111,13 +112,12 @@ def test_the_record_holds_what_was_measured():
     result = records.bench_result(
         found, records.Passes(Run.of(events)), BENCH, variant="b", reference="a", threads=1, device_fingerprint="f"
     )
-    assert result.latency_p50_ms == pytest.approx(0.5, rel=0.01) and result.reference_p50_ms == pytest.approx(1.0, rel=0.01)
-    assert result.latency_ratio_ci95[0] <= result.latency_ratio_to_reference <= result.latency_ratio_ci95[1]
-    assert result.load_ms == pytest.approx(10, rel=0.01) and result.first_inference_ms == pytest.approx(2.5, rel=0.01)
-    assert (result.processes, result.samples) == (4, 160)
-    assert result.latency_p95_ms is not None and result.latency_p99_ms is None
-    assert (result.baseline_rss_bytes, result.peak_rss_bytes, result.peak_rss_above_baseline_bytes) == (100, 400, 300)
-    assert result.more["after_release_rss_bytes"] == 110 and result.more["memory_major_faults"] == 0
+    assert result.latency.p50_ms == pytest.approx(0.5, rel=0.01) and result.latency.reference_p50_ms == pytest.approx(1.0, rel=0.01)
+    assert result.latency.ratio_ci95[0] <= result.latency.ratio_to_reference <= result.latency.ratio_ci95[1]
+    assert result.latency.load_ms == pytest.approx(10, rel=0.01) and result.latency.first_inference_ms == pytest.approx(2.5, rel=0.01)
+    assert (result.latency.processes, result.latency.samples) == (4, 160)
+    assert result.latency.p95_ms is not None and result.latency.p99_ms is None
+    assert result.memory == results.Memory(100, 300, 320, 400, 300, 110, running_anonymous_bytes=280, running_file_bytes=50)
 
 
 @pytest.mark.parametrize(
@@ -191,14 +191,14 @@ def heated(end_ms: float, **end: float) -> Run:
 )
 def test_sustained_load_tells_drift_and_throttling(end, minute):
     rounds = session.Rounds((heated(15.0, zone_mdegc=83_000.0, **end),), (heated(10.0),), "budget")
-    fields = sustained.sustained_fields(rounds)
-    assert fields["sustained_minutes"] == 3 and fields["sustained_throttled_from_minute"] == minute
-    assert fields["sustained_drift"] == pytest.approx(0.5) and fields["sustained_temperature_max_degc"] == 83.0
-    assert (fields["sustained_ratio_start"], fields["sustained_ratio_end"]) == (pytest.approx(1.0), pytest.approx(1.5))
+    found = sustained.sustained(rounds)
+    assert found is not None and found.minutes == 3 and found.throttled_from_minute == minute
+    assert found.drift == pytest.approx(0.5) and found.temperature_max_degc == 83.0
+    assert (found.ratio_start, found.ratio_end) == (pytest.approx(1.0), pytest.approx(1.5))
 
 
 def test_a_short_run_says_nothing_of_sustained_load():
-    assert sustained.sustained_fields(session.Rounds((made_run(),), (made_run(),), "ci")) == {}
+    assert sustained.sustained(session.Rounds((made_run(),), (made_run(),), "ci")) is None
 
 
 @pytest.mark.parametrize(("bits", "share"), [((0x0, 0x0), 0.0), ((0x50000, 0x50000), 0.0), ((0x0, 0x40000), 1.0), ((0x4, 0x50004), 1.0)])

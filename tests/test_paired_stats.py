@@ -6,7 +6,7 @@ import pytest
 from scipy import optimize, special, stats
 
 from stages.core import paired_stats as paired
-from stages.core.judging import Answers
+from stages.core.judging import Predictions
 from stages.tasks import classification
 
 
@@ -106,7 +106,7 @@ def test_classification_counts_flips_in_both_directions():
     reference = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2]]
     variant = np.eye(3, dtype=np.float32)[[0, 1, 1, 1, 1, 0]]
     targets = np.array([0, 1, 2, 1, 2, 1])  # the reference is right on the first three
-    result = classification.compare(classification.Settings(), Answers(reference, targets), Answers(variant, targets))
+    result = classification.compare(classification.Settings(), Predictions(reference, targets), Predictions(variant, targets))
     assert (result.scores["flips_gained"], result.scores["flips_lost"]) == (1, 1)
     assert result.delta == 0 and result.needed is None and not result.resolved
     assert result.scores["agreement"] == pytest.approx(0.5)

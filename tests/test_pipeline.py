@@ -43,11 +43,11 @@ def test_summary_holds_every_variant(workspace):
     for name, variant in result["variants"].items():
         assert variant["status"] == "ok", (name, variant)
         assert (
-            variant["size_bytes"] > 0
-            and variant["latency_p50_ms"] > 0
-            and variant["peak_rss_bytes"] > variant["peak_rss_above_baseline_bytes"] > 0
+            variant["file"]["size_bytes"] > 0
+            and variant["latency"]["p50_ms"] > 0
+            and variant["memory"]["peak_rss_bytes"] > variant["memory"]["peak_rss_above_baseline_bytes"] > 0
         )
-        assert variant["latency_ratio_ci95"] is None  # smoke claims nothing
+        assert variant["latency"]["ratio_ci95"] is None  # smoke claims nothing
 
 
 def replace(old: str, new: str):

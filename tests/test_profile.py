@@ -59,7 +59,7 @@ def test_the_stage_writes_a_profile_only_where_it_is_asked_for(bench, asked):  #
     assert not any(event["event"] == "operators" for passed in raw["passes"] for event in passed), (
         "a pass of its own, with files of its own"
     )
-    assert record["samples"] == len([ns for r in raw["variant"] for e in r if e["event"] == "block" for ns in e["wall_ns"]])
+    assert record["latency"]["samples"] == len([ns for r in raw["variant"] for e in r if e["event"] == "block" for ns in e["wall_ns"]])
     if asked:
         found = json.loads((folder / "profile.json").read_text())
         assert found["runs"] == PROFILE_RUNS and [op["name"] for op in found["operators"]] == ["first", "second", "between"]

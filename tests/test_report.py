@@ -18,25 +18,13 @@ from stages.reporting import table
 from stages.reporting.labels import Box, Point, place
 from tests.fabricate import FIVE, THIRTEEN, fabricate, write_report
 
-SCHEMA_OF_THE_SUMMARY = {
-    "format",
-    "scheme",
-    "status",
-    "size_bytes",
-    "accuracy_top1",
-    "accuracy_balanced",
-    "accuracy_delta",
-    "accuracy_delta_ci95",
-    "latency_p50_ms",
-    "latency_ratio_to_reference",
-    "latency_ratio_ci95",
-    "noise_grade",
-    "peak_rss_bytes",
-    "peak_rss_above_baseline_bytes",
-    "load_ms",
-    "first_inference_ms",
-    "weights_bytes_by_dtype",
-    "covered_share",
+KEYS_OF_A_ROW = {
+    "file": {"size_bytes", "weights_bytes_by_dtype"},
+    "proof": {"covered_share", "sqnr_to_source_db"},
+    "quality": {"score", "delta", "delta_ci95", "verdict", "scores"},
+    "latency": {"p50_ms", "ratio_to_reference", "ratio_ci95", "verdict", "load_ms", "first_inference_ms"},
+    "noise": {"grade"},
+    "memory": {"peak_rss_bytes", "peak_rss_above_baseline_bytes"},
 }
 
 
@@ -55,15 +43,18 @@ def test_the_summary_has_the_promised_keys_and_values(project):
     fabricate(project)
     summary = run()
     assert {"schema", "reference", "device", "variants", "pareto", "chosen"} <= summary.keys()
-    assert all(row.keys() >= SCHEMA_OF_THE_SUMMARY for row in summary["variants"].values())
     row = summary["variants"]["onnx-int8-static"]
-    assert row["accuracy_delta"] == pytest.approx(-2 / 540) and (row["flips_gained"], row["flips_lost"]) == (1, 3)
-    assert row["latency_verdict"] == "faster" and row["weights_bytes_by_dtype"] == {"int8": 11_360_000, "float32": 40_000}
-    assert summary["variants"]["torch-int8-dynamic"]["latency_verdict"] == "no difference claimed"
-    assert summary["variants"]["tflite-int4-weight"]["accuracy_verdict"] == "lower"
-    assert summary["variants"]["onnx-fp32"]["accuracy_delta_ci95"] == [0, 0]
+    assert all(row[record].keys() >= keys for record, keys in KEYS_OF_A_ROW.items())
+    assert all(other.keys() == row.keys() >= {"format", "scheme", "status"} for other in summary["variants"].values())
+    assert summary["primary_metric"]["name"] == "accuracy_top1" and "accuracy_balanced" in row["quality"]["scores"]
+    scores = row["quality"]["scores"]
+    assert row["quality"]["delta"] == pytest.approx(-2 / 540) and (scores["flips_gained"], scores["flips_lost"]) == (1, 3)
+    assert row["latency"]["verdict"] == "faster" and row["file"]["weights_bytes_by_dtype"] == {"int8": 11_360_000, "float32": 40_000}
+    assert summary["variants"]["torch-int8-dynamic"]["latency"]["verdict"] == "no difference claimed"
+    assert summary["variants"]["tflite-int4-weight"]["quality"]["verdict"] == "lower"
+    assert summary["variants"]["onnx-fp32"]["quality"]["delta_ci95"] == [0, 0]
     failed = summary["variants"]["openvino-int8-static"]
-    assert failed["status"] == "failed" and "covers 0 %" in failed["reason"] and failed["accuracy_top1"] is None
+    assert failed["status"] == "failed" and "covers 0 %" in failed["reason"] and failed["quality"]["score"] is None
     assert summary["chosen"] is None and summary["device"]["name"] == "local"
 
 
@@ -88,8 +79,8 @@ def test_a_pipeline_without_bench_reports_all_but_latency(project):
     fabricate(project, bench=False)
     (project / "metrics/device.json").unlink()
     row = run()["variants"]["onnx-int8-static"]
-    assert row["status"] == "ok" and row["latency_p50_ms"] is None and "without bench-on-device" in row["latency_reason"]
-    assert row["accuracy_delta"] is not None
+    assert row["status"] == "ok" and row["latency"]["p50_ms"] is None and "without bench-on-device" in row["latency"]["missing_reason"]
+    assert row["quality"]["delta"] is not None
     assert "latency was not measured" in (project / "models/report/accuracy-latency.svg").read_text()
 
 
@@ -97,7 +88,7 @@ def test_a_failed_reference_leaves_the_others_their_own_numbers(project):
     fabricate(project, [replace(FIVE[0], fails_in="evaluate"), *FIVE[1:]])
     summary = run()
     row = summary["variants"]["onnx-int8-static"]
-    assert row["accuracy_top1"] is not None and row["accuracy_delta"] is None and row["latency_verdict"] == "no difference claimed"
+    assert row["quality"]["score"] is not None and row["quality"]["delta"] is None and row["latency"]["verdict"] == "no difference claimed"
     assert "the reference onnx-fp32 failed" in summary["warnings"][0]
 
 
@@ -106,7 +97,7 @@ def test_latency_against_another_reference_is_not_taken(project):
     path = project / "metrics/bench/onnx-int8-static.json"
     path.write_text(path.read_text().replace('"reference": "onnx-fp32"', '"reference": "tflite-fp32"'))
     row = run()["variants"]["onnx-int8-static"]
-    assert row["latency_p50_ms"] is None and "measured against tflite-fp32" in row["latency_reason"]
+    assert row["latency"]["p50_ms"] is None and "measured against tflite-fp32" in row["latency"]["missing_reason"]
 
 
 def test_answers_for_other_samples_are_not_paired(project):

@@ -8,30 +8,30 @@ from pathlib import Path
 
 import pytest
 
+from stages.core.results import SCHEMA, LimitedRun, Sustained
 from stages.reporting import charts, findings, html, table
 from tests.fabricate import fabricate, write_report
+from tests.records import merged
 from tests.test_report_page import PAGE, Structure
 
-ENERGY = {
-    **{"energy_status": "measured", "energy_source": "rapl_package_uj", "energy_scope": "package", "energy_rate_hz": 19.8},
-    **{"energy_idle_w": 2.1, "energy_mean_w": 7.4, "energy_gross_mj": 8.25, "energy_net_mj": 5.9},
+FIGURES = {
+    **{"source": "rapl_package_uj", "scope": "package", "rate_hz": 19.8},
+    **{"idle_w": 2.1, "mean_w": 7.4, "gross_mj": 8.25, "net_mj": 5.9},
 }
+ENERGY = {"energy": {"status": "measured", "figures": FIGURES}}
 LIMITS = {
-    "fits_mb": {"64": "oom", "128": "ok", "256": "not tested"},
-    "fits_evidence": {
-        "64": "cgroup v1: exit -9; the kernel counts oom_kill 1 in cgroup v1",
-        "128": "cgroup v1: ran to its end",
-        "256": "none",
-    },
-    "fits_p50_ms": {"128": 4.321},
-    "fits_major_faults": {"128": 7},
+    "fits_mb": {
+        "64": {"verdict": "oom", "evidence": "cgroup v1: exit -9; the kernel counts oom_kill 1 in cgroup v1"},
+        "128": {"verdict": "ok", "evidence": "cgroup v1: ran to its end", "p50_ms": 4.321, "major_faults": 7},
+        "256": {"verdict": "not tested", "evidence": "none"},
+    }
 }
 
 
 def sustained(start: float, end: float, throttled: int | None = None, degrees: float | None = 71.0) -> dict:
     known = {"minutes": 4, "start_p50_ms": start, "end_p50_ms": end, "drift": end / start - 1, "throttled_from_minute": throttled}
     known |= {"ratio_start": start / 3.2, "ratio_end": end / 3.2, "temperature_max_degc": degrees}
-    return {f"sustained_{key}": value for key, value in known.items()}
+    return {"sustained": known}
 
 
 def profile(share: float, status: str = "measured") -> dict:
@@ -41,14 +41,14 @@ def profile(share: float, status: str = "measured") -> dict:
 
     types = [entry("Conv", share, 20), entry("Relu", 1 - share, 17)]
     reason = None if status == "measured" else "this runtime has no clock"
-    return {"schema": 1, "status": status, "reason": reason, "runs": 20, "types": types, "operators": []}
+    return {"schema": SCHEMA, "status": status, "reason": reason, "runs": 20, "types": types, "operators": []}
 
 
 def add(name: str, found: dict | None = None, minutes: list | None = None, **more) -> None:
     """Let a fabricated variant have been measured in more ways."""
     path = Path(f"metrics/bench/{name}.json")
-    path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
-    for file, content in (("profile", found), ("minutes", minutes and {"schema": 1, "variant": [minutes]})):
+    path.write_text(json.dumps(merged(json.loads(path.read_text()), more)))
+    for file, content in (("profile", found), ("minutes", minutes and {"schema": SCHEMA, "variant": [minutes]})):
         if content:
             Path(f"models/bench/{name}/{file}.json").write_text(json.dumps(content))
 
@@ -77,15 +77,22 @@ def full(project):
         **ENERGY,
         **LIMITS,
         **sustained(3.2, 3.5),
-        smallest_claim_share=0.0121,
-        cpus=[0, 1],
+        latency={"smallest_claim_share": 0.0121},
+        conditions={"cpus": [0, 1]},
     )
-    add("onnx-int8-static", profile(0.7), series(1.0, 1.0, 4.0, 4.1), **ENERGY, **sustained(1.0, 4.1, 2), governor="performance")
+    add(
+        "onnx-int8-static",
+        profile(0.7),
+        series(1.0, 1.0, 4.0, 4.1),
+        **ENERGY,
+        **sustained(1.0, 4.1, 2),
+        conditions={"governor": "performance"},
+    )
     add(
         "torch-int8-dynamic",
         profile(0.5, "unsupported"),
         series(3.3, 3.3, degrees=None),
-        energy_status=reason,
+        energy={"status": reason},
         **sustained(3.3, 3.3, None, None),
     )
     return project
@@ -150,13 +157,8 @@ def test_the_summary_keeps_them_and_comes_out_the_same_again(full):
     files = {path: path.read_bytes() for path in [Path(PAGE), *Path("metrics").glob("*.*")]}
     assert write_report() == first and all(path.read_bytes() == content for path, content in files.items())
     row = first.variants["onnx-int8-static"]
-    assert row.energy["net_mj"] == 5.9 and row.sustained["drift"] == pytest.approx(3.1) and row.top_operators[0]["type"] == "Conv"
-    assert first.variants["onnx-fp32"].fits["128"] == {
-        "verdict": "ok",
-        "evidence": "cgroup v1: ran to its end",
-        "p50_ms": 4.321,
-        "major_faults": 7,
-    }
+    assert row.energy_figures.net_mj == 5.9 and row.sustained.drift == pytest.approx(3.1) and row.operators.top[0]["type"] == "Conv"
+    assert first.variants["onnx-fp32"].fits_mb["128"] == LimitedRun("ok", "cgroup v1: ran to its end", 4.321, 7)
 
 
 def test_the_tiles_name_the_fastest_only_where_it_can_be_told(project):
@@ -164,7 +166,7 @@ def test_the_tiles_name_the_fastest_only_where_it_can_be_told(project):
     (fastest,) = [card for card in html.cards(summary) if card[0].startswith("fastest")]
     assert fastest == ("fastest", "onnx-int8-static", "at least 3.2 times as fast as onnx-fp32")  # 1 / (0.31 * 1.012)
     record = json.loads(Path("metrics/bench/onnx-int8-static.json").read_text())
-    stray = {**record, "variant": "tflite-int4-weight", "latency_ratio_to_reference": 0.06, "latency_ratio_ci95": [0.05, 0.8]}
+    stray = merged(record, {"variant": "tflite-int4-weight", "latency": {"ratio_to_reference": 0.06, "ratio_ci95": [0.05, 0.8]}})
     Path("metrics/bench/tflite-int4-weight.json").write_text(json.dumps(stray))
     summary = write_report()
     names = [name for name, _ in table.ordered(summary)]
@@ -184,7 +186,7 @@ def test_a_measurement_of_another_device_than_the_one_described_is_warned_of(pro
 
 
 def test_a_chart_spans_its_values_and_marks_the_minute():
-    (drawn,) = charts.of(series(2.0, 3.0, 4.0, degrees=None), {"throttled_from_minute": 1})
+    (drawn,) = charts.of(series(2.0, 3.0, 4.0, degrees=None), Sustained(3, 2.0, 4.0, 1.0, 0.6, 1.2, throttled_from_minute=1))
     points = [tuple(map(float, pair.split(","))) for pair in drawn.points.split()]
     assert points == [(3.0, 43.0), (110.0, 23.0), (217.0, 3.0)] and drawn.mark == 110.0
     (flat,) = charts.of(series(2.0, 2.002, degrees=None), None)

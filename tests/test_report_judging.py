@@ -1,15 +1,14 @@
 """What the report claims: verdicts, the Pareto set, the choice."""
 
-from dataclasses import replace
-
 import pytest
 
 from stages.core.config import Budget
 from stages.core.results import VariantSummary
 from stages.reporting import choice, verdicts
-from stages.tasks.classification import HEADLINE
+from stages.tasks.classification import PRIMARY_METRIC
+from tests.records import made, varied
 
-GOOD = VariantSummary(
+GOOD = made(
     "onnx",
     "int8-static",
     "ok",
@@ -44,7 +43,7 @@ GOOD = VariantSummary(
     ],
 )
 def test_faster_is_claimed_only_beyond_one_and_beyond_the_devices_own_difference(ratio, aa, verdict):
-    assert verdicts.latency_verdict(replace(GOOD, latency_ratio_ci95=ratio), aa) == verdict
+    assert verdicts.latency_verdict(varied(GOOD, latency_ratio_ci95=ratio), aa) == verdict
 
 
 @pytest.mark.parametrize(
@@ -58,25 +57,25 @@ def test_faster_is_claimed_only_beyond_one_and_beyond_the_devices_own_difference
     ],
 )
 def test_accuracy_is_judged_by_its_interval(interval, needed, verdict):
-    assert verdicts.score_verdict(replace(GOOD, score_delta_ci95=interval, score_samples_needed=needed), HEADLINE, 0.95) == verdict
+    assert verdicts.score_verdict(varied(GOOD, score_delta_ci95=interval, score_samples_needed=needed), PRIMARY_METRIC, 0.95) == verdict
 
 
 def test_a_comparison_across_settings_is_warned_of():
-    found = verdicts.warnings(replace(GOOD, threads=2, noise_grade="noisy", covered_share=0.0005), replace(GOOD, threads=1))
+    found = verdicts.warnings(varied(GOOD, threads=2, noise_grade="noisy", covered_share=0.0005), varied(GOOD, threads=1))
     assert len(found) == 3
     assert "covers 0.05 % of the weights" in found[0] and "noisy" in found[1] and "threads 2, the reference with 1" in found[2]
 
 
 def test_what_the_kernels_of_this_machine_lose_is_warned_of():
-    (warning,) = verdicts.warnings(replace(GOOD, sqnr_to_source_db=15.1, sqnr_as_written_db=47.7), GOOD)
+    (warning,) = verdicts.warnings(varied(GOOD, sqnr_to_source_db=15.1, sqnr_as_written_db=47.7), GOOD)
     assert "keep SQNR 15 dB of the 48 that the file holds" in warning and "reduce_range: true" in warning
-    assert verdicts.warnings(replace(GOOD, sqnr_to_source_db=31.0, sqnr_as_written_db=33.0), GOOD) == []
+    assert verdicts.warnings(varied(GOOD, sqnr_to_source_db=31.0, sqnr_as_written_db=33.0), GOOD) == []
 
 
 def test_the_pareto_set_is_what_nothing_else_beats():
     def row(accuracy, ratio, size, status="ok"):
         known = {"latency_ratio_to_reference": ratio, "latency_ratio_ci95": None}
-        return replace(GOOD, score=accuracy, size_bytes=size, status=status, **known)
+        return varied(GOOD, score=accuracy, size_bytes=size, status=status, **known)
 
     rows = {
         "accurate": row(0.96, 1.0, 45),
@@ -87,7 +86,7 @@ def test_the_pareto_set_is_what_nothing_else_beats():
         "failed": row(0.99, 0.1, 1, "failed"),
         "unmeasured": row(0.95, None, 12),
     }
-    assert verdicts.pareto(rows, HEADLINE) == ("accurate", "twin", "fast", "small")
+    assert verdicts.pareto(rows, PRIMARY_METRIC) == ("accurate", "twin", "fast", "small")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +104,7 @@ def test_the_pareto_set_is_what_nothing_else_beats():
     ],
 )
 def test_a_limit_is_met_only_when_the_interval_says_so(budget, met, text):
-    (finding,) = choice.judge(GOOD, Budget("test", **budget), HEADLINE, 0.95)
+    (finding,) = choice.judge(GOOD, Budget("test", **budget), PRIMARY_METRIC, 0.95)
     assert finding.met is met and text in finding.text
     assert ("cannot tell" in finding.text) == ("cannot tell" in text)
 
@@ -119,28 +118,26 @@ def test_a_limit_is_met_only_when_the_interval_says_so(budget, met, text):
             "cannot tell, not measured: no bench",
         ),
         ({"latency_p50_ci95_ms": None}, {"latency_p50_ms": 9}, "gives no interval: use bench.name=quick"),
-        ({"peak_rss_bytes": None}, {"peak_rss_bytes": 9}, "cannot tell, not measured"),
+        ({"memory": None}, {"peak_rss_bytes": 9}, "cannot tell, not measured"),
         ({"score_delta": None}, {"accuracy_drop_points": 1}, "cannot tell, the reference failed"),
     ],
 )
 def test_what_was_not_measured_meets_no_limit(missing, budget, text):
-    (finding,) = choice.judge(replace(GOOD, **missing), Budget("test", **budget), HEADLINE, 0.95)
+    (finding,) = choice.judge(varied(GOOD, **missing), Budget("test", **budget), PRIMARY_METRIC, 0.95)
     assert not finding.met and text in finding.text
 
 
 ROWS = {
-    "fast": replace(GOOD, latency_ratio_to_reference=0.2, latency_ratio_ci95=(0.1, 0.28), size_bytes=20_000_000, peak_rss_bytes=90_000_000),
-    "small": replace(
-        GOOD, latency_ratio_to_reference=0.3, latency_ratio_ci95=(0.29, 0.31), size_bytes=5_000_000, peak_rss_bytes=95_000_000
-    ),
-    "lean": replace(GOOD, latency_ratio_to_reference=0.4, latency_ratio_ci95=(0.38, 0.42), size_bytes=9_000_000, peak_rss_bytes=50_000_000),
-    "broken": replace(GOOD, status="failed", reason="covers nothing"),
+    "fast": varied(GOOD, latency_ratio_to_reference=0.2, latency_ratio_ci95=(0.1, 0.28), size_bytes=20_000_000, peak_rss_bytes=90_000_000),
+    "small": varied(GOOD, latency_ratio_to_reference=0.3, latency_ratio_ci95=(0.29, 0.31), size_bytes=5_000_000, peak_rss_bytes=95_000_000),
+    "lean": varied(GOOD, latency_ratio_to_reference=0.4, latency_ratio_ci95=(0.38, 0.42), size_bytes=9_000_000, peak_rss_bytes=50_000_000),
+    "broken": varied(GOOD, status="failed", reason="covers nothing"),
 }
 
 
 @pytest.mark.parametrize(("prefer", "order"), [("latency", "fast small lean"), ("size", "small lean fast"), ("memory", "lean fast small")])
 def test_the_best_in_what_the_user_prefers_is_chosen(prefer, order):
-    found = choice.choose(ROWS, Budget("test", peak_rss_bytes=100_000_000, prefer=prefer), HEADLINE, 0.95)
+    found = choice.choose(ROWS, Budget("test", peak_rss_bytes=100_000_000, prefer=prefer), PRIMARY_METRIC, 0.95)
     assert [found.chosen, *found.runners_up] == order.split()
     assert found.losers == {"broken": ("failed: covers nothing",)}
 
@@ -148,12 +145,12 @@ def test_the_best_in_what_the_user_prefers_is_chosen(prefer, order):
 def test_variants_are_ranked_by_the_least_favourable_end_of_their_interval():
     """0.06 as the point of a wide interval is no better than a sure 0.2."""
     rows = {
-        "stray": replace(GOOD, latency_ratio_to_reference=0.06, latency_ratio_ci95=(0.05, 0.9)),
-        "sure": replace(GOOD, latency_ratio_to_reference=0.2, latency_ratio_ci95=(0.19, 0.21)),
-        "near": replace(GOOD, latency_ratio_to_reference=0.22, latency_ratio_ci95=(0.21, 0.23)),
-        "apart": replace(GOOD, latency_ratio_to_reference=0.25, latency_ratio_ci95=(0.24, 0.26)),
-        "bare": replace(GOOD, latency_ratio_to_reference=0.215, latency_ratio_ci95=None),
-        "unmeasured": replace(GOOD, latency_ratio_to_reference=None, latency_ratio_ci95=None),
+        "stray": varied(GOOD, latency_ratio_to_reference=0.06, latency_ratio_ci95=(0.05, 0.9)),
+        "sure": varied(GOOD, latency_ratio_to_reference=0.2, latency_ratio_ci95=(0.19, 0.21)),
+        "near": varied(GOOD, latency_ratio_to_reference=0.22, latency_ratio_ci95=(0.21, 0.23)),
+        "apart": varied(GOOD, latency_ratio_to_reference=0.25, latency_ratio_ci95=(0.24, 0.26)),
+        "bare": varied(GOOD, latency_ratio_to_reference=0.215, latency_ratio_ci95=None),
+        "unmeasured": varied(GOOD, latency_ratio_to_reference=None, latency_ratio_ci95=None),
     }
     assert sorted(rows, key=lambda name: verdicts.slowest(rows[name])) == ["sure", "bare", "near", "apart", "stray", "unmeasured"]
     assert verdicts.leaders(rows) == ["sure", "near", "stray"], "cannot be told from the best: their intervals overlap with its own"
@@ -161,10 +158,10 @@ def test_variants_are_ranked_by_the_least_favourable_end_of_their_interval():
 
 
 def test_a_choice_among_equals_says_that_it_cannot_tell_them_apart():
-    tied = {**ROWS, "small": replace(ROWS["small"], latency_ratio_ci95=(0.27, 0.31))}
-    found = choice.choose(tied, Budget("test", peak_rss_bytes=100_000_000), HEADLINE, 0.95)
+    tied = {**ROWS, "small": varied(ROWS["small"], latency_ratio_ci95=(0.27, 0.31))}
+    found = choice.choose(tied, Budget("test", peak_rss_bytes=100_000_000), PRIMARY_METRIC, 0.95)
     assert found.chosen == "fast" and found.reason.endswith("among the fastest of 3, cannot tell it from small: their intervals overlap")
-    assert choice.choose(ROWS, Budget("test", peak_rss_bytes=100_000_000), HEADLINE, 0.95).reason.endswith("the best of 3 in latency")
+    assert choice.choose(ROWS, Budget("test", peak_rss_bytes=100_000_000), PRIMARY_METRIC, 0.95).reason.endswith("the best of 3 in latency")
 
 
 @pytest.mark.parametrize(
@@ -189,26 +186,26 @@ def test_a_choice_among_equals_says_that_it_cannot_tell_them_apart():
 def test_two_measurements_that_differ_in_their_conditions_carry_a_warning(change, said, verdict):
     known = {"threads": 1, "interleave": "blocks", "governor": "performance", "device_fingerprint": "a", "emulated": False}
     known["noise_grade"] = "clean"
-    base = replace(GOOD, latency_ratio_to_reference=1.0, latency_ratio_ci95=(0.99, 1.01), **known)
-    rows = {"base": base, "same": replace(GOOD, **known), "other": replace(GOOD, **{**known, **change})}
-    judged = verdicts.judge(rows, "base", HEADLINE)
-    assert judged["same"].warnings == () and judged["same"].latency_verdict == "faster"
-    assert [text[: len(said)] for text in judged["other"].warnings] == [said] and judged["other"].latency_verdict == verdict
+    base = varied(GOOD, latency_ratio_to_reference=1.0, latency_ratio_ci95=(0.99, 1.01), **known)
+    rows = {"base": base, "same": varied(GOOD, **known), "other": varied(GOOD, **{**known, **change})}
+    judged = verdicts.judge(rows, "base", PRIMARY_METRIC)
+    assert judged["same"].warnings == () and judged["same"].latency.verdict == "faster"
+    assert [text[: len(said)] for text in judged["other"].warnings] == [said] and judged["other"].latency.verdict == verdict
 
 
 def test_without_a_measured_reference_the_others_are_still_compared_with_each_other():
-    rows = {"base": VariantSummary("onnx", "fp32", "failed"), "one": replace(GOOD, threads=1), "two": replace(GOOD, threads=2)}
-    judged = verdicts.judge(rows, "base", HEADLINE)
+    rows = {"base": VariantSummary("onnx", "fp32", "failed"), "one": varied(GOOD, threads=1), "two": varied(GOOD, threads=2)}
+    judged = verdicts.judge(rows, "base", PRIMARY_METRIC)
     assert not judged["one"].warnings and "threads 2, one with 1" in judged["two"].warnings[0]
 
 
 def test_without_limits_nothing_is_chosen():
-    found = choice.choose(ROWS, Budget("none"), HEADLINE, 0.95)
+    found = choice.choose(ROWS, Budget("none"), PRIMARY_METRIC, 0.95)
     assert found.chosen is None and "sets no limit" in found.reason
 
 
 def test_where_nothing_fits_the_nearest_miss_is_named():
-    found = choice.choose(ROWS, Budget("test", size_bytes=4_000_000, peak_rss_bytes=60_000_000), HEADLINE, 0.95)
+    found = choice.choose(ROWS, Budget("test", size_bytes=4_000_000, peak_rss_bytes=60_000_000), PRIMARY_METRIC, 0.95)
     assert found.chosen is None and found.nearest_miss == "lean"  # one limit missed; the others miss two
     assert "size 9.0 MB, limit 4 MB" in found.reason
     assert len(found.losers["fast"]) == 2

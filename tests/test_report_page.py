@@ -10,9 +10,10 @@ from html.parser import HTMLParser
 import pytest
 
 from stages.core.config import Budget
+from stages.core.results import SCHEMA
 from stages.reporting import changes, html, samples
 from stages.tasks import classification
-from stages.tasks.classification import HEADLINE
+from stages.tasks.classification import PRIMARY_METRIC
 from tests.fabricate import FIVE, LABELS, THIRTEEN, fabricate, write_report
 
 PAGE = "models/report/report.html"
@@ -80,7 +81,7 @@ def test_the_script_gets_what_the_summary_says(project):
 def test_text_from_outside_is_never_markup(project):
     fabricate(project)
     path = project / "metrics/evaluate/onnx-int8-static.json"
-    path.write_text(json.dumps({"schema": 1, "status": "failed", "reason": "</script><script>alert(1)</script>"}))
+    path.write_text(json.dumps({"schema": SCHEMA, "status": "failed", "reason": "</script><script>alert(1)</script>"}))
     write_report()
     text = (project / PAGE).read_text()
     assert "<script>alert" not in text and "&lt;script&gt;alert" in text
@@ -121,7 +122,7 @@ def test_the_page_sets_the_chosen_or_else_the_fastest_against_the_reference(proj
     summary = write_report()
     assert html.focused(summary) == "onnx-int8-static"
     assert html.focused(replace(summary, chosen="tflite-int4-weight")) == "tflite-int4-weight"
-    found = {c.what: c for c in changes.changes(summary.variants["onnx-fp32"], summary.variants["onnx-int8-static"], HEADLINE)}
+    found = {c.what: c for c in changes.changes(summary.variants["onnx-fp32"], summary.variants["onnx-int8-static"], PRIMARY_METRIC)}
     assert found["size, MB"].change == "−74.6 %" and found["latency p50, ms"].change == "−69.0 [−69.4, −68.6] %"
     assert [title for title, *_ in html.cards(summary)] == ["fastest", "smallest", "least memory"]
 

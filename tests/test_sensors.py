@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from stages.core.results import Energy
 from stages.devices.local import Local
 from stages.measuring import energy, grading
 from stages.measuring.runs import Run
@@ -180,27 +181,27 @@ def mounted(fixture: Path, *prelude: str) -> Local:
     return Local(command)
 
 
-def run_energy(tmp_path: Path, files: dict[str, str], *prelude: str) -> dict:
+def run_energy(tmp_path: Path, files: dict[str, str], *prelude: str) -> Energy:
     device = mounted(tree(tmp_path / "class", files), *prelude)
     events = device.run(make_job(tmp_path, "energy", does={"sleep_ms": 20}, seconds=0.6), 20)
-    return energy.energy_fields(Run.of(events))
+    return energy.energy_of(Run.of(events))
 
 
 def test_an_energy_pass_over_the_real_paths(tmp_path):
     files = {f"hwmon/{name}": content for name, content in INA3221.items()} | {f"powercap/{k}": v for k, v in RAPL.items()}
     fields = run_energy(tmp_path, files)
-    assert fields["energy_status"] == "measured" and fields["energy_source"] == "hwmon1_ina3221_VDD_IN_uw"
-    assert fields["energy_mean_w"] == pytest.approx(6.65) and fields["energy_idle_w"] == pytest.approx(6.65)
-    assert fields["energy_gross_mj"] >= 6.65 * 20 and fields["energy_net_mj"] == pytest.approx(0, abs=0.01)
-    assert fields["energy_rate_hz"] > 10
-    assert any("rapl_0_package-0_uj: stood still" in problem for problem in fields["energy_problems"])
+    assert fields.status == "measured" and fields.figures.source == "hwmon1_ina3221_VDD_IN_uw"
+    assert fields.figures.mean_w == pytest.approx(6.65) and fields.figures.idle_w == pytest.approx(6.65)
+    assert fields.figures.gross_mj >= 6.65 * 20 and fields.figures.net_mj == pytest.approx(0, abs=0.01)
+    assert fields.figures.rate_hz > 10
+    assert any("rapl_0_package-0_uj: stood still" in problem for problem in fields.problems)
 
 
 def test_no_sensor_is_said_and_no_permission_is_another_thing(tmp_path):
-    assert run_energy(tmp_path, {"power/none": ""}) == {"energy_status": "no sensor on this device"}
+    assert run_energy(tmp_path, {"power/none": ""}) == Energy("no sensor on this device")
     files = {f"powercap/{name}": content for name, content in RAPL.items() if ":0/" in name or ":0:0/" in name}
     directory = "rm -f /sys/class/powercap/*/energy_uj && mkdir /sys/class/powercap/intel-rapl:0/energy_uj"
-    status = run_energy(tmp_path, files, directory)["energy_status"]
+    status = run_energy(tmp_path, files, directory).status
     assert "rapl_0_package-0_uj: /sys/class/powercap/intel-rapl:0/energy_uj: Is a directory" in status
 
 
@@ -212,8 +213,8 @@ def test_permission_denied_is_said(monkeypatch, tmp_path):
     (package, *_) = found(rapl, monkeypatch, tmp_path, {k: v for k, v in RAPL.items() if ":1" not in k}).values()
     assert package.problem.endswith("energy_uj: Permission denied")
     sources = [sensors.describe(package)]
-    fields = energy.energy_fields(Run.of([{"event": "sources", "sources": json.loads(json.dumps(sources))}]))
-    assert "Permission denied" in fields["energy_status"] and set(fields) == {"energy_status"}
+    fields = energy.energy_of(Run.of([{"event": "sources", "sources": json.loads(json.dumps(sources))}]))
+    assert "Permission denied" in fields.status and fields.figures is None
 
 
 def windows(name: str, idle: list, load: list, runs: int = 10) -> list[dict]:
@@ -224,28 +225,28 @@ def windows(name: str, idle: list, load: list, runs: int = 10) -> list[dict]:
     ]
 
 
-def computed(source: sensors.Source, idle: list, load: list) -> dict:
-    return energy.energy_fields(Run.of([{"event": "sources", "sources": [sensors.describe(source)]}, *windows(source.name, idle, load)]))
+def computed(source: sensors.Source, idle: list, load: list) -> Energy:
+    return energy.energy_of(Run.of([{"event": "sources", "sources": [sensors.describe(source)]}, *windows(source.name, idle, load)]))
 
 
 def test_a_counter_that_wraps():
     source = sensors.Source("rapl_0_package-0_uj", "energy", float, counter=True, wraps_at=10e6, scope="package")
     fields = computed(source, [1e6, 2e6, 3e6], [6e6, 9e6, 2e6])
-    assert fields["energy_idle_w"] == pytest.approx(1.0) and fields["energy_mean_w"] == pytest.approx(3.0)
-    assert fields["energy_gross_mj"] == pytest.approx(600) and fields["energy_net_mj"] == pytest.approx(400)
+    assert fields.figures.idle_w == pytest.approx(1.0) and fields.figures.mean_w == pytest.approx(3.0)
+    assert fields.figures.gross_mj == pytest.approx(600) and fields.figures.net_mj == pytest.approx(400)
 
 
 def test_a_sensor_that_vanishes_gives_no_number():
     source = sensors.Source("hwmon0_ina226_power1_uw", "power", float)
-    assert computed(source, [1e6] * 3, [2e6, None, 2e6])["energy_status"] == f"{source.name}: vanished in the load window"
+    assert computed(source, [1e6] * 3, [2e6, None, 2e6]).status == f"{source.name}: vanished in the load window"
     backwards = sensors.Source("hwmon0_x_energy1_uj", "energy", float, counter=True)
-    assert "counted backwards" in computed(backwards, [1, 2, 3], [6, 2, 9])["energy_status"]
+    assert "counted backwards" in computed(backwards, [1, 2, 3], [6, 2, 9]).status
 
 
 def test_power_is_integrated():
     source = sensors.Source("hwmon0_ina226_power1_uw", "power", float)
     fields = computed(source, [1e6, 1e6, 1e6], [1e6, 3e6, 5e6])
-    assert fields["energy_mean_w"] == pytest.approx(3.0) and fields["energy_net_mj"] == pytest.approx(400)
+    assert fields.figures.mean_w == pytest.approx(3.0) and fields.figures.net_mj == pytest.approx(400)
 
 
 def test_every_file_in_the_folder_is_asked():

@@ -10,9 +10,10 @@ from stages.composition.options import Options
 from stages.core.config import Budget
 from stages.core.results import Summary, VariantSummary
 from stages.reporting import changes, gains
-from stages.tasks.classification import HEADLINE
+from stages.tasks.classification import PRIMARY_METRIC
 from tests import toy_pipeline
 from tests.conftest import ROOT
+from tests.records import made
 
 STUDY = {**toy_pipeline.CHOICES, "variants": {**toy_pipeline.CHOICES["variants"]}, "seed": 5}
 
@@ -42,7 +43,7 @@ def test_results_come_back_and_the_project_stays_as_it_was(project):
     assert done.returncode == 0, done.stderr[-2000:]
     found = project.folder / "metrics/studies/tiny"
     summary = json.loads((found / "summary.json").read_text())
-    assert summary["variants"][toy_pipeline.VARIANT]["accuracy_top1"] == pytest.approx(toy_pipeline.accuracy(40))
+    assert summary["variants"][toy_pipeline.VARIANT]["quality"]["score"] == pytest.approx(toy_pipeline.accuracy(40))
     chosen = yaml.safe_load((found / "params.yaml").read_text())
     assert chosen["seed"] == 5 and chosen["variants"][toy_pipeline.VARIANT]["calibration"]["samples"] == 40
     assert json.loads((found / "provenance.json").read_text())["uncommitted"] == ["conf/studies/tiny.yaml"]
@@ -68,16 +69,14 @@ def test_every_study_composes(path):
     assert composed.reference in composed.variants
 
 
-def row(**fields) -> VariantSummary:
+def row(scheme: str = "fp32", **fields) -> VariantSummary:
     plain = {
-        "format": "onnx",
-        "scheme": "fp32",
         "size_bytes": 40_000_000,
         "latency_p50_ms": 10.0,
         "peak_rss_above_baseline_bytes": 90_000_000,
         "score": 0.9,
     }
-    return VariantSummary(status="ok", **{**plain, **fields})
+    return made("onnx", scheme, **{**plain, **fields})
 
 
 def test_gains_are_told_by_the_interleaved_ratio_with_its_interval():
@@ -85,7 +84,14 @@ def test_gains_are_told_by_the_interleaved_ratio_with_its_interval():
     quick = row(latency_ratio_to_reference=0.35, latency_ratio_ci95=(0.34, 0.36), peak_rss_above_baseline_bytes=45_000_000)
     rows = {"a": row(), "b": small, "c": quick, "d": VariantSummary(format="onnx", scheme="fp16", status="failed", reason="no")}
     summary = Summary(
-        reference="a", device={}, variants=rows, pareto=(), chosen="b", chosen_reason="fits", budget=Budget(name="none"), headline=HEADLINE
+        reference="a",
+        device={},
+        variants=rows,
+        pareto=(),
+        chosen="b",
+        chosen_reason="fits",
+        budget=Budget(name="none"),
+        primary_metric=PRIMARY_METRIC,
     )
     text = gains.markdown(summary)
     assert list(gains.standing_out(summary)) == ["b", "c"]  # c is the fastest: its interval ends at 0.36, b's at 0.5
@@ -101,7 +107,7 @@ def test_each_step_on_the_way_is_told_against_the_one_before():
     small = row(size_bytes=10, latency_ratio_to_reference=0.1, peak_rss_bytes=100, score=0.89, scheme="int8-static")
     parts = row(size_bytes=11, latency_ratio_to_reference=0.11, peak_rss_bytes=80, score=0.89, scheme="int8-static")
     rows = {"torch-fp32": torch, "onnx-fp32": engine, "onnx-int8-static": small, "onnx-int8-static-parts": parts}
-    summary = Summary("torch-fp32", {}, rows, (), "onnx-int8-static-parts", "fits", Budget(name="none"), HEADLINE)
+    summary = Summary("torch-fp32", {}, rows, (), "onnx-int8-static-parts", "fits", Budget(name="none"), PRIMARY_METRIC)
     found = changes.steps(summary, "onnx-int8-static-parts")
     assert [(step.what, step.name) for step in found] == [
         ("engine", "onnx-fp32"),

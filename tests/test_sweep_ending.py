@@ -1,16 +1,17 @@
 """What a user sees at the end of a sweep: the table, which choice matters, the picture; from outcomes that were made up."""
 
-import dataclasses
-
 import pytest
 from rich.console import Console
 
-from stages.core.results import VariantSummary
+from stages.core.config import Budget, to_plain
+from stages.core.results import Summary
 from stages.sweeping import app, ending, picture
 from stages.sweeping.code import Code
 from stages.sweeping.outcome import Outcome
 from stages.sweeping.plan import Plan
 from stages.sweeping.summary import summarize
+from stages.tasks.classification import PRIMARY_METRIC
+from tests.records import made
 
 KEYS = ("variants.v.per_channel", "variants.v.keep_float")
 OBJECTIVES = {"accuracy_top1": "maximize", "latency_ratio_to_reference": "minimize", "size_bytes": "minimize"}
@@ -18,11 +19,14 @@ PLAN = Plan("made-up", "/nowhere", "/nowhere", Code("h", "t", "k", ()), "", (), 
 
 
 def outcome(number: int, per_channel: str, keep_float: str, failed: bool = False) -> Outcome:
-    row = dataclasses.asdict(
-        VariantSummary("onnx", "int8-static", "failed" if failed else "ok", reason="no such layer" if failed else None)
+    row = made(
+        *("onnx", "int8-static", "failed" if failed else "ok"),
+        reason="no such layer" if failed else None,
+        score=0.9 + 0.02 * (per_channel == "true"),
+        latency_ratio_to_reference=0.4 + 0.001 * number,
+        size_bytes=1000,
     )
-    values = {"accuracy_top1": 0.9 + 0.02 * (per_channel == "true"), "latency_ratio_to_reference": 0.4 + 0.001 * number, "size_bytes": 1000}
-    summary = {"device": {"name": "local", "fingerprint": "f"}, "variants": {"v": {**row, **values}}}
+    summary = to_plain(Summary("v", {"name": "local", "fingerprint": "f"}, {"v": row}, (), None, "", Budget("none"), PRIMARY_METRIC))
     given = (f"{KEYS[0]}={per_channel}", f"{KEYS[1]}={keep_float}")
     return Outcome(f"sweep-{number}", given, "ok", "h", "t", "m-d", subjects=("v",), summary=summary, world={"device": "f"})
 

@@ -10,7 +10,7 @@ from sklearn import metrics
 
 from stages.core import paired_stats, ranking
 from stages.core.errors import VariantFailed
-from stages.core.judging import Answers, Headline
+from stages.core.judging import Predictions, PrimaryMetric
 from stages.core.ranking import Ranking
 from stages.payload import answer
 from stages.tasks import classification, defect_detection, multi_label, none, regression
@@ -20,26 +20,26 @@ LABELS = ("crack", "good", "hole")
 NORMAL = 1
 
 
-def parts(samples: int = 900, shift: float = 1.5, seed: int = 0, noise: float = 0.0) -> Answers:
+def parts(samples: int = 900, shift: float = 1.5, seed: int = 0, noise: float = 0.0) -> Predictions:
     """Logits of three kinds, one of them normal in four samples of five; noise: of another variant of the same model."""
     rng = np.random.default_rng(seed)
     targets = rng.choice(3, samples, p=[0.1, 0.8, 0.1])
     logits = rng.normal(0, 1, (samples, 3)) + shift * np.eye(3)[targets]
     logits += noise * np.random.default_rng(seed + 1).normal(0, 1, logits.shape)
-    return Answers(logits.astype(np.float32), targets, LABELS, {"normal": NORMAL})
+    return Predictions(logits.astype(np.float32), targets, LABELS, {"normal": NORMAL})
 
 
-def tags(samples: int = 400, seed: int = 0, noise: float = 0.0) -> Answers:
+def tags(samples: int = 400, seed: int = 0, noise: float = 0.0) -> Predictions:
     rng = np.random.default_rng(seed)
     true = (rng.random((samples, 4)) < (0.5, 0.3, 0.1, 0.05)).astype(np.float32)
     logits = 2 * true - 1 + rng.normal(0, 1.2, true.shape) + noise * np.random.default_rng(9).normal(size=true.shape)
-    return Answers(logits.astype(np.float32), true, ("a", "b", "c", "d"))
+    return Predictions(logits.astype(np.float32), true, ("a", "b", "c", "d"))
 
 
-def numbers(samples: int = 300, error: float = 0.1, seed: int = 0) -> Answers:
+def numbers(samples: int = 300, error: float = 0.1, seed: int = 0) -> Predictions:
     rng = np.random.default_rng(seed)
     true = rng.normal(5, 2, (samples, 2)).astype(np.float32)
-    return Answers((true + rng.normal(0, error, true.shape)).astype(np.float32), true, ("width", "height"))
+    return Predictions((true + rng.normal(0, error, true.shape)).astype(np.float32), true, ("width", "height"))
 
 
 CASES = [
@@ -51,10 +51,10 @@ CASES = [
 ]
 
 
-def judged(task, test: Answers):
+def judged(task, test: Predictions):
     settings = task.Settings()
     found = task.judge(settings, {"validation": test, "test": test})
-    return found, Answers(test.outputs, test.targets, test.labels, {**test.spec, **found.decision})
+    return found, Predictions(test.outputs, test.targets, test.labels, {**test.spec, **found.decision})
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.__name__)
@@ -65,7 +65,7 @@ def test_a_task_is_the_protocol(task):
     for name in ("judge", "compare", "decide"):
         wanted = list(inspect.signature(getattr(Task, name)).parameters)[1:]
         assert list(inspect.signature(getattr(task, name)).parameters) == wanted
-    assert task.SPLITS[-1] == "test" and (task.HEADLINE is None or isinstance(task.HEADLINE, Headline))
+    assert task.SPLITS[-1] == "test" and (task.PRIMARY_METRIC is None or isinstance(task.PRIMARY_METRIC, PrimaryMetric))
 
 
 @pytest.mark.parametrize(("task", "reference", "variant"), CASES, ids=lambda case: getattr(case, "__name__", ""))
@@ -73,9 +73,9 @@ def test_a_task_gives_what_it_declares_and_answers_as_a_device_does(task, refere
     found, before = judged(task, reference)
     _, after = judged(task, variant)
     compared = task.compare(task.Settings(), before, after)
-    headline = {task.HEADLINE.name} if task.HEADLINE else set()
+    metric = {task.PRIMARY_METRIC.name} if task.PRIMARY_METRIC else set()
     given = {*found.scores, *(compared.scores if compared else ())}
-    assert given == {*task.SCORES, *headline}
+    assert given == {*task.SCORES, *metric}
     said = answer.answer(after.outputs, after.spec, after.labels)
     decided = task.decide(after)
     assert len(said) == len(after.targets)
@@ -89,7 +89,7 @@ def test_a_task_gives_what_it_declares_and_answers_as_a_device_does(task, refere
 
 def test_scores_of_a_detector_are_those_of_scikit_learn():
     test = parts()
-    test = Answers(np.round(test.outputs, 1), test.targets, test.labels, test.spec)  # ties, as int8 models have
+    test = Predictions(np.round(test.outputs, 1), test.targets, test.labels, test.spec)  # ties, as int8 models have
     scores, defect = answer.odds(test.outputs, test.spec), test.targets != NORMAL
     found = judged(defect_detection, test)[0].scores
     assert found["auroc"] == pytest.approx(metrics.roc_auc_score(defect, scores))
@@ -189,12 +189,12 @@ def test_the_exact_interval_is_that_of_scipy(hits, total):
 def test_a_softmax_gives_the_same_detector_as_its_logits():
     test = parts()
     powers = np.exp(test.outputs)
-    soft = Answers(powers / powers.sum(1, keepdims=True), test.targets, LABELS, {**test.spec, "meaning": "probabilities"})
+    soft = Predictions(powers / powers.sum(1, keepdims=True), test.targets, LABELS, {**test.spec, "meaning": "probabilities"})
     assert answer.odds(soft.outputs, soft.spec) == pytest.approx(answer.odds(test.outputs, test.spec), abs=1e-4)
 
 
 def test_the_interval_of_an_auroc_difference_holds_the_truth_nineteen_times_in_twenty():
-    def pair(seed: int, samples: int) -> list[Answers]:
+    def pair(seed: int, samples: int) -> list[Predictions]:
         made = [parts(samples, 1.0, seed, noise) for noise in (0.0, 0.8)]
         return [replace(each, spec={**each.spec, "threshold": 0.0}) for each in made]
 

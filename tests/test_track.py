@@ -294,4 +294,4 @@ def test_numbers_keep_their_units_and_intervals_have_two_ends():
         "weights_bytes_int8": 3.0,
         "fits_64_p50_ms": 2.5,
     }
-    assert bench_result(FIVE[0])["latency_p99_ms"] is None
+    assert bench_result(FIVE[0])["latency"]["p99_ms"] is None

@@ -100,18 +100,21 @@ def log(line: str) -> None:
 
 def report() -> None:
     from stages.core import config, results
-    from stages.core.results import Summary, VariantSummary
-    from stages.tasks.classification import HEADLINE
+    from stages.core.results import FileFacts, JudgedLatency, Quality, Summary, VariantSummary
+    from stages.tasks.classification import PRIMARY_METRIC
 
     settings, rows = config.read(), {}
     for name, variant in settings.variants.items():
         calibration = variant.calibration
         result = (accuracy(calibration.samples), 0.4) if calibration else (0.95, 1.0)
         rows[name] = VariantSummary(
-            variant.format, variant.scheme, "ok", score=result[0], latency_ratio_to_reference=result[1], size_bytes=1000
+            *(variant.format, variant.scheme, "ok"),
+            file=FileFacts(size_bytes=1000),
+            quality=Quality(score=result[0]),
+            latency=JudgedLatency(ratio_to_reference=result[1]),
         )
     device = results.read_plain(results.METRICS / "device.json")
-    results.write_summary(Summary(settings.reference, device, rows, (), None, "", settings.budget, HEADLINE))
+    results.write_summary(Summary(settings.reference, device, rows, (), None, "", settings.budget, PRIMARY_METRIC))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from stages.devices import local
 from stages.measuring.grading import evidence, grade
 from stages.measuring.jobs import Subject, store_inputs, subject
 from stages.measuring.pairing import pairing
-from stages.measuring.records import memory_fields
+from stages.measuring.records import memory_of
 from stages.measuring.runs import side
 from stages.measuring.session import rounds
 
@@ -101,6 +101,6 @@ Made = Callable[[], Project]  # makes the camera's project at the first call
 
 def peaks(measured: Subject) -> tuple[Span, Span]:
     """Peak memory above the runtime's import, and in all; MB."""
-    found = [memory_fields(measured.memory()) for _ in range(MEMORY_PROCESSES)]
-    above, whole = ([fields[key] / 1e6 for fields in found] for key in ("peak_rss_above_baseline_bytes", "peak_rss_bytes"))
+    found = [memory_of(measured.memory()) for _ in range(MEMORY_PROCESSES)]
+    above, whole = ([getattr(memory, key) / 1e6 for memory in found] for key in ("peak_rss_above_baseline_bytes", "peak_rss_bytes"))
     return Span.of(above), Span.of(whole)

@@ -24,7 +24,7 @@ from benchmarks.article.findings import (
     told,
 )
 from benchmarks.article.project import ROOT, Made, Project, Span, peaks
-from stages.measuring.energy import energy_fields
+from stages.measuring.energy import energy_of
 from stages.payload import hostinfo, sensors
 
 FASTER, DIVIDED, LESS_POWER = 5.0, 4.0, 40.0
@@ -131,15 +131,16 @@ def power(made: Made) -> Finding:
 def powered(camera: Project, claim: str, how: str, board: str) -> Finding:
     """With a sensor: eager torch against the fastest int8 that Edgewise makes of it."""
     subjects = {"torch-fp32": camera.subject("torch-fp32"), "onnx-int8-static": camera.subject("onnx-int8-static")}
-    measured = {name: energy_fields(subject.energy(POWER_S)) for name, subject in subjects.items()}
-    problems = [f"{name}: {fields['energy_status']}" for name, fields in measured.items() if fields["energy_status"] != "measured"]
+    measured = {name: energy_of(subject.energy(POWER_S)) for name, subject in subjects.items()}
+    problems = [f"{name}: {energy.status}" for name, energy in measured.items() if energy.figures is None]
     if problems:
         return Finding(claim, how, (), (), UNTESTED, f"{'; '.join(problems)}.", board)
-    rows = [[name, f"{f['energy_idle_w']:.2f}", f"{f['energy_mean_w']:.2f}", f"{f['energy_net_mj']:.1f}"] for name, f in measured.items()]
-    before, after = (fields["energy_mean_w"] for fields in measured.values())
+    figures = {name: energy.figures for name, energy in measured.items() if energy.figures}
+    rows = [[name, f"{f.idle_w:.2f}", f"{f.mean_w:.2f}", f"{f.net_mj:.1f}"] for name, f in figures.items()]
+    before, after = (found.mean_w for found in figures.values())
     return Finding(
         claim,
-        f"{how} Mean power while the model runs without pause, {POWER_S:g} s each, by {measured['torch-fp32']['energy_source']}.",
+        f"{how} Mean power while the model runs without pause, {POWER_S:g} s each, by {figures['torch-fp32'].source}.",
         ("variant", "idle W", "W under load", "mJ an inference above idle"),
         rows,
         WRONG if 100 * (1 - after / before) < LESS_POWER else PARTLY if after >= before else RIGHT,

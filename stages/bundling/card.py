@@ -7,6 +7,7 @@ from typing import Any
 from stages.bundling.contents import Chosen
 from stages.core import artifact, results
 from stages.core.config import PATH, to_plain
+from stages.core.figures import figures
 from stages.core.results import METRICS, VariantSummary
 from stages.reporting import table
 
@@ -31,8 +32,8 @@ def card(chosen: Chosen) -> dict[str, Any]:
         "reference": summary.reference,
         "budget": to_plain(summary.budget),
         "device": summary.device,
-        "figures": results.plain_row(summary.variants[name], summary.headline),
-        "figures_of_the_reference": results.plain_row(summary.variants[summary.reference], summary.headline),
+        "figures": figures(summary.variants[name], summary.primary_metric),
+        "figures_of_the_reference": figures(summary.variants[summary.reference], summary.primary_metric),
         "provenance": provenance(chosen),
     }
 
@@ -64,7 +65,7 @@ def markdown(chosen: Chosen, content: dict[str, Any]) -> str:
         "",
         "| figure | value |",
         "| ------ | ----- |",
-        *(f"| {name} | {value} |" for name, value in figures(chosen, row)),
+        *(f"| {name} | {value} |" for name, value in lines_of(chosen, row)),
         "",
         f"Labels: {', '.join(chosen.evaluated.labels)}. An answer is made as `bundle.json` says under `answer`.",
         "",
@@ -74,19 +75,22 @@ def markdown(chosen: Chosen, content: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def figures(chosen: Chosen, row: VariantSummary) -> Iterator[tuple[str, str]]:
+def lines_of(chosen: Chosen, row: VariantSummary) -> Iterator[tuple[str, str]]:
     """Name and value of what is known, with its interval where it has one."""
-    headline, reference = chosen.summary.headline, chosen.summary.reference
-    if headline:
-        yield headline.label, f"{table.score(row, headline)} on {row.samples:,} test samples" if row.samples else table.score(row, headline)
-        yield f"against {reference}{', points' if headline.share else ''}", table.delta(row, headline)
-    for name, value in row.scores.items():
-        if f"{name}_ci95" in row.scores and isinstance(value, float):
-            yield name.replace("_", " "), f"{value:.4f}" + table.bracket(row.scores[f"{name}_ci95"], lambda bound: f"{bound:.4f}")
+    metric, reference = chosen.summary.primary_metric, chosen.summary.reference
+    if metric:
+        yield (
+            metric.label,
+            f"{table.score(row, metric)} on {row.quality.samples:,} test samples" if row.quality.samples else table.score(row, metric),
+        )
+        yield f"against {reference}{', points' if metric.share else ''}", table.delta(row, metric)
+    for name, value in row.quality.scores.items():
+        if f"{name}_ci95" in row.quality.scores and isinstance(value, float):
+            yield name.replace("_", " "), f"{value:.4f}" + table.bracket(row.quality.scores[f"{name}_ci95"], lambda bound: f"{bound:.4f}")
     yield "size, MB", table.size(row)
-    if row.latency_p50_ms is not None:
-        yield "latency p50, ms", f"{row.latency_p50_ms:.3g}" + table.bracket(row.latency_p50_ci95_ms, lambda bound: f"{bound:.3g}")
+    if row.latency.p50_ms is not None:
+        yield "latency p50, ms", f"{row.latency.p50_ms:.3g}" + table.bracket(row.latency.p50_ci95_ms, lambda bound: f"{bound:.3g}")
         yield f"latency / {reference}", table.ratio(row)
-    if row.peak_rss_bytes is not None:
-        yield "peak memory, MB", f"{row.peak_rss_bytes / 1e6:.0f} ({table.peak(row)} above the runtime's own)"
-    yield "threads", str(row.threads or chosen.settings.device.settings["threads"])
+    if row.memory:
+        yield "peak memory, MB", f"{row.memory.peak_rss_bytes / 1e6:.0f} ({table.peak(row)} above the runtime's own)"
+    yield "threads", str(row.conditions.threads if row.conditions else chosen.settings.device.settings["threads"])

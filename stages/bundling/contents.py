@@ -41,7 +41,7 @@ class Chosen:
     @classmethod
     def read(cls, settings: Config, summary: Summary, name: str, models: Path) -> "Chosen":
         folders = (models / "variants" / name, models / "evaluate" / name, models / "data")
-        variant = settings.variant(name).tuned(summary.variants[name].engine_auto)
+        variant = settings.variant(name).tuned(found.kept if (found := summary.variants[name].engine_auto) else {})
         return cls(settings, summary, variant, models, *(artifact.read(folder) for folder in folders))
 
     @property

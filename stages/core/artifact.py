@@ -18,6 +18,7 @@ from typing import Any
 from stages.core.errors import STORAGE_ERRNOS, EdgewiseError, StorageError, VariantFailed
 
 SCHEMA = 1
+METRICS_SCHEMA = 2  # of the JSON in metrics/; 1: flat records
 MANIFEST = "manifest.json"
 FULL_BYTES = 2**20  # with less than this free, a failed write is blamed on the disk
 

@@ -8,7 +8,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Headline:
+class PrimaryMetric:
     """The one score that variants are judged by. name: in metrics; stem: what the names of its differences begin with (accuracy_delta).
 
     label: on axes; title: at the head of a column. share: from 0 to 1, shown in per cent, its differences in percentage points;
@@ -41,7 +41,7 @@ class Headline:
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """What a variant answered for the samples of a split, in their order.
 
     outputs: float32 [n, ...]; targets: int [n] or float32 [n, k]. spec: how an answer is made of outputs, see payload.answer; while a
@@ -55,8 +55,10 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """scores: numbers by name, the headline's among them, and their 95 % intervals as NAME_ci95. details: plain data for details.json.
+class Scores:
+    """scores: numbers by name, the primary metric's among them, and their 95 % intervals as NAME_ci95.
+
+    details: plain data for details.json.
     decision: how an answer is made of outputs (see payload.answer), with what was settled on the validation split; it stands in the
     manifest and goes to the device."""
 
@@ -67,7 +69,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A variant against the reference on the same samples. delta: of the headline, variant - reference.
+    """A variant against the reference on the same samples. delta: of the primary metric, variant - reference.
 
     resolvable: the smallest difference that so many samples can show; needed: how many would show the difference that was seen,
     None where none was. scores: what else is known of the pair, by name.
@@ -85,7 +87,8 @@ class Comparison:
         low, high = self.delta_ci95
         return low > 0 or high < 0
 
-    def knowing(self, **scores: Any) -> "Comparison":
+    def with_scores(self, **scores: Any) -> "Comparison":
+        """With further scores of the pair, by name."""
         return replace(self, scores={**self.scores, **scores})
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from stages.core.judging import Answers, Comparison, Decisions, Headline, Judgement
+from stages.core.judging import Comparison, Decisions, Predictions, PrimaryMetric, Scores
 
 Arrays = dict[str, np.ndarray]
 
@@ -177,16 +177,16 @@ class Task(Protocol):
     TARGETS: str | None  # the kind of targets that it judges, as data.targets has them; None: any
     NEEDS: tuple[str, ...]  # settings of the data set that must not be null
     SPLITS: tuple[str, ...]  # what a variant has to answer, test last
-    HEADLINE: Headline | None  # None: nothing is judged
+    PRIMARY_METRIC: PrimaryMetric | None  # None: nothing is judged
     SCORES: tuple[str, ...]  # names of all else that `judge` and `compare` give, as in metrics
 
-    def judge(self, settings: Any, answers: Mapping[str, Answers]) -> Judgement:
+    def judge(self, settings: Any, answers: Mapping[str, Predictions]) -> Scores:
         """The answers of one variant, by split."""
 
-    def compare(self, settings: Any, reference: Answers, variant: Answers) -> Comparison | None:
+    def compare(self, settings: Any, reference: Predictions, variant: Predictions) -> Comparison | None:
         """Two variants on the same samples of the test split; None where nothing is judged."""
 
-    def decide(self, answers: Answers) -> Decisions | None:
+    def decide(self, answers: Predictions) -> Decisions | None:
         """What was decided for each sample; None where an answer is neither right nor wrong."""
 
 

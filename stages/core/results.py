@@ -3,24 +3,26 @@
 metrics/evaluate/V.json   Evaluation, or Failed
 metrics/bench/V.json      BenchResult, or Failed
 metrics/summary.json      Summary, written by `report` from all of the above
+
+Keys name their units: _ms, _bytes, _mj, _w, _hz, _db, _degc; a _share lies between 0 and 1; a _ci95 is a 95 % interval, [low, high].
 """
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stages.core.artifact import write_json
+from stages.core.artifact import METRICS_SCHEMA, write_json
 from stages.core.config import Budget, to_plain
 from stages.core.errors import ConfigError, EdgewiseError
-from stages.core.judging import Headline
+from stages.core.judging import PrimaryMetric
 from stages.core.settings import build
 
-SCHEMA = 1
+SCHEMA = METRICS_SCHEMA
 METRICS = Path("metrics")
 SUMMARY = METRICS / "summary.json"
+REPRO = "run `dvc repro`, which makes it anew"
 
 Interval = tuple[float, ...] | None  # (low, high), 95 %
 R = TypeVar("R")
@@ -35,12 +37,29 @@ class Failed:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One variant on the whole test split. covered_share is None where the scheme covers nothing; more: the scores of the task."""
+    """One variant on the whole test split. scores: of the task, by name. covered_share is None where the scheme covers nothing."""
 
     samples: int
     size_bytes: int
     covered_share: float | None = None
-    more: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How a variant was measured. profile, scope: of the section `bench`; interleave: what took turns with the reference.
+
+    cpus: the cores that the process might use. emulated: the device imitates another machine, and nothing was timed.
+    """
+
+    profile: str
+    scope: str
+    threads: int
+    device_fingerprint: str
+    emulated: bool = False
+    interleave: str | None = None
+    governor: str | None = None
+    cpus: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,133 +67,272 @@ class Agreement:
     """Outputs on the device against those of the same file on this machine, for the same test samples.
 
     verdict: identical (bit by bit) or within tolerance; a device that computes something else makes the variant a failed one.
-    same_answers: share of the samples whose largest output is the same one; None where there is only one.
+    same_predictions_share: of the samples, where the largest output is the same one; None where there is only one output.
     least_sqnr_db: the scheme's tolerance.
     """
 
     samples: int
     verdict: str
-    same_answers: float | None
+    same_predictions_share: float | None
     sqnr_db: float
     least_sqnr_db: float
     largest_difference: float
 
 
 @dataclass(frozen=True)
+class Latency:
+    """Of one inference, and of what comes before the first one. All None where nothing was timed.
+
+    ratio_to_reference: variant / reference, interleaved. Intervals are None where the profile claims nothing; a quantile is None where
+    too few samples were timed. samples: timed runs in so many processes. stop: why the measurement ended.
+    smallest_claim_share: of the reference alone, the least difference that its device lets one claim (A/A).
+    """
+
+    p50_ms: float | None = None
+    p50_ci95_ms: Interval = None
+    p90_ms: float | None = None
+    p90_ci95_ms: Interval = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+    reference_p50_ms: float | None = None
+    ratio_to_reference: float | None = None
+    ratio_ci95: Interval = None
+    smallest_claim_share: float | None = None
+    load_ms: float | None = None
+    first_inference_ms: float | None = None
+    samples: int | None = None
+    processes: int | None = None
+    stop: str | None = None
+
+
+@dataclass(frozen=True)
+class JudgedLatency(Latency):
+    """With what the report says of it. verdict: faster, slower, no difference claimed, reference; missing_reason: why there is none."""
+
+    verdict: str | None = None
+    missing_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class NoiseEvidence:
+    """Over both sides; None where the device has no such sensor. See measuring.grading."""
+
+    disturbed_share: float | None = None
+    steal_share: float | None = None
+    pressure_share: float | None = None
+    frequency_drop: float | None = None
+    temperature_max_degc: float | None = None
+    process_spread: float | None = None
+    quarter_drift: float | None = None
+    throttled_share: float | None = None
+    unsteady_share: float | None = None
+
+
+@dataclass(frozen=True)
+class Noise:
+    """grade: clean, degraded or noisy; reason: the evidence that set it, in words, None where it is clean."""
+
+    grade: str
+    reason: str | None = None
+    evidence: NoiseEvidence = NoiseEvidence()
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Of the memory pass, a process of its own. peak: since the imports, over load, runs and release; it includes the baseline.
+
+    running_anonymous_bytes, running_file_bytes: after the runs, what is the process's own and what is mapped from files, which the kernel
+    can take away and read again. peak_reset false: the kernel would not reset the peak, so it may stand from the imports and overstate
+    the model's need.
+    """
+
+    baseline_rss_bytes: int
+    after_load_rss_bytes: int
+    after_first_inference_rss_bytes: int
+    peak_rss_bytes: int
+    peak_rss_above_baseline_bytes: int
+    after_release_rss_bytes: int
+    running_anonymous_bytes: int
+    running_file_bytes: int
+    peak_reset: bool = True
+    major_faults: int = 0
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """Resident bytes along the pass, in its order."""
+        return {
+            "baseline": self.baseline_rss_bytes,
+            "load": self.after_load_rss_bytes,
+            "first_inference": self.after_first_inference_rss_bytes,
+            "peak": self.peak_rss_bytes,
+            "release": self.after_release_rss_bytes,
+        }
+
+
+@dataclass(frozen=True)
+class EnergyFigures:
+    """Of one inference, from one sensor: scope is what of the device it sees. net: above the idle baseline of the same device."""
+
+    source: str
+    scope: str
+    rate_hz: float
+    idle_w: float
+    mean_w: float
+    gross_mj: float
+    net_mj: float
+    net_ci95_mj: Interval = None
+
+
+@dataclass(frozen=True)
+class Energy:
+    """status: measured, or why there are no figures. problems: of the sensors that could not be read."""
+
+    status: str
+    figures: EnergyFigures | None = None
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LimitedRun:
+    """The variant under a memory limit. verdict: ok, oom, failed, not tested. For ok the median and all major page faults at the limit."""
+
+    verdict: str
+    evidence: str = ""
+    p50_ms: float | None = None
+    major_faults: int | None = None
+
+
+@dataclass(frozen=True)
+class Sustained:
+    """Minutes of load. drift: last minute / first minute - 1. ratio_start, ratio_end: variant / reference in their first and last
+    minutes. throttled_from_minute: the first one is 0; None where no throttling was seen."""
+
+    minutes: int
+    start_p50_ms: float
+    end_p50_ms: float
+    drift: float
+    ratio_start: float
+    ratio_end: float
+    throttled_from_minute: int | None = None
+    temperature_max_degc: float | None = None
+
+
+@dataclass(frozen=True)
+class EnginePoint:
+    """One point of the grid. settings: those that differ from the plain ones. ratio: to the plain settings, in turns."""
+
+    settings: dict[str, Any]
+    verdict: str
+    ratio: float | None = None
+    ratio_ci95: Interval = None
+    refusal: str | None = None
+    sqnr_db: float | None = None
+
+
+@dataclass(frozen=True)
+class EngineAuto:
+    """What `engine: auto` found. kept: the settings that differ from the variant's own; settings: all of them."""
+
+    goal: str
+    kept: dict[str, Any]
+    settings: dict[str, Any]
+    reason: str
+    points: tuple[EnginePoint, ...] = ()
+
+
+@dataclass(frozen=True)
+class Operators:
+    """What most of the time goes to. status: measured, or why there are no times; top: as in profile.json, the longest first."""
+
+    status: str
+    top: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
 class BenchResult:
-    """One variant on the device, interleaved with the reference. Intervals are None where the profile claims nothing, and all
-    of latency and memory is where the device is emulated: an emulator tells what a device answers, not what that costs."""
+    """One variant on the device, interleaved with the reference. What was not asked for is None, and so is all but the agreement where
+    the device is emulated: an emulator tells what a device answers, not what that costs. fits_mb: by memory limit, MB (2^20 bytes)."""
 
     variant: str
     reference: str
-    profile: str
-    scope: str
-    threads: int
-    device_fingerprint: str
-    emulated: bool = False
-    on_device: Agreement | None = None
-    latency_p50_ms: float | None = None
-    reference_p50_ms: float | None = None
-    latency_ratio_to_reference: float | None = None
-    processes: int | None = None
+    conditions: Conditions
+    agreement: Agreement | None = None
+    latency: Latency = Latency()
+    noise: Noise | None = None
+    memory: Memory | None = None
+    energy: Energy | None = None
+    fits_mb: dict[str, LimitedRun] | None = None
+    sustained: Sustained | None = None
+    engine_auto: EngineAuto | None = None
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """form: how the file is written, where otherwise than its format does; runtime_release: where the file is tied to one release."""
+
+    size_bytes: int | None = None
+    weights_bytes_by_dtype: dict[str, int] | None = None
+    form: str | None = None
+    runtime_release: str | None = None
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the file holds of the scheme. covered_share: of the weights; None where the scheme covers nothing.
+
+    sqnr_to_source_db: of the outputs for the source's probe samples; sqnr_as_written_db: the same, without fused integer kernels.
+    """
+
+    covered_share: float | None = None
+    kept_float: tuple[str, ...] = ()
+    kept_int8: tuple[str, ...] = ()
+    sqnr_to_source_db: float | None = None
+    sqnr_as_written_db: float | None = None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """score: of the task's primary metric. delta: variant minus reference on the same samples; verdict: what may be said of it.
+
+    resolvable: the smallest difference that so many samples can show; samples_needed: how many would show the difference that was seen.
+    scores: what else the task tells, by name. sqnr_db: the outputs against the reference's.
+    """
+
     samples: int | None = None
-    noise_grade: str | None = None
-    stop: str | None = None
-    latency_p50_ci95_ms: Interval = None
-    latency_ratio_ci95: Interval = None
-    latency_p90_ms: float | None = None
-    latency_p90_ci95_ms: Interval = None
-    latency_p95_ms: float | None = None
-    latency_p99_ms: float | None = None
-    load_ms: float | None = None
-    first_inference_ms: float | None = None
-    baseline_rss_bytes: int | None = None
-    peak_rss_bytes: int | None = None
-    peak_rss_above_baseline_bytes: int | None = None
-    more: dict[str, Any] = field(default_factory=dict)
+    score: float | None = None
+    delta: float | None = None
+    delta_ci95: Interval = None
+    verdict: str | None = None
+    resolvable: float | None = None
+    samples_needed: int | None = None
+    sqnr_db: float | None = None
+    scores: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class VariantSummary:
     """All that is known of one variant; None is "not known". A failed one keeps what was measured before it failed.
 
-    score: of the task's headline, score_delta: variant minus reference on the same samples; in metrics they have the headline's names
-    (accuracy_top1, accuracy_delta). scores: what else the task tells, by name; flips_gained: samples that only the variant gets right.
-    sqnr_db: the outputs against the reference's; sqnr_to_source_db: against the source, on its probe samples;
-    sqnr_as_written_db: the same, computed without fused integer kernels.
-    file_form: how the file is written, where otherwise than its format does; file_release: of the runtime, where it is tied to one.
-    latency_ratio_to_reference: variant / reference. latency_verdict: faster, slower, no difference claimed, reference.
-    on_device: the outputs there against this machine's. emulated: of the device; then nothing was timed.
-    memory_rss_bytes: resident after each step of the memory pass, in its order; memory_running_bytes: after the runs, what is the
-    process's own (anonymous) and what is mapped from files (file), which the kernel can take away and read again.
-    explanation: why it is no faster than its parent.
-    smallest_claim_share: of the reference alone, the least difference that its device lets one claim (A/A).
-    engine_auto: goal, kept (settings that differ from the variant's own), settings (all), reason, points (the grid's table).
-    energy: source, scope, rate_hz, idle_w, mean_w, gross_mj, net_mj of one inference; energy_status says why where there is none.
-    fits: by limit in MB: verdict, evidence, p50_ms, major_faults. sustained: minutes, start_p50_ms, end_p50_ms, drift, ...
-    top_operators: what most of the time goes to, as in profile.json; operators_status says why where there are no times.
+    From `conditions` to `engine_auto`: as in its BenchResult. explanation: why it is no faster than its parent.
     """
 
     format: str
     scheme: str
     status: str
     reason: str | None = None
-    size_bytes: int | None = None
-    samples: int | None = None
-    score: float | None = None
-    score_delta: float | None = None
-    score_delta_ci95: Interval = None
-    score_verdict: str | None = None
-    score_resolvable: float | None = None
-    score_samples_needed: int | None = None
-    scores: dict[str, Any] = field(default_factory=dict)
-    sqnr_db: float | None = None
-    latency_p50_ms: float | None = None
-    latency_p50_ci95_ms: Interval = None
-    latency_p90_ms: float | None = None
-    latency_p90_ci95_ms: Interval = None
-    latency_p95_ms: float | None = None
-    latency_p99_ms: float | None = None
-    latency_ratio_to_reference: float | None = None
-    latency_ratio_ci95: Interval = None
-    latency_verdict: str | None = None
-    latency_reason: str | None = None
-    noise_grade: str | None = None
-    noise_reason: str | None = None
-    profile: str | None = None
-    scope: str | None = None
-    threads: int | None = None
-    processes: int | None = None
-    bench_samples: int | None = None
-    device_fingerprint: str | None = None
-    interleave: str | None = None
-    governor: str | None = None
-    emulated: bool | None = None
-    on_device: Agreement | None = None
-    cpus: tuple[int, ...] = ()
-    load_ms: float | None = None
-    first_inference_ms: float | None = None
-    baseline_rss_bytes: int | None = None
-    peak_rss_bytes: int | None = None
-    peak_rss_above_baseline_bytes: int | None = None
-    memory_rss_bytes: dict[str, int] | None = None
-    memory_running_bytes: dict[str, int] | None = None
-    weights_bytes_by_dtype: dict[str, int] | None = None
-    covered_share: float | None = None
-    kept_float: tuple[str, ...] = ()
-    kept_int8: tuple[str, ...] = ()
-    sqnr_to_source_db: float | None = None
-    sqnr_as_written_db: float | None = None
-    file_form: str | None = None
-    file_release: str | None = None
-    smallest_claim_share: float | None = None
-    engine_auto: dict[str, Any] | None = None
-    energy_status: str | None = None
-    energy: dict[str, Any] | None = None
-    fits: dict[str, dict[str, Any]] | None = None
-    sustained: dict[str, Any] | None = None
-    operators_status: str | None = None
-    top_operators: tuple[dict[str, Any], ...] = ()
+    file: FileFacts = FileFacts()
+    proof: Proof = Proof()
+    quality: Quality = Quality()
+    latency: JudgedLatency = JudgedLatency()
+    conditions: Conditions | None = None
+    agreement: Agreement | None = None
+    noise: Noise | None = None
+    memory: Memory | None = None
+    energy: Energy | None = None
+    fits_mb: dict[str, LimitedRun] | None = None
+    sustained: Sustained | None = None
+    engine_auto: EngineAuto | None = None
+    operators: Operators | None = None
     warnings: tuple[str, ...] = ()
     explanation: tuple[str, ...] = ()
 
@@ -182,11 +340,15 @@ class VariantSummary:
     def ok(self) -> bool:
         return self.status == "ok"
 
+    @property
+    def energy_figures(self) -> EnergyFigures | None:
+        return self.energy.figures if self.energy else None
+
 
 @dataclass(frozen=True)
 class Summary:
     """metrics/summary.json. aa_ratio_ci95: the reference against itself. `losers`: what each variant that was not chosen violates or
-    leaves open, by name; headline: None where the task judges nothing."""
+    leaves open, by name; primary_metric: None where the task judges nothing."""
 
     reference: str
     device: dict[str, Any]
@@ -195,7 +357,7 @@ class Summary:
     chosen: str | None
     chosen_reason: str
     budget: Budget
-    headline: Headline | None
+    primary_metric: PrimaryMetric | None
     runners_up: tuple[str, ...] = ()
     losers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     nearest_miss: str | None = None
@@ -210,80 +372,60 @@ class Summary:
 
 def read(kind: type[R], path: Path) -> R | Failed:
     """The Evaluation or BenchResult in `path`, or the Failed that stands there. EdgewiseError where the file is no such record."""
-    raw = _load(path)
+    raw = read_plain(path)
     if raw.get("status") == "failed":
         return Failed(str(raw.get("reason")))
-    names = {f.name for f in dataclasses.fields(kind)} - {"more"}  # type: ignore[arg-type]
-    more = {key: value for key, value in raw.items() if key not in names | {"schema", "status"}}
-    return _build(kind, {**{key: raw[key] for key in names & raw.keys()}, "more": more}, path)
+    return _build(kind, {key: value for key, value in raw.items() if key not in ("schema", "status")}, str(path))
 
 
-def write(path: Path, record: Any) -> None:
-    """Write an Evaluation, a BenchResult or a Failed as the JSON that `read` takes."""
-    plain = to_plain(record)
+def write(path: Path, record: Evaluation | BenchResult | Failed) -> None:
+    """Write a record as the JSON that `read` takes."""
     status = "failed" if isinstance(record, Failed) else "ok"
-    write_json(path, {**plain.pop("more", {}), **plain, "schema": SCHEMA, "status": status})
+    write_json(path, {"schema": SCHEMA, "status": status, **to_plain(record)})
 
 
 def read_summary(path: Path = SUMMARY) -> Summary:
-    raw = _load(path)
-    names = score_names(_build(Headline, raw["headline"], path)) if raw.get("headline") else {}
-    rows = {name: _fields(row, names) for name, row in raw.get("variants", {}).items()}
-    return _build(Summary, {**raw, "variants": rows}, path)
+    return summary_of(read_plain(path), str(path))
+
+
+def summary_of(raw: Mapping[str, Any], where: str) -> Summary:
+    """The content of a summary.json, checked. where: the file, for the message."""
+    return _build(Summary, _known_schema(raw, where, REPRO), where)
 
 
 def write_summary(summary: Summary, path: Path = SUMMARY) -> None:
-    rows = {name: plain_row(row, summary.headline) for name, row in summary.variants.items()}
-    write_json(path, {**to_plain(summary), "variants": rows})
+    write_json(path, to_plain(summary))
 
 
-SCORE_FIELDS = ("score", "score_delta", "score_delta_ci95", "score_verdict", "score_resolvable", "score_samples_needed")
+def read_plain(path: Path, anew: str = REPRO) -> dict[str, Any]:
+    """A JSON record without a type of its own here (metrics/device.json, data.json, train.json), its schema checked.
 
-
-def score_names(headline: Headline) -> dict[str, str]:
-    """Field of VariantSummary -> its name in metrics: score_delta -> accuracy_delta."""
-    return {**{field: field.replace("score", headline.stem, 1) for field in SCORE_FIELDS}, "score": headline.name}
-
-
-def plain_row(row: VariantSummary, headline: Headline | None) -> dict[str, Any]:
-    """A row as metrics hold it: the scores by their own names, beside all else. Nothing of the headline where there is none."""
-    plain = to_plain(row)
-    names = score_names(headline) if headline else dict.fromkeys(SCORE_FIELDS)
-    scores = plain.pop("scores")
-    named = {names.get(key, key): value for key, value in plain.items()}
-    return {**{key: value for key, value in named.items() if key is not None}, **scores}
-
-
-def _fields(row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """The inverse of `plain_row`: what is no field of a row is one of its scores."""
-    back = {name: field for field, name in names.items()}
-    known = {f.name for f in dataclasses.fields(VariantSummary)}
-    given = {back.get(key, key): value for key, value in row.items()}
-    scores = {key: value for key, value in given.items() if key not in known}
-    return {**{key: value for key, value in given.items() if key in known}, "scores": scores}
-
-
-def read_plain(path: Path) -> dict[str, Any]:
-    """A JSON record without a type of its own here (metrics/device.json, data.json, train.json), its schema checked."""
-    return _load(path)
-
-
-def _load(path: Path) -> dict[str, Any]:
+    anew: what makes it again, for the message of the EdgewiseError where it is not there, is no JSON, or is of another schema.
+    """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise EdgewiseError(f"{path} does not exist: run `dvc repro` so that the stage that writes it runs") from None
+        raise EdgewiseError(f"{path} does not exist: {anew}") from None
     except json.JSONDecodeError as error:
-        raise EdgewiseError(f"{path} is not JSON ({error}): delete it and run `dvc repro`") from None
-    if not isinstance(raw, Mapping) or raw.get("schema") != SCHEMA:
-        found = raw.get("schema") if isinstance(raw, Mapping) else type(raw).__name__
-        raise EdgewiseError(f"{path} has schema {found}, this Edgewise reads {SCHEMA}: delete it and run `dvc repro`")
+        raise EdgewiseError(f"{path} is not JSON ({error}): delete it and {anew}") from None
+    return _known_schema(raw, str(path), anew)
+
+
+def _known_schema(raw: Any, where: str, anew: str) -> dict[str, Any]:
+    found = raw.get("schema") if isinstance(raw, Mapping) else None
+    if not isinstance(raw, Mapping) or found is None:
+        raise EdgewiseError(f"{where} is no record of Edgewise (a mapping with the key schema): delete it and {anew}")
+    if found != SCHEMA:
+        made = "an older release made it" if isinstance(found, int) and found < SCHEMA else "another release made it"
+        raise EdgewiseError(
+            f"{where} has schema {found}, this release reads schema {SCHEMA} ({made}): {anew}; if it stays, delete it first"
+        )
     return dict(raw)
 
 
-def _build(kind: type[R], values: Mapping[str, Any], path: Path) -> R:
+def _build(kind: type[R], values: Mapping[str, Any], where: str) -> R:
     try:
-        return build(kind, values, str(path))
+        return build(kind, values, where)
     except ConfigError as error:
         what = str(error).partition("; give it as")[0]
-        raise EdgewiseError(f"{what}: delete {path} and run `dvc repro`, so that it is written again") from None
+        raise EdgewiseError(f"{what}: delete {where} and {REPRO}") from None

@@ -139,6 +139,6 @@ class Variant:
         """What it needs of train-qat."""
         return Tuning(self.qat.epochs, self.qat.learning_rate, self.per_channel is not False) if self.qat else None
 
-    def tuned(self, engine_auto: Mapping[str, Any] | None) -> "Variant":
-        """With the engine settings that were kept on the device. engine_auto: of a measurement, None where it looked for none."""
-        return dataclasses.replace(self, engine={**self.engine, **engine_auto["kept"]}) if engine_auto else self
+    def tuned(self, kept: Mapping[str, Any]) -> "Variant":
+        """With the engine settings that `engine: auto` kept on the device; none where it looked for none."""
+        return dataclasses.replace(self, engine={**self.engine, **kept}) if kept else self

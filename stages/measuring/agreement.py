@@ -75,7 +75,7 @@ def compare(here: Arrays, there: Arrays, variant: Variant) -> Agreement:
     found = Agreement(
         samples=len(here[first]),
         verdict=IDENTICAL if all(np.array_equal(here[name], there[name]) for name in here) else WITHIN,
-        same_answers=same_answers(here[first], there[first]),
+        same_predictions_share=same_predictions_share(here[first], there[first]),
         sqnr_db=min(sqnr_db(here[name], there[name]) for name in here),
         least_sqnr_db=variant.min_device_sqnr_db,
         largest_difference=max(float(np.abs(here[name].astype(np.float64) - there[name]).max()) for name in here),
@@ -87,14 +87,15 @@ def compare(here: Arrays, there: Arrays, variant: Variant) -> Agreement:
     return found
 
 
-def same_answers(here: np.ndarray, there: np.ndarray) -> float | None:
+def same_predictions_share(here: np.ndarray, there: np.ndarray) -> float | None:
     if here.ndim < 2 or here.shape[-1] < 2:
         return None
     return float(np.mean(here.argmax(axis=-1) == there.argmax(axis=-1)))
 
 
 def told(found: Agreement) -> str:
-    return f"{found.samples} samples" if found.same_answers is None else f"{found.same_answers:.0%} of {found.samples} answers the same"
+    share = found.same_predictions_share
+    return f"{found.samples} samples" if share is None else f"{share:.0%} of {found.samples} answers the same"
 
 
 def _shown(arrays: Arrays) -> str:

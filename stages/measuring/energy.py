@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from stages.core.results import Energy, EnergyFigures
 from stages.core.timing_stats import t_quantile
 from stages.measuring.runs import Event, Run
 
@@ -29,12 +30,25 @@ class Reading:
     net_ci95_mj: tuple[float, float] | None  # None where the sensor is too slow to be split into parts
     rate_hz: float
 
+    @property
+    def figures(self) -> EnergyFigures:
+        return EnergyFigures(
+            source=self.source["name"],
+            scope=self.source["scope"],
+            rate_hz=self.rate_hz,
+            idle_w=self.idle_w,
+            mean_w=self.load_w,
+            gross_mj=self.gross_mj,
+            net_mj=self.net_mj,
+            net_ci95_mj=self.net_ci95_mj,
+        )
 
-def energy_fields(run: Run) -> dict[str, Any]:
-    """energy_status is `measured` or why there is no number; with a number its source, scope and rate."""
+
+def energy_of(run: Run) -> Energy:
+    """By the sensor that sees most of the device; without figures where none can be read."""
     sources = run.one("sources")["sources"]
     if not sources:
-        return {"energy_status": "no sensor on this device"}
+        return Energy("no sensor on this device")
     readings, problems = [], [f"{s['name']}: {s['problem']}" for s in sources if s["problem"]]
     windows = {event["phase"]: event for event in run.all("energy")}
     for source in (s for s in sources if not s["problem"]):
@@ -43,20 +57,8 @@ def energy_fields(run: Run) -> dict[str, Any]:
         except ValueError as error:
             problems.append(f"{source['name']}: {error}")
     if not readings:
-        return {"energy_status": "; ".join(problems)}
-    chosen = min(readings, key=_rank)
-    return {
-        "energy_status": "measured",
-        "energy_problems": problems,
-        "energy_source": chosen.source["name"],
-        "energy_scope": chosen.source["scope"],
-        "energy_rate_hz": chosen.rate_hz,
-        "energy_idle_w": chosen.idle_w,
-        "energy_mean_w": chosen.load_w,
-        "energy_gross_mj": chosen.gross_mj,
-        "energy_net_mj": chosen.net_mj,
-        "energy_net_ci95_mj": chosen.net_ci95_mj,
-    }
+        return Energy("; ".join(problems), problems=tuple(problems))
+    return Energy("measured", min(readings, key=_rank).figures, tuple(problems))
 
 
 def _rank(reading: Reading) -> tuple[int, float]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.core.artifact import write_json
+from stages.core.artifact import METRICS_SCHEMA, write_json
 from stages.measuring.runs import Run
 
 KNOWN = ("name", "type", "kernel", "dtype", "converts", "fallback")
@@ -17,7 +17,7 @@ Runs = Sequence[Sequence[Mapping[str, Any]]]
 
 def write(run: Run, unsupported: str | None, folder: Path) -> None:
     """profile.json, and trace.json where the runtime writes a trace."""
-    write_json(folder / "profile.json", {"schema": 1, **profile(run, unsupported)})
+    write_json(folder / "profile.json", {"schema": METRICS_SCHEMA, **profile(run, unsupported)})
     trace = run.one("trace")["content"]
     if trace is not None:
         (folder / "trace.json").write_text(trace, encoding="utf-8")

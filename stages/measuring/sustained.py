@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from stages.core.results import Sustained
 from stages.measuring.grading import readings, throttled
 from stages.measuring.runs import Event, Run
 from stages.measuring.session import Rounds
@@ -46,23 +47,20 @@ def throttling_minute(minutes: Sequence[dict[str, Any]]) -> int | None:
     return None
 
 
-def sustained_fields(rounds: Rounds) -> dict[str, Any]:
-    """Start and end of the longest runs, side by side; empty where no process ran for some minutes.
-
-    sustained_drift: last minute / first minute - 1. ratio_start, ratio_end: variant / reference in their first and last minutes,
-    so that the ranking of several variants at the start and at the end can be compared.
-    """
+def sustained(rounds: Rounds) -> Sustained | None:
+    """Start and end of the longest runs, side by side, so that the ranking of several variants at the start and at the end can be
+    compared; None where no process ran for some minutes."""
     variant, reference = by_minute(rounds.variant[0]), by_minute(rounds.reference[0])
     if min(len(variant), len(reference)) < LEAST_MINUTES:
-        return {}
+        return None
     start, end = variant[0]["median_ms"], variant[-1]["median_ms"]
-    return {
-        "sustained_minutes": len(variant),
-        "sustained_start_p50_ms": start,
-        "sustained_end_p50_ms": end,
-        "sustained_drift": end / start - 1,
-        "sustained_throttled_from_minute": throttling_minute(variant),
-        "sustained_ratio_start": start / reference[0]["median_ms"],
-        "sustained_ratio_end": end / reference[-1]["median_ms"],
-        "sustained_temperature_max_degc": max((m["temperature_degc"] for m in variant if m["temperature_degc"] is not None), default=None),
-    }
+    return Sustained(
+        minutes=len(variant),
+        start_p50_ms=start,
+        end_p50_ms=end,
+        drift=end / start - 1,
+        ratio_start=start / reference[0]["median_ms"],
+        ratio_end=end / reference[-1]["median_ms"],
+        throttled_from_minute=throttling_minute(variant),
+        temperature_max_degc=max((m["temperature_degc"] for m in variant if m["temperature_degc"] is not None), default=None),
+    )

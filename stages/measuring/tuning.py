@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from stages.core.config import Bench, Variant, part
 from stages.core.errors import VariantFailed
-from stages.core.results import Agreement
+from stages.core.results import Agreement, EngineAuto, EnginePoint
 from stages.core.timing_stats import Side, ratio, ratio_interval
 from stages.core.variant import LATENCY, MEMORY
 from stages.measuring.agreement import Arrays, compare, there
 from stages.measuring.jobs import Subject
-from stages.measuring.records import memory_fields
+from stages.measuring.records import memory_of
 from stages.measuring.runs import Run, side
 from stages.measuring.session import LEAST_PAIRS
 
@@ -44,8 +44,8 @@ class Tuned:
     """The subject with the settings that were kept, how its outputs agree, what the record says, and every run behind it."""
 
     subject: Subject
-    on_device: Agreement | None
-    record: Mapping[str, Any] | None = None
+    agreement: Agreement | None
+    record: EngineAuto | None = None
     runs: tuple[Run, ...] = ()
 
 
@@ -59,7 +59,7 @@ class Goal:
 
 def peaks(runs: Sequence[Run]) -> Side:
     """Of each process one value: the peak of its memory above the baseline, at least one byte."""
-    return [[np.array([max(1.0, memory_fields(run)["peak_rss_above_baseline_bytes"])])] for run in runs]
+    return [[np.array([max(1.0, memory_of(run).peak_rss_above_baseline_bytes)])] for run in runs]
 
 
 GOALS = {LATENCY: Goal(Subject.latency, side), MEMORY: Goal(lambda subject, bench: subject.memory(), peaks)}
@@ -151,33 +151,32 @@ def verdict(goal: str, plain: Point, best: Point | None) -> tuple[Point, str]:
 
 
 def concluded(goal: str, points: Sequence[Point], kept: Point, reason: str) -> Tuned:
-    record = {
-        "goal": goal,
-        "kept": dict(kept.settings),
-        "settings": dict(kept.subject.fields["settings"]),
-        "reason": reason,
-        "points": [row(goal, point, points[0], kept) for point in points],
-    }
+    record = EngineAuto(
+        goal=goal,
+        kept=dict(kept.settings),
+        settings=dict(kept.subject.fields["settings"]),
+        reason=reason,
+        points=tuple(row(goal, point, points[0], kept) for point in points),
+    )
     return Tuned(kept.subject, kept.found, record, tuple(run for point in points for run in (*point.runs, *point.confirming)))
 
 
-def row(goal: str, point: Point, plain: Point, kept: Point) -> dict[str, Any]:
+def row(goal: str, point: Point, plain: Point, kept: Point) -> EnginePoint:
     """One line of the grid's table; the ratio is that of the turns, in which all points took part."""
-    line: dict[str, Any] = {"settings": dict(point.settings), "ratio": None, "ratio_ci95": None, "refusal": point.refusal}
-    if point.found:
-        line["sqnr_db"] = point.found.sqnr_db
+    against, interval = None, None
     if point.refusal is None and point.runs and point is not plain:
         own, its = (GOALS[goal].side(one.runs) for one in (point, plain))
-        line |= {"ratio": ratio(own, its), "ratio_ci95": list(ratio_interval(own, its))}
-    return {**line, "verdict": "kept" if point is kept else standing(line)}
+        against, interval = ratio(own, its), ratio_interval(own, its)
+    verdict = "kept" if point is kept else standing(point.refusal, interval)
+    return EnginePoint(dict(point.settings), verdict, against, interval, point.refusal, point.found.sqnr_db if point.found else None)
 
 
-def standing(line: Mapping[str, Any]) -> str:
-    if line["refusal"]:
+def standing(refusal: str | None, ratio_ci95: tuple[float, float] | None) -> str:
+    if refusal:
         return "refused"
-    if line["ratio_ci95"] is None:
+    if ratio_ci95 is None:
         return "plain"
-    low, high = line["ratio_ci95"]
+    low, high = ratio_ci95
     return "worse" if low > 1 else "lower, not confirmed" if high < 1 else "no difference"
 
 

@@ -4,7 +4,8 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from stages.core.judging import Headline
+from stages.core.figures import figure
+from stages.core.judging import PrimaryMetric
 from stages.core.results import Summary, VariantSummary
 from stages.reporting import table
 
@@ -21,21 +22,22 @@ class Change:
     change: str
 
 
-def changes(before: VariantSummary, after: VariantSummary, headline: Headline | None) -> list[Change]:
+def changes(before: VariantSummary, after: VariantSummary, metric: PrimaryMetric | None) -> list[Change]:
     """From the reference, `before`, to the variant `after`."""
+    above = "peak_rss_above_baseline_bytes"
     found = [
-        quantity("size, MB", before.size_bytes, after.size_bytes, 1e6),
+        quantity("size, MB", before.file.size_bytes, after.file.size_bytes, 1e6),
         latency(before, after),
-        quantity("latency p90, ms", before.latency_p90_ms, after.latency_p90_ms),
-        quantity("peak memory, MB", before.peak_rss_bytes, after.peak_rss_bytes, 1e6),
-        quantity("peak above the runtime, MB", before.peak_rss_above_baseline_bytes, after.peak_rss_above_baseline_bytes, 1e6),
-        quantity("load, ms", before.load_ms, after.load_ms),
-        quantity("first inference, ms", before.first_inference_ms, after.first_inference_ms),
+        quantity("latency p90, ms", before.latency.p90_ms, after.latency.p90_ms),
+        quantity("peak memory, MB", figure(before, "peak_rss_bytes"), figure(after, "peak_rss_bytes"), 1e6),
+        quantity("peak above the runtime, MB", figure(before, above), figure(after, above), 1e6),
+        quantity("load, ms", before.latency.load_ms, after.latency.load_ms),
+        quantity("first inference, ms", before.latency.first_inference_ms, after.latency.first_inference_ms),
         energy(before, after),
     ]
-    if headline and after.score_delta is not None:
-        change = f"{table.delta(after, headline)}{' points' if headline.share else ''}"
-        found.append(Change(headline.label, table.score(before, headline), table.score(after, headline), change))
+    if metric and after.quality.delta is not None:
+        change = f"{table.delta(after, metric)}{' points' if metric.share else ''}"
+        found.append(Change(metric.label, table.score(before, metric), table.score(after, metric), change))
     return [change for change in found if change] + list(further_scores(before, after))
 
 
@@ -51,28 +53,28 @@ def percent(ratio: float) -> str:
 
 def latency(before: VariantSummary, after: VariantSummary) -> Change | None:
     """The change is the paired ratio, which holds although the machine drifted between the two medians."""
-    if before.latency_p50_ms is None or after.latency_p50_ms is None or after.latency_ratio_to_reference is None:
+    if before.latency.p50_ms is None or after.latency.p50_ms is None or after.latency.ratio_to_reference is None:
         return None
-    interval = table.bracket(after.latency_ratio_ci95, lambda bound: table.signed(100 * (bound - 1), 1))
-    change = f"{table.signed(100 * (after.latency_ratio_to_reference - 1), 1)}{interval} %"
-    return Change("latency p50, ms", f"{before.latency_p50_ms:.3g}", f"{after.latency_p50_ms:.3g}", change)
+    interval = table.bracket(after.latency.ratio_ci95, lambda bound: table.signed(100 * (bound - 1), 1))
+    change = f"{table.signed(100 * (after.latency.ratio_to_reference - 1), 1)}{interval} %"
+    return Change("latency p50, ms", f"{before.latency.p50_ms:.3g}", f"{after.latency.p50_ms:.3g}", change)
 
 
 def energy(before: VariantSummary, after: VariantSummary) -> Change | None:
     """Of one inference, net of the idle baseline; why there is no figure, where it was asked for."""
-    if before.energy and after.energy:
-        return quantity("energy, mJ", before.energy["net_mj"], after.energy["net_mj"])
-    return Change("energy, mJ", "", after.energy_status, "") if after.energy_status else None
+    if before.energy_figures and after.energy_figures:
+        return quantity("energy, mJ", before.energy_figures.net_mj, after.energy_figures.net_mj)
+    return Change("energy, mJ", "", after.energy.status, "") if after.energy else None
 
 
 def further_scores(before: VariantSummary, after: VariantSummary) -> Iterator[Change]:
-    """Scores of the task beside its headline that were compared sample by sample: NAME, with NAME_delta and its interval. Shares."""
-    for key, delta in after.scores.items():
+    """Scores of the task beside its primary metric that were compared sample by sample: NAME, with NAME_delta and its interval. Shares."""
+    for key, delta in after.quality.scores.items():
         name = key.removesuffix(DELTA)
         if not key.endswith(DELTA) or delta is None:
             continue
-        interval = table.bracket(after.scores.get(f"{key}_ci95"), lambda bound: table.signed(100 * bound, 2))
-        was, now = (f"{row.scores[name]:.2%}" for row in (before, after))
+        interval = table.bracket(after.quality.scores.get(f"{key}_ci95"), lambda bound: table.signed(100 * bound, 2))
+        was, now = (f"{row.quality.scores[name]:.2%}" for row in (before, after))
         yield Change(name.replace("_", " "), was, now, f"{table.signed(100 * delta, 2)}{interval} points")
 
 
@@ -99,16 +101,16 @@ def steps(summary: Summary, name: str) -> list[Step]:
     way = {step: what for step, what in {name: "loading and settings", **plain}.items() if step in rows and rows[step].ok}
     ordered = [step for step in (*plain, name) if step in way and step != summary.reference]
     pairs = itertools.pairwise(dict.fromkeys([summary.reference, *ordered]))
-    found = [_step(way[after], after, rows[before], rows[after], summary.headline) for before, after in pairs]
+    found = [_step(way[after], after, rows[before], rows[after], summary.primary_metric) for before, after in pairs]
     return found if len(found) > 1 else []
 
 
-def _step(what: str, name: str, before: VariantSummary, after: VariantSummary, headline: Headline | None) -> Step:
-    def against(field: str) -> str:
-        start, end = getattr(before, field), getattr(after, field)
+def _step(what: str, name: str, before: VariantSummary, after: VariantSummary, metric: PrimaryMetric | None) -> Step:
+    def against(name: str) -> str:
+        start, end = figure(before, name), figure(after, name)
         return percent(end / start) if start and end is not None else ""
 
     score = ""
-    if headline is not None and before.score is not None and after.score is not None:
-        score = table.change(after.score - before.score, headline)
+    if metric is not None and before.quality.score is not None and after.quality.score is not None:
+        score = table.change(after.quality.score - before.quality.score, metric)
     return Step(what, name, against("size_bytes"), against("latency_ratio_to_reference"), against("peak_rss_bytes"), score)

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stages.core.results import Sustained
+
 WIDTH, HEIGHT, EDGE = 220, 46, 3
 SERIES = {"median_ms": "median, ms", "temperature_degc": "temperature, \N{DEGREE SIGN}C", "frequency_mhz": "frequency, MHz"}
 
@@ -21,10 +23,10 @@ class Chart:
     mark: float | None
 
 
-def of(minutes: Sequence[Mapping[str, Any]], sustained: Mapping[str, Any] | None) -> list[Chart]:
+def of(minutes: Sequence[Mapping[str, Any]], sustained: Sustained | None) -> list[Chart]:
     """A chart for each quantity that was read in every minute."""
     known = [key for key in SERIES if minutes and all(entry[key] is not None for entry in minutes)]
-    throttled = (sustained or {}).get("throttled_from_minute")
+    throttled = sustained.throttled_from_minute if sustained else None
     return [chart(SERIES[key], [(entry["minute"], entry[key]) for entry in minutes], throttled) for key in known]
 
 

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from stages.core.config import Budget
-from stages.core.judging import Headline
+from stages.core.figures import figure
+from stages.core.judging import PrimaryMetric
 from stages.core.results import Interval, VariantSummary
 from stages.reporting import verdicts
 
 Rows = Mapping[str, VariantSummary]
-PREFER = {"latency": "latency_ratio_to_reference", "size": "size_bytes", "memory": "peak_rss_bytes"}
+PREFER = {"latency": "latency_ratio_to_reference", "size": "size_bytes", "memory": "peak_rss_bytes"}  # names of core.figures
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Finding:
 class Score:
     """What the score of the task is; base: the reference's."""
 
-    headline: Headline | None
+    metric: PrimaryMetric | None
     base: float | None
 
 
@@ -42,11 +43,11 @@ class Choice:
     nearest_miss: str | None = None
 
 
-def choose(rows: Rows, budget: Budget, headline: Headline | None, base: float | None) -> Choice:
+def choose(rows: Rows, budget: Budget, metric: PrimaryMetric | None, base: float | None) -> Choice:
     """The variant that fits every limit and is best in what the budget prefers. base: the reference's score."""
     if not limits(budget):
         return Choice(None, f"the budget '{budget.name}' sets no limit; set budget.name to another yaml of conf/budget/ to have one chosen")
-    findings = {name: judge(row, budget, headline, base) for name, row in rows.items() if row.ok}
+    findings = {name: judge(row, budget, metric, base) for name, row in rows.items() if row.ok}
     broken = {name: [f for f in found if not f.met] for name, found in findings.items()}
     fitting = sorted((name for name in broken if not broken[name]), key=lambda name: preference(rows[name], budget))
     losers = {name: tuple(f.text for f in found) for name, found in broken.items() if found}
@@ -61,7 +62,7 @@ def choose(rows: Rows, budget: Budget, headline: Headline | None, base: float | 
 
 def standing(fitting: list[str], rows: Rows, budget: Budget) -> str:
     """How the first of `fitting` stands among them in what the budget prefers."""
-    if getattr(rows[fitting[0]], PREFER[budget.prefer]) is None:
+    if figure(rows[fitting[0]], PREFER[budget.prefer]) is None:
         return f"{budget.prefer} was not measured"
     tied = verdicts.leaders({name: rows[name] for name in fitting})[1:] if budget.prefer == "latency" else []
     if tied:
@@ -76,21 +77,21 @@ def limits(budget: Budget) -> dict[str, float]:
 
 def preference(row: VariantSummary, budget: Budget) -> tuple[float, float]:
     """Latency counts at the least favourable end of its interval."""
-    value = verdicts.slowest(row) if budget.prefer == "latency" else getattr(row, PREFER[budget.prefer])
-    return math.inf if value is None else value, row.size_bytes or math.inf
+    value = verdicts.slowest(row) if budget.prefer == "latency" else figure(row, PREFER[budget.prefer])
+    return math.inf if value is None else value, row.file.size_bytes or math.inf
 
 
-def judge(row: VariantSummary, budget: Budget, headline: Headline | None, base: float | None) -> list[Finding]:
-    score = Score(headline, base)
+def judge(row: VariantSummary, budget: Budget, metric: PrimaryMetric | None, base: float | None) -> list[Finding]:
+    score = Score(metric, base)
     return [CHECKS[name](row, limit, score) for name, limit in limits(budget).items()]
 
 
 def size(row: VariantSummary, limit: float, score: Score) -> Finding:
-    return exact("size", row.size_bytes, limit)
+    return exact("size", row.file.size_bytes, limit)
 
 
 def memory(row: VariantSummary, limit: float, score: Score) -> Finding:
-    return exact("peak memory", row.peak_rss_bytes, limit)
+    return exact("peak memory", row.memory.peak_rss_bytes if row.memory else None, limit)
 
 
 def exact(what: str, value: int | None, limit: float) -> Finding:
@@ -102,25 +103,26 @@ def exact(what: str, value: int | None, limit: float) -> Finding:
 
 
 def p50(row: VariantSummary, limit: float, score: Score) -> Finding:
-    return latency("p50", row, row.latency_p50_ms, row.latency_p50_ci95_ms, limit)
+    return latency("p50", row, row.latency.p50_ms, row.latency.p50_ci95_ms, limit)
 
 
 def p90(row: VariantSummary, limit: float, score: Score) -> Finding:
-    if row.latency_p50_ms is not None and row.latency_p90_ms is None:
+    if row.latency.p50_ms is not None and row.latency.p90_ms is None:
         return Finding(
-            False, f"latency p90: cannot tell, {row.bench_samples} samples carry none: use bench.name=quick or standard", math.inf
+            False, f"latency p90: cannot tell, {row.latency.samples} samples carry none: use bench.name=quick or standard", math.inf
         )
-    return latency("p90", row, row.latency_p90_ms, row.latency_p90_ci95_ms, limit)
+    return latency("p90", row, row.latency.p90_ms, row.latency.p90_ci95_ms, limit)
 
 
 def latency(what: str, row: VariantSummary, value: float | None, interval: Interval, limit: float) -> Finding:
     """A quantile with its interval, milliseconds."""
     if value is None:
-        return Finding(False, f"latency: cannot tell, {row.latency_reason}", math.inf)
+        return Finding(False, f"latency: cannot tell, {row.latency.missing_reason}", math.inf)
     if interval is None:
-        text = f"latency: cannot tell, the profile '{row.profile}' gives no interval: use bench.name=quick or standard"
+        profile = f"the profile '{row.conditions.profile}'" if row.conditions else "the profile"
+        text = f"latency: cannot tell, {profile} gives no interval: use bench.name=quick or standard"
         return Finding(False, text, value / limit - 1)
-    return by_interval(f"latency {what}", value, interval, limit, "ms", more_runs(row.bench_samples or 1, value, interval, limit))
+    return by_interval(f"latency {what}", value, interval, limit, "ms", more_runs(row.latency.samples or 1, value, interval, limit))
 
 
 def by_interval(what: str, value: float, interval: tuple[float, ...], limit: float, unit: str, unsure: str) -> Finding:
@@ -140,7 +142,7 @@ def more_runs(samples: int, value: float, interval: tuple[float, ...], limit: fl
 
 def fits(row: VariantSummary, limit: float, score: Score) -> Finding:
     """The experiment at the limit itself; what fits into less fits, what does not fit into more does not."""
-    verdicts_by_mb = {int(mb): entry["verdict"] for mb, entry in (row.fits or {}).items()}
+    verdicts_by_mb = {int(mb): entry.verdict for mb, entry in (row.fits_mb or {}).items()}
     below = [mb for mb, verdict in verdicts_by_mb.items() if verdict == "ok" and mb <= limit]
     above = {mb: verdict for mb, verdict in verdicts_by_mb.items() if verdict in ("oom", "failed") and mb >= limit}
     if below:
@@ -152,9 +154,11 @@ def fits(row: VariantSummary, limit: float, score: Score) -> Finding:
 
 
 def energy(row: VariantSummary, limit: float, score: Score) -> Finding:
-    if row.energy is None:
-        return Finding(False, f"energy: cannot tell, {row.energy_status or 'not measured: set bench.energy_s'}", math.inf)
-    value, interval = row.energy["net_mj"], row.energy.get("net_ci95_mj")
+    figures = row.energy_figures
+    if figures is None:
+        reason = row.energy.status if row.energy else "not measured: set bench.energy_s"
+        return Finding(False, f"energy: cannot tell, {reason}", math.inf)
+    value, interval = figures.net_mj, figures.net_ci95_mj
     if interval is None:
         text = f"energy {value:.3g} mJ, limit {limit:g} mJ: cannot tell, the sensor is too slow for an interval: raise bench.energy_s"
         return Finding(False, text, value / limit - 1)
@@ -163,16 +167,16 @@ def energy(row: VariantSummary, limit: float, score: Score) -> Finding:
 
 def drop(row: VariantSummary, limit: float, score: Score) -> Finding:
     """How much worse than the reference, from the paired interval: percentage points of a share, else per cent of the reference's score."""
-    headline, base = score.headline, score.base
-    if headline is None:
+    metric, base = score.metric, score.base
+    if metric is None:
         return Finding(False, "accuracy drop: cannot tell, this task judges nothing", math.inf)
-    if row.score_delta is None or row.score_delta_ci95 is None:
-        return Finding(False, f"{headline.title} drop: cannot tell, the reference failed", math.inf)
-    factor = headline.percent(base)
-    loss = factor * headline.cost(row.score_delta)
-    low, high = sorted(factor * headline.cost(bound) for bound in row.score_delta_ci95)
-    unit = headline.unit
-    text = f"{headline.title} drop {loss + 0.0:.2f} {unit} [{low + 0.0:.2f}, {high + 0.0:.2f}], limit {limit:g} {unit}"
+    if row.quality.delta is None or row.quality.delta_ci95 is None:
+        return Finding(False, f"{metric.title} drop: cannot tell, the reference failed", math.inf)
+    factor = metric.percent(base)
+    loss = factor * metric.cost(row.quality.delta)
+    low, high = sorted(factor * metric.cost(bound) for bound in row.quality.delta_ci95)
+    unit = metric.unit
+    text = f"{metric.title} drop {loss + 0.0:.2f} {unit} [{low + 0.0:.2f}, {high + 0.0:.2f}], limit {limit:g} {unit}"
     if low <= limit < high:
         text += f": cannot tell, {more_samples(row, (limit - loss) / factor)}"
     return Finding(high <= limit, text, (high - limit) / max(limit, 1.0))
@@ -183,10 +187,10 @@ def more_samples(row: VariantSummary, margin: float) -> str:
 
     What so many samples can show shrinks with the square root of their number.
     """
-    if margin == 0 or row.samples is None or row.score_resolvable is None:
+    if margin == 0 or row.quality.samples is None or row.quality.resolvable is None:
         return "it lies on the limit"
-    needed = math.ceil(row.samples * (row.score_resolvable / margin) ** 2)
-    return f"needs {max(1, needed - row.samples):,} more samples"
+    needed = math.ceil(row.quality.samples * (row.quality.resolvable / margin) ** 2)
+    return f"needs {max(1, needed - row.quality.samples):,} more samples"
 
 
 CHECKS: Mapping[str, Callable[[VariantSummary, float, Score], Finding]] = {  # limit of the budget -> how a variant is held against it

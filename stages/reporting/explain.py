@@ -56,7 +56,7 @@ def explain(rows: Mapping[str, VariantSummary], device_facts: Mapping[str, Any])
             facts = artifact.read(folder).details["facts"]
             ratios = (ends(row)[0], ends(rows[parent])[1])
             profiles = Profiles(passes.profile(name), passes.profile(parent), parent, facts.get("conversions", {}), ratios)
-            case = Case(tuple(facts["nodes"]), row.kept_float, tuple(device_facts.get("isa", ())), profiles, cutting.reopened(folder))
+            case = Case(tuple(facts["nodes"]), row.proof.kept_float, tuple(device_facts.get("isa", ())), profiles, cutting.reopened(folder))
             head = f"no faster than {parent} ({ratio(row)} against {ratio(rows[parent])} of the reference's latency)"
             explained[name] = replace(row, explanation=(head, *reasons(case)))
     return explained
@@ -64,26 +64,26 @@ def explain(rows: Mapping[str, VariantSummary], device_facts: Mapping[str, Any])
 
 def is_parent(one: VariantSummary, row: VariantSummary) -> bool:
     """Whether `one` is the plain float form of the format of `row`, and both were measured."""
-    measured = one.latency_ratio_to_reference is not None and row.latency_ratio_to_reference is not None
-    return measured and one.format == row.format and set(one.weights_bytes_by_dtype or ()) == {"float32"} and not one.kept_float
+    measured = one.latency.ratio_to_reference is not None and row.latency.ratio_to_reference is not None
+    return measured and one.format == row.format and set(one.file.weights_bytes_by_dtype or ()) == {"float32"} and not one.proof.kept_float
 
 
 def faster(row: VariantSummary, parent: VariantSummary) -> bool:
     """Whether the intervals of the two ratios to the reference are apart; the ratios alone where the profile gives no interval."""
-    if row.latency_ratio_ci95 and parent.latency_ratio_ci95:
-        return row.latency_ratio_ci95[1] < parent.latency_ratio_ci95[0]
-    return (row.latency_ratio_to_reference or 0) < (parent.latency_ratio_to_reference or 0)
+    if row.latency.ratio_ci95 and parent.latency.ratio_ci95:
+        return row.latency.ratio_ci95[1] < parent.latency.ratio_ci95[0]
+    return (row.latency.ratio_to_reference or 0) < (parent.latency.ratio_to_reference or 0)
 
 
 def ends(row: VariantSummary) -> tuple[float, float]:
     """The interval of the ratio; the ratio twice where there is none."""
-    low, high = row.latency_ratio_ci95 or (row.latency_ratio_to_reference or 0.0,) * 2
+    low, high = row.latency.ratio_ci95 or (row.latency.ratio_to_reference or 0.0,) * 2
     return low, high
 
 
 def ratio(row: VariantSummary) -> str:
-    low, high = row.latency_ratio_ci95 or (None, None)
-    return f"{row.latency_ratio_to_reference:.2f}" + (f" [{low:.2f}, {high:.2f}]" if low and high else "")
+    low, high = row.latency.ratio_ci95 or (None, None)
+    return f"{row.latency.ratio_to_reference:.2f}" + (f" [{low:.2f}, {high:.2f}]" if low and high else "")
 
 
 def reasons(case: Case) -> list[str]:

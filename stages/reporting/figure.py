@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.core.judging import Headline
+from stages.core.judging import PrimaryMetric
 from stages.core.results import Summary, VariantSummary
 from stages.reporting.labels import Box, Point, place
 
@@ -51,7 +51,7 @@ def draw(summary: Summary, folder: Path) -> None:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 6.4), facecolor=PAPER)
         axes = figure.add_axes((0.075, 0.115, 0.75, 0.78))
-        rows = {name: row for name, row in summary.variants.items() if row.ok and height(row, summary.headline) is not None}
+        rows = {name: row for name, row in summary.variants.items() if row.ok and height(row, summary.primary_metric) is not None}
         if rows:
             plot(axes, rows, summary)
         write_failures(figure, summary)
@@ -60,18 +60,18 @@ def draw(summary: Summary, folder: Path) -> None:
 
 
 def plot(axes: Any, rows: Rows, summary: Summary) -> None:
-    measured = {name: row for name, row in rows.items() if row.latency_p50_ms is not None}
+    measured = {name: row for name, row in rows.items() if row.latency.p50_ms is not None}
     rows = measured or rows
-    spots = {name: (horizontal(row, bool(measured)), height(row, summary.headline) or 0.0) for name, row in rows.items()}
+    spots = {name: (horizontal(row, bool(measured)), height(row, summary.primary_metric) or 0.0) for name, row in rows.items()}
     colours = dict(zip(sorted({row.format for row in rows.values()}), PALETTE * 3, strict=False))
     dress(axes, summary, bool(measured))
-    base = summary.variants[summary.reference].score
-    lines = [line for name, row in rows.items() for line in intervals(spots[name], row, colours[row.format], base, summary.headline)]
-    upwards = summary.headline is None or summary.headline.higher_is_better
+    base = summary.variants[summary.reference].quality.score
+    lines = [line for name, row in rows.items() for line in intervals(spots[name], row, colours[row.format], base, summary.primary_metric)]
+    upwards = summary.primary_metric is None or summary.primary_metric.higher_is_better
     lines += front([spots[name] for name in summary.pareto if name in spots], 1 if upwards else -1)
     if not upwards:
         axes.invert_yaxis()
-    for name in sorted(rows, key=lambda name: -(rows[name].size_bytes or 0)):  # small circles over large ones
+    for name in sorted(rows, key=lambda name: -(rows[name].file.size_bytes or 0)):  # small circles over large ones
         draw_circle(axes, spots[name], rows[name], colours[rows[name].format], name in summary.pareto)
     for line in lines:
         line.draw(axes)
@@ -80,16 +80,16 @@ def plot(axes: Any, rows: Rows, summary: Summary) -> None:
     write_names(axes, spots, rows, lines, summary)
 
 
-def height(row: VariantSummary, headline: Headline | None) -> float | None:
+def height(row: VariantSummary, metric: PrimaryMetric | None) -> float | None:
     """The score, in per cent where it is a share; the agreement of the outputs where nothing is judged. None: not known."""
-    if headline is None:
-        return None if row.sqnr_db is None else min(row.sqnr_db, MOST_DB)
-    return None if row.score is None else (100 if headline.share else 1) * row.score
+    if metric is None:
+        return None if row.quality.sqnr_db is None else min(row.quality.sqnr_db, MOST_DB)
+    return None if row.quality.score is None else (100 if metric.share else 1) * row.quality.score
 
 
 def horizontal(row: VariantSummary, measured: bool) -> float:
     """Milliseconds; megabytes where nothing was measured."""
-    return row.latency_p50_ms if measured and row.latency_p50_ms else (row.size_bytes or 0) / 1e6
+    return row.latency.p50_ms if measured and row.latency.p50_ms else (row.file.size_bytes or 0) / 1e6
 
 
 def dress(axes: Any, summary: Summary, measured: bool) -> None:
@@ -99,17 +99,17 @@ def dress(axes: Any, summary: Summary, measured: bool) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    headline = summary.headline
-    if headline and headline.share:
+    metric = summary.primary_metric
+    if metric and metric.share:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
     axes.set_xlabel(f"latency p50, ms on {summary.device['name']} (log)" if measured else "size, MB (log; latency was not measured)")
-    axes.set_ylabel(headline.label if headline else f"SQNR to the reference, dB (at most {MOST_DB:g})")
+    axes.set_ylabel(metric.label if metric else f"SQNR to the reference, dB (at most {MOST_DB:g})")
     axes.grid(True, which="major", color="#eaeef2", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, which="both", labelcolor="#57606a")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    what = headline.title if headline else "agreement"
+    what = metric.title if metric else "agreement"
     axes.set_title(f"{what[0].upper()}{what[1:]} against latency", loc="left", fontsize=13, fontweight="bold", pad=22)
     caption = f"area: size of the files; bars: 95 % intervals (upright: paired difference to {summary.reference}); ringed: Pareto set"
     axes.text(0, 1.02, caption, transform=axes.transAxes, fontsize=8.5, color="#57606a")
@@ -126,20 +126,20 @@ def front(spots: list[Spot], good: int) -> list[Line]:
     return [Line(a, b, INK, 1.1, 0.55, (0, (4, 3))) for a, b in itertools.pairwise(steps)]
 
 
-def intervals(spot: Spot, row: VariantSummary, colour: str, base: float | None, headline: Headline | None) -> list[Line]:
+def intervals(spot: Spot, row: VariantSummary, colour: str, base: float | None, metric: PrimaryMetric | None) -> list[Line]:
     """The 95 % intervals as bars; the upright one is of the difference to the reference's score `base`."""
     x, y = spot
     bars = []
-    if row.score_delta_ci95 and base is not None and headline:
-        low, high = ((100 if headline.share else 1) * (base + bound) for bound in row.score_delta_ci95)
+    if row.quality.delta_ci95 and base is not None and metric:
+        low, high = ((100 if metric.share else 1) * (base + bound) for bound in row.quality.delta_ci95)
         bars.append(Line((x, low), (x, high), colour, 1.2, 0.4))
-    if row.latency_p50_ci95_ms:
-        bars.append(Line((row.latency_p50_ci95_ms[0], y), (row.latency_p50_ci95_ms[1], y), colour, 1.2, 0.6))
+    if row.latency.p50_ci95_ms:
+        bars.append(Line((row.latency.p50_ci95_ms[0], y), (row.latency.p50_ci95_ms[1], y), colour, 1.2, 0.6))
     return bars
 
 
 def draw_circle(axes: Any, spot: Spot, row: VariantSummary, colour: str, best: bool) -> None:
-    area = AREA_PER_MB * (row.size_bytes or 0) / 1e6
+    area = AREA_PER_MB * (row.file.size_bytes or 0) / 1e6
     axes.scatter(*spot, s=area, color=colour, alpha=0.5 if best else 0.22, linewidths=0, zorder=3)
     axes.scatter(*spot, s=area, facecolors="none", edgecolors=INK if best else colour, linewidths=1.3 if best else 0.8, zorder=3)
     axes.scatter(*spot, s=7, color=colour, linewidths=0, zorder=5)
@@ -153,7 +153,7 @@ def legends(axes: Any, colours: Mapping[str, str], rows: Rows) -> None:
 
     formats = [circle(colour, 70, name) for name, colour in colours.items()]
     axes.add_artist(axes.legend(handles=formats, title="format", loc="upper left", bbox_to_anchor=(1.02, 1.0), **LEGEND))
-    largest = max((row.size_bytes or 0) for row in rows.values()) / 1e6
+    largest = max((row.file.size_bytes or 0) for row in rows.values()) / 1e6
     sizes = [circle(GREY, AREA_PER_MB * mb, f"{mb:.2g} MB") for mb in (largest / 8, largest / 3, largest)]
     axes.legend(handles=sizes, title="size", loc="upper left", bbox_to_anchor=(1.02, 0.72), labelspacing=1.5, **LEGEND)
 
@@ -177,7 +177,7 @@ def write_names(axes: Any, spots: Mapping[str, Spot], rows: Rows, lines: list[Li
     for name, text in texts.items():
         extent = text.get_window_extent()
         x, y = axes.transData.transform(spots[name])
-        radius = (AREA_PER_MB * (rows[name].size_bytes or 0) / 1e6) ** 0.5 / 2 / to_points
+        radius = (AREA_PER_MB * (rows[name].file.size_bytes or 0) / 1e6) ** 0.5 / 2 / to_points
         points.append(Point(x, y, radius, extent.width + 4, extent.height + 2))
     frame = axes.get_window_extent()
     boxes = place(points, Box(frame.x0, frame.y0, frame.x1 + 10, frame.y1), [line.box(axes) for line in lines])

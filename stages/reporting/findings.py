@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from stages.core.results import Summary, VariantSummary
+from stages.core.results import Energy, LimitedRun, Memory, Operators, Summary, Sustained, VariantSummary
 from stages.reporting import charts, passes
 from stages.reporting.evidence import foremost
 from stages.reporting.verdicts import slowest
 
 Rows = Mapping[str, VariantSummary]
 ASK = {  # field of a row -> what it is and how to have it measured
-    "energy_status": "energy (bench.energy_s)",
-    "fits": "memory limits (bench.fits_mb)",
+    "energy": "energy (bench.energy_s)",
+    "fits_mb": "memory limits (bench.fits_mb)",
     "sustained": "minutes of load (bench.name=sustained)",
-    "operators_status": "time by operator (bench.profile)",
+    "operators": "time by operator (bench.profile)",
 }
 
 
@@ -23,10 +23,10 @@ def lines(summary: Summary) -> list[str]:
     if not rows:
         return []
     texts = {
-        "Energy": {name: energy(row) for name, row in rows.items() if row.energy_status},
-        "Memory limits": {name: limits(row) for name, row in rows.items() if row.fits},
-        "Under load": {name: load(row) for name, row in rows.items() if row.sustained},
-        "Time by operator": {name: operators(row) for name, row in rows.items() if row.operators_status},
+        "Energy": {name: energy(row.energy) for name, row in rows.items() if row.energy},
+        "Memory limits": {name: limits(row.fits_mb) for name, row in rows.items() if row.fits_mb},
+        "Under load": {name: load(row.sustained) for name, row in rows.items() if row.sustained},
+        "Time by operator": {name: operators(row.operators) for name, row in rows.items() if row.operators},
     }
     told = [f"{title}: {', '.join(names)}: {text}" for title, by_name in texts.items() for text, names in same(by_name).items()]
     return [line for line in (claim(summary), running(rows), *told, ranking(rows), not_asked(rows)) if line]
@@ -38,23 +38,21 @@ def sections(summary: Summary) -> dict[str, Any]:
     return {
         "claim": claim(summary) if rows else None,
         "not_asked": not_asked(rows) if rows else None,
-        "energies": {name: row for name, row in rows.items() if row.energy},
-        "no_energy": same({name: row.energy_status or "" for name, row in rows.items() if row.energy_status and not row.energy}),
-        "limited": {name: row for name, row in rows.items() if row.fits},
-        "limits": sorted({limit for row in rows.values() for limit in row.fits or ()}, key=int),
+        "energies": {name: row for name, row in rows.items() if row.energy_figures},
+        "no_energy": same({name: row.energy.status for name, row in rows.items() if row.energy and not row.energy.figures}),
+        "limited": {name: row for name, row in rows.items() if row.fits_mb},
+        "limits": sorted({limit for row in rows.values() for limit in row.fits_mb or ()}, key=int),
         "loaded": {name: row for name, row in rows.items() if row.sustained},
         "charts": {name: charts.of(passes.minutes(name), row.sustained) for name, row in rows.items() if row.sustained},
         "ranking": ranking(rows),
-        "profiled": {name: row for name, row in rows.items() if row.top_operators},
-        "unprofiled": same(
-            {name: row.operators_status or "" for name, row in rows.items() if row.operators_status and not row.top_operators}
-        ),
+        "profiled": {name: row for name, row in rows.items() if row.operators and row.operators.top},
+        "unprofiled": same({name: row.operators.status for name, row in rows.items() if row.operators and not row.operators.top}),
     }
 
 
 def measured(summary: Summary) -> Rows:
     """Those with a latency, fastest first by the least favourable end of their ratio."""
-    rows = {name: row for name, row in summary.variants.items() if row.latency_p50_ms is not None}
+    rows = {name: row for name, row in summary.variants.items() if row.latency.p50_ms is not None}
     return dict(sorted(rows.items(), key=lambda item: slowest(item[1])))
 
 
@@ -69,54 +67,52 @@ def same(texts: Mapping[str, str]) -> dict[str, list[str]]:
 def claim(summary: Summary) -> str:
     """What this device makes of no difference at all."""
     reference = summary.variants[summary.reference]
-    if reference.smallest_claim_share is None or reference.latency_ratio_ci95 is None:
+    if reference.latency.smallest_claim_share is None or reference.latency.ratio_ci95 is None:
         return f"{summary.reference} was not measured against itself with an interval: nothing is claimed of latency"
-    low, high = reference.latency_ratio_ci95
-    share = 100 * reference.smallest_claim_share
+    low, high = reference.latency.ratio_ci95
+    share = 100 * reference.latency.smallest_claim_share
     return f"{summary.reference} against itself on this device gives [{low:.3f}, {high:.3f}]: no difference below {share:.2g} % is claimed"
 
 
 def running(rows: Rows) -> str | None:
     """Of what is resident while a variant runs, runtime included: the part that only it can give back, and the part that the kernel can."""
-    told = [f"{name} {own_and_mapped(row)}" for name, row in rows.items() if row.memory_running_bytes]
+    told = [f"{name} {own_and_mapped(row.memory)}" for name, row in rows.items() if row.memory]
     return f"Memory while running, MB of its own + mapped from files (which the kernel can take back): {', '.join(told)}" if told else None
 
 
-def own_and_mapped(row: VariantSummary) -> str:
-    parts = row.memory_running_bytes or {}
-    return f"{parts['anonymous'] / 1e6:.0f} + {parts['file'] / 1e6:.0f}"
+def own_and_mapped(found: Memory) -> str:
+    return f"{found.running_anonymous_bytes / 1e6:.0f} + {found.running_file_bytes / 1e6:.0f}"
 
 
-def energy(row: VariantSummary) -> str:
-    if row.energy is None:
-        return str(row.energy_status)
-    e = row.energy
-    seen = f"{e['source']}, which sees the {e['scope']}, at {e['rate_hz']:.3g} Hz"
-    watts = f"{e['mean_w']:.3g} W on average, {e['idle_w']:.3g} W idle"
-    return f"{e['net_mj']:.3g} mJ net, {e['gross_mj']:.3g} mJ gross an inference, {watts} ({seen})"
+def energy(found: Energy) -> str:
+    e = found.figures
+    if e is None:
+        return found.status
+    seen = f"{e.source}, which sees the {e.scope}, at {e.rate_hz:.3g} Hz"
+    watts = f"{e.mean_w:.3g} W on average, {e.idle_w:.3g} W idle"
+    return f"{e.net_mj:.3g} mJ net, {e.gross_mj:.3g} mJ gross an inference, {watts} ({seen})"
 
 
-def limits(row: VariantSummary) -> str:
-    return "; ".join(f"{limit} MB {limit_cell(found)}" for limit, found in (row.fits or {}).items())
+def limits(runs: Mapping[str, LimitedRun]) -> str:
+    return "; ".join(f"{limit} MB {limit_cell(found)}" for limit, found in runs.items())
 
 
-def limit_cell(found: Mapping[str, Any], evidence: bool = True) -> str:
+def limit_cell(found: LimitedRun, evidence: bool = True) -> str:
     """ok with what it costs, or the verdict with its evidence."""
-    if found["verdict"] == "ok":
-        faults = "" if found["major_faults"] is None else f", {found['major_faults']} major faults"
-        return f"ok, {found['p50_ms']:.3g} ms{faults}"
-    return f"{found['verdict']} ({found['evidence']})" if evidence else str(found["verdict"])
+    if found.verdict == "ok":
+        faults = "" if found.major_faults is None else f", {found.major_faults} major faults"
+        return f"ok, {found.p50_ms:.3g} ms{faults}"
+    return f"{found.verdict} ({found.evidence})" if evidence else found.verdict
 
 
-def load(row: VariantSummary) -> str:
-    s = row.sustained or {}
-    hot = "no temperature sensor" if s["temperature_max_degc"] is None else f"at most {s['temperature_max_degc']:.0f} \N{DEGREE SIGN}C"
-    medians = f"{s['start_p50_ms']:.3g} ms in the first of {s['minutes']} minutes, {s['end_p50_ms']:.3g} ms in the last"
-    return f"{medians} ({100 * s['drift']:+.1f} %), {hot}, {throttling(s)}"
+def load(s: Sustained) -> str:
+    hot = "no temperature sensor" if s.temperature_max_degc is None else f"at most {s.temperature_max_degc:.0f} \N{DEGREE SIGN}C"
+    medians = f"{s.start_p50_ms:.3g} ms in the first of {s.minutes} minutes, {s.end_p50_ms:.3g} ms in the last"
+    return f"{medians} ({100 * s.drift:+.1f} %), {hot}, {throttling(s)}"
 
 
-def throttling(sustained: Mapping[str, Any]) -> str:
-    minute = sustained["throttled_from_minute"]
+def throttling(found: Sustained) -> str:
+    minute = found.throttled_from_minute
     return "no throttling seen" if minute is None else f"throttled from minute {minute + 1} on"
 
 
@@ -125,14 +121,13 @@ def ranking(rows: Rows) -> str | None:
     loaded = {name: row.sustained for name, row in rows.items() if row.sustained}
     if len(loaded) < 2:
         return None
-    start, end = (sorted(loaded, key=lambda name: loaded[name][key]) for key in ("ratio_start", "ratio_end"))
+    start = sorted(loaded, key=lambda name: loaded[name].ratio_start)
+    end = sorted(loaded, key=lambda name: loaded[name].ratio_end)
     return f"Fastest first, in the first minute of load: {', '.join(start)}; in the last: {'the same' if start == end else ', '.join(end)}"
 
 
-def operators(row: VariantSummary) -> str:
-    if not row.top_operators:
-        return str(row.operators_status)
-    return foremost(row.top_operators)
+def operators(found: Operators) -> str:
+    return foremost(found.top) if found.top else found.status
 
 
 def not_asked(rows: Rows) -> str | None:

@@ -14,7 +14,7 @@ def markdown(summary: Summary) -> str:
     """A table of changes against the reference, one column for each of the variants that stand out, and the way to each of them."""
     reference = summary.variants[summary.reference]
     others = standing_out(summary)
-    found = {name: {c.what: c for c in changes(reference, summary.variants[name], summary.headline)} for name in others}
+    found = {name: {c.what: c for c in changes(reference, summary.variants[name], summary.primary_metric)} for name in others}
     lines = [row("", f"{summary.reference} (before)", *(f"{name} ({', '.join(roles)})" for name, roles in others.items()))]
     lines.append("|---" * (len(others) + 2) + "|")
     for what in dict.fromkeys(what for column in found.values() for what in column):
@@ -35,7 +35,7 @@ def cell(change: Change | None) -> str:
 
 def ways(summary: Summary, names: Mapping[str, list[str]]) -> list[str]:
     """Which step moved what, for each of these variants: every step against the one before."""
-    score = summary.headline.title if summary.headline else "score"
+    score = summary.primary_metric.title if summary.primary_metric else "score"
     lines = []
     for name in names:
         way = steps(summary, name)
@@ -57,5 +57,5 @@ def standing_out(summary: Summary) -> Mapping[str, list[str]]:
     if fastest:
         roles.setdefault(fastest[0], []).append("fastest" if len(fastest) == 1 else "among the fastest")
     if ready:
-        roles.setdefault(min(ready, key=lambda name: ready[name].size_bytes or math.inf), []).append("smallest")
+        roles.setdefault(min(ready, key=lambda name: ready[name].file.size_bytes or math.inf), []).append("smallest")
     return roles

@@ -8,7 +8,8 @@ import yaml
 
 from stages.core import artifact, config, results
 from stages.core.config import Config
-from stages.core.judging import Headline
+from stages.core.figures import figure
+from stages.core.judging import PrimaryMetric
 from stages.core.results import METRICS, Interval, Summary, VariantSummary
 from stages.reporting import engines, findings, samples, table, verdicts
 from stages.reporting.changes import changes, steps
@@ -17,8 +18,8 @@ from stages.reporting.pairing import Judge
 NAME = "report.html"
 MODELS = Path("models")
 TEMPLATES = Path(__file__).with_name("page")
-POINT_FIELDS = (
-    *("format", "scheme", "score", "score_delta", "score_delta_ci95", "sqnr_db", "latency_p50_ms", "latency_p50_ci95_ms", "size_bytes"),
+POINT_FIGURES = (  # names of core.figures
+    *("format", "scheme", "sqnr_db", "latency_p50_ms", "latency_p50_ci95_ms", "size_bytes"),
     *("latency_ratio_to_reference", "latency_ratio_ci95", "peak_rss_bytes", "peak_rss_above_baseline_bytes", "noise_grade"),
 )
 PAIRED = ("mcnemar_p", "agreement", "kl_nats")
@@ -46,7 +47,7 @@ def context(summary: Summary, settings: Config) -> dict[str, Any]:
     return {
         "columns": table.columns(summary),
         "objectives": table.objectives(summary),
-        "headline": config.to_plain(summary.headline),
+        "metric": config.to_plain(summary.primary_metric),
         "summary": summary,
         "settings": settings,
         "rows": table.ordered(summary),
@@ -55,12 +56,12 @@ def context(summary: Summary, settings: Config) -> dict[str, Any]:
         "on_device": table.on_device(summary),
         "focus": focus,
         "cards": list(cards(summary)),
-        "changes": changes(summary.variants[summary.reference], summary.variants[focus], summary.headline) if focus else [],
+        "changes": changes(summary.variants[summary.reference], summary.variants[focus], summary.primary_metric) if focus else [],
         "steps": steps(summary, focus) if focus else [],
         "points": [point(name, row, summary) for name, row in summary.variants.items() if row.ok and answered(row)],
-        "most_memory": max((max((row.memory_rss_bytes or {"": 0}).values()) for row in summary.variants.values()), default=0),
+        "most_memory": max((max(row.memory.steps.values()) for row in summary.variants.values() if row.memory), default=0),
         **findings.sections(summary),
-        "engines": {name: (found["reason"], list(engines.rows(found))) for name, found in engines.grids(summary).items()},
+        "engines": {name: (found.reason, list(engines.rows(found))) for name, found in engines.grids(summary).items()},
         "engine_titles": engines.TITLES,
         "classes": samples.classes(summary.reference, focus) if focus else [],
         "pictures": samples.pictures(summary.reference, focus, task) if focus else [],
@@ -79,43 +80,48 @@ def focused(summary: Summary) -> str | None:
 
 def answered(row: VariantSummary) -> bool:
     """Whether it was evaluated: with a score, or where nothing is judged with an agreement of outputs."""
-    return row.score is not None or row.sqnr_db is not None
+    return row.quality.score is not None or row.quality.sqnr_db is not None
 
 
 def cards(summary: Summary) -> Iterator[tuple[str, str, str]]:
     """Title, variant and figure of what is best in one thing; a speed is named only where it may be claimed."""
     ok = {name: row for name, row in summary.variants.items() if row.ok}
     base = summary.variants[summary.reference]
-    fastest = verdicts.leaders({name: row for name, row in ok.items() if row.latency_verdict == verdicts.FASTER})
+    fastest = verdicts.leaders({name: row for name, row in ok.items() if row.latency.verdict == verdicts.FASTER})
     if fastest:
         speed = f"at least {1 / verdicts.slowest(ok[fastest[0]]):.1f} times as fast as {summary.reference}"
         if len(fastest) == 1:
-            yield "fastest", fastest[0], f"{speed}{but(ok[fastest[0]], summary.headline)}"
+            yield "fastest", fastest[0], f"{speed}{but(ok[fastest[0]], summary.primary_metric)}"
         else:
             yield "fastest: cannot tell", " or ".join(fastest), f"their intervals overlap; {fastest[0]} is {speed}"
-    sized = {name: row.size_bytes for name, row in ok.items() if row.size_bytes}
-    if sized and base.size_bytes:
+    sized = {name: row.file.size_bytes for name, row in ok.items() if row.file.size_bytes}
+    if sized and base.file.size_bytes:
         name = min(sized, key=lambda n: sized[n])
         yield (
             "smallest",
             name,
-            f"{sized[name] / 1e6:.1f} MB, {base.size_bytes / sized[name]:.1f} times smaller{but(ok[name], summary.headline)}",
+            f"{sized[name] / 1e6:.1f} MB, {base.file.size_bytes / sized[name]:.1f} times smaller{but(ok[name], summary.primary_metric)}",
         )
-    lean = {name: row.peak_rss_above_baseline_bytes for name, row in ok.items() if row.peak_rss_above_baseline_bytes}
+    lean = {
+        name: row.memory.peak_rss_above_baseline_bytes
+        for name, row in ok.items()
+        if row.memory and row.memory.peak_rss_above_baseline_bytes
+    }
     if lean:
         name = min(lean, key=lambda n: lean[n])
-        yield "least memory", name, f"{lean[name] / 1e6:.0f} MB above its runtime's own{but(ok[name], summary.headline)}"
+        yield "least memory", name, f"{lean[name] / 1e6:.0f} MB above its runtime's own{but(ok[name], summary.primary_metric)}"
 
 
-def but(row: VariantSummary, headline: Headline | None) -> str:
-    return f", {headline.title} {headline.worse}" if headline and row.score_verdict == headline.worse else ""
+def but(row: VariantSummary, metric: PrimaryMetric | None) -> str:
+    return f", {metric.title} {metric.worse}" if metric and row.quality.verdict == metric.worse else ""
 
 
 def point(name: str, row: VariantSummary, summary: Summary) -> dict[str, Any]:
     """What the script draws."""
-    fields = {field: getattr(row, field) for field in POINT_FIELDS}
+    shown = {name: figure(row, name) for name in POINT_FIGURES}
+    judged = {"score": row.quality.score, "score_delta": row.quality.delta, "score_delta_ci95": row.quality.delta_ci95}
     marks = {"pareto": name in summary.pareto, "chosen": name == summary.chosen, "reference": name == summary.reference}
-    return {"name": name, **fields, **marks, "verdict": table.verdict(row, summary.headline)}
+    return {"name": name, **shown, **judged, **marks, "verdict": table.verdict(row, summary.primary_metric)}
 
 
 def records() -> Mapping[str, Any]:

@@ -1,6 +1,6 @@
 """One row for each variant: its files read, and its answers paired with the reference's, sample by sample."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,15 +9,14 @@ import numpy as np
 from stages.core import artifact, results
 from stages.core.config import Config, Plugin, Variant
 from stages.core.errors import EdgewiseError
-from stages.core.judging import Answers
+from stages.core.judging import Predictions
 from stages.core.plugins import Task
 from stages.core.proof import sqnr_db
-from stages.core.results import BenchResult, Evaluation, Failed, VariantSummary
+from stages.core.results import BenchResult, Evaluation, Failed, FileFacts, JudgedLatency, Proof, Quality, VariantSummary
 from stages.core.settings import build
 from stages.reporting import passes
 
 MODELS = Path("models")
-MEMORY_STEPS = ("baseline", "load", "first_inference", "peak", "release")
 NOT_MEASURED = "not measured: the pipeline ran without bench-on-device"
 EMULATED = "not measured: the device is emulated"
 
@@ -41,7 +40,7 @@ def rows(config: Config) -> dict[str, VariantSummary]:
     return {name: row(variant, config.reference, reference, judge) for name, variant in config.variants.items()}
 
 
-def row(variant: Variant, reference_name: str, reference: Answers | None, judge: Judge) -> VariantSummary:
+def row(variant: Variant, reference_name: str, reference: Predictions | None, judge: Judge) -> VariantSummary:
     made = artifact.read(MODELS / "variants" / variant.name)
     evaluated = results.read(Evaluation, results.METRICS / "evaluate" / f"{variant.name}.json")
     measured = bench(variant.name, reference_name)
@@ -51,24 +50,25 @@ def row(variant: Variant, reference_name: str, reference: Answers | None, judge:
         scheme=variant.scheme,
         status="failed" if failures else "ok",
         reason=failures[0] if failures else None,
-        scores=dict.fromkeys(judge.task.SCORES),
-        **({"size_bytes": made.size_bytes, **proof(made)} if made.ok else {}),
+        file=file_facts(made) if made.ok else FileFacts(),
+        proof=proof(made) if made.ok else Proof(),
+        quality=Quality(scores=dict.fromkeys(judge.task.SCORES)),
     )
     if isinstance(evaluated, Evaluation):
         summary = judged(summary, evaluated, judge)
         summary = paired(summary, answers(variant.name), reference, variant.name, judge)
     if isinstance(measured, BenchResult):
-        return replace(summary, **latency(measured))
-    return replace(summary, latency_reason=measured if isinstance(measured, str) else measured.reason)
+        return with_measurement(summary, measured)
+    return replace(summary, latency=JudgedLatency(missing_reason=measured if isinstance(measured, str) else measured.reason))
 
 
-def answers(name: str) -> Answers | None:
+def answers(name: str) -> Predictions | None:
     """None where the variant failed before it could answer."""
     folder = MODELS / "evaluate" / name
     if not artifact.read(folder).ok:
         return None
     made = artifact.read(folder)
-    return Answers(np.load(folder / "outputs.npy"), np.load(folder / "targets.npy"), made.labels, made.details)
+    return Predictions(np.load(folder / "outputs.npy"), np.load(folder / "targets.npy"), made.labels, made.details)
 
 
 def bench(name: str, reference: str) -> BenchResult | Failed | str:
@@ -82,32 +82,37 @@ def bench(name: str, reference: str) -> BenchResult | Failed | str:
     return record
 
 
-def proof(made: artifact.Manifest) -> dict[str, Any]:
-    """What the file really is, as `quantize` read it from the file."""
+def file_facts(made: artifact.Manifest) -> FileFacts:
+    """What the file is, as `quantize` read it from the file."""
+    written = made.details.get("file", {})
+    weights = dict(made.details["facts"]["weights_bytes_by_dtype"])
+    return FileFacts(made.size_bytes, weights, form=written.get("form"), runtime_release=written.get("release"))
+
+
+def proof(made: artifact.Manifest) -> Proof:
+    """What the file holds of the scheme, as `quantize` found it."""
     details = made.details
-    return {
-        "weights_bytes_by_dtype": dict(details["facts"]["weights_bytes_by_dtype"]),
-        "covered_share": details["covered_share"],
-        "kept_float": tuple(details["kept_float"]),
-        "kept_int8": tuple(details.get("kept_int8", ())),
-        "sqnr_to_source_db": details.get("finished_sqnr_db", details["sqnr_db"]),
-        "sqnr_as_written_db": details.get("sqnr_as_written_db"),
-        "file_form": details.get("file", {}).get("form"),
-        "file_release": details.get("file", {}).get("release"),
-    }
+    return Proof(
+        covered_share=details["covered_share"],
+        kept_float=tuple(details["kept_float"]),
+        kept_int8=tuple(details.get("kept_int8", ())),
+        sqnr_to_source_db=details.get("finished_sqnr_db", details["sqnr_db"]),
+        sqnr_as_written_db=details.get("sqnr_as_written_db"),
+    )
 
 
 def judged(row: VariantSummary, evaluated: Evaluation, judge: Judge) -> VariantSummary:
     """With the variant's own scores. EdgewiseError where it was judged by another task."""
-    headline, known = judge.task.HEADLINE, evaluated.more
-    if headline and headline.name not in known:
-        raise EdgewiseError(f"metrics/evaluate has no {headline.name}: it was written for another task; run `dvc repro`")
+    metric, known = judge.task.PRIMARY_METRIC, evaluated.scores
+    if metric and metric.name not in known:
+        raise EdgewiseError(f"metrics/evaluate has no {metric.name}: it was written for another task; run `dvc repro`")
     own = {name: known[name] for name in judge.task.SCORES if name in known}
-    score = known[headline.name] if headline else None
-    return replace(row, samples=evaluated.samples, size_bytes=evaluated.size_bytes, score=score, scores={**row.scores, **own})
+    score = known[metric.name] if metric else None
+    quality = replace(row.quality, samples=evaluated.samples, score=score, scores={**row.quality.scores, **own})
+    return replace(row, file=replace(row.file, size_bytes=evaluated.size_bytes), quality=quality)
 
 
-def paired(row: VariantSummary, variant: Answers | None, reference: Answers | None, name: str, judge: Judge) -> VariantSummary:
+def paired(row: VariantSummary, variant: Predictions | None, reference: Predictions | None, name: str, judge: Judge) -> VariantSummary:
     """With what the pair tells; as it is where the reference failed. EdgewiseError where the two were judged on different samples."""
     if variant is None or reference is None:
         return row
@@ -115,37 +120,33 @@ def paired(row: VariantSummary, variant: Answers | None, reference: Answers | No
         raise EdgewiseError(
             f"{name} and the reference were evaluated on different samples: run `dvc repro`, or evaluate@{name} with --force"
         )
-    row = replace(row, sqnr_db=sqnr_db(reference.outputs, variant.outputs))
+    quality = replace(row.quality, sqnr_db=sqnr_db(reference.outputs, variant.outputs))
     found = judge.task.compare(judge.settings, reference, variant)
     if found is None:
-        return row
+        return replace(row, quality=quality)
+    quality = replace(
+        quality,
+        delta=found.delta,
+        delta_ci95=found.delta_ci95,
+        resolvable=found.resolvable,
+        samples_needed=None if found.resolved else found.needed,
+        scores={**quality.scores, **found.scores},
+    )
+    return replace(row, quality=quality)
+
+
+def with_measurement(row: VariantSummary, measured: BenchResult) -> VariantSummary:
+    """With the records of the measurement as they are, and what its profile of the operators says."""
     return replace(
         row,
-        score_delta=found.delta,
-        score_delta_ci95=found.delta_ci95,
-        score_resolvable=found.resolvable,
-        score_samples_needed=None if found.resolved else found.needed,
-        scores={**row.scores, **found.scores},
+        latency=JudgedLatency(**vars(measured.latency), missing_reason=EMULATED if measured.conditions.emulated else None),
+        conditions=measured.conditions,
+        agreement=measured.agreement,
+        noise=measured.noise,
+        memory=measured.memory,
+        energy=measured.energy,
+        fits_mb=measured.fits_mb,
+        sustained=measured.sustained,
+        engine_auto=measured.engine_auto,
+        operators=passes.operators(measured.variant),
     )
-
-
-def latency(measured: BenchResult) -> dict[str, Any]:
-    """The fields that the measurement and the row have in common, by name, and those that are named otherwise."""
-    known = {f.name for f in fields(VariantSummary)} & {f.name for f in fields(BenchResult)} - {"samples"}
-    return {
-        **{name: getattr(measured, name) for name in known},
-        "bench_samples": measured.samples,
-        "latency_reason": EMULATED if measured.emulated else None,
-        "noise_reason": measured.more.get("noise_reason"),
-        "memory_rss_bytes": memory(measured),
-        **passes.fields(measured),
-    }
-
-
-def memory(measured: BenchResult) -> dict[str, int] | None:
-    """Resident bytes along the memory pass: baseline, load, first_inference, peak, release; None where it was left out."""
-    if measured.baseline_rss_bytes is None or measured.peak_rss_bytes is None:
-        return None
-    steps = {step: measured.more.get(f"after_{step}_rss_bytes") for step in ("load", "first_inference", "release")}
-    known = {"baseline": measured.baseline_rss_bytes, **steps, "peak": measured.peak_rss_bytes}
-    return {step: size for step in MEMORY_STEPS if (size := known[step]) is not None}

@@ -9,20 +9,20 @@ from stages.core.results import Summary
 
 def points(summary: Summary) -> list[dict[str, Any]]:
     """One point for each variant with a latency, for the scatter of its score against latency; the score by its own name too."""
-    named = {summary.headline.name} if summary.headline else set()
+    named = {summary.primary_metric.name} if summary.primary_metric else set()
     return [
         {
             "variant": name,
             "format": row.format,
             "scheme": row.scheme,
-            "score": row.score,
-            **dict.fromkeys(named, row.score),
-            "latency_p50_ms": row.latency_p50_ms,
-            "size_mb": round((row.size_bytes or 0) / 1e6, 3),
+            "score": row.quality.score,
+            **dict.fromkeys(named, row.quality.score),
+            "latency_p50_ms": row.latency.p50_ms,
+            "size_mb": round((row.file.size_bytes or 0) / 1e6, 3),
             "pareto": name in summary.pareto,
         }
         for name, row in summary.variants.items()
-        if row.ok and row.latency_p50_ms is not None
+        if row.ok and row.latency.p50_ms is not None
     ]
 
 

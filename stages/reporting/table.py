@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from stages.core.judging import Headline
+from stages.core.judging import PrimaryMetric
 from stages.core.results import Agreement, Interval, Summary, VariantSummary
 from stages.reporting import engines, findings
 from stages.reporting.verdicts import slowest
@@ -27,75 +27,75 @@ def bracket(interval: Interval, show: Callable[[float], str]) -> str:
     return "" if interval is None else f" [{', '.join(show(bound) for bound in interval)}]"
 
 
-def score(row: VariantSummary, headline: Headline) -> str:
-    if row.score is None:
+def score(row: VariantSummary, metric: PrimaryMetric) -> str:
+    if row.quality.score is None:
         return ""
-    return f"{row.score:.2%}" if headline.share else f"{row.score:.4g}"
+    return f"{row.quality.score:.2%}" if metric.share else f"{row.quality.score:.4g}"
 
 
-def delta(row: VariantSummary, headline: Headline) -> str:
+def delta(row: VariantSummary, metric: PrimaryMetric) -> str:
     """The score against the reference's with the paired interval: points of a share, else in its own unit."""
-    if row.score_delta is None:
+    if row.quality.delta is None:
         return ""
-    return change(row.score_delta, headline) + bracket(row.score_delta_ci95, lambda bound: change(bound, headline))
+    return change(row.quality.delta, metric) + bracket(row.quality.delta_ci95, lambda bound: change(bound, metric))
 
 
-def change(value: float, headline: Headline) -> str:
-    return signed(100 * value, 2) if headline.share else (f"{value:+.3g}".replace("-", MINUS) if value else "0")
+def change(value: float, metric: PrimaryMetric) -> str:
+    return signed(100 * value, 2) if metric.share else (f"{value:+.3g}".replace("-", MINUS) if value else "0")
 
 
 def sqnr(row: VariantSummary) -> str:
-    return "" if row.sqnr_db is None else f"{row.sqnr_db:.1f}"
+    return "" if row.quality.sqnr_db is None else f"{row.quality.sqnr_db:.1f}"
 
 
 def size(row: VariantSummary) -> str:
-    return "" if row.size_bytes is None else f"{row.size_bytes / 1e6:.1f}"
+    return "" if row.file.size_bytes is None else f"{row.file.size_bytes / 1e6:.1f}"
 
 
 def p50(row: VariantSummary) -> str:
-    return "" if row.latency_p50_ms is None else f"{row.latency_p50_ms:.3g}"
+    return "" if row.latency.p50_ms is None else f"{row.latency.p50_ms:.3g}"
 
 
 def ratio(row: VariantSummary) -> str:
-    if row.latency_ratio_to_reference is None:
+    if row.latency.ratio_to_reference is None:
         return ""
-    return f"{row.latency_ratio_to_reference:.3f}" + bracket(row.latency_ratio_ci95, lambda bound: f"{bound:.3f}")
+    return f"{row.latency.ratio_to_reference:.3f}" + bracket(row.latency.ratio_ci95, lambda bound: f"{bound:.3f}")
 
 
 def peak(row: VariantSummary) -> str:
-    return "" if row.peak_rss_above_baseline_bytes is None else f"{row.peak_rss_above_baseline_bytes / 1e6:.0f}"
+    return f"{row.memory.peak_rss_above_baseline_bytes / 1e6:.0f}" if row.memory else ""
 
 
-def verdict(row: VariantSummary, headline: Headline | None) -> str:
+def verdict(row: VariantSummary, metric: PrimaryMetric | None) -> str:
     """The claim about latency, and what may be said of the score where it differs."""
     if not row.ok:
         return "failed"
-    claim = row.score_verdict if headline and row.score_verdict in ("lower", "higher") else None
-    parts = [row.latency_verdict, f"{headline.title} {claim}" if headline and claim else None]
+    claim = row.quality.verdict if metric and row.quality.verdict in ("lower", "higher") else None
+    parts = [row.latency.verdict, f"{metric.title} {claim}" if metric and claim else None]
     return ", ".join(part for part in parts if part)
 
 
-def score_columns(headline: Headline | None) -> Columns:
+def score_columns(metric: PrimaryMetric | None) -> Columns:
     """The score and its difference; where nothing is judged, how far the outputs agree with the reference's."""
-    if headline is None:
+    if metric is None:
         return {"SQNR dB": sqnr}
-    unit = "points" if headline.share else headline.title
+    unit = "points" if metric.share else metric.title
     return {
-        headline.title: lambda row: score(row, headline),
-        f"\N{GREEK CAPITAL LETTER DELTA} {unit}": lambda row: delta(row, headline),
+        metric.title: lambda row: score(row, metric),
+        f"\N{GREEK CAPITAL LETTER DELTA} {unit}": lambda row: delta(row, metric),
     }
 
 
 def columns(summary: Summary) -> Columns:
-    headline = summary.headline
+    metric = summary.primary_metric
     return {
-        **score_columns(headline),
+        **score_columns(metric),
         "MB": size,
         "p50 ms": p50,
         "ratio": ratio,
         "peak +MB": peak,
-        "grade": lambda row: row.noise_grade or "",
-        "verdict": lambda row: verdict(row, headline),
+        "grade": lambda row: row.noise.grade if row.noise else "",
+        "verdict": lambda row: verdict(row, metric),
     }
 
 
@@ -107,9 +107,9 @@ def marks(name: str, summary: Summary) -> str:
 
 def explain(summary: Summary) -> list[str]:
     """The lines under the table: how to read it, the choice, what to know before believing it, what failed."""
-    profile = next((row.profile for row in summary.variants.values() if row.profile), None)
+    profile = next((row.conditions.profile for row in summary.variants.values() if row.conditions), None)
     measured = f"profile {profile}" if profile else "latency not measured"
-    if any(row.emulated for row in summary.variants.values()):
+    if any(row.conditions and row.conditions.emulated for row in summary.variants.values()):
         measured = "emulated: outputs compared, nothing timed"
     lines = [
         f"Against {summary.reference} on {summary.device['name']} ({measured}). Brackets: 95 % intervals. Ratio: latency / "
@@ -126,8 +126,8 @@ def on_device(summary: Summary) -> list[str]:
     """How the outputs there compare with this machine's, in one line; variants of one verdict together."""
     same: dict[str, list[str]] = {}
     for name, row in ordered(summary):
-        if row.on_device:
-            same.setdefault(agreement(row.on_device), []).append(name)
+        if row.agreement:
+            same.setdefault(agreement(row.agreement), []).append(name)
     found = "; ".join(f"{verdict} for {', '.join(names)}" for verdict, names in same.items())
     return [f"Outputs on {summary.device['name']} against this machine's: {found}."] if found else []
 
@@ -136,22 +136,23 @@ def agreement(found: Agreement) -> str:
     """The verdict, with what it rests on where the two differ."""
     if found.verdict == "identical":
         return found.verdict
-    answers = "" if found.same_answers in (1, None) else f", {found.same_answers:.0%} of {found.samples} answers the same"
-    return f"{found.verdict} (SQNR {found.sqnr_db:.0f} dB{answers})"
+    share = found.same_predictions_share
+    same = "" if share in (1, None) else f", {share:.0%} of {found.samples} answers the same"
+    return f"{found.verdict} (SQNR {found.sqnr_db:.0f} dB{same})"
 
 
 def objectives(summary: Summary) -> str:
-    return f"{summary.headline.title}, latency and size" if summary.headline else "latency and size (the task judges nothing)"
+    return f"{summary.primary_metric.title}, latency and size" if summary.primary_metric else "latency and size (the task judges nothing)"
 
 
 def unresolved(summary: Summary) -> list[str]:
     """Which differences in the score these samples cannot show, in one line; variants of one verdict together."""
     same: dict[str, list[str]] = {}
     for name, row in ordered(summary):
-        if row.score_verdict and UNRESOLVED.match(row.score_verdict):
-            same.setdefault(UNRESOLVED.sub("", row.score_verdict), []).append(name)
+        if row.quality.verdict and UNRESOLVED.match(row.quality.verdict):
+            same.setdefault(UNRESOLVED.sub("", row.quality.verdict), []).append(name)
     found = "; ".join(f"{', '.join(names)} ({why})" for why, names in same.items())
-    title = summary.headline.title if summary.headline else ""
+    title = summary.primary_metric.title if summary.primary_metric else ""
     return [f"{title[:1].upper()}{title[1:]}: no difference could be shown for {found}"] if found else []
 
 
@@ -181,7 +182,7 @@ def show(summary: Summary) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDE)
     narrow = console.width < WIDE
-    left_out = {**LEFT_OUT_BELOW, next(iter(score_columns(summary.headline))): LEAST_WIDTH}
+    left_out = {**LEFT_OUT_BELOW, next(iter(score_columns(summary.primary_metric))): LEAST_WIDTH}
     shown = {title: cell for title, cell in columns(summary).items() if console.width >= left_out.get(title, 0)}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("variant", no_wrap=True)

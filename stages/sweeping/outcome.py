@@ -10,7 +10,7 @@ from stages.core.config import to_plain
 from stages.core.errors import ConfigError
 from stages.core.settings import build
 
-SCHEMA = 1
+SCHEMA = 2  # 2: the summary is of nested records
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,10 @@ def write(folder: Path, outcome: Outcome) -> None:
 def read(path: Path) -> Outcome | None:
     """None where there is none, or one that this version cannot read: then the point is run again."""
     try:
-        return build(Outcome, json.loads(path.read_text(encoding="utf-8")), str(path))
+        found = build(Outcome, json.loads(path.read_text(encoding="utf-8")), str(path))
     except (FileNotFoundError, json.JSONDecodeError, ConfigError):
         return None
+    return found if found.schema == SCHEMA else None
 
 
 def read_all(folder: Path) -> list[Outcome]:

@@ -19,7 +19,7 @@ from stages.sweeping.points import Overrides, Point, point
 HOME = Path(".edgewise")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
-OBJECTIVES = {"latency_ratio_to_reference": MINIMIZE, "size_bytes": MINIMIZE}  # beside the headline of the task
+OBJECTIVES = {"latency_ratio_to_reference": MINIMIZE, "size_bytes": MINIMIZE}  # beside the primary metric of the task
 
 
 @dataclass(frozen=True)

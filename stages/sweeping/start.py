@@ -1,6 +1,5 @@
 """The start of a sweep: check every point, take the code as it is, do the common work once."""
 
-import dataclasses
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -9,10 +8,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from stages.composition.options import Options
-from stages.core import results
+from stages.core import figures
 from stages.core.errors import ConfigError
 from stages.core.plugins import Task
-from stages.core.results import VariantSummary
 from stages.core.settings import nearest
 from stages.sweeping import clone, common, plan, points, world
 from stages.sweeping.code import described, snapshot
@@ -63,13 +61,12 @@ def cache_of(root: Path) -> Path:
 
 
 def objectives(given: Mapping[str, Any] | None, checked: Sequence[Point]) -> dict[str, str]:
-    """Those of the search; else the headline of the task, latency and size."""
+    """Those of the search; else the primary metric of the task, latency and size."""
     task = cast(Task, checked[0].config.task.load())
-    headline = task.HEADLINE
-    fields = {*results.score_names(headline).values(), *task.SCORES} if headline else set()
-    fields |= {f.name for f in dataclasses.fields(VariantSummary)} - {*results.SCORE_FIELDS, "scores"}
+    metric = task.PRIMARY_METRIC
+    fields = figures.names(metric, task.SCORES)
     if not given:
-        better = {headline.name: plan.MAXIMIZE if headline.higher_is_better else plan.MINIMIZE} if headline else {}
+        better = {metric.name: plan.MAXIMIZE if metric.higher_is_better else plan.MINIMIZE} if metric else {}
         return {**better, **OBJECTIVES}
     for field, direction in given.items():
         if field not in fields:

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stages.core.results import METRICS
+from stages.core.figures import figures
+from stages.core.results import METRICS, SCHEMA, summary_of
 from stages.reporting.verdicts import dominates
 from stages.sweeping.effects import Effect, main_effects
 from stages.sweeping.outcome import Outcome
@@ -62,7 +63,7 @@ class SweepSummary:
     effects: Mapping[str, Mapping[str, Effect]]
     importances: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    schema: int = 1
+    schema: int = SCHEMA
 
     @property
     def front(self) -> list[Row]:
@@ -103,8 +104,9 @@ def rows_of(outcome: Outcome, plan: Plan) -> list[Row]:
     if not outcome.ok:
         return [Row(outcome.name, "", swept, "failed", outcome.reason, None, {})]
     rows = []
+    summary = summary_of(outcome.summary, f"the summary of the point {outcome.name}")
     for name in outcome.subjects:
-        result = outcome.summary["variants"][name]
+        result = figures(summary.variants[name], summary.primary_metric)
         values = [result[field] for field in plan.objectives]
         complete = None not in values and result["status"] == "ok"
         rows.append(
@@ -174,5 +176,6 @@ def effects(rows: Sequence[Row], objective: int, keys: Sequence[str]) -> dict[st
 def warnings(outcomes: Sequence[Outcome]) -> list[str]:
     devices = {outcome.world.get("device") for outcome in outcomes} | {outcome.summary["device"].get("fingerprint") for outcome in outcomes}
     found = [f"measured on {len(devices)} different devices: compare ratios, not milliseconds"] if len(devices) > 1 else []
-    noisy = sum(row["noise_grade"] not in (None, "clean") for o in outcomes for n, row in o.summary["variants"].items() if n in o.subjects)
+    grades = [(o.summary["variants"][name]["noise"] or {}).get("grade", "clean") for o in outcomes for name in o.subjects]
+    noisy = sum(grade != "clean" for grade in grades)
     return found + ([f"the machine was not quiet while {noisy} of the rows were measured"] if noisy else [])

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.core import paired_stats, scores
-from stages.core.judging import Answers, Comparison, Decisions, Headline, Judgement
+from stages.core.judging import Comparison, Decisions, Predictions, PrimaryMetric, Scores
 from stages.payload.answer import log_scale
 
 TARGETS = "classes"
 NEEDS: tuple[str, ...] = ()
 SPLITS = ("test",)
-HEADLINE = Headline("accuracy_top1", "accuracy", "accuracy top-1", "accuracy")
+PRIMARY_METRIC = PrimaryMetric("accuracy_top1", "accuracy", "accuracy top-1", "accuracy")
 SCORES = ("accuracy_balanced", "macro_f1", "flips_gained", "flips_lost", "mcnemar_p", "agreement", "kl_nats")
 
 
@@ -21,22 +21,22 @@ class Settings:
     pass
 
 
-def judge(settings: Settings, answers: Mapping[str, Answers]) -> Judgement:
+def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
     test = answers["test"]
     matrix = scores.confusion(test.targets, test.outputs.argmax(axis=1), len(test.labels))
     recalls = dict(zip(test.labels, scores.recalls(matrix), strict=True))
-    return Judgement(scores.summary(matrix), {"answer": "highest"}, {"confusion": matrix.tolist(), "recall_per_class": recalls})
+    return Scores(scores.summary(matrix), {"answer": "highest"}, {"confusion": matrix.tolist(), "recall_per_class": recalls})
 
 
-def compare(settings: Settings, reference: Answers, variant: Answers) -> Comparison:
+def compare(settings: Settings, reference: Predictions, variant: Predictions) -> Comparison:
     answer_reference, answer = reference.outputs.argmax(axis=1), variant.outputs.argmax(axis=1)
     found = paired_stats.flips(answer_reference == variant.targets, answer == variant.targets)
     agreement = float(np.mean(answer == answer_reference))
     logits = (log_scale(answers.outputs, answers.spec) for answers in (reference, variant))
-    return found.knowing(agreement=agreement, kl_nats=paired_stats.kl_nats(*logits))
+    return found.with_scores(agreement=agreement, kl_nats=paired_stats.kl_nats(*logits))
 
 
-def decide(answers: Answers) -> Decisions:
+def decide(answers: Predictions) -> Decisions:
     chosen = answers.outputs.argmax(axis=1)
     names = answers.labels
     return Decisions(tuple(names[i] for i in chosen), tuple(names[i] for i in answers.targets), chosen == answers.targets)

@@ -12,7 +12,7 @@ import numpy as np
 
 from stages.core import paired_stats, ranking, scores
 from stages.core.errors import DataError
-from stages.core.judging import Answers, Comparison, Decisions, Headline, Judgement
+from stages.core.judging import Comparison, Decisions, Predictions, PrimaryMetric, Scores
 from stages.core.ranking import Ranking
 from stages.core.resampling import distribution, percentiles
 from stages.core.settings import option
@@ -22,10 +22,10 @@ DEFECT = "defect"
 TARGETS = "classes"
 NEEDS = ("normal",)
 SPLITS = ("validation", "test")
-HEADLINE = Headline("auroc", "auroc", "AUROC", "AUROC")
+PRIMARY_METRIC = PrimaryMetric("auroc", "auroc", "AUROC", "AUROC")
 DECIDED = ("recall_at_threshold", "false_alarms_at_threshold")
 SCORES = (
-    *(name for name in ranking.NAMES if name != HEADLINE.name),
+    *(name for name in ranking.NAMES if name != PRIMARY_METRIC.name),
     *(f"{name}_ci95" for name in (*ranking.NAMES, *DECIDED)),
     *(*DECIDED, "threshold", "accuracy_top1", "accuracy_balanced"),
     *("flips_gained", "flips_lost", "mcnemar_p", "agreement", "accuracy_top1_delta", "accuracy_top1_delta_ci95"),
@@ -37,7 +37,7 @@ class Settings:
     false_alarms: float = option(0.05, "share of normal samples that may be rejected; sets the threshold, on validation", low=0.0, high=0.5)
 
 
-def judge(settings: Settings, answers: Mapping[str, Answers]) -> Judgement:
+def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
     held, test = answers["validation"], answers["test"]
     check_kinds(held, test)
     threshold = ranking.threshold(odds(held.outputs, held.spec), is_defect(held), settings.false_alarms)
@@ -47,10 +47,10 @@ def judge(settings: Settings, answers: Mapping[str, Answers]) -> Judgement:
     found = {**ranked(test), **decided(rejected, is_defect(test)), "threshold": threshold, **kinds}
     per_kind = dict(zip(test.labels, scores.recalls(matrix), strict=True))
     decision = {"answer": "odds", "threshold": threshold}
-    return Judgement(found, decision, {"confusion": matrix.tolist(), "recall_per_class": per_kind})
+    return Scores(found, decision, {"confusion": matrix.tolist(), "recall_per_class": per_kind})
 
 
-def check_kinds(held: Answers, test: Answers) -> None:
+def check_kinds(held: Predictions, test: Predictions) -> None:
     """DataError where a split lacks the kind of samples that the threshold or a score is computed from."""
     normal = f"normal ({test.labels[test.spec['normal']]!r})"
     for split, found, kind in (
@@ -65,11 +65,11 @@ def check_kinds(held: Answers, test: Answers) -> None:
             )
 
 
-def is_defect(answers: Answers) -> np.ndarray:
+def is_defect(answers: Predictions) -> np.ndarray:
     return answers.targets != answers.spec["normal"]
 
 
-def ranked(test: Answers) -> dict[str, Any]:
+def ranked(test: Predictions) -> dict[str, Any]:
     """The scores of the ranking with their bootstrap intervals."""
     order = Ranking.of(odds(test.outputs, test.spec), is_defect(test))
     values = ranking.summary(order, np.ones((1, len(test.targets)), np.float32))[0]
@@ -85,7 +85,7 @@ def decided(rejected: np.ndarray, defect: np.ndarray) -> dict[str, Any]:
     return shares | {f"{name}_ci95": list(paired_stats.exact_interval(*count)) for name, count in zip(DECIDED, counts, strict=True)}
 
 
-def compare(settings: Settings, reference: Answers, variant: Answers) -> Comparison:
+def compare(settings: Settings, reference: Predictions, variant: Predictions) -> Comparison:
     """The difference of the two AUROCs over the same bootstrap samples; flips of the decisions at each one's own threshold; the
     difference in top-1, which no threshold enters."""
     defect = is_defect(variant)
@@ -101,10 +101,10 @@ def compare(settings: Settings, reference: Answers, variant: Answers) -> Compari
     agreement = float(np.mean(np.array(before.said) == np.array(after.said)))
     top1 = paired_stats.flips(*(each.outputs.argmax(axis=1) == each.targets for each in (reference, variant)))
     plain = {"accuracy_top1_delta": top1.delta, "accuracy_top1_delta_ci95": list(top1.delta_ci95)}
-    return found.knowing(**paired_stats.flips(before.right, after.right).scores, agreement=agreement, **plain)
+    return found.with_scores(**paired_stats.flips(before.right, after.right).scores, agreement=agreement, **plain)
 
 
-def decide(answers: Answers) -> Decisions:
+def decide(answers: Predictions) -> Decisions:
     rejected, defect = odds(answers.outputs, answers.spec) > answers.spec["threshold"], is_defect(answers)
     said = tuple(DEFECT if is_rejected else answers.labels[answers.spec["normal"]] for is_rejected in rejected)
     return Decisions(said, tuple(answers.labels[i] for i in answers.targets), rejected == defect)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.core import paired_stats
-from stages.core.judging import Answers, Comparison, Decisions, Headline, Judgement
+from stages.core.judging import Comparison, Decisions, Predictions, PrimaryMetric, Scores
 from stages.core.resampling import distribution, percentiles
 from stages.core.settings import option
 
 TARGETS = "multi_label"
 NEEDS: tuple[str, ...] = ()
 SPLITS = ("test",)
-HEADLINE = Headline("macro_f1", "macro_f1", "macro F1", "macro F1")
+PRIMARY_METRIC = PrimaryMetric("macro_f1", "macro_f1", "macro F1", "macro F1")
 SCORES = ("macro_f1_ci95", "micro_f1", "exact_match", "label_accuracy", "flips_gained", "flips_lost", "mcnemar_p", "agreement")
 
 
@@ -23,7 +23,7 @@ class Settings:
     threshold: float = option(0.5, "a label is said from this probability on", low=0.001, high=0.999)
 
 
-def judge(settings: Settings, answers: Mapping[str, Answers]) -> Judgement:
+def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
     test = answers["test"]
     threshold = on_outputs(settings.threshold, test.spec.get("meaning"))
     said, true = test.outputs >= threshold, test.targets > 0
@@ -31,7 +31,7 @@ def judge(settings: Settings, answers: Mapping[str, Answers]) -> Judgement:
     whole = np.ones((1, len(true)), np.float32)
     draws = distribution(lambda weights: macro_f1(weights, counts), np.zeros(len(true), int))
     totals = [part.sum() for part in counts]
-    return Judgement(
+    return Scores(
         {
             "macro_f1": float(macro_f1(whole, counts)[0]),
             "macro_f1_ci95": list(percentiles(draws)),
@@ -64,7 +64,7 @@ def macro_f1(weights: np.ndarray, counts: tuple[np.ndarray, np.ndarray]) -> np.n
     return (2 * hits / np.maximum(2 * hits + misses, 1)).mean(axis=1)
 
 
-def compare(settings: Settings, reference: Answers, variant: Answers) -> Comparison:
+def compare(settings: Settings, reference: Predictions, variant: Predictions) -> Comparison:
     true = variant.targets > 0
     said = [answers.outputs >= answers.spec["threshold"] for answers in (reference, variant)]
     before, after = (hits_and_misses(labels, true) for labels in said)
@@ -75,10 +75,10 @@ def compare(settings: Settings, reference: Answers, variant: Answers) -> Compari
     delta = float(difference(np.ones((1, len(true)), np.float32))[0])
     found = paired_stats.bootstrapped(delta, distribution(difference, np.zeros(len(true), int)), len(true), len(true))
     whole = paired_stats.flips(*((labels == true).all(axis=1) for labels in said))
-    return found.knowing(**whole.scores, agreement=float((said[0] == said[1]).all(axis=1).mean()))
+    return found.with_scores(**whole.scores, agreement=float((said[0] == said[1]).all(axis=1).mean()))
 
 
-def decide(answers: Answers) -> Decisions:
+def decide(answers: Predictions) -> Decisions:
     said, true = answers.outputs >= answers.spec["threshold"], answers.targets > 0
     return Decisions(written(said, answers.labels), written(true, answers.labels), (said == true).all(axis=1))
 

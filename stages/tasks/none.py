@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from stages.core.judging import Answers, Comparison, Decisions, Headline, Judgement
+from stages.core.judging import Comparison, Decisions, Predictions, PrimaryMetric, Scores
 
 TARGETS = None
 NEEDS: tuple[str, ...] = ()
 SPLITS = ("test",)
-HEADLINE: Headline | None = None
+PRIMARY_METRIC: PrimaryMetric | None = None
 SCORES: tuple[str, ...] = ()
 
 
@@ -17,13 +17,13 @@ class Settings:
     pass
 
 
-def judge(settings: Settings, answers: Mapping[str, Answers]) -> Judgement:
-    return Judgement({}, {"answer": "values"})
+def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
+    return Scores({}, {"answer": "values"})
 
 
-def compare(settings: Settings, reference: Answers, variant: Answers) -> Comparison | None:
+def compare(settings: Settings, reference: Predictions, variant: Predictions) -> Comparison | None:
     return None
 
 
-def decide(answers: Answers) -> Decisions | None:
+def decide(answers: Predictions) -> Decisions | None:
     return None

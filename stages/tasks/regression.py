@@ -7,12 +7,12 @@ import numpy as np
 
 from stages.core import paired_stats
 from stages.core.errors import DataError
-from stages.core.judging import Answers, Comparison, Decisions, Headline, Judgement
+from stages.core.judging import Comparison, Decisions, Predictions, PrimaryMetric, Scores
 
 TARGETS = "values"
 NEEDS: tuple[str, ...] = ()
 SPLITS = ("test",)
-HEADLINE = Headline("mae", "mae", "mean absolute error", "MAE", higher_is_better=False, share=False)
+PRIMARY_METRIC = PrimaryMetric("mae", "mae", "mean absolute error", "MAE", higher_is_better=False, share=False)
 SCORES = ("rmse", "r2", "largest_error")
 
 
@@ -21,12 +21,12 @@ class Settings:
     pass
 
 
-def errors(answers: Answers) -> np.ndarray:
+def errors(answers: Predictions) -> np.ndarray:
     """|output - target|, float64 [n, k]."""
     return np.abs(answers.outputs.astype(np.float64) - answers.targets)
 
 
-def judge(settings: Settings, answers: Mapping[str, Answers]) -> Judgement:
+def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
     """r2: the mean over the outputs of 1 - squared error / variance; None where a target is the same for all samples."""
     test = answers["test"]
     if len(test.targets) < 2:
@@ -38,12 +38,12 @@ def judge(settings: Settings, answers: Mapping[str, Answers]) -> Judgement:
     r2 = float((1 - squared / variance).mean()) if (variance > 0).all() else None
     per_output = dict(zip(test.labels, found.mean(axis=0).tolist(), strict=True))
     scores = {"mae": float(found.mean()), "rmse": float(np.sqrt(squared.mean())), "r2": r2, "largest_error": float(found.max())}
-    return Judgement(scores, {"answer": "values"}, {"mae_per_output": per_output})
+    return Scores(scores, {"answer": "values"}, {"mae_per_output": per_output})
 
 
-def compare(settings: Settings, reference: Answers, variant: Answers) -> Comparison:
+def compare(settings: Settings, reference: Predictions, variant: Predictions) -> Comparison:
     return paired_stats.means((errors(variant) - errors(reference)).mean(axis=1))
 
 
-def decide(answers: Answers) -> Decisions | None:
+def decide(answers: Predictions) -> Decisions | None:
     return None

@@ -12,6 +12,7 @@ import yaml
 from stages.core import artifact, config, results
 from stages.core.config import Config
 from stages.core.errors import EdgewiseError
+from stages.core.figures import figures, metric_name
 from stages.core.results import METRICS, Summary, VariantSummary
 from stages.tracking.candidates import Candidate, Registration, registration
 
@@ -78,25 +79,25 @@ def book(settings: Config, summary: Summary) -> Book:
 
 def registered(records: Iterable[Record], settings: Config, summary: Summary) -> Registration:
     """The front and what the budget chose; a budget without limits chooses nothing and has no alias."""
-    known = {r.variant: Candidate(r.key, r.variant, results.plain_row(summary.variants[r.variant], summary.headline)) for r in records}
+    known = {r.variant: Candidate(r.key, r.variant, figures(summary.variants[r.variant], summary.primary_metric)) for r in records}
     chosen = known.get(summary.chosen or "")
     front = [known[name] for name in summary.pareto]
     name = f"{settings.model.name}-{settings.data.name}"
-    score = (summary.headline.name, summary.headline.higher_is_better) if summary.headline else None
+    score = (summary.primary_metric.name, summary.primary_metric.higher_is_better) if summary.primary_metric else None
     return registration(name, settings.device.name, front, {settings.budget.name: chosen}, score)
 
 
 def record(name: str, settings: Config, summary: Summary, lock: Mapping[str, Any]) -> Record:
     row, configuration = summary.variants[name], configuration_of(name, settings)
     entries = {stage: entry for stage, entry in lock.items() if stage.endswith(f"@{name}")}
-    found = results.plain_row(row, summary.headline)
+    found = figures(row, summary.primary_metric)
     content = {"variant": name, "configuration": configuration, "lock": entries, "results": found}
     key = digest(content)
     return Record(
         variant=name,
         key=key,
         ok=row.ok,
-        params=dict(flatten(configuration | ({"engine_chosen": row.engine_auto["settings"]} if row.engine_auto else {}))),
+        params=dict(flatten(configuration | ({"engine_chosen": row.engine_auto.settings} if row.engine_auto else {}))),
         metrics=dict(numbers(found)),
         tags={
             KEY: key,
@@ -147,14 +148,14 @@ def tags(name: str, row: VariantSummary, summary: Summary) -> dict[str, str]:
         "status": row.status,
         "reason": row.reason,
         "reference": summary.reference,
-        **({results.score_names(summary.headline)["score_verdict"]: row.score_verdict} if summary.headline else {}),
-        "latency_verdict": row.latency_verdict,
-        "latency_reason": row.latency_reason,
-        "noise_grade": row.noise_grade,
-        "engine_auto": row.engine_auto["reason"] if row.engine_auto else None,
-        "device.emulated": None if row.emulated is None else word(row.emulated),
+        **({metric_name(summary.primary_metric, "verdict"): row.quality.verdict} if summary.primary_metric else {}),
+        "latency_verdict": row.latency.verdict,
+        "latency_reason": row.latency.missing_reason,
+        "noise_grade": row.noise.grade if row.noise else None,
+        "engine_auto": row.engine_auto.reason if row.engine_auto else None,
+        "device.emulated": word(row.conditions.emulated) if row.conditions else None,
         "device.name": summary.device.get("name"),
-        "device.fingerprint": row.device_fingerprint or summary.device.get("fingerprint"),
+        "device.fingerprint": row.conditions.device_fingerprint if row.conditions else summary.device.get("fingerprint"),
         "mlflow.note.content": "\n\n".join((*row.warnings, *row.explanation)) or None,
         **{f"sha256.{file}": entry["sha256"] for file, entry in made.files.items()},
     }

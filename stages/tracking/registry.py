@@ -78,7 +78,7 @@ def ensure_name(client: Any, name: str) -> None:
 def ensure_version(client: Any, name: str, candidate: Candidate, root: Path, run: str) -> str:
     """The number of the version with this content. The store numbers in order: of two writers at once the later one withdraws."""
     settings, folder = config.read(root / config.PATH), root / VARIANTS / candidate.variant
-    variant = settings.variant(candidate.variant).tuned(candidate.result.get("engine_auto"))
+    variant = settings.variant(candidate.variant).tuned((candidate.result.get("engine_auto") or {}).get("kept", {}))
     key = content_key(artifact.read(folder), variant)
     if found := versions(client, name, key):
         return found[0]

@@ -11,6 +11,7 @@ from typing import Any
 
 from stages.core import results
 from stages.core.errors import ConfigError
+from stages.core.figures import PATHS
 from stages.core.results import METRICS
 from stages.core.settings import nearest
 from stages.tracking import registry, store
@@ -26,7 +27,7 @@ def book(name: str) -> Book:
     path = FOLDER / f"{name}.json"
     if not path.exists():
         raise ConfigError(f"there is no sweep {name!r}; {nearest(name, (p.stem for p in FOLDER.glob('*.json')))}")
-    sweep = results.read_plain(path)
+    sweep = results.read_plain(path, "repeat the command of the sweep, which writes it anew from the points that are done")
     points = {point["name"]: point for point in sweep["points"]}
     children = tuple(child(sweep, points[row["point"]], row) for row in sweep["rows"])
     pictures = tuple(file for file in (path, path.with_suffix(".png")) if file.exists())
@@ -45,9 +46,8 @@ def registered(sweep: Mapping[str, Any], points: Mapping[str, Any]) -> tuple[Reg
 
 
 def score_of(objectives: Mapping[str, str]) -> tuple[str, bool] | None:
-    """The objective that is a score of the task, which no field of a row is called after, and whether more of it is better."""
-    fields = results.VariantSummary.__dataclass_fields__
-    return next(((name, direction == "maximize") for name, direction in objectives.items() if name not in fields), None)
+    """The objective that is a score of the task, and no figure that every task has, and whether more of it is better."""
+    return next(((name, direction == "maximize") for name, direction in objectives.items() if name not in PATHS), None)
 
 
 def parent(sweep: Mapping[str, Any]) -> Record:

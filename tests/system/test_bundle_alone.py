@@ -99,9 +99,9 @@ def test_the_variants_are_measured_on_the_oldest_python(workspace, python, sshd)
     assert facts["python"].startswith(f"{OLDEST}.")
     assert facts["packages"]["onnxruntime"].startswith("1.19.") and facts["packages"]["ai-edge-litert"].startswith("2.1.")
     for name, row in json.loads((workspace.folder / "metrics/summary.json").read_text())["variants"].items():
-        assert row["status"] == "ok" and row["latency_p50_ms"] > 0 and row["peak_rss_bytes"] > 0, (name, row)
-        assert row["on_device"]["same_answers"] == 1, (name, row["on_device"])
-        assert row["interleave"] == "blocks", "two models took turns there"
+        assert row["status"] == "ok" and row["latency"]["p50_ms"] > 0 and row["memory"]["peak_rss_bytes"] > 0, (name, row)
+        assert row["agreement"]["same_predictions_share"] == 1, (name, row["agreement"])
+        assert row["conditions"]["interleave"] == "blocks", "two models took turns there"
 
 
 def test_a_runtime_that_is_not_installed_is_one_clear_line(workspace, python):

@@ -70,7 +70,7 @@ class Toy:
         for ref in (ref for ref in every if ref.rpartition("/")[2] in own):
             params = yaml.safe_load(run("git", "show", f"{ref}:params.yaml").stdout)["variants"][VARIANT]["calibration"]["samples"]
             metrics = json.loads(run("git", "show", f"{ref}:metrics/summary.json").stdout)["variants"][VARIANT]
-            found[ref.rpartition("/")[2]] = (str(params), metrics["accuracy_top1"])
+            found[ref.rpartition("/")[2]] = (str(params), metrics["quality"]["score"])
         return found
 
     def benches(self) -> list[tuple[float, float]]:

@@ -19,8 +19,8 @@ def test_the_pipeline_measures_over_ssh(sshd, tmp_path):
     summary = json.loads((workspace.folder / "metrics/summary.json").read_text())
     assert set(summary["variants"]) == set(TINY["variants"])
     for name, variant in summary["variants"].items():
-        assert variant["on_device"]["verdict"] == "identical" and variant["on_device"]["samples"] == 4, (name, variant)
-        assert variant["status"] == "ok" and variant["latency_p50_ms"] > 0 and variant["peak_rss_bytes"] > 0, (name, variant)
+        assert variant["agreement"]["verdict"] == "identical" and variant["agreement"]["samples"] == 4, (name, variant)
+        assert variant["status"] == "ok" and variant["latency"]["p50_ms"] > 0 and variant["memory"]["peak_rss_bytes"] > 0, (name, variant)
     raw = json.loads((workspace.folder / "models/bench/openvino-fp32/samples.json").read_text())
     assert raw["variant"][0][0]["modules"] != raw["reference"][0][0]["modules"]
     assert not workspace.repro(), "a second run measures nothing"

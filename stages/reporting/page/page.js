@@ -3,7 +3,7 @@
   const PALETTE = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
   const LEFT = 62, RIGHT = 22, TOP = 34, BOTTOM = 46;
   let W = 1000, H = 520; // pixels; of the place that the page gives
-  const headline = JSON.parse(document.getElementById("headline").textContent); // null where the task judges nothing
+  const metric = JSON.parse(document.getElementById("metric").textContent); // null where the task judges nothing
   const points = JSON.parse(document.getElementById("data").textContent);
   const percent = (v) => (100 * v).toFixed(2) + " %";
   const short = (v) => String(+v.toPrecision(3));
@@ -17,10 +17,10 @@
     "peak above runtime, MB": { get: (p) => p.peak_rss_above_baseline_bytes && p.peak_rss_above_baseline_bytes / 1e6, good: -1, log: true, show: short },
     "agreement with the reference, SQNR dB": { get: (p) => p.sqnr_db && Math.min(p.sqnr_db, 100), good: 1, show: short },
   };
-  if (headline) {
-    const good = headline.higher_is_better ? 1 : -1;
-    FIGURES[headline.label] = { get: (p) => p.score, ends: (p) => p.score_delta_ci95 && p.score_delta_ci95.map((d) => p.score - p.score_delta + d), good, show: headline.share ? percent : short };
-    FIGURES[headline.title + " change" + (headline.share ? ", points" : "")] = { get: (p) => p.score_delta, ends: (p) => p.score_delta_ci95, good, show: headline.share ? signed : short };
+  if (metric) {
+    const good = metric.higher_is_better ? 1 : -1;
+    FIGURES[metric.label] = { get: (p) => p.score, ends: (p) => p.score_delta_ci95 && p.score_delta_ci95.map((d) => p.score - p.score_delta + d), good, show: metric.share ? percent : short };
+    FIGURES[metric.title + " change" + (metric.share ? ", points" : "")] = { get: (p) => p.score_delta, ends: (p) => p.score_delta_ci95, good, show: metric.share ? signed : short };
   }
   const known = (figure) => points.filter((p) => Number.isFinite(FIGURES[figure].get(p)) && FIGURES[figure].get(p) !== null);
   const formats = [...new Set(points.map((p) => p.format))].sort();
@@ -183,7 +183,7 @@
     }));
   }
 
-  for (const [select, wanted] of [[across, ["latency p50, ms", "size, MB"]], [up, [headline ? headline.label : "agreement with the reference, SQNR dB"]]]) {
+  for (const [select, wanted] of [[across, ["latency p50, ms", "size, MB"]], [up, [metric ? metric.label : "agreement with the reference, SQNR dB"]]]) {
     const offered = Object.keys(FIGURES).filter((figure) => known(figure).length);
     select.append(...offered.map((figure) => new Option(figure)));
     select.value = wanted.find((figure) => offered.includes(figure)) || offered[0];
