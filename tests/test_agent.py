@@ -6,12 +6,13 @@ import subprocess
 import sys
 import time
 from base64 import b64decode
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stages.devices.local import COMMAND, Local
-from stages.payload import hostinfo
+from stages.payload import hostinfo, timing
 from stages.payload.faults import Fault
 from stages.payload.protocol import job_line
 from tests.conftest import ROOT
@@ -185,3 +186,11 @@ print(sorted(set(sys.modules) - known))
 def test_loading_imports_nothing_that_would_count_as_the_models_time_and_memory(tmp_path):
     done = subprocess.run([sys.executable, "-c", LATE, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_a_block_leaves_no_file_open():
+    """A run of hundreds of blocks would come to the limit of open files, and every sensor would seem to have gone."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        timing.block(lambda i: None, 0.0, 1, [])
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -93,3 +94,49 @@ def test_a_kill_is_for_memory_only_with_the_kernels_word(monkeypatch):
     with pytest.raises(Fault, match="counts 1 kill") as caught:
         list(kill.run(PROBE, 5))
     assert caught.value.word == "oom_killed"
+
+
+LONG = {"kind": "probe", "packages": ["x" * 300_000]}  # more than a pipe holds
+
+
+def talk(code: str, deadline_s: float = 10.0) -> list[dict]:
+    prelude = f"import os, sys, time\nHELLO, DONE = {HELLO!r}, {DONE!r}\nwrite = lambda b: os.write(1, b)\n"
+    return list(channel.converse([sys.executable, "-S", "-c", prelude + code], LONG, deadline_s))
+
+
+class Over(subprocess.Popen):
+    """A process that has ended when its starter goes on."""
+
+    def __init__(self, *given, **more):
+        super().__init__(*given, **more)
+        self.wait()
+
+
+@pytest.mark.parametrize("job", [PROBE, LONG], ids=["short", "long"])
+def test_an_agent_that_ends_before_its_job_is_written_is_a_fault(job, monkeypatch):
+    monkeypatch.setattr(channel.subprocess, "Popen", Over)
+    with pytest.raises(Fault, match=r"exit code 1 .no module named numpy") as caught:
+        list(channel.converse([sys.executable, "-S", "-c", "import sys; sys.exit('no module named numpy')"], job, 10.0))
+    assert caught.value.word == "agent_error"
+
+
+def test_an_agent_that_never_reads_its_job_ends_at_the_limit(monkeypatch):
+    monkeypatch.setattr(channel, "GRACE_S", 0.3)
+    start = time.monotonic()
+    with pytest.raises(Fault) as caught:
+        talk("time.sleep(15)", deadline_s=0.7)
+    assert caught.value.word == "deadline" and time.monotonic() - start < 5
+
+
+def test_a_long_job_arrives_whole():
+    code = "job = sys.stdin.buffer.readline(); assert len(job) > 300_000 and job.endswith(b'}\\n'); write(HELLO + DONE)"
+    assert [event["event"] for event in talk(code)] == ["hello", "done"]
+
+
+def test_a_program_that_cannot_be_started_is_a_fault(tmp_path: Path):
+    (tmp_path / "qemu").write_bytes(b"\0")
+    (tmp_path / "qemu").chmod(0o755)
+    for name, seen in (("absent", "No such file"), ("qemu", "Exec format error")):
+        with pytest.raises(Fault, match=f"{name} cannot be started: {seen}") as caught:
+            list(channel.converse([str(tmp_path / name)], PROBE, 5.0))
+        assert caught.value.word == "agent_error"

@@ -1,12 +1,16 @@
 """What ssh says and what it means, without a network; tests/system provokes each for real."""
 
 import signal
+import subprocess
 
 import pytest
 
+from stages.devices import ssh
 from stages.devices.channel import Ending
-from stages.devices.openssh import refusal
+from stages.devices.openssh import Link, refusal
 from stages.devices.ssh import explain_end
+from stages.payload import store
+from stages.payload.faults import Fault
 
 CHANGED = "@@@@@@@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n@@@@@@@@@@\nHost key verification failed.\n"
 
@@ -56,3 +60,12 @@ class FakeLink:
 )
 def test_how_a_run_ended(code, stderr, lost, word):
     assert explain_end(Ending(code, stderr, True, 1.0, 9.0), "edgewise-1", FakeLink(lost)).word == word
+
+
+def test_a_reply_of_the_cache_that_breaks_off_is_a_lost_link(tmp_path):
+    settings = ssh.Settings(host="board")
+    link = Link(settings, tmp_path)
+    link.call = lambda *given: subprocess.CompletedProcess((), 255, f'\n{store.MARK}{{"pa'.encode(), b"Connection closed")
+    with pytest.raises(Fault, match="the link ended") as caught:
+        ssh.Ssh(settings, link)._ask({"act": "look"})
+    assert caught.value.word == "dropped"

@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from stages.core.errors import VariantFailed
 from stages.devices.local import COMMAND, Local
 from stages.measuring.jobs import Subject
 from stages.measuring.pairing import in_turns, pairing
+from stages.payload import turns
 from stages.payload.faults import Fault
 from stages.payload.protocol import job_line
 from tests.conftest import ROOT
@@ -136,3 +138,25 @@ def wait_for(condition) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_a_player_that_is_killed_within_a_line_ends_the_pair_as_it_ended(monkeypatch):
+    """A block is a line of megabytes: a kill for memory may well come in the middle of it."""
+    code = 'import os, sys; sys.stdin.readline(); os.write(1, b\'{"event": "blo\'); os.kill(os.getpid(), 9)'
+    monkeypatch.setattr(turns, "AGENT", (sys.executable, "-S", "-c", code))
+
+    def ended(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(turns, "end_like", ended)
+    job = {"runner": "r", "model": "m", "settings": {}, "inputs": "i", "scope": "model", "preprocessing": None, "warmup": {}}
+    with pytest.raises(SystemExit) as caught:
+        turns.Player({**job, "blocks": 1, "block_s": 1.0, "min_runs": 1}, 20.0)
+    assert caught.value.code == -signal.SIGKILL
+
+
+def test_a_signal_that_python_ignores_or_catches_is_passed_on_too():
+    """Python ignores SIGPIPE and makes an exception of SIGINT."""
+    for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGKILL):
+        code = f"from stages.payload import turns; turns.end_like({-number})"
+        assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL).returncode == -number

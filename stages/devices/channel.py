@@ -68,13 +68,20 @@ def converse(
     job: the fields of protocol.JOBS with `kind`. Raises Fault; whatever happens, nothing of the group is left running.
     """
     line = job_line(deadline_s=deadline_s, **job)
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **popen
-    )
+    process = start(command, **popen)
     try:
         yield from _Conversation(process, deadline_s, explain).events(line)
     finally:
         _end_group(process)
+
+
+def start(command: Sequence[str], **popen: Any) -> subprocess.Popen:
+    """A process with three pipes, in a group of its own. Fault where there is no such program, or it is none."""
+    pipe = subprocess.PIPE
+    try:
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True, **popen)
+    except OSError as error:
+        raise Fault("agent_error", f"{command[0]} cannot be started: {error.strerror}") from error
 
 
 class _Conversation:
@@ -82,9 +89,10 @@ class _Conversation:
         self.process, self.deadline_s, self.explain = process, deadline_s, explain
         self.start = time.monotonic()
         self.reader, self.stderr = Reader(), b""
+        self.unsent = b""
 
     def events(self, job: bytes) -> Iterator[dict[str, Any]]:
-        self._tell(job)
+        self.unsent = job
         for line in self._lines():
             event = self.reader.line(line)
             if event and event["event"] == "error":
@@ -93,12 +101,6 @@ class _Conversation:
                 yield event
         if not self.reader.ended:
             raise self._fault()
-
-    def _tell(self, job: bytes) -> None:
-        assert self.process.stdin
-        with contextlib.suppress(BrokenPipeError):  # it ended at once; the reason stands in its stderr
-            self.process.stdin.write(job)
-            self.process.stdin.flush()
 
     def _lines(self) -> Iterator[bytes]:
         """Lines of stdout with their newline; the last may lack it, and one that is too long comes cut."""
@@ -115,10 +117,12 @@ class _Conversation:
             yield bytes(rest)
 
     def _chunks(self) -> Iterator[bytes]:
-        """What comes on stdout until its end; stderr is read beside it and its tail kept."""
+        """What comes on stdout until its end; the job is written and stderr read beside it, and the tail of that is kept."""
         with selectors.DefaultSelector() as selector:
             for stream in (self.process.stdout, self.process.stderr):
                 selector.register(stream, selectors.EVENT_READ)  # type: ignore[arg-type]
+            os.set_blocking(self.process.stdin.fileno(), False)  # type: ignore[union-attr]
+            selector.register(self.process.stdin, selectors.EVENT_WRITE)  # type: ignore[arg-type]
             while any(key.fileobj is self.process.stdout for key in selector.get_map().values()):
                 ready = selector.select(self._patience_s())
                 if not ready and self.reader.ended:
@@ -126,6 +130,11 @@ class _Conversation:
                 if not ready or self._left_s() <= 0:
                     raise self._fault()
                 for key, _ in ready:
+                    if key.fileobj is self.process.stdin:
+                        self._send(key.fd)
+                        if not self.unsent:
+                            selector.unregister(key.fileobj)
+                        continue
                     data = os.read(key.fd, CHUNK_BYTES)
                     if not data:
                         selector.unregister(key.fileobj)
@@ -133,6 +142,13 @@ class _Conversation:
                         yield data
                     else:
                         self.stderr = (self.stderr + data)[-STDERR_TAIL_BYTES:]
+
+    def _send(self, stdin: int) -> None:
+        """As much of the job as the pipe takes, past Python's buffer: closing that would raise where the child has ended."""
+        try:
+            self.unsent = self.unsent[os.write(stdin, self.unsent) :]
+        except BrokenPipeError:  # it ended; the reason stands in its stderr
+            self.unsent = b""
 
     def _patience_s(self) -> float:
         left_s = max(0.0, self._left_s())

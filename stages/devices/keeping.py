@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from stages.devices import channel
 from stages.payload import hold
 from stages.payload.faults import Fault
 
@@ -34,7 +35,7 @@ class Hold:
         if self.process and self.process.poll() is None:
             return
         self.end()
-        self.process, self.ended = start(self.command), threading.Event()
+        self.process, self.ended = channel.start(self.command), threading.Event()
         say(self.process, json.dumps(self.request))
         threading.Thread(target=beat, args=(self.process, self.ended), daemon=True).start()
         while "held" not in (reply := self._reply(self.process)):
@@ -53,16 +54,20 @@ class Hold:
         """The next line after MARK; a login shell's noise is skipped."""
         assert process.stdout
         for line in process.stdout:
-            text = line.decode(errors="replace").strip()
-            if text.startswith(hold.MARK):
-                return json.loads(text[len(hold.MARK) :])
+            reply = reply_in(line, hold.MARK)
+            if reply is not None:
+                return reply
         _, stderr = process.communicate()
         raise self.explain(process.returncode, stderr.decode(errors="replace"))
 
 
-def start(command: Sequence[str]) -> subprocess.Popen:
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+def reply_in(line: bytes, mark: str) -> dict[str, Any] | None:
+    """The reply in a line that begins with `mark`; None in any other, and where a lost link has cut it."""
+    text = line.decode(errors="replace").strip()
+    with contextlib.suppress(ValueError):
+        reply = json.loads(text[len(mark) :]) if text.startswith(mark) else None
+        return reply if isinstance(reply, dict) else None
+    return None
 
 
 def beat(process: subprocess.Popen, ended: threading.Event) -> None:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from stages.core.settings import option
 from stages.devices import channel, shipping
-from stages.devices.keeping import Hold
+from stages.devices.keeping import Hold, reply_in
 from stages.devices.openssh import FAILED, Address, Link, refusal
 from stages.payload import hold, store
 from stages.payload.faults import Fault
@@ -150,10 +150,10 @@ class Ssh:
         remote = shlex.join([home_relative(self.settings.python), "-c", booted(store)])
         limit_s = LOOK_S + len(content) / SLOWEST_BYTES_PER_S
         done = self.link.call(remote, json.dumps(request).encode() + b"\n" + content, limit_s)
-        replies = [line for line in done.stdout.decode(errors="replace").splitlines() if line.startswith(store.MARK)]
+        replies = [reply for line in done.stdout.splitlines() if (reply := reply_in(line, store.MARK)) is not None]
         if not replies:
             raise explain_store(done.returncode, done.stderr.decode(errors="replace"), self.settings)
-        reply = json.loads(replies[-1][len(store.MARK) :])
+        reply = replies[-1]
         if "fault" in reply:
             raise Fault(reply["fault"], f"{self.settings.host}: {reply['seen']}")
         return reply

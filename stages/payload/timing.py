@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 
 from stages.payload import sensors
 
@@ -34,22 +35,34 @@ def warm_up(call: Call, limits: Mapping[str, float]) -> Dict[str, Any]:
             return {"wall_ns": wall_ns, "steady": steady}
 
 
-def waiting_clock() -> Optional[Callable[[], int]]:
+@contextlib.contextmanager
+def waiting_clock() -> Iterator[Optional[Callable[[], int]]]:
     """Reads how long this thread has waited in the run queue, ns (second number of schedstat); None on a kernel without."""
     try:
         handle = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
-    except OSError:
-        return None
-    return lambda: int(os.pread(handle, 96, 0).split()[1])
+    except (FileNotFoundError, PermissionError):
+        yield None
+        return
+    try:
+        yield lambda: int(os.pread(handle, 96, 0).split()[1])
+    finally:
+        os.close(handle)
 
 
 def block(call: Call, block_s: float, min_runs: int, sources: List[sensors.Source]) -> Dict[str, Any]:
     """At least block_s and min_runs of timed runs. What is read between two runs is outside of their wall time."""
-    wall_clock, cpu_clock, waited = time.perf_counter_ns, time.process_time_ns, waiting_clock()
+    with waiting_clock() as waited:
+        before = sensors.snapshot(sources)
+        times = timed_runs(call, block_s, min_runs, waited)
+        return {**times, "before": before, "after": sensors.snapshot(sources)}
+
+
+def timed_runs(call: Call, block_s: float, min_runs: int, waited: Optional[Callable[[], int]]) -> Dict[str, Any]:
+    """wall_ns, cpu_ns and wait_ns of each run; wait_ns is None without a clock for it."""
+    wall_clock, cpu_clock = time.perf_counter_ns, time.process_time_ns
     wall_ns: List[int] = []
     cpu_ns: List[int] = []
     wait_ns: List[int] = []
-    before = sensors.snapshot(sources)
     end = wall_clock() + int(block_s * 1e9)
     wait_before = waited() if waited else 0
     while len(wall_ns) < max(1, min_runs) or wall_clock() < end:
@@ -60,5 +73,4 @@ def block(call: Call, block_s: float, min_runs: int, sources: List[sensors.Sourc
         wait_after = waited() if waited else 0
         wait_ns.append(wait_after - wait_before)
         wait_before = wait_after
-    after = sensors.snapshot(sources)
-    return {"wall_ns": wall_ns, "cpu_ns": cpu_ns, "wait_ns": wait_ns if waited else None, "before": before, "after": after}
+    return {"wall_ns": wall_ns, "cpu_ns": cpu_ns, "wait_ns": wait_ns if waited else None}

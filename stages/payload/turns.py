@@ -75,6 +75,8 @@ class Player:
         """Keep its lines up to the event `last`."""
         assert self.process.stdout
         for line in self.process.stdout:
+            if not line.endswith(b"\n"):
+                break  # it has ended within it
             event = json.loads(line)
             self.lines.append(line.decode().rstrip("\n"))
             if event["event"] == "error":
@@ -88,6 +90,8 @@ def end_like(code: int) -> None:
     """End as the other process did, so that the host sees the same signal, exit code and count of kills as if it had run alone."""
     faulthandler.disable()
     if code < 0:
+        with contextlib.suppress(OSError):  # SIGKILL has no handler
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code or 1)
 
