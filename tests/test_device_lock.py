@@ -1,6 +1,8 @@
 """The device lock with real processes: one at a time, another device at once, and a killed holder keeps nobody waiting."""
 
 import itertools
+import os
+import stat
 import subprocess
 import sys
 import time
@@ -8,6 +10,8 @@ import time
 import pytest
 
 from stages.core.config import Plugin
+from stages.core.errors import StorageError
+from stages.measuring import lock
 from stages.measuring.lock import exclusive, file_of
 from tests.conftest import ROOT
 
@@ -70,3 +74,68 @@ def test_the_lock_is_free_again_after_an_error():
     for _ in range(2):
         with pytest.raises(RuntimeError), exclusive(BOARD):
             raise RuntimeError
+
+
+@pytest.fixture
+def shared(tmp_path, monkeypatch):
+    """A folder for temporary files, without a session's own folder; the place of the lock files in it."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr(lock.tempfile, "tempdir", str(tmp_path))
+    assert lock.folder() == tmp_path / f"edgewise-{os.getuid()}"
+    return lock.folder()
+
+
+def refused(device: Plugin = BOARD) -> str:
+    with pytest.raises(StorageError) as caught, exclusive(device):
+        pass
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_nobody_else_may_look_into_the_folder(shared):
+    before = os.umask(0)
+    try:
+        with exclusive(BOARD):
+            assert stat.S_IMODE(shared.stat().st_mode) == 0o700
+            assert stat.S_IMODE(file_of(BOARD).stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+
+
+def test_a_folder_that_is_a_link_is_refused(shared, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    shared.symlink_to(tmp_path / "elsewhere")
+    assert str(shared) in refused() and not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_folder_of_another_user_is_refused(shared, monkeypatch):
+    shared.mkdir(mode=0o700)
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    assert f"{shared} belongs to user {owner}, not to user {owner + 1}" in refused() and not list(shared.iterdir())
+
+
+def test_a_folder_in_which_anybody_may_write_is_refused(shared):
+    shared.mkdir()
+    shared.chmod(0o777)
+    assert "chmod 700" in refused() and not list(shared.iterdir())
+
+
+def test_a_lock_file_that_is_a_link_is_refused_and_its_target_stays(shared, tmp_path):
+    (tmp_path / "precious").write_text("data")
+    shared.mkdir(mode=0o700)
+    file_of(BOARD).symlink_to(tmp_path / "precious")
+    assert str(file_of(BOARD)) in refused() and (tmp_path / "precious").read_text() == "data"
+
+
+def test_a_lock_file_is_not_emptied(shared):
+    shared.mkdir(mode=0o700)
+    file_of(BOARD).write_text("kept")
+    with exclusive(BOARD):
+        assert file_of(BOARD).read_text() == "kept"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "file"))
+    assert "XDG_RUNTIME_DIR" in refused()

@@ -1,6 +1,8 @@
 """The device kept against other hosts: real processes, one after the other, and no lock that outlives its holder."""
 
 import json
+import os
+import stat
 import subprocess
 import sys
 import time
@@ -8,7 +10,7 @@ import time
 import pytest
 
 from stages.devices.keeping import Hold
-from stages.payload import hold
+from stages.payload import hold, store
 from stages.payload.faults import Fault
 
 COMMAND = (sys.executable, hold.__file__)
@@ -106,3 +108,39 @@ def test_a_program_that_does_not_start_is_explained(tmp_path):
     with pytest.raises(Fault, match=r"^127 no such python; install python") as caught:
         keeper(tmp_path, command=("sh", "-c", "echo no such python >&2; exit 127")).ensure()
     assert caught.value.word == "no_python"
+
+
+def test_a_lock_that_is_a_link_is_refused_and_its_target_stays(host, tmp_path):
+    (tmp_path / "device").mkdir()
+    (tmp_path / "precious").write_text("data")
+    (tmp_path / "device/lock").symlink_to(tmp_path / "precious")
+    assert "lock: a symbolic link; remove it" in host("ann@desk").reply()["seen"]
+    assert (tmp_path / "precious").read_text() == "data"
+
+
+@pytest.mark.parametrize("module", [hold, store])
+def test_a_workdir_of_another_user_is_refused(module, tmp_path, monkeypatch):
+    module.own(tmp_path / "mine")
+    assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o700
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(OSError, match=f"belongs to user {owner}; name another folder in device.workdir"):
+        module.own(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("module", [hold, store])
+def test_a_workdir_in_which_anybody_may_write_is_refused(module, tmp_path):
+    tmp_path.chmod(0o1777)
+    with pytest.raises(OSError, match="any user may write in it"):
+        module.own(tmp_path)
+
+
+def test_a_reply_that_breaks_off_is_explained(tmp_path):
+    code = f"printf '\\n{hold.MARK}{{\"hel'; exit 255"
+    with pytest.raises(Fault, match=r"^255 "):
+        keeper(tmp_path, command=("sh", "-c", code)).ensure()
+
+
+def test_a_program_that_is_not_there_is_a_fault(tmp_path):
+    with pytest.raises(Fault, match="no-such-program cannot be started: No such file"):
+        keeper(tmp_path, command=("no-such-program",)).ensure()

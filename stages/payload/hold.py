@@ -9,10 +9,12 @@ host has been silent for too long: a device may not notice for hours that a link
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import select
+import stat
 import sys
 import time
 from pathlib import Path
@@ -58,10 +60,32 @@ def hear(seconds: float) -> bool:
     return bool(ready)
 
 
+def own(folder: Path) -> Path:
+    """The folder, made where it is missing. OSError where it is another user's, or any user may write in it: what lies there is run."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.stat()
+    advice = "name another folder in device.workdir"
+    if found.st_uid != os.geteuid():
+        raise OSError(errno.EPERM, f"{folder} belongs to user {found.st_uid}; {advice}")
+    if found.st_mode & stat.S_IWOTH:
+        raise OSError(errno.EPERM, f"{folder}: any user may write in it; {advice}, or run there: chmod o-w {folder}")
+    return folder
+
+
+def opened(path: Path) -> BinaryIO:
+    """The lock file, which may hold the name of another holder. OSError where it is a symbolic link: its target would be written to."""
+    try:
+        handle = os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, f"{path}: a symbolic link; remove it") from None
+        raise
+    return os.fdopen(handle, "a+b", buffering=0)
+
+
 def hold(request: Mapping[str, Any]) -> None:
-    workdir = Path(request["workdir"]).expanduser().resolve()
-    workdir.mkdir(parents=True, exist_ok=True)
-    with open(str(workdir / "lock"), "a+b", buffering=0) as lock:
+    workdir = own(Path(request["workdir"]).expanduser().resolve())
+    with opened(workdir / "lock") as lock:
         if not take(lock, request["wait_s"]):
             return
         lock.truncate(0)
@@ -86,4 +110,4 @@ if __name__ == "__main__":
     try:
         hold(json.loads(line()))
     except OSError as error:
-        tell(fault="agent_error", seen=f"{error.strerror} ({error.filename})")
+        tell(fault="agent_error", seen=f"{error.strerror} ({error.filename})" if error.filename else str(error.strerror))

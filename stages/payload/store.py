@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import sys
 import time
 from pathlib import Path
@@ -28,9 +29,21 @@ Request = Mapping[str, Any]
 
 
 def trees_of(request: Request) -> Path:
-    trees = Path(request["workdir"]).expanduser().resolve() / "trees"
-    trees.mkdir(parents=True, exist_ok=True)
+    trees = own(Path(request["workdir"]).expanduser().resolve()) / "trees"
+    trees.mkdir(exist_ok=True)
     return trees
+
+
+def own(folder: Path) -> Path:
+    """The folder, made where it is missing. OSError where it is another user's, or any user may write in it: what lies there is run."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.stat()
+    advice = "name another folder in device.workdir"
+    if found.st_uid != os.geteuid():
+        raise OSError(errno.EPERM, f"{folder} belongs to user {found.st_uid}; {advice}")
+    if found.st_mode & stat.S_IWOTH:
+        raise OSError(errno.EPERM, f"{folder}: any user may write in it; {advice}, or run there: chmod o-w {folder}")
+    return folder
 
 
 def look(request: Request) -> Dict[str, Any]:
