@@ -1,5 +1,6 @@
 """The training loop on a tiny net: figures against scikit-learn and torch, repeatability, what is kept, what is refused."""
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -9,7 +10,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from sklearn.utils.class_weight import compute_class_weight
 
 from stages.core.config import Train
-from stages.core.errors import ConfigError
+from stages.core.errors import ConfigError, DataError
 from stages.core.samples import Samples
 from stages.importers import training
 from stages.importers.torch_source import tensors
@@ -134,6 +135,26 @@ def test_a_loss_that_is_no_number_names_the_learning_rate(samples: Samples) -> N
     ):
         torch.nn.init.constant_(module[1].weight, 1e37)
         fit(module, samples, epochs=3, learning_rate=10.0, optimizer="sgd")
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_split_that_training_needs_and_that_is_empty_is_named(samples: Samples, split: str) -> None:
+    without = dataclasses.replace(samples, splits={**samples.splits, split: []})
+    with pytest.raises(DataError, match=rf"data\.splits: {split} is empty"):
+        fit(net(), without, epochs=1)
+
+
+def test_a_validation_loss_that_is_no_number_names_the_learning_rate(samples: Samples) -> None:
+    class Broken(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = net()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x) if self.training else self.inner(x) * float("nan")
+
+    with pytest.raises(ConfigError, match=r"train\.learning_rate: with 0\.001 the loss became nan"):
+        fit(Broken(), samples, epochs=1)
 
 
 def test_repeatable_leaves_torch_as_it_was() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stages.core.config import Train
-from stages.core.errors import ConfigError
+from stages.core.errors import ConfigError, DataError
 from stages.core.samples import Samples
 from stages.core.targets import CLASSES, MULTI_LABEL
 from stages.importers.torch_source import tensors
@@ -42,6 +42,7 @@ def fit(source: Any, samples: Samples, train: Train, seed: int, change: Change) 
     import torch
     from tqdm import tqdm
 
+    check_splits(samples)
     rng, loss = np.random.default_rng(seed), criterion(samples, train)
     chosen = samples.indices("train")
     batches = max(1, len(chosen) // train.batch_size)
@@ -56,6 +57,8 @@ def fit(source: Any, samples: Samples, train: Train, seed: int, change: Change) 
             feeds = ((change(samples.feeds(part), rng), samples.targets(part)) for part in np.array_split(rng.permutation(chosen), batches))
             loss_train = one_epoch(source, feeds, loss, optimizer, rate, bar)
             row = {"epoch": epoch, "loss_train": loss_train, "learning_rate": rate.get_last_lr()[0], **validate(source, samples, loss)}
+            if not math.isfinite(row["loss_validation"]):
+                raise diverged(row["loss_validation"], rate)
             curve.append({name: round(value, DIGITS) for name, value in row.items()})
             bar.set_postfix({name: f"{value:.3f}" for name, value in row.items() if name.endswith("validation")}, epoch=epoch)
             if best.is_over(source, row):
@@ -63,6 +66,13 @@ def fit(source: Any, samples: Samples, train: Train, seed: int, change: Change) 
     best.restore(source)
     scores = {name: round(value, DIGITS) for name, value in validate(source, samples, loss).items()}
     return {"accuracy_validation": None, **scores, "epochs": len(curve), "epoch_kept": best.epoch, "curve": curve}
+
+
+def check_splits(samples: Samples) -> None:
+    """DataError where there is nothing to learn from, or to choose the epoch by."""
+    for split in ("train", "validation"):
+        if not len(samples.indices(split)):
+            raise DataError(f"data.splits: {split} is empty, and a model is trained; let each split have a share, for example 0.1")
 
 
 def check_targets(train: Train, samples: Samples) -> None:
