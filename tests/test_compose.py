@@ -232,6 +232,14 @@ def test_an_option_file_that_is_wrong_is_named_itself(project):
     assert done.returncode == 2 and "conf/train/default.yaml: train.epochz: no such setting" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["camera (v2)", "it's", "a,b", "size=1", "[new] {x}"])
+def test_an_option_may_have_any_name_that_a_file_may_have(project, monkeypatch, name):
+    (project / "conf/budget" / f"{name}.yaml").write_text("size_bytes: 7\n")
+    monkeypatch.chdir(project)
+    budget = composition.compose_choices(put(choices(), "budget", {"name": name}), Options(Path("conf"))).budget
+    assert (budget.name, budget.size_bytes) == (name, 7)
+
+
 def test_wrong_module_in_an_option(project):
     path = project / "conf/data/mine.yaml"
     path.write_text("module: stages.data.mine\n")

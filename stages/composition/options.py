@@ -36,7 +36,14 @@ class Options:
 
         try:
             with initialize_config_dir(str(self.conf.resolve()), version_base="1.3"):
-                composed = compose(overrides=[f"+{group}@option={name}"])
+                composed = compose(overrides=[f"+{group}@option={quoted(name)}"])
             return OmegaConf.to_container(composed, resolve=True)["option"]  # type: ignore[index,call-overload,return-value]
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(f"conf/{group}/{name}.yaml: {' '.join(str(error).split())}; mend the file") from None
+
+
+def quoted(text: str) -> str:
+    """A text as the value of a Hydra override that is this text: commas sweep nothing and brackets call nothing."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text, Quote.single).with_quotes()

@@ -19,6 +19,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from stages.composition.options import quoted
 from stages.core.errors import ConfigError, EdgewiseError, MissingExtra, SurroundingsError
 from stages.sweeping import outcome, plan, points, schedulers, start
 from stages.sweeping.job import run_point
@@ -125,12 +126,12 @@ def run(name: str, arguments: list[str]) -> None:
     root = Path.cwd()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that an error comes here as an exception
     own = {
-        "hydra.searchpath": f"[{points.quoted(f'file://{root}/conf/sweep')}]",
+        "hydra.searchpath": f"[{quoted(f'file://{root}/conf/sweep')}]",
         "hydra/callbacks": "edgewise",
         "hydra/job_logging": "none",
         "hydra/hydra_logging": "none",
         "hydra.output_subdir": "null",
-        "hydra.sweep.dir": points.quoted(str(plan.folder_of(root, name))),
+        "hydra.sweep.dir": quoted(str(plan.folder_of(root, name))),
         "hydra.sweep.subdir": "jobs",
     }
     sys.path[:0] = [str(root), str(LAUNCHERS)]  # where Hydra finds plugins of ours, however this was started

@@ -40,13 +40,6 @@ def settings(overrides: Iterable[str]) -> dict[str, str]:
     return {key.lstrip("+~"): value for key, _, value in pairs}
 
 
-def quoted(text: str) -> str:
-    """A text as the value of a Hydra override that is this text: commas sweep nothing and brackets call nothing."""
-    from hydra.core.override_parser.types import Quote, QuotedString
-
-    return QuotedString(text, Quote.single).with_quotes()
-
-
 def name(point: Point, code_key: str, world: Mapping[str, str]) -> str:
     """sweep-<10 hex>: the same choices, code and world have the same name, in whatever sweep they come up."""
     content = json.dumps([point.choices, code_key, world], sort_keys=True)
