@@ -194,3 +194,12 @@ def test_a_block_leaves_no_file_open():
     for _ in range(5):
         timing.block(lambda i: None, 0.0, 1, [])
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_an_agent_whose_host_has_gone_ends_without_a_traceback():
+    pipe = subprocess.PIPE
+    with subprocess.Popen(COMMAND, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        process.stdout.close()
+        process.stdin.write(job_line(kind="probe", deadline_s=20.0, packages=[]))
+        process.stdin.flush()
+        assert process.stderr.read() == b""

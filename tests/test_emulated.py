@@ -66,3 +66,10 @@ def test_nothing_of_this_machine_reaches_the_emulated_one(sysroot):
     assert set(found) - {"PWD", "OLDPWD", "SHLVL", "_"} == {"PATH", "PYTHONHOME", "PYTHONPATH", "PYTHONNOUSERSITE"}
     assert all("site-packages" not in path for path in found["PYTHONPATH"].split(os.pathsep))
     assert (sysroot / "arguments").read_text().startswith(f"-cpu cortex-a53 -L {sysroot}/root {sysroot}/root/usr/bin/python3.11 -m stages.")
+
+
+@pytest.mark.parametrize("job", [{"kind": "pair", "sides": [], "blocks": 1}, {"kind": "probe", "packages": []}])
+def test_a_runtime_that_it_lacks_is_named_for_a_job_without_a_model_too(sysroot, job):
+    with connected(plugin(sysroot)) as connection, pytest.raises(Fault, match="needs a runtime that is not in") as caught:
+        list(connection.run(job, 5.0))
+    assert caught.value.word == "not_offered"

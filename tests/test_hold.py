@@ -144,3 +144,14 @@ def test_a_reply_that_breaks_off_is_explained(tmp_path):
 def test_a_program_that_is_not_there_is_a_fault(tmp_path):
     with pytest.raises(Fault, match="no-such-program cannot be started: No such file"):
         keeper(tmp_path, command=("no-such-program",)).ensure()
+
+
+@pytest.mark.parametrize(
+    "reply", ["[]", "{}", '{"fault": "no such word", "seen": "x"}', '{"fault": "busy"}', '{"fault": ["busy"], "seen": 1}']
+)
+def test_a_reply_that_is_none_is_a_fault_of_the_protocol(tmp_path, reply):
+    """What a device says is not trusted."""
+    code = f"echo '{hold.MARK}{reply}'; exit 255"
+    with pytest.raises(Fault) as caught:
+        keeper(tmp_path, command=("sh", "-c", code)).ensure()
+    assert caught.value.word == ("no_python" if reply == "[]" else "protocol")

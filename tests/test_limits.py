@@ -12,7 +12,7 @@ from stages.devices.local import Local
 from stages.measuring import records
 from stages.measuring.jobs import Subject, check_limits
 from stages.measuring.runs import Run
-from stages.payload import limits
+from stages.payload import limits, pagecache
 from tests.test_agent import make_job
 
 BENCH = Bench("smoke", memory=False, fits_mb=(64, 300))
@@ -93,3 +93,14 @@ def test_a_run_that_never_ends_at_a_limit_is_no_fit(tmp_path, kernel_limit, monk
     monkeypatch.setattr("stages.measuring.jobs.LIMITED_S", 1.0)
     told = subject(tmp_path, {"load": "hang"}).fits(300).one("limited")
     assert told["verdict"] == "failed" and "no end after 1 s" in told["evidence"]
+
+
+def test_the_parts_of_a_cut_model_are_read_anew_too(tmp_path):
+    """Pages that are in the cache already are charged to nobody: every file of the model counts, in folders too."""
+    for name in ("parts.json", "part-0/model.onnx", "part-1/weights.bin"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = {
+        str(path.relative_to(tmp_path)) for path in pagecache.files("stages.formats.onnx.run", str(tmp_path)) if tmp_path in path.parents
+    }
+    assert found == {"parts.json", "part-0/model.onnx", "part-1/weights.bin"}

@@ -1,11 +1,12 @@
 """What ssh says and what it means, without a network; tests/system provokes each for real."""
 
+import json
 import signal
 import subprocess
 
 import pytest
 
-from stages.devices import ssh
+from stages.devices import shipping, ssh
 from stages.devices.channel import Ending
 from stages.devices.openssh import Link, refusal
 from stages.devices.ssh import explain_end
@@ -69,3 +70,16 @@ def test_a_reply_of_the_cache_that_breaks_off_is_a_lost_link(tmp_path):
     with pytest.raises(Fault, match="the link ended") as caught:
         ssh.Ssh(settings, link)._ask({"act": "look"})
     assert caught.value.word == "dropped"
+
+
+@pytest.mark.parametrize(
+    "reply", [{"home": "/", "whole": True}, {"path": 5, "home": "/", "whole": True}, {"fault": "no such word", "seen": "x"}]
+)
+def test_a_reply_of_the_cache_that_is_none_is_a_fault_of_the_protocol(tmp_path, reply):
+    settings = ssh.Settings(host="board")
+    link = Link(settings, tmp_path)
+    link.call = lambda *given: subprocess.CompletedProcess((), 0, f"{store.MARK}{json.dumps(reply)}".encode(), b"")
+    (tmp_path / "tree").mkdir()
+    with pytest.raises(Fault) as caught:
+        ssh.Ssh(settings, link)._place(shipping.folder(tmp_path / "tree"))
+    assert caught.value.word == "protocol"

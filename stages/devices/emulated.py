@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.core.settings import option
-from stages.devices import local
+from stages.devices import local, shipping
 from stages.payload.faults import Fault
 
 EMULATED = True
@@ -52,4 +52,6 @@ class Emulated(local.Local):
             if fault.word != "runtime_missing":
                 raise
             there = ", ".join(sorted(path.name.removesuffix(".dist-info") for path in (self.folder / "site").glob("*.dist-info")))
-            raise Fault("not_offered", f"{job['runner']} needs a runtime that is not in {self.folder} ({there})") from fault
+            raise Fault(
+                "not_offered", f"{', '.join(shipping.runners(job)) or job['kind']} needs a runtime that is not in {self.folder} ({there})"
+            ) from fault

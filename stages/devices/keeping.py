@@ -7,12 +7,13 @@ import platform
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stages.devices import channel
 from stages.payload import hold
-from stages.payload.faults import Fault
+from stages.payload.faults import FAULTS, Fault
+from stages.payload.protocol import wrong_field
 
 BEAT_S, SILENT_S = 10.0, 60.0  # a beat costs the device far less than a millisecond; a link that stalls for a while is not lost
 
@@ -39,8 +40,7 @@ class Hold:
         say(self.process, json.dumps(self.request))
         threading.Thread(target=beat, args=(self.process, self.ended), daemon=True).start()
         while "held" not in (reply := self._reply(self.process)):
-            if "fault" in reply:
-                raise Fault(reply["fault"], f"{self.host}: {reply['seen']}")
+            checked(reply, self.host, {"waiting": "text"})
             print(f"waiting: {reply['waiting']} measures on {self.host}", file=sys.stderr, flush=True)
 
     def end(self) -> None:
@@ -68,6 +68,17 @@ def reply_in(line: bytes, mark: str) -> dict[str, Any] | None:
         reply = json.loads(text[len(mark) :]) if text.startswith(mark) else None
         return reply if isinstance(reply, dict) else None
     return None
+
+
+def checked(reply: dict[str, Any], host: str, fields: Mapping[str, str]) -> dict[str, Any]:
+    """The reply where it has `fields` (name -> kind, as in protocol.CHECKS). Fault that it tells; `protocol` where it is neither."""
+    word, seen = reply.get("fault"), reply.get("seen")
+    if isinstance(word, str) and word in FAULTS and isinstance(seen, str):
+        raise Fault(word, f"{host}: {seen}")
+    wrong = wrong_field(reply, fields)
+    if wrong:
+        raise Fault("protocol", f"{host}: the device replied {str(reply)[:80]}: {wrong}")
+    return reply
 
 
 def beat(process: subprocess.Popen, ended: threading.Event) -> None:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from stages.core.settings import option
 from stages.devices import channel, shipping
-from stages.devices.keeping import Hold, reply_in
+from stages.devices.keeping import Hold, checked, reply_in
 from stages.devices.openssh import FAILED, Address, Link, refusal
 from stages.payload import hold, store
 from stages.payload.faults import Fault
@@ -35,6 +35,11 @@ RETRIED = ("unreachable", "dropped")  # what another attempt may mend
 LOOK_S, SLOWEST_BYTES_PER_S = 60.0, 50_000
 NO_PROGRAM = (126, 127)  # a shell's exit codes: cannot be executed, not found
 OLD = "edgewise: python "
+REPLIES = {  # of payload.store: name -> kind, as in protocol.CHECKS
+    "look": {"home": "text", "path": "text", "whole": "flag"},
+    "receive": {"path": "text"},
+    "end": {"ended": "count"},
+}
 BOOT = f"""import sys,base64;sys.version_info<(3,9) and sys.exit("{OLD}"+sys.version.split()[0]);exec(base64.b64decode("%s").decode())"""
 # $0: the run's name, by which it can be found on the device; $1: folder of the code; $2: python. The bare echo ends a line that a
 # login shell may have begun; the last command ends whatever a runtime has started beside itself, and this shell.
@@ -153,10 +158,7 @@ class Ssh:
         replies = [reply for line in done.stdout.splitlines() if (reply := reply_in(line, store.MARK)) is not None]
         if not replies:
             raise explain_store(done.returncode, done.stderr.decode(errors="replace"), self.settings)
-        reply = replies[-1]
-        if "fault" in reply:
-            raise Fault(reply["fault"], f"{self.settings.host}: {reply['seen']}")
-        return reply
+        return checked(replies[-1], self.settings.host, REPLIES[request["act"]])
 
 
 def booted(module: ModuleType) -> str:

@@ -8,6 +8,7 @@ its own deadline, even where the runtime hangs inside native code. Standard libr
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import faulthandler
 import json
@@ -52,7 +53,8 @@ def main() -> None:
         wire.send("error", fault=error.fault, phase=error.phase, message=error.message)
     except Exception as error:  # reported whole to the host, which decides
         message = f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
-        wire.send("error", fault=fault_of(error, wire.phase), phase=wire.phase, message=message)
+        with contextlib.suppress(BrokenPipeError):  # the host has gone: nobody is left to be told
+            wire.send("error", fault=fault_of(error, wire.phase), phase=wire.phase, message=message)
     os._exit(0)  # some runtimes crash while the interpreter shuts down
 
 

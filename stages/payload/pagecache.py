@@ -11,10 +11,10 @@ from typing import List
 
 
 def files(runner: str, model: str) -> List[Path]:
-    """The files of a model's folder, and the shared objects of its runtime and of numpy, found without importing either."""
+    """All files below a model's folder, and the shared objects of its runtime and of numpy, found without importing either."""
     packages = ["numpy", _runtime(runner).partition(".")[0]]
     folders = [Path(place) for name in packages for place in _places(name)]
-    return [path for path in Path(model).iterdir() if path.is_file()] + [p for f in folders for p in f.rglob("*.so*") if p.is_file()]
+    return [path for path in Path(model).rglob("*") if path.is_file()] + [p for f in folders for p in f.rglob("*.so*") if p.is_file()]
 
 
 def _runtime(runner: str) -> str:
