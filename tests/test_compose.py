@@ -1,5 +1,6 @@
 """The configuration: what is composed, and the one line that a mistake gets."""
 
+import copy
 import os
 import re
 import shutil
@@ -187,6 +188,64 @@ def test_a_mistake_is_named(key, value, message):
     text = str(caught.value)
     assert message in text
     assert "params.yaml" in text and "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"3", "must hold the sections"),
+        (b"- a", "must hold the sections"),
+        (b"seed: ${nothing}", "Interpolation key 'nothing' not found"),
+        (b"seed: ${", "no viable alternative"),
+        (b"seed: ${oc.env:NO_SUCH_VARIABLE}", "'NO_SUCH_VARIABLE' not found"),
+        (b"seed: ${data}\ndata: ${seed}", "Recursive interpolation"),
+        (b"seed: \xe9", "can't decode byte 0xe9"),
+        (b"seed: \x00", "special characters are not allowed"),
+        (b"~: 1", "key type"),
+        (b"seed: !!set {x}", "'set' is not a supported"),
+    ],
+)
+def test_a_file_of_choices_that_is_no_mapping_of_plain_values(tmp_path, content, message):
+    (tmp_path / "params.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"params\.yaml: ") as caught:
+        composition.read_choices(tmp_path / "params.yaml")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+JUNK = [None, "", "none", "a/b", 0, -1, 1.5, True, 10**400, float("nan"), [], [1], [None], [[]], {}, {"a": 1}, {1: 2}, {"name": []}]
+FULL = {
+    "task": {"name": "classification"},
+    "data": {"name": "digits", "splits": {"test": 0.2}, "normal": "0", "image_size": 64, "merge_defects": False},
+    "train": {"name": "default", "epochs": 1, "optimizer": "sgd", "patience": 2, "learning_rate": 1e-3, "flip_horizontal": True},
+    "device": {"name": "local", "threads": 1, "cool_down_degc": 50.0},
+    "bench": {"name": "quick", "warmup": {"min_runs": 3}, "fits_mb": [64], "block_s": 0.1},
+    "budget": {"name": "camera_512mb", "size_bytes": 1, "prefer": "size", "accuracy_drop_points": 1.0},
+    "variants/onnx-int8-static/engine": {"graph_optimization": "all"},
+    "variants/onnx-int8-static/load": {"mode": "whole"},
+    "variants/onnx-int8-static/file": {},
+}
+
+
+def places(tree: dict[str, Any], above: str = "") -> list[str]:
+    return [
+        place
+        for key, value in tree.items()
+        for place in (above + key, *(places(value, f"{above}{key}/") if isinstance(value, dict) else ()))
+    ]
+
+
+def test_no_value_anywhere_ends_in_anything_but_a_clear_line():
+    full = choices()
+    for key, value in FULL.items():
+        put(full, key, value)
+    composed(copy.deepcopy(full))
+    for key in places(full):
+        for value in JUNK:
+            tree = put(copy.deepcopy(full), key, copy.deepcopy(value))
+            try:
+                composed(tree)
+            except ConfigError as error:
+                assert "\n" not in str(error)
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:

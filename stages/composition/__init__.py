@@ -31,7 +31,7 @@ def compose_choices(choices: dict[str, Any], options: Options) -> Config:
     check_task(task, data)
     made = variants(choices["variants"], options)
     reference = choices["reference"]
-    if reference not in made:
+    if not isinstance(reference, str) or reference not in made:
         raise ConfigError(f"params.yaml: reference: {reference!r} is no variant; {nearest(reference, made)}")
     if (auto := made[reference].auto) is not None:
         raise ConfigError(
@@ -68,6 +68,7 @@ def check_task(task: Plugin, data: Plugin) -> None:
 def read_choices(params: Path) -> dict[str, Any]:
     """params.yaml as plain dicts; a key that is there twice is an error, not a silent overwrite."""
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     try:
         choices = OmegaConf.to_container(OmegaConf.load(params), resolve=True)
@@ -76,6 +77,13 @@ def read_choices(params: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ConfigError(f"{params}: line {line}: {error.problem}; mend the YAML (each key once, spaces not tabs)") from None
+    except (OmegaConfBaseException, UnicodeDecodeError, yaml.YAMLError) as error:
+        key = getattr(error, "full_key", None)
+        raise ConfigError(f"{params}: {f'{key}: ' if key else ''}{str(error).splitlines()[0]}; give a plain value, in UTF-8") from None
+    except OSError as error:
+        if error.errno:
+            raise
+        choices = None  # OmegaConf's word for a file that holds one number
     if not isinstance(choices, dict):
         raise ConfigError(f"{params}: must hold the sections {', '.join(TOP_LEVEL)}")
     return {str(key): value for key, value in choices.items()}

@@ -39,6 +39,9 @@ def variant(name: str, choice: Any, options: Options) -> Variant:
         check_values(given, part(form["module"], "make").SETTINGS.get(choice["scheme"], {}), where)
     choice = {**choice, "engine": spelt_out(choice.get("engine"))}
     engine = own("engine", choice, form, {**part(form["module"], "run").ENGINE, "auto": GOALS}, where)
+    load = choice.get("load") or {}
+    if not isinstance(load, Mapping):
+        raise ConfigError(f"{where}.load: {load!r} must be a mapping of settings, for example {{mode: whole}}")
     goal, fixed = engine.pop("auto", None), [key for key, value in choice["engine"].items() if value is not None and key != "auto"]
     file = own("file", choice, form, part(form["module"], "store").FILE, where)
     fields = {
@@ -49,7 +52,7 @@ def variant(name: str, choice: Any, options: Options) -> Variant:
         "module": form["module"],
         "min_sqnr_db": scheme["min_sqnr_db"],
         "min_device_sqnr_db": scheme["min_device_sqnr_db"],
-        "load": dict(choice.get("load") or {}),
+        "load": dict(load),
         "file": file,
         "engine": engine,
         "auto": {"goal": goal, "fixed": fixed} if goal else None,

@@ -110,9 +110,13 @@ def _optional(kind: Any, value: Any, place: str) -> Any:
 
 def _scalar(kind: Any, value: Any, place: str) -> Any:
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise ConfigError(f"{place}: {value!r} must be a finite number")
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # an integer of more than 308 digits
+            number = math.inf
+        if not math.isfinite(number):
+            raise ConfigError(f"{place}: {str(value)[:20]} must be a finite number")
+        return number
     if kind is float and isinstance(value, str):
         try:  # YAML 1.1 reads 1e-3 as a string, Hydra reads it as a number: both are meant as one
             return _scalar(float, float(value), place)
