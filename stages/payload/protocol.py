@@ -38,6 +38,15 @@ def _texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
+def _values(value: Any, check: Callable[[Any], bool]) -> bool:
+    return isinstance(value, dict) and all(map(check, value.values()))
+
+
+def _reading(value: Any) -> bool:
+    """Of a sensor: None where it could not be read."""
+    return value is None or _number(value)
+
+
 CHECKS: Dict[str, Callable[[Any], bool]] = {
     "text": lambda value: isinstance(value, str),
     "text or null": lambda value: value is None or isinstance(value, str),
@@ -51,6 +60,9 @@ CHECKS: Dict[str, Callable[[Any], bool]] = {
     "map": lambda value: isinstance(value, dict),
     "map or null": lambda value: value is None or isinstance(value, dict),
     "maps": lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value),
+    "map of counts": lambda value: _values(value, _count),
+    "map of readings": lambda value: _values(value, _reading),
+    "map of series": lambda value: _values(value, lambda series: isinstance(series, list) and all(map(_reading, series))),
     "fault": lambda value: value in FAULTS,
     "scope": lambda value: value in SCOPES,
 }
@@ -63,10 +75,16 @@ EVENTS: Dict[str, Dict[str, str]] = {
     "first_inference": {"wall_ns": "count"},
     "warmup": {"wall_ns": "counts", "steady": "flag"},
     "side": {"index": "count", "line": "text"},
-    "block": {"wall_ns": "counts", "cpu_ns": "counts", "wait_ns": "counts or null", "before": "map", "after": "map"},
-    "memory": {"mark": "text", "bytes": "map", "peak_reset": "flag", "major_faults": "count"},
+    "block": {
+        "wall_ns": "counts",
+        "cpu_ns": "counts",
+        "wait_ns": "counts or null",
+        "before": "map of readings",
+        "after": "map of readings",
+    },
+    "memory": {"mark": "text", "bytes": "map of counts", "peak_reset": "flag", "major_faults": "count"},
     "sources": {"sources": "maps"},
-    "energy": {"phase": "text", "at_ns": "counts", "values": "map", "runs": "count"},
+    "energy": {"phase": "text", "at_ns": "counts", "values": "map of series", "runs": "count"},
     "limited": {"limit_bytes": "count", "how": "text", "verdict": "text", "evidence": "text", "events": "maps"},
     "outputs": {"index": "count", "arrays": "map"},
     "operators": {"wall_ns": "count", "operators": "maps"},

@@ -73,6 +73,8 @@ class Reader:
             raise ProtocolFault("wrong_schema", f"the agent speaks schema {event['schema']}, this host {SCHEMA}")
         if name == "block":
             _check_lengths(event)
+        if name == "energy":
+            _check_window(event)
         if event["n"] != self.count:
             raise ProtocolFault("out_of_order", f"event {event['n']} came where {self.count} was due, {_show(line)}")
         self.count += 1
@@ -101,6 +103,12 @@ def _check_lengths(block: Dict[str, Any]) -> None:
     lengths = {name: len(block[name]) for name in ("wall_ns", "cpu_ns", "wait_ns") if block[name] is not None}
     if len(set(lengths.values())) != 1 or not block["wall_ns"] or min(block["wall_ns"]) == 0:
         raise ProtocolFault("bad_field", f"block: wall_ns must be positive, and all lists of one length: {lengths}")
+
+
+def _check_window(energy: Dict[str, Any]) -> None:
+    at_ns, lengths = energy["at_ns"], {len(series) for series in energy["values"].values()}
+    if len(at_ns) < 2 or at_ns != sorted(set(at_ns)) or lengths - {len(at_ns)}:
+        raise ProtocolFault("bad_field", f"energy: at_ns must grow, and all values be of its length: {len(at_ns)}, {sorted(lengths)}")
 
 
 def _show(line: bytes) -> str:
