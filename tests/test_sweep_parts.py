@@ -3,6 +3,7 @@
 import itertools
 import re
 import subprocess
+import sys
 from dataclasses import replace
 from importlib import metadata
 
@@ -150,7 +151,7 @@ def test_the_snapshot_has_what_is_not_committed_and_leaves_the_index_alone(repos
 
 
 SECRETS = (".env", "conf/.env.local", "deploy/server.pem", "id_ed25519", "home/.ssh/config", "API.KEY", ".netrc")
-PLAIN = (".env.example", "id_ed25519.pub", "keys.py", "[a]*.txt", "name with space.py")
+PLAIN = (".env.example", "credentials.py", "id_ed25519.pub", "keys.py", "[a]*.txt", "name with space.py")
 
 
 def test_secrets_and_large_files_that_git_does_not_know_stay_behind(repository):
@@ -239,6 +240,20 @@ def test_effects_that_the_points_cannot_tell_apart_are_not_made_up():
 def test_many_numbers_become_three_classes():
     made = classes([str(n) for n in range(12)])
     assert sorted(set(made)) == ["0 to 3", "4 to 7", "8 to 11"] and classes(["8", "16", "8"]) == ["8", "16", "8"]
+
+
+@pytest.mark.parametrize("odd", ["nan", "inf", "-inf"])
+def test_words_that_python_reads_as_numbers_without_a_size_stay_words(odd):
+    values = [odd, *map(str, range(10))]
+    assert classes(values) == values
+    found = main_effects([{"k": value} for value in values * 2], np.arange(22.0).tolist(), ["k"])["k"]
+    assert list(found.levels) == [*map(str, range(10)), odd] and found.share is not None
+
+
+def test_effects_need_no_scipy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    assert main_effects([{"k": "a"}, {"k": "b"}] * 4, [1.0, 2.0, 1.1, 2.1] * 2, ["k"])["k"].levels["a"].ci95 is not None
 
 
 def test_the_front_is_what_nothing_beats():

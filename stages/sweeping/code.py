@@ -23,22 +23,10 @@ WRITTEN = ("params.yaml", "dvc.lock", "metrics/", "models/")  # the choices, whi
 
 
 MOST_BYTES = 10 * 2**20  # of a file that git does not know
-SECRETS = (
-    ".env",
-    ".env.*",
-    "*.pem",
-    "*.key",
-    "*.p12",
-    "*.pfx",
-    "*.jks",
-    "*.keystore",
-    "*.kdbx",
-    "id_rsa",
-    "id_dsa",
-    "id_ecdsa",
-    "id_ed25519",
+SECRETS: tuple[str, ...] = (  # names of files and folders
+    *(".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519"),
+    *(".netrc", ".npmrc", ".pypirc", ".git-credentials", "credentials", "credentials.json", ".ssh", ".aws", ".gnupg"),
 )
-SECRETS += (".netrc", ".npmrc", ".pypirc", ".git-credentials", "credentials", "credentials.*", ".ssh", ".aws", ".gnupg")  # also folders
 HARMLESS = (".env.example", ".env.sample", ".env.template")
 MOST_NAMED = 20  # files in the terminal; plan.json has all
 

@@ -5,10 +5,13 @@ Regression Analysis, 3rd ed., 8.2). The interval is Student's t of the residuals
 the noise of measuring and what keys do only together.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from stages.core.timing_stats import t_quantile
 
 CONFIDENCE = 0.95
 MOST_LEVELS = 6  # more numbers than these are put into three classes of about equal size
@@ -49,7 +52,7 @@ def classes(values: Sequence[str]) -> list[str]:
         numbers = np.array([float(value) for value in values])
     except ValueError:
         return list(values)
-    if len(set(values)) <= MOST_LEVELS:
+    if len(set(values)) <= MOST_LEVELS or not np.isfinite(numbers).all():
         return list(values)
     place = np.digitize(numbers, np.quantile(numbers, [1 / 3, 2 / 3]), right=True)
     names = {i: f"{numbers[place == i].min():g} to {numbers[place == i].max():g}" for i in set(place.tolist())}
@@ -99,9 +102,7 @@ class Fit:
     def interval(self, row: np.ndarray, effect: float) -> tuple[float, float] | None:
         if self.covariance is None:
             return None
-        from scipy.stats import t
-
-        half = float(t.ppf(0.5 + CONFIDENCE / 2, self.freedom) * np.sqrt(max(0.0, row @ self.covariance @ row)))
+        half = t_quantile(0.5 + CONFIDENCE / 2, int(self.freedom)) * math.sqrt(max(0.0, row @ self.covariance @ row))
         return effect - half, effect + half
 
     def share(self, key: str, y: np.ndarray) -> float | None:
@@ -128,6 +129,7 @@ def coding(level: int, levels: int) -> np.ndarray:
 def order(name: str) -> tuple[int, float, str]:
     """Numbers by size, before words."""
     try:
-        return 0, float(name.split(" ")[0]), name
+        number = float(name.split(" ")[0])
     except ValueError:
-        return 1, 0.0, name
+        number = math.nan
+    return (0, number, name) if math.isfinite(number) else (1, 0.0, name)
