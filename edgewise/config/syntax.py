@@ -30,7 +30,7 @@ def parse(source: bytes, filename: str) -> ast.Module:
         warnings.simplefilter("ignore")  # an invalid escape sequence is for those who run the file
         try:
             return ast.parse(source, filename)
-        except (ValueError, RecursionError) as error:  # a null byte in Python 3.11; very deep nesting
+        except (ValueError, RecursionError) as error:  # a null byte in Python before 3.11.4; very deep nesting
             raise SyntaxError(str(error), (filename, None, None, None)) from None
 
 
@@ -85,7 +85,7 @@ def _fields(node: ast.AST) -> Iterator[tuple[str, Any]]:
             value = None  # f"{x:}"
         elif isinstance(value, list) and name in ("orelse", "finalbody"):
             value = _statements(value)
-        if name not in left_out and (isinstance(node, ast.Constant) or (value is not None and value != [])):
+        if name not in left_out and value is not None and value != []:
             yield name, value
 
 

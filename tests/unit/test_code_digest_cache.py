@@ -58,6 +58,17 @@ def test_an_edit_is_seen_though_size_and_time_of_the_file_are_the_same(project: 
     assert project.digest("edgewise.toys") != before
 
 
+def test_a_cache_by_another_canonical_form_is_ignored(
+    project: Project, parsed: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write(PACKAGE + "one.py", "x = 1")
+    project.digest("edgewise.toys")
+    parsed()
+    monkeypatch.setattr(digests, "_scheme", lambda: "other")
+    project.digest("edgewise.toys")
+    assert parsed() == ["one.py"]
+
+
 @pytest.mark.parametrize("damage", ["", "not json", "flipped", "cut", "scheme"])
 def test_a_damaged_cache_is_ignored_and_written_anew(project: Project, parsed: Callable[[], list[str]], damage: str) -> None:
     project.write(PACKAGE + "one.py", "x = 1")

@@ -1,6 +1,7 @@
 """Digests of code: what changes them, what does not, and which files they read."""
 
 import importlib.metadata
+import os
 import sys
 from pathlib import Path
 
@@ -28,11 +29,13 @@ def test_a_package_is_all_that_lies_below_it_but_what_python_compiled(project: P
         "page/page.html",
         "page/.page.html.swp",
         "__pycache__/one.cpython-311.pyc",
+        "__pycache__/one.nbi",
         "old.pyc",
     ):
         project.write(PACKAGE + name, "")
     below = {f"edgewise/toys/{name}" for name in ("__init__.py", "one.py", "sub/two.py", "page/page.html")}
     assert project.files("edgewise.toys") == below
+    assert project.files("edgewise.toys:fn") == {"edgewise/toys/__init__.py"}
     assert project.files("edgewise.toys.sub.two") == {"edgewise/toys/sub/two.py"}
     assert project.files("edgewise") == {"edgewise/__init__.py", *below}
 
@@ -75,6 +78,16 @@ def test_the_folder_of_the_project_does_not_count(tmp_path: Path) -> None:
         place.write("project/stages/toy.py", "y = 1")
     here, there = (Project(tmp_path / name).digest("my_nets.tiny", "stages.toy") for name in ("here", "there"))
     assert here == there
+
+
+def test_an_installed_library_counts_by_its_files(tmp_path: Path) -> None:
+    site = Project(tmp_path)
+    site.library = tmp_path / "site-packages"
+    site.write("site-packages/edgewise/one.py", "x = 1")
+    site.write("site-packages/edgewise-1.0.dist-info/METADATA", "Name: edgewise\nVersion: 1.0\n")
+    site.write("project/my_data.py", "import edgewise.one")
+    assert site.changed("site-packages/edgewise/one.py", "x = 2", "edgewise.one")
+    assert site.changed("site-packages/edgewise/one.py", "x = 3", "my_data:load")
 
 
 def test_the_default_library_is_the_one_that_runs(tmp_path: Path) -> None:
@@ -181,6 +194,15 @@ def test_the_standard_library_is_the_same_for_every_python(project: Project, nam
     assert project.files(name) == {"python"}
 
 
+def test_a_module_is_found_right_after_it_was_written(project: Project) -> None:
+    project.write("project/my_one.py", "")
+    os.utime(project.root, ns=(10**18, 10**18))
+    project.digest("my_one")
+    project.write("project/my_two.py", "")
+    os.utime(project.root, ns=(10**18, 10**18))  # as where the clock of the file system did not move on
+    assert project.files("my_two") == {"my_two.py"}
+
+
 # Errors
 
 
@@ -188,8 +210,8 @@ def test_the_standard_library_is_the_same_for_every_python(project: Project, nam
     ("name", "named"),
     [
         ("my_nest.tiny", ["my_nest", "sys.path"]),
-        ("my_pack.tiny", ["my_pack has no module 'tiny'", "real"]),
-        ("my_pack:tiny", ["my_pack has no module 'tiny'", "real"]),
+        ("my_pack.tiny", ["my_pack has no module 'tiny'", "it has real;"]),
+        ("my_pack:tiny", ["my_pack has no module 'tiny'", "it has real;"]),
         ("my_file.sub:tiny", ["my_file has no module 'sub'"]),
         ("edgewise.toys.oen", ["edgewise.toys has no module 'oen'", "it has one"]),
         ("stages.tyo", ["stages has no module 'tyo'", "it has toy"]),
@@ -197,7 +219,11 @@ def test_the_standard_library_is_the_same_for_every_python(project: Project, nam
         ("", ["package.module:function"]),
     ],
 )
-def test_a_name_that_is_nowhere_is_an_error_that_says_what_there_is(project: Project, name: str, named: list[str]) -> None:
+def test_a_name_that_is_nowhere_is_an_error_that_says_what_there_is(
+    project: Project, monkeypatch: pytest.MonkeyPatch, name: str, named: list[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(project.root))
+    project.write(PACKAGE + "__init__.py", "")
     project.write(PACKAGE + "one.py", "")
     project.write("project/stages/toy.py", "")
     project.write("project/my_pack/real.py", "")

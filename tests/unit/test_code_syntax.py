@@ -97,6 +97,10 @@ def test_a_body_of_a_docstring_alone_is_a_body_that_does_nothing(head: str) -> N
     assert form(f"{head}\n    'Text.'") == form(f"{head}\n    pass") != form(f"{head}\n    return 1" if "def" in head else f"{head}\n    y")
 
 
+def test_a_branch_of_a_text_alone_is_no_branch() -> None:
+    assert form("for x in y:\n    z\nelse:\n    'Text.'") == form("for x in y:\n    z") != form("for x in y:\n    z\nelse:\n    1")
+
+
 def test_annotations_of_a_class_in_a_function_and_of_a_module_stay() -> None:
     assert form("def f():\n    class A:\n        x: int = 1") != form("def f():\n    class A:\n        x: str = 1")
     assert form("x: int = 1") != form("x: str = 1")
