@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from stages import bundle
-from stages.bundling import contents
+from stages.bundling import contents, deliver
 from stages.core import artifact
 from stages.core.artifact import Tensor
 from stages.core.config import Budget
@@ -124,6 +124,25 @@ def test_the_checksums_cover_every_file_but_themselves(made):
     files = {str(path.relative_to(made)) for path in made.rglob("*") if path.is_file()}
     assert {"manifest.json", "model/manifest.json"} <= files
     assert set(json.loads((made / infer.CHECKSUMS).read_text())) == files - {infer.CHECKSUMS}
+
+
+def test_what_a_file_manager_leaves_behind_is_no_harm(copy):
+    (copy / "model/.DS_Store").touch()
+    (copy / "code/__pycache__").mkdir()
+    (copy / "code/__pycache__/json.cpython-39.pyc").touch()
+    assert run(copy, "--check").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("stderr", "said"),
+    [
+        ("W0000 a runtime's own words\nerror: a.png: not a picture\nI0000 more\n", "a.png: not a picture"),
+        ("Traceback (most recent call last):\n  File ...\nImportError: no module\n", "ImportError: no module"),
+        ("", "infer.py ended with code 2"),
+    ],
+)
+def test_of_what_a_bundle_said_on_the_device_the_reason_is_told(stderr, said):
+    assert deliver.reason({"code": 2, "stderr": stderr}) == said
 
 
 @pytest.mark.parametrize("name", ["model/parts.json", "code/json.py"])

@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,15 @@ def run(device: Plugin, bundle: Path, data: Path) -> tuple[str, dict[str, Any]]:
         job = {"kind": "bundle", "bundle": place, "arguments": [argument.replace("FOLDER", beside) for argument in arguments]}
         ended = Run.of(connection.run(job, DEADLINE_S), bundle=1).one("bundle")
     if ended["code"]:
-        raise DeviceError("agent_error", ended["stderr"].strip().removeprefix("error: ") or f"infer.py ended with code {ended['code']}")
+        raise DeviceError("agent_error", reason(ended))
     return place, json.loads(ended["stdout"].splitlines()[0])
+
+
+def reason(ended: Mapping[str, Any]) -> str:
+    """Why infer.py gave no answer, in one line: what it said itself, else the last line of stderr."""
+    lines = [line.strip() for line in ended["stderr"].splitlines() if line.strip()]
+    own = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (own[:1] or lines[-1:] or [f"infer.py ended with code {ended['code']}"])[0]
 
 
 @contextmanager

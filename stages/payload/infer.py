@@ -57,10 +57,10 @@ def verify() -> None:
 
 
 def names_below(folder: str) -> Iterator[str]:
-    """The files of a folder of the bundle, by their names in checksums.json; what Python compiles is none of them."""
+    """The files of a folder of the bundle, by their names in checksums.json; without hidden ones and what Python compiles."""
     for place, folders, names in os.walk(os.path.join(HERE, folder)):
         folders[:] = [name for name in folders if name != "__pycache__"]
-        yield from (os.path.relpath(os.path.join(place, name), HERE).replace(os.sep, "/") for name in names)
+        yield from (os.path.relpath(os.path.join(place, name), HERE).replace(os.sep, "/") for name in names if not name.startswith("."))
 
 
 def release(version: str) -> Tuple[int, ...]:
