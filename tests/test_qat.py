@@ -136,6 +136,32 @@ def test_a_net_that_would_be_written_as_another_one_is_no_source(tmp_path, monke
         quantization_aware.tune(folder / "source", folder / "data", Tuning(2, 1e-3, True), TRAIN, 0, folder / "tuned")
 
 
+def test_a_layer_with_its_norm_and_its_relu_is_rounded_once_and_a_mask_never():
+    import torch
+    from torch import nn
+    from torchao.quantization import pt2e
+
+    from stages.importers import quantization_aware
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.score = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.relu(self.norm(self.conv(x)))
+            return self.score(torch.relu(x + x.flip(-1)).mean((2, 3))) + -1e30
+
+    model = torch.export.export(Net().eval(), (torch.randn(2, 3, 8, 8),)).module(check_guards=False)
+    pt2e.move_exported_model_to_train(model)
+    quantization_aware.annotate(model, "activation", "weight")
+    marks = {node.name: node.meta["quantization_annotation"] for node in model.graph.nodes if "quantization_annotation" in node.meta}
+    given = {name: list(mark.input_qspec_map.values()) for name, mark in marks.items() if mark.input_qspec_map}
+    assert given.pop("mean") == [marks["mean"].output_qspec]  # shared
+    assert given == {"conv2d": ["activation", "weight"], "add": ["activation"] * 2, "linear": ["activation", "weight"]}
+    assert {name for name, mark in marks.items() if mark.output_qspec == "activation"} == {"relu", "relu_1", "linear"}
+
+
 def test_a_source_without_a_program_is_the_variants_reason(models, tmp_path):
     from stages.importers import quantization_aware
 

@@ -8,6 +8,7 @@ names: each format quantizes it with its own tool, so that its files and kernels
 import dataclasses
 import warnings
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,16 @@ from stages.importers.transformers_model import silence
 REQUIRES = {"torch": "train", "torchao": "train", "safetensors": "train"}
 PROGRAM, PROBE = "program.pt2", "probe.npz"
 TORCHAO_EPSILON = 1e-5  # of a batch norm: torchao writes it into the folded ones, whatever theirs was
+SMALLEST_STEP = 2**-12  # of the rounding
+HUGE = 1e15  # a constant beyond it, of a mask, is left alone
+ANNOTATION = "quantization_annotation"  # where torchao looks for it in a node's meta
+LAYERS = {"aten.conv1d.default", "aten.conv2d.default", "aten.linear.default"}
+TRANSPOSED = {"aten.conv_transpose1d.default", "aten.conv_transpose2d.input"}  # rounded where a batch norm or a ReLU follows
+ELEMENTWISE = {"aten.add.Tensor", "aten.add_.Tensor", "aten.mul.Tensor", "aten.mul_.Tensor"}
+NORMS, RELUS = {"aten.batch_norm.default"}, {"aten.relu.default", "aten.relu_.default"}
+MOVING = {"aten.permute.default", "aten.squeeze.dim", "aten.view.default", "aten.flatten.using_ints", "aten.max_pool2d.default"}
+AVERAGING = {"aten.adaptive_avg_pool2d.default", "aten.mean.default", "aten.mean.dim"}
+SHARING = {"aten.relu.default", "aten.hardtanh.default", "aten.hardtanh_.default", *MOVING, *AVERAGING}
 MOST_LOST = 0.5  # of what the net as trained, which rounds, gets right beyond chance; a third was seen where rounding was all it knew
 
 
@@ -72,16 +83,88 @@ def prepared(program: Any, samples: Samples, per_channel: bool) -> Any:
     silence()
     from torchao.quantization import pt2e
     from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
-    from torchao.testing.pt2e._xnnpack_quantizer import XNNPACKQuantizer, get_symmetric_quantization_config
 
     model = program.module(check_guards=False)
     pt2e.move_exported_model_to_train(model)  # batch norms are recognized only as they are in training
-    rounding = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=per_channel, is_qat=True))
-    model = pt2e.allow_exported_model_train_eval(prepare_qat_pt2e(model, rounding))
+    model = pt2e.allow_exported_model_train_eval(prepare_qat_pt2e(model, quantizer(per_channel)))
     model.train()  # returns nothing here
     with torch.no_grad():
         model(*torch_source.tensors(samples.feeds(samples.indices("calibration")[: training.VALIDATION_BATCH])))
     return model
+
+
+def quantizer(per_channel: bool) -> Any:
+    """A torchao Quantizer: weights become int8 in -127..127 without a zero point, activations int8 with one; `annotate` says which."""
+    import torch
+    from torchao.quantization import pt2e
+    from torchao.quantization.pt2e.quantizer import QuantizationSpec, Quantizer
+
+    ranges = pt2e.MovingAveragePerChannelMinMaxObserver if per_channel else pt2e.MovingAverageMinMaxObserver
+    scheme = torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric
+    rounding = pt2e.FusedMovingAvgObsFakeQuantize
+    activation = QuantizationSpec(torch.int8, rounding.with_args(eps=SMALLEST_STEP), -128, 127, torch.per_tensor_affine)
+    weight = QuantizationSpec(torch.int8, rounding.with_args(eps=SMALLEST_STEP, observer=ranges), -127, 127, scheme, ch_axis=0)
+
+    class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao has no types
+        def annotate(self, model: Any) -> Any:
+            annotate(model, activation, weight)
+            return model
+
+        def validate(self, model: Any) -> None:
+            """Every annotation is one of `annotate`; nothing is left to check."""
+
+    return Int8Quantizer()
+
+
+def annotate(model: Any, activation: Any, weight: Any) -> None:
+    """Say which values of an exported program are rounded. A convolution or linear layer, its batch norm and its ReLU are one step, as in
+    the formats' kernels, and so are a sum or a product and its ReLU: only what goes in and what comes out is rounded. Operators that
+    move, choose or average values share the rounding of their input. The rules are those of torchao's XNNPACKQuantizer, which is
+    deprecated there and only for its tests (0.18); constants that are added or multiplied stay as they are."""
+    from torchao.quantization.pt2e.quantizer import SharedQuantizationSpec
+
+    model.graph.eliminate_dead_code()  # unused results of a batch norm hide that its ReLU follows
+    for node in [node for node in model.graph.nodes if node.op == "call_function"]:
+        name, end = str(node.target), _end(node)
+        if name in LAYERS or (name in TRANSPOSED and end is not node):
+            _annotate(node, {node.args[0]: activation, node.args[1]: weight}, end, activation)
+        elif name in ELEMENTWISE and all(_can_be_rounded(model, value) for value in node.args):
+            _annotate(node, {value: activation for value in node.args if hasattr(value, "op")}, end, activation)
+    for node in model.graph.nodes:
+        before = node.args[0] if node.args else None
+        if str(node.target) in SHARING and ANNOTATION not in node.meta and _is_rounded(before):
+            _annotate(node, {before: SharedQuantizationSpec(before)}, node, SharedQuantizationSpec(before))
+
+
+def _annotate(node: Any, inputs: Mapping[Any, Any], end: Any, output: Any) -> None:
+    from torchao.quantization.pt2e.quantizer import annotate_input_qspec_map, annotate_output_qspec
+
+    for value, spec in inputs.items():
+        annotate_input_qspec_map(node, value, spec)
+    annotate_output_qspec(end, output)
+
+
+def _end(node: Any) -> Any:
+    """The last node of the step that begins with this one."""
+    for kinds in (NORMS if "conv" in str(node.target) else (), RELUS):
+        if len(node.users) == 1 and str(next(iter(node.users)).target) in kinds:
+            node = next(iter(node.users))
+    return node
+
+
+def _can_be_rounded(model: Any, value: Any) -> bool:
+    """A float32 tensor, and no constant so large that one step of its range is more than all other values (as in masks)."""
+    import torch
+
+    if not hasattr(value, "op"):
+        return abs(value) < HUGE
+    if value.op == "get_attr" and attrgetter(value.target)(model).abs().max() >= HUGE:
+        return False
+    return getattr(value.meta.get("val"), "dtype", None) is torch.float32
+
+
+def _is_rounded(value: Any) -> bool:
+    return ANNOTATION in getattr(value, "meta", ()) and value.meta[ANNOTATION].output_qspec is not None
 
 
 def take_over(program: Any, model: Any) -> None:
