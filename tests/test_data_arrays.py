@@ -174,3 +174,19 @@ def test_the_probe_follows_the_module_and_what_is_watched(own):
     assert seen[0] == seen[1] and len(set(seen)) == 3
     with pytest.raises(DataError, match=r"data.watch: .*absent: No such file"):
         python.probe(build(python.Settings, {"callable": "own_data:two", "watch": [str(own / "absent")]}, "data"))
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_damaged_file_is_refused_wherever_the_damage_is(tmp_path, save):
+    """Some places of the data, of the headers and of the table at the end."""
+    save(tmp_path / "d.npz", x=np.random.default_rng(0).normal(size=(60, 4)), y=np.arange(60) % 2)
+    whole = (tmp_path / "d.npz").read_bytes()
+    refused = 0
+    for place in range(0, len(whole), 3):
+        (tmp_path / "d.npz").write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        try:
+            arrays.load(tmp_path / "d.npz")
+        except DataError as error:
+            assert "d.npz: " in str(error)
+            refused += 1
+    assert refused > len(whole) / 6

@@ -6,6 +6,7 @@ path: set.npz                              `y` in it are the labels, `groups` (i
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,11 +75,15 @@ def read(settings: Settings) -> dict[str, np.ndarray]:
     return arrays
 
 
+# what numpy, zipfile and zlib raise for files that are damaged, encrypted or of another kind (OverflowError, SyntaxError: in a header)
+DAMAGED = (OSError, ValueError, EOFError, KeyError, OverflowError, SyntaxError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+
+
 def load(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a file by name, mapped from disk where it is .npy. Never unpickles anything."""
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
         return {name: loaded[name] for name in loaded.files} if isinstance(loaded, np.lib.npyio.NpzFile) else {"x": loaded}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
         raise DataError(f"data.path: {path}: {reason}; give a .npy or .npz file of plain numbers (no objects, no ragged rows)") from None
