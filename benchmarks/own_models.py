@@ -52,8 +52,8 @@ def shrunk(name: str, summary: Summary) -> float | None:
     row = summary.variants[name]
     whole = summary.variants.get(f"{row.format}-fp32")
     return (
-        row.file.size_bytes / whole.size_bytes
-        if whole and whole.size_bytes and row.file.size_bytes and name != f"{row.format}-fp32"
+        row.file.size_bytes / whole.file.size_bytes
+        if whole and whole.file.size_bytes and row.file.size_bytes and name != f"{row.format}-fp32"
         else None
     )
 
@@ -83,7 +83,7 @@ def loss(row: VariantSummary) -> str:
 
 def speed(row: VariantSummary) -> list[str]:
     """p50 and ratio, where the profile has intervals."""
-    if row.latency.p50_ms is None or row.latency.ratio_ci95 is None or row.noise.grade == "noisy":
+    if row.latency.p50_ms is None or row.latency.ratio_ci95 is None or (row.noise and row.noise.grade == "noisy"):
         return ["-", "-"]
     low, high = row.latency.ratio_ci95
     return [f"{row.latency.p50_ms:.3g}", f"{row.latency.ratio_to_reference:.3f} [{low:.3f}, {high:.3f}]"]

@@ -6,7 +6,7 @@ import pytest
 from stages.core import figures, results
 from stages.core.errors import EdgewiseError
 from stages.core.results import VariantSummary
-from stages.tasks.classification import PRIMARY_METRIC
+from stages.tasks.classification import PRIMARY_METRIC, SCORES
 from tests.fabricate import FIVE, bench_result, fabricate
 from tests.records import varied
 
@@ -72,3 +72,11 @@ def test_every_figure_has_one_name_that_leads_to_a_record():
     assert found["energy_net_mj"] is None and "score" not in found
     reached = {path.partition(".")[0] for path in figures.paths(PRIMARY_METRIC).values()}
     assert reached == {field.name for field in dataclasses.fields(VariantSummary)}
+
+
+def test_the_names_of_the_flat_release_are_still_figures():
+    """What users have in the objectives of their searches."""
+    old = "size_bytes sqnr_db latency_p50_ms latency_p90_ms latency_p95_ms latency_p99_ms latency_ratio_to_reference load_ms"
+    old += " first_inference_ms baseline_rss_bytes peak_rss_bytes peak_rss_above_baseline_bytes covered_share sqnr_to_source_db"
+    old += " sqnr_as_written_db accuracy_top1 accuracy_delta accuracy_resolvable accuracy_samples_needed flips_lost kl_nats"
+    assert set(old.split()) <= figures.names(PRIMARY_METRIC, SCORES)

@@ -7,7 +7,7 @@ from stages.core.config import Budget, to_plain
 from stages.core.results import Summary
 from stages.sweeping import app, ending, picture
 from stages.sweeping.code import Code
-from stages.sweeping.outcome import Outcome
+from stages.sweeping.outcome import SCHEMA, Outcome, read, read_all, write
 from stages.sweeping.plan import Plan
 from stages.sweeping.summary import summarize
 from stages.tasks.classification import PRIMARY_METRIC
@@ -65,3 +65,11 @@ def test_the_same_results_give_the_same_picture(outcomes, tmp_path):
     for name in ("a.png", "b.png"):
         picture.draw(summary, tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes() != b""
+
+
+def test_a_point_of_the_release_with_flat_records_is_run_again(outcomes, tmp_path):
+    write(tmp_path, outcomes[0])
+    path = tmp_path / "sweep-0.json"
+    assert read(path) == outcomes[0]
+    path.write_text(path.read_text().replace(f'"schema": {SCHEMA}', '"schema": 1', 1))
+    assert read(path) is None and read_all(tmp_path) == []
