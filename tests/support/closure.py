@@ -1,8 +1,10 @@
 """Which modules of the library an import reaches, found by reading and not by importing."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgewise.config import syntax
@@ -23,35 +25,29 @@ def closure(module: str, root: Path = ROOT) -> set[str]:
         if name not in seen:
             seen.add(name)
             pending += [found for reached in _named(root, name) for found in _with_parents(root, reached)]
-    return {name for name in seen if _ours(name) and syntax.canonical(_tree(root, name)) != EMPTY}
+    return {name for name in seen if _ours(name) and _says(_file(root, name)).anything}
 
 
 def _named(root: Path, module: str) -> Iterator[str]:
     """Modules of the library that this one names."""
-    path, tree = _file(root, module), _tree(root, module)
-    package = module if path is not None and path.name == "__init__.py" else module.rpartition(".")[0]
-    for name in syntax.imports(tree):
-        found = _longest(root, syntax.absolute(name, package))
-        if found:
-            yield found
-    for node in syntax.reached(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"[\w.]+(:\w+)?", node.value):
-            name = node.value.partition(":")[0]
-            if _ours(name) and _file(root, name):
-                yield name
+    path = _file(root, module)
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    says = _says(path)
+    yield from filter(None, (_longest(root, syntax.absolute(name, package)) for name in says.imports))
+    yield from (name for name in says.literals if _is_file(root, name))
 
 
 def _with_parents(root: Path, module: str) -> Iterator[str]:
     parts = module.split(".")
     for count in range(1, len(parts) + 1):
         name = ".".join(parts[:count])
-        if _file(root, name):
+        if _is_file(root, name):
             yield name
 
 
 def _longest(root: Path, name: str) -> str:
     """The longest part of a dotted name that is a module of the library; "" if none is."""
-    while _ours(name) and not _file(root, name):
+    while _ours(name) and not _is_file(root, name):
         name = name.rpartition(".")[0]
     return name if _ours(name) else ""
 
@@ -60,13 +56,39 @@ def _ours(name: str) -> bool:
     return name == PACKAGE or name.startswith(f"{PACKAGE}.")
 
 
-def _file(root: Path, module: str) -> Path | None:
+def _is_file(root: Path, module: str) -> bool:
+    return any(path.is_file() for path in _paths(root, module))
+
+
+def _paths(root: Path, module: str) -> tuple[Path, Path]:
     base = root.joinpath(*module.split("."))
-    return next((path for path in (base / "__init__.py", base.with_name(f"{base.name}.py")) if path.is_file()), None)
+    return base / "__init__.py", base.with_name(f"{base.name}.py")
 
 
-def _tree(root: Path, module: str) -> ast.Module:
-    path = _file(root, module)
-    if path is None:
-        raise ValueError(f"{module}: there is no such module below {root}")
-    return syntax.parse(path.read_bytes(), str(path))
+def _file(root: Path, module: str) -> Path:
+    for path in _paths(root, module):
+        if path.is_file():
+            return path
+    raise ValueError(f"{module}: there is no such module below {root}")
+
+
+@dataclass(frozen=True)
+class Says:
+    """What a file says: its imports (see `syntax.imports`), literals that look like a module of the library, and whether there is more
+    than a docstring."""
+
+    imports: tuple[str, ...]
+    literals: frozenset[str]
+    anything: bool
+
+
+def _says(path: Path) -> Says:
+    return _says_source(path.read_bytes(), str(path))
+
+
+@functools.cache  # by content: the closures of all stages share most of their files
+def _says_source(source: bytes, filename: str) -> Says:
+    tree = syntax.parse(source, filename)
+    strings = (node.value for node in syntax.reached(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    literals = (text.partition(":")[0] for text in strings if re.fullmatch(r"[\w.]+(:\w+)?", text))
+    return Says(tuple(syntax.imports(tree)), frozenset(filter(_ours, literals)), syntax.canonical(tree) != EMPTY)

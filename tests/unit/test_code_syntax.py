@@ -11,7 +11,7 @@ from textwrap import dedent
 import pytest
 
 from edgewise.config import syntax
-from tests.support.closure import closure
+from tests.support.closure import ROOT, closure
 
 
 def form(source: str) -> str:
@@ -270,3 +270,9 @@ def test_closure_follows_every_kind_of_import(library: Path) -> None:
 def test_closure_of_a_module_that_is_not_there(library: Path) -> None:
     with pytest.raises(ValueError, match=r"edgewise\.absent"):
         closure("edgewise.absent", library)
+
+
+def test_closure_holds_whatever_python_really_imports() -> None:
+    source = "import sys, edgewise.config.digests; print(*(name for name in sys.modules if name.startswith('edgewise.')))"
+    loaded = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert {"edgewise.config.syntax", "edgewise.errors"} <= set(loaded) - {"edgewise.config"} <= closure("edgewise.config.digests")
