@@ -1,5 +1,6 @@
 """The verdicts of benchmarks.article and benchmarks.mixed, on numbers whose verdict is known."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 
 from benchmarks import mixed, spread
 from benchmarks.article import __main__ as article
-from benchmarks.article.findings import OPEN, PARTLY, RIGHT, WRONG, Finding, all_of, at_least, less, told
+from benchmarks.article import sizes
+from benchmarks.article.findings import OPEN, PARTLY, RIGHT, UNTESTED, WRONG, Finding, all_of, at_least, less, told
 from benchmarks.article.project import Ratio
 from stages import composition
 from stages.core.variant import Variant
@@ -45,6 +47,16 @@ def made(name: str, right: list[int], size: int) -> mixed.Made:
 def trio() -> tuple[mixed.Made, mixed.Made, mixed.Made]:
     """Static loses 5 of 10 samples and saves 300 bytes of 400."""
     return made("fp32", [1] * 10, 400), made("static", [1] * 5 + [0] * 5, 100), made("mixed", [1] * 9 + [0], 130)
+
+
+def test_the_advices_call_is_untested_where_torch_has_removed_it(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.delattr(torch.ao, "quantization", raising=False)
+    monkeypatch.setitem(sys.modules, "torch.ao.quantization", None)
+    found = sizes.convolutions(lambda: pytest.fail("nothing is to be made"))
+    assert found.verdict == UNTESTED
+    assert f"torch {torch.__version__} has no `torch.ao.quantization.quantize_dynamic`" in found.because
+    assert found.because in article.section("convolutions", found)
 
 
 def test_what_is_won_back_and_given_up(trio):

@@ -27,6 +27,17 @@ def module(source: Path) -> Any:
     return made.eval()
 
 
+def gone() -> str | None:
+    """Why the advice's call cannot be tried, or None: torch has announced to remove it."""
+    try:
+        from torch.ao.quantization import quantize_dynamic  # noqa: F401
+    except ImportError:
+        return (
+            f"torch {versions()[PACKAGE]} has no `torch.ao.quantization.quantize_dynamic` any more; up to torch 2.13 the call can be tried"
+        )
+    return None
+
+
 def quantize_dynamic(made: Any) -> Any:
     """As the advice has it: linear layers and convolutions are asked for."""
     import torch
