@@ -1,5 +1,8 @@
 """Keras models by TensorFlow's own converter, tf.lite.TFLiteConverter, and its four strategies.
 
+The strategies are those that users of TensorFlow know. TensorFlow deprecates their quantizer in favour of AI Edge Quantizer, which makes
+the variants of TFLite files and torch programs here (see aeq.py).
+
 A bad model makes the converter abort, and TensorFlow takes 800 MB: each conversion is a process of its own.
 
     python -m stages.formats.tflite.keras JOB.json

@@ -67,8 +67,8 @@ def quantize_linear(module: Any, keep_nodes: Sequence[str], per_channel: bool) -
     """Dynamic int8 of the linear layers of a program's graph: the file that torch's quantize_dynamic({Linear}) would give, without
     torch.ao.quantization, which torch is about to remove. aten.linear on a stored weight becomes quantized.linear_dynamic on a packed one.
 
-    torchao is no way there (0.18, torch 2.13): a module after quantize_ cannot be scripted or traced, and both its exported form and
-    pt2e's call operators written in Python, which a device with torch alone does not know. Its exported form decomposed to ATen loads,
+    torchao cannot do it (0.18, torch 2.13): a module after quantize_ cannot be traced, and fails when run as TorchScript; its exported
+    form and that of pt2e call operators written in Python, "Unknown builtin op" to a device with torch alone. Decomposed to ATen it loads,
     but takes 1.4 to 4 times as long. torch deprecates the dtype qint8 of packed weights too (pytorch/pytorch issue 184982)."""
     import torch
 
