@@ -24,7 +24,8 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
-from stages import quantize, scan_layers, train_qat
+from stages import scan_layers, train_qat
+from stages.compressing import quantizing
 from stages.compressing.job import Job
 from stages.compressing.origin import origin
 from stages.core import artifact, config
@@ -86,7 +87,7 @@ def judged(variant: Variant) -> Iterator[list[int]]:
 def remade(variant: Variant, configuration: config.Config, samples: Samples) -> Made:
     with tempfile.TemporaryDirectory() as scratch, judged(variant) as seen, origin(variant, configuration.formats) as (model, source):
         job, folder = Job(variant, model, source, samples), Path(scratch)
-        (kept, found), seconds = clocked(quantize.made, job, quantize.calibration(variant, samples), folder)
+        (kept, found), seconds = clocked(quantizing.made, job, quantizing.calibration(variant, samples), folder)
         trials = found["mixed"]["trials"] if variant.mixed else seen
         size = sum(entry["bytes"] for entry in artifact.describe_files(folder).values())
         return Made(variant, right(job, folder), size, len(kept), len(trials), seconds)

@@ -8,40 +8,9 @@ Writes  models/bundle: model, code, infer.py, requirements.txt, card, checksums;
 """
 
 import sys
-from pathlib import Path
 
-from stages.bundling import card, contents, deliver
-from stages.core import artifact, config, results
-from stages.core.artifact import Manifest
+from stages.bundling.assembly import make, send
 from stages.core.errors import ConfigError, run_main
-
-MODELS = Path("models")
-BUNDLE = MODELS / "bundle"
-
-
-def make() -> None:
-    settings, summary = config.read(), results.read_summary()
-    if summary.chosen is None:
-        artifact.record(BUNDLE, Manifest(kind="bundle", status="none", reason=summary.chosen_reason))
-        print(f"bundle: none, nothing is chosen: {summary.chosen_reason}")
-        return
-    chosen = contents.Chosen.read(settings, summary, summary.chosen, MODELS)
-    with artifact.building(BUNDLE) as folder:
-        contents.write(chosen, folder)
-        card.write(chosen, folder)
-        made = Manifest(kind="bundle", format=chosen.variant.format, scheme=chosen.variant.scheme, labels=chosen.evaluated.labels)
-        artifact.write(folder, made)
-        contents.seal(folder)  # last: the checksums cover the manifest too
-    print(f"bundle: {summary.chosen} in {BUNDLE}; copy the folder, then: python infer.py --help")
-
-
-def send() -> None:
-    made = artifact.read(BUNDLE)
-    if not made.ok:
-        raise ConfigError(f"{BUNDLE} is {made.status}: {made.reason}")
-    settings = config.read()
-    place, answer = deliver.run(settings.device, BUNDLE, MODELS / "data")
-    print(f"bundle: on {settings.device.name} in {place}; its answer for the first test sample: {answer}")
 
 
 def main() -> None:

@@ -8,53 +8,13 @@ Writes  models/FORMAT: the float model, layers.json (source layer -> nodes), man
 A source that the format cannot read is recorded with the reason; the variants of the format then pass that on.
 """
 
-import dataclasses
 import sys
-from pathlib import Path
 
+from stages.compressing.converting import MODELS, convert
 from stages.core import artifact, config
 from stages.core.artifact import Manifest
 from stages.core.errors import VariantFailed, run_main
-from stages.core.making import against_source, making, tensors, tool_versions, unread
-from stages.core.plugins import Maker
 from stages.core.settings import nearest
-
-MODELS = Path("models")
-
-
-def way(make: Maker, source: Manifest) -> Path:
-    """The artifact to convert from: the source where the format reads it, else the format that lies between."""
-    between = MODELS / make.SOURCES[0]
-    if source.format in make.SOURCES:
-        return MODELS / "source"
-    if (between / artifact.MANIFEST).exists():
-        artifact.require_ok(artifact.read(between), str(between))
-        return between
-    raise unread(make, str(source.format))
-
-
-def convert(name: str, form: config.Format, source: Manifest) -> None:
-    make = config.part(form.module, "make")
-    with artifact.building(MODELS / name) as folder, making(make.REQUIRES):
-        origin = way(make, source)
-        made = make.convert(origin, folder, form.convert)
-        artifact.write_json(folder / "layers.json", dict(made["layers"]))
-        manifest = Manifest(
-            kind="format",
-            format=name,
-            config_key=f"formats.{name}",
-            inputs=tensors(made["inputs"], source.inputs),
-            outputs=tensors(made["outputs"], source.outputs),
-            preprocessing=source.preprocessing,
-            labels=source.labels,
-            tools=tool_versions(make.REQUIRES),
-        )
-        artifact.write(folder, manifest)
-        sqnr_db = against_source(form.module, folder, {}, FLOAT_SQNR_DB)
-        artifact.write(folder, dataclasses.replace(manifest, details={"sqnr_db": sqnr_db, "notes": list(made.get("notes", []))}))
-
-
-FLOAT_SQNR_DB = 60.0  # float32 conversions reach 90 to 140 dB; half precision on the way would show as 60 to 70
 
 
 def main() -> None:

@@ -6,48 +6,21 @@ Reads   the device section of models/config.yaml
 Writes  metrics/device.json: stable facts and their fingerprint; the same machine writes the same bytes
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from stages.core import config
-from stages.core.artifact import METRICS_SCHEMA, write_json
+from stages.core.artifact import write_json
 from stages.core.errors import run_main
-from stages.measuring.access import connected
-from stages.measuring.runs import Run
-from stages.payload.hostinfo import fingerprint
+from stages.measuring.device_facts import ask, described, table
 
 METRICS = Path("metrics")
-DEADLINE_S = 60.0
 
 
 def main() -> None:
     settings = config.read()
-    # of all formats, used or not: a variant that comes or goes must not look like another device
-    packages = sorted({config.part(form.module, "run").PACKAGE for form in settings.formats.values()})
-    with connected(settings.device) as connection:
-        run = Run.of(connection.run({"kind": "probe", "packages": packages}, DEADLINE_S), facts=1)
-    found = run.one("facts")
-    facts = {**found["facts"], "emulated": settings.device.load().EMULATED}
-    known = {"name": settings.device.name, "fingerprint": fingerprint(facts), "facts": facts}
-    write_json(METRICS / "device.json", {"schema": METRICS_SCHEMA, **known})
-    print(table({**found, "facts": facts}))
-
-
-def table(found: Mapping[str, Any]) -> str:
-    """What the device said of itself, a line each. found: the event `facts`."""
-    facts, sensors = found["facts"], found["sensors"]
-    quota = f", at most {facts['cpu_quota_cores']:g} of them" if facts["cpu_quota_cores"] else ""
-    lines = {
-        "board": (facts["board"] or facts["machine"]) + (", emulated: outputs are compared, nothing is timed" if facts["emulated"] else ""),
-        "cpu": f"{facts['cpu']}, {facts['cores_allowed']} cores{quota}: {', '.join(facts['isa']) or 'no known instruction set'}",
-        "memory": f"{facts['ram_mib']} MiB",
-        "python": f"{facts['python']}, " + ", ".join(f"{name} {version or 'missing'}" for name, version in facts["packages"].items()),
-        "governor": facts["governor"] or "cannot be read",
-        "sensors": ", ".join(f"{s['name']} ({s['problem']})" if s["problem"] else s["name"] for s in sensors) or "none",
-        "limits": f"memory by {found['memory_limit']}",
-    }
-    return "\n".join(f"{name:10}{value}" for name, value in lines.items())
+    found = ask(settings)
+    write_json(METRICS / "device.json", described(settings, found))
+    print(table(found))
 
 
 if __name__ == "__main__":

@@ -9,55 +9,15 @@ Writes  models/sensitivity/SCHEME for every scheme: KEY.json for each scan that 
 KEY.json: {"layers": {source layer: {"sqnr_db", "noise", "float_bytes"}}, "sqnr_db": with all of them quantized}
 """
 
-import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from stages.core import artifact, calibrating, config
+from stages.compressing.scanning import scan
+from stages.core import config
 from stages.core.artifact import Manifest
-from stages.core.errors import VariantFailed, run_main
-from stages.core.making import SOURCE, by_scheme, making, tool_versions
-from stages.core.samples import Samples
+from stages.core.errors import run_main
+from stages.core.making import by_scheme
 
 TARGET = Path("models/sensitivity")
-FLOAT_BYTES = 3  # what a weight takes more as float32 than as int8
-DIGITS = 4  # sums differ in the last bits with the number of threads
-
-
-def scanner(formats: Mapping[str, config.Format], source: Manifest) -> tuple[Any, Mapping[str, str]]:
-    """scan.py of the source's own format, and what that needs. VariantFailed where it has none."""
-    able = {name: form.module for name, form in formats.items() if importlib.util.find_spec(f"{form.module}.scan")}
-    if source.format not in able:
-        raise VariantFailed(f"not from a source of format {source.format}: layers can be scanned of {', '.join(able)}")
-    module = able[source.format]
-    return config.part(module, "scan"), config.part(module, "make").REQUIRES
-
-
-def decibels(noise: float) -> float:
-    return round(float(min(200.0, -10 * np.log10(max(noise, 1e-20)))), DIGITS)
-
-
-def described(found: Mapping[str, Any]) -> dict[str, Any]:
-    layers = {
-        path: {"sqnr_db": decibels(layer["noise"]), "noise": float(f"{layer['noise']:.4g}"), "float_bytes": FLOAT_BYTES * layer["elements"]}
-        for path, layer in found["layers"].items()
-    }
-    return {"layers": layers, "sqnr_db": decibels(found["noise"])}
-
-
-def scan(scheme: str, configuration: config.Config, folder: Path) -> Manifest:
-    """Do the scans of one scheme into `folder`. VariantFailed where this source cannot be scanned."""
-    source = artifact.require_ok(artifact.read(SOURCE), str(SOURCE))
-    tool, requires = scanner(configuration.formats, source)
-    samples = Samples.open(calibrating.DATA)
-    for key, settings in configuration.scans[scheme].items():
-        feeds = calibrating.feeds(samples, calibrating.chosen(samples, settings.samples))
-        with making(requires):
-            artifact.write_json(folder / f"{key}.json", described(tool.scan(SOURCE, feeds, settings.per_channel)))
-    return Manifest(kind="sensitivity", scheme=scheme, format=source.format, config_key=f"scans.{scheme}", tools=tool_versions(requires))
 
 
 def main() -> None:

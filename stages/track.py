@@ -8,56 +8,10 @@ Reads   models/config.yaml, metrics/, the manifests and reports in models/, dvc.
 Writes  mlflow.db and mlartifacts/ in this folder, or the server that MLFLOW_TRACKING_URI names; .edgewise/track-receipt.json
 """
 
-import fcntl
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-from stages.core import config, results
 from stages.core.errors import ConfigError, run_main
-from stages.tracking import receipt, record
-
-
-def location() -> tuple[str, Path | None]:
-    """The tracking URI and the folder for artifacts; a server has its own place for them."""
-    given = os.environ.get("MLFLOW_TRACKING_URI")
-    return (given, None) if given else (f"sqlite:///{Path('mlflow.db').resolve()}", Path("mlartifacts").resolve())
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """One writer at a time: processes that meet in a new database break each other's making of it."""
-    path = receipt.PATH.with_name("track.lock")
-    path.parent.mkdir(exist_ok=True)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def track_sweep(name: str) -> None:
-    from stages.tracking import sweeps
-
-    book = sweeps.book(name)
-    with alone():
-        children = sweeps.write(book, *location())
-    print(f"track: the sweep {name} is in MLflow, {children} runs below it in experiment '{book.experiment}'")
-
-
-def track_pipeline(force: bool) -> None:
-    uri, artifacts = location()
-    book = record.book(config.read(), results.read_summary())
-    with alone():
-        state = book.state
-        if not force and receipt.holds(receipt.read(), uri, state):
-            print(f"track: nothing new, {len(book.records)} runs are in MLflow")
-            return
-        from stages.tracking import store
-
-        runs = store.write(book, uri, artifacts)
-        receipt.write(receipt.Receipt(receipt.without_password(uri), state, runs))
-        print(f"track: {len(runs)} runs of experiment '{book.experiment}' are in MLflow")
+from stages.tracking.tracking import track_pipeline, track_sweep
 
 
 def main() -> None:

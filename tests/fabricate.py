@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from stages import report
 from stages.core import artifact, config
 from stages.core.config import Bench, Budget, Config, Format, Plugin, Train, Variant, to_plain
 from stages.core.results import SCHEMA, BenchResult, Conditions, Latency, Memory, Noise, Summary
 from stages.core.variant import Calibration
+from stages.reporting import overview
 
 FINGERPRINT = "x86_64-avx512-2c-1f0e"
 LABELS = tuple(str(i) for i in range(10))
@@ -86,8 +86,8 @@ def fabricate(root: Path, rows: Sequence[Made] = FIVE, *, samples: int = 540, be
 def write_report() -> Summary:
     """Run `report` on what lies in the current folder, without its table."""
     settings = config.read()
-    summary = report.summarize(settings)
-    report.write(summary, settings)
+    summary = overview.summarize(settings)
+    overview.write(summary, settings)
     return summary
 
 

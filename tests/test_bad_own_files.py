@@ -8,10 +8,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from stages import prepare_data, train_export
 from stages.core.config import Train
 from stages.core.errors import DataError, ModelError
-from stages.importers import checkpoint, keras_file, onnx_file, tflite_file, torch_file
+from stages.data import preparing
+from stages.importers import checkpoint, keras_file, obtaining, onnx_file, tflite_file, torch_file
 from tests import own_files
 from tests.test_prepare_data import plugin
 
@@ -87,7 +87,7 @@ def test_a_bad_model_file_is_one_clear_line(fault, tmp_path):
     settings = importer.Settings(path=str(path))
     with pytest.raises(ModelError, match=message) as caught:
         if fault in TFLITE:  # whose runtime trusts its files
-            train_export.obtain(importer, settings, data, Train("test"), 0, tmp_path / "source")
+            obtaining.obtain(importer, settings, data, Train("test"), 0, tmp_path / "source")
         else:
             importer.obtain(settings, data, Train("test"), 0, tmp_path / "source")
     assert "\n" not in str(caught.value) and str(path.name) in str(caught.value)
@@ -118,7 +118,7 @@ def test_the_good_ones_beside_them_are_taken(tmp_path):
     for importer, build in ((onnx_file, own_files.onnx), (tflite_file, own_files.tflite)):
         (tmp_path / importer.FORMAT).mkdir()
         settings = importer.Settings(path=str(build(tmp_path / f"mine.{importer.FORMAT}")))
-        fields = train_export.obtain(importer, settings, data, Train("test"), 0, tmp_path / importer.FORMAT)
+        fields = obtaining.obtain(importer, settings, data, Train("test"), 0, tmp_path / importer.FORMAT)
         assert fields["training"]["tried_samples"] == 30
 
 
@@ -146,7 +146,7 @@ def test_bad_data_is_one_clear_line(fault, tmp_path):
     (tmp_path / "own").mkdir()
     data = plugin(name, path=str(build(tmp_path / "own")))
     with pytest.raises(DataError, match=message) as caught:
-        prepare_data.prepare(data, 0, tmp_path / "models/data", tmp_path / "models")
+        preparing.prepare(data, 0, tmp_path / "models/data", tmp_path / "models")
     assert "\n" not in str(caught.value) and not (tmp_path / "models/data").exists()
 
 

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages import bundle
-from stages.bundling import contents, deliver
+from stages.bundling import assembly, contents, deliver
 from stages.core import artifact
 from stages.core.artifact import Tensor
 from stages.core.config import Budget
@@ -63,7 +62,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         project(root, {"answer": "highest"})
-        bundle.make()
+        assembly.make()
     target = tmp_path_factory.mktemp("device") / "bundle"
     shutil.move(root / "models/bundle", target)
     pictures = target.parent / "pictures"
@@ -320,17 +319,17 @@ def test_without_a_choice_there_is_a_manifest_with_the_reason(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     fabricate(tmp_path, FIVE[:4], budget=Budget("tiny", size_bytes=1000))
     write_report()
-    bundle.make()
+    assembly.make()
     made = artifact.read(Path("models/bundle"))
     assert made.status == "none" and "nothing fits; nearest:" in made.reason and "nothing is chosen" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="models/bundle is none: nothing fits"):
-        bundle.send()
+        assembly.send()
 
 
 def test_a_detector_says_what_its_threshold_makes_of_a_picture(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     project(tmp_path, DETECTOR)
-    bundle.make()
+    assembly.make()
     stream = io.BytesIO()
     Image.fromarray(np.random.default_rng(5).integers(0, 255, (12, 16), np.uint8)).save(stream, "PNG")
     (tmp_path / "one.png").write_bytes(stream.getvalue())
@@ -341,12 +340,12 @@ def test_a_detector_says_what_its_threshold_makes_of_a_picture(tmp_path, monkeyp
 def test_on_the_device_it_answers_for_the_first_test_sample(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     project(tmp_path, {"answer": "highest"})
-    bundle.make()
-    bundle.send()
+    assembly.make()
+    assembly.send()
     text = capsys.readouterr().out
     assert "its answer for the first test sample: {'sample':" in text and "'probability':" in text
     (tmp_path / "models/bundle/model/model.onnx").write_bytes(b"")
     from stages.core.errors import DeviceError
 
     with pytest.raises(DeviceError, match=r"model/model\.onnx: damaged"):
-        bundle.send()
+        assembly.send()

@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from stages import evaluate, prepare_data
 from stages.core import artifact, splitting
 from stages.core.artifact import Manifest, Tensor
 from stages.core.config import Plugin, Variant
 from stages.core.errors import DataError, run_main
+from stages.data import preparing
+from stages.tasks import evaluating
 from tests.test_prepare_data import make_pictures, plugin
 
 LOGITS = Manifest(kind="variant", outputs=(Tensor("y", (None, 2), "float32", meaning="logits"),), details={"covered_share": None})
@@ -30,13 +31,13 @@ def judge(tmp_path, monkeypatch, task: Plugin, data: Plugin, moved: dict[str, st
 
     monkeypatch.setattr(splitting, "divide", divide)
     monkeypatch.chdir(tmp_path)
-    prepare_data.prepare(data, 0)
+    preparing.prepare(data, 0)
     random = np.random.default_rng(0)
     monkeypatch.setattr(
-        evaluate, "outputs", lambda _, samples, indices: random.normal(size=(len(indices), len(samples.labels))).astype(np.float32)
+        evaluating, "outputs", lambda _, samples, indices: random.normal(size=(len(indices), len(samples.labels))).astype(np.float32)
     )
     variant = Variant(name="onnx-fp32", format="onnx", scheme="fp32", module="stages.formats.onnx", min_sqnr_db=0.0, min_device_sqnr_db=0.0)
-    evaluate.evaluate(variant, LOGITS, task)
+    evaluating.evaluate(variant, LOGITS, task)
     return artifact.read(tmp_path / "models/evaluate/onnx-fp32")
 
 
@@ -60,7 +61,7 @@ def test_a_detector_needs_both_kinds_where_it_is_judged(tmp_path, monkeypatch, c
     with pytest.raises(DataError, match=message):
         judge(tmp_path, monkeypatch, DETECTION, data, moved)
     with pytest.raises(SystemExit) as ended:
-        run_main(lambda: evaluate.evaluate(None, LOGITS, DETECTION))
+        run_main(lambda: evaluating.evaluate(None, LOGITS, DETECTION))
     said = capsys.readouterr().err
     assert ended.value.code == 2 and said.startswith("error: data.splits.") and said.count("\n") == 1
 
@@ -96,7 +97,7 @@ def test_a_test_split_of_one_number_has_no_interval(tmp_path, monkeypatch):
 def test_a_data_set_of_one_sample_is_refused(tmp_path, targets):
     np.savez(tmp_path / "d.npz", x=np.ones((1, 4), np.float32), y={"multi_label": [[1, 0]]}.get(targets, [1]))
     with pytest.raises(DataError, match=r"^data: 1 samples "):
-        prepare_data.prepare(plugin("arrays", path=str(tmp_path / "d.npz"), targets=targets), 0, tmp_path / "data", tmp_path)
+        preparing.prepare(plugin("arrays", path=str(tmp_path / "d.npz"), targets=targets), 0, tmp_path / "data", tmp_path)
 
 
 def test_a_data_set_without_a_readable_sample_is_refused(tmp_path):
@@ -107,4 +108,4 @@ def test_a_data_set_without_a_readable_sample_is_refused(tmp_path):
     for settings in ({}, {"label_names": names_file(tmp_path)}):
         data = plugin("image_folder", path=str(folder), max_unreadable_share=1.0, **settings)
         with pytest.raises(DataError, match=r"^data: 0 samples"):
-            prepare_data.prepare(data, 0, tmp_path / "data", tmp_path)
+            preparing.prepare(data, 0, tmp_path / "data", tmp_path)

@@ -10,11 +10,12 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-from stages import composition, inspect, prepare_data
+from stages import composition, inspect
 from stages.composition.options import Options
 from stages.core import artifact, suggestion
 from stages.core.errors import ConfigError, ModelError
 from stages.core.inspection import Inspection, Port
+from stages.data import preparing
 from tests.conftest import ROOT
 from tests.test_onnx_file import old_style
 from tests.test_torch_file import net, save
@@ -90,7 +91,7 @@ def test_the_data_of_the_yaml_have_the_shape_that_the_model_takes(files, tmp_pat
             Image.fromarray(np.full((9, 9, 3), 20 * number + label, np.uint8)).save(tmp_path / f"pictures/{label}/{number}.png")
     importer, seen = inspect.examine(files["pt2"], CONF)
     config = paste(suggestion.text(seen, importer.FORMAT, inspect.formats(CONF), str(tmp_path / "pictures")))
-    manifest = prepare_data.prepare(config.data, 0, tmp_path / "models/data", tmp_path / "models")
+    manifest = preparing.prepare(config.data, 0, tmp_path / "models/data", tmp_path / "models")
     assert [tensor.shape for tensor in manifest.inputs] == [(None, 3, 16, 16)]
     assert artifact.read(tmp_path / "models/data").preprocessing["scale"] == pytest.approx(1 / 255)
 

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages import prepare_data, probe_data
 from stages.core.errors import ConfigError, DataError
 from stages.core.samples import Samples
 from stages.core.settings import build
-from stages.data import label_names
+from stages.data import label_names, preparing, probing
 from stages.data.pictures import PictureSettings
 from stages.payload import preprocess
 from tests.test_prepare_data import make_pictures, plugin
@@ -104,7 +103,7 @@ def test_data_that_has_some_of_the_models_classes(tmp_path, names_file):
     pictures = make_pictures(tmp_path / "pictures", each=4, labels=("hot dog", "tench"))
     shares = {"validation": 0, "calibration": 0.25, "test": 0.75}
     data = plugin("image_folder", path=str(pictures), label_names=str(names_file), label_offset=1, splits=shares)
-    manifest = prepare_data.prepare(data, 0, tmp_path / "models/data", tmp_path / "models")
+    manifest = preparing.prepare(data, 0, tmp_path / "models/data", tmp_path / "models")
     samples = Samples.open(tmp_path / "models/data")
     assert manifest.labels[0] == "background" and len(manifest.labels) == 5
     assert [samples.targets(samples.indices("test")).tolist().count(number) for number in (1, 3)] == [3, 3]
@@ -114,10 +113,10 @@ def test_data_that_has_some_of_the_models_classes(tmp_path, names_file):
 
 def test_another_file_of_names_is_another_data_set(tmp_path, names_file):
     data = plugin("image_folder", path=str(make_pictures(tmp_path / "pictures")), label_names=str(names_file))
-    probe_data.probe(data, tmp_path / "before.json")
+    probing.probe(data, tmp_path / "before.json")
     names_file.write_text(LINES.upper())
-    probe_data.probe(data, tmp_path / "after.json")
+    probing.probe(data, tmp_path / "after.json")
     assert (tmp_path / "before.json").read_text() != (tmp_path / "after.json").read_text()
     without = dataclasses.replace(data, settings={**data.settings, "label_names": None})
-    probe_data.probe(without, tmp_path / "none.json")
+    probing.probe(without, tmp_path / "none.json")
     assert "label_names" not in (tmp_path / "none.json").read_text()

@@ -8,11 +8,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from stages import prepare_data, probe_data
 from stages.core import artifact, data_notes
 from stages.core.config import Plugin
 from stages.core.errors import DataError
 from stages.core.samples import Samples
+from stages.data import preparing, probing
 from stages.data.array_file import ArrayFile
 from stages.payload import preprocess
 from tests.conftest import ROOT
@@ -26,7 +26,7 @@ def plugin(name: str, **settings) -> Plugin:
 
 
 def prepare(data: Plugin, tmp_path: Path, seed: int = 0) -> artifact.Manifest:
-    return prepare_data.prepare(data, seed, tmp_path / "models/data", tmp_path / "models")
+    return preparing.prepare(data, seed, tmp_path / "models/data", tmp_path / "models")
 
 
 def make_pictures(folder: Path, each: int = 12, labels=tuple(SHADES)) -> Path:
@@ -160,7 +160,7 @@ def test_the_probe_is_stable_and_follows_the_data(tmp_path):
     folder = make_pictures(tmp_path / "pictures")
     seen = []
     for data in (plugin("digits"), plugin("digits"), plugin("image_folder", path=str(folder))):
-        probe_data.probe(data, tmp_path / "metrics/data.json")
+        probing.probe(data, tmp_path / "metrics/data.json")
         seen.append(json.loads((tmp_path / "metrics/data.json").read_text()))
     assert seen[0] == seen[1] and seen[0]["digest"] != seen[2]["digest"] and seen[2]["files"] == 36
 

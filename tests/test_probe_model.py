@@ -2,11 +2,11 @@
 
 import json
 
-from stages import probe_data
+from stages.data import probing
 
 
 def probed(tmp_path, settings) -> dict:
-    probe_data.probe_model(settings, tmp_path / "model.json")
+    probing.probe_model(settings, tmp_path / "model.json")
     return json.loads((tmp_path / "model.json").read_text())["sha256"]
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages import report, track
+from stages import track
 from stages.core import artifact, config, cutting
 from stages.core.config import Budget
 from stages.core.variant import Load
 from stages.formats.onnx import split
+from stages.reporting import figure
 from stages.tracking import registry
 from stages.tracking.candidates import Candidate, registration
 from tests.fabricate import FIVE, fabricate, write_report
@@ -82,7 +83,7 @@ def project(tmp_path, monkeypatch, empty_database):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(sys, "argv", ["track"])
-    monkeypatch.setattr(report.figure, "draw", lambda _, folder: (folder / "accuracy-latency.png").write_bytes(b"drawn elsewhere"))
+    monkeypatch.setattr(figure, "draw", lambda _, folder: (folder / "accuracy-latency.png").write_bytes(b"drawn elsewhere"))
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     fabricate_real(tmp_path)
     return tmp_path

@@ -14,7 +14,7 @@ from stages.core import artifact
 from stages.core.config import Budget
 from stages.core.errors import EdgewiseError
 from stages.core.results import read_summary
-from stages.reporting import table
+from stages.reporting import overview, table
 from stages.reporting.labels import Box, Point, place
 from tests.fabricate import FIVE, THIRTEEN, fabricate, write_report
 
@@ -36,7 +36,7 @@ def project(tmp_path, monkeypatch):
 
 def run() -> dict:
     write_report()
-    return json.loads(report.SUMMARY.read_text())
+    return json.loads(overview.SUMMARY.read_text())
 
 
 def test_the_summary_has_the_promised_keys_and_values(project):
@@ -129,7 +129,7 @@ def test_variants_of_former_configurations_are_not_reported(project):
 def test_check_is_a_gate_that_says_why(project, capsys, rows, budget, code, said):
     fabricate(project, rows, budget=budget)
     run()
-    assert report.check(read_summary()) == code
+    assert overview.check(read_summary()) == code
     assert said in capsys.readouterr().out
 
 
@@ -161,7 +161,7 @@ def test_the_template_of_dvc_plots_names_only_fields_that_the_points_have(projec
 
 @pytest.mark.parametrize("width", [80, 100, 120, 200])
 def test_the_table_cuts_no_name_and_no_interval_in_any_terminal(project, monkeypatch, capsys, width):
-    summary = report.summarize(fabricate(project, THIRTEEN, budget=Budget("small", size_bytes=12_000_000)))
+    summary = overview.summarize(fabricate(project, THIRTEEN, budget=Budget("small", size_bytes=12_000_000)))
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", str(width))
     table.show(summary)

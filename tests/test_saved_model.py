@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages import train_export
 from stages.core import artifact, isolation, proof
 from stages.core.errors import ConfigError, DeviceError, MissingExtra, ModelError, SurroundingsError
 from stages.formats.tflite import make, run
-from stages.importers import keras_file, saved_model
+from stages.importers import keras_file, obtaining, saved_model
 from tests.test_keras_and_tflite_files import MODULE, STATIC, data, model_file, obtain, quantize  # noqa: F401 - fixtures
 
 
@@ -75,7 +74,7 @@ def lacks(settings: Any) -> None:
 def test_what_happens_in_an_importer_is_told_and_the_stage_lives(function, kind, message):
     importer = SimpleNamespace(ISOLATED=True, obtain=function)
     with pytest.raises(kind, match=message) as caught:
-        train_export.obtain(importer, SimpleNamespace(path="mine.tflite"))  # type: ignore[arg-type]
+        obtaining.obtain(importer, SimpleNamespace(path="mine.tflite"))  # type: ignore[arg-type]
     assert function is not lacks or caught.value.name == "no_such_runtime"
 
 

@@ -11,10 +11,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 import yaml
 
-from stages import report, track
-from stages.core import config
+from stages import track
+from stages.core import config, results
 from stages.core.config import Budget, to_plain
 from stages.core.errors import ConfigError, EdgewiseError, SurroundingsError
+from stages.reporting import figure
 from stages.tracking import receipt, record, registry, store
 from tests.fabricate import FIVE, bench_result, fabricate, make_variant, write_report
 
@@ -25,7 +26,7 @@ def project(tmp_path, monkeypatch, empty_database):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(sys, "argv", ["track"])
     monkeypatch.setattr(registry, "register", lambda *_: None)  # what was fabricated is no model; see test_registry
-    monkeypatch.setattr(report.figure, "draw", lambda _, folder: (folder / "accuracy-latency.png").write_bytes(b"drawn elsewhere"))
+    monkeypatch.setattr(figure, "draw", lambda _, folder: (folder / "accuracy-latency.png").write_bytes(b"drawn elsewhere"))
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     make(tmp_path)
     return tmp_path
@@ -231,7 +232,7 @@ def test_an_unknown_option_is_refused(project, monkeypatch):
 
 def test_the_key_is_of_the_content_and_not_of_what_only_judges_it(project):
     def keys():
-        return {r.variant: r.key for r in record.book(config.read(), report.results.read_summary()).records}
+        return {r.variant: r.key for r in record.book(config.read(), results.read_summary()).records}
 
     before = keys()
     make(project, budget=Budget("small", size_bytes=12_000_000))

@@ -7,7 +7,8 @@ A variant that cannot be made ends it with the reason: here each of them is need
 
 from pathlib import Path
 
-from stages import compose, convert, prepare_data, quantize, train_export
+from stages import compose, prepare_data, train_export
+from stages.compressing import converting, quantizing
 from stages.core import artifact, config
 from stages.core.errors import EdgewiseError, VariantFailed, run_main
 
@@ -19,10 +20,10 @@ def main() -> None:
     configuration, source = config.read(), artifact.read(Path("models/source"))
     for name, form in configuration.formats.items():
         if form.used:
-            convert.convert(name, form, source)
+            converting.convert(name, form, source)
     for variant in configuration.variants.values():
         try:
-            quantize.quantize(variant, artifact.read(Path("models") / variant.format), configuration)
+            quantizing.quantize(variant, artifact.read(Path("models") / variant.format), configuration)
         except VariantFailed as failure:  # by itself it would end with exit code 0, as one of many variants may fail
             raise EdgewiseError(f"{variant.name}: {failure}") from None
 
