@@ -42,6 +42,13 @@ def test_a_grid_is_every_combination(options):
     assert points.subjects(points.swept_keys(every), every[0], made[0].config) == ["onnx-int8-static"]
 
 
+@pytest.mark.parametrize("lines_up", [points.grid, points.samples_of])
+@pytest.mark.parametrize("value", ["range(5,5)", "range(5,1)", "range(0,10,0)"])
+def test_a_range_without_a_value_is_named(lines_up, value):
+    with pytest.raises(ConfigError, match=re.escape(f"seed={value}: no value lies in it; ")):
+        lines_up(["train.epochs=1,2", f"seed={value}"])
+
+
 def test_a_sweep_over_schemes_is_about_the_variant_that_each_point_adds(options):
     choices = [f"{{onnx-{s}-swept: {{format: onnx, scheme: {s}}}}}" for s in ("int8-static", "int8-dynamic")]
     made = checked(options, f"+variants={','.join(choices)}")

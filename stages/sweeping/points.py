@@ -49,22 +49,32 @@ def name(point: Point, code_key: str, world: Mapping[str, str]) -> str:
 def grid(arguments: Sequence[str]) -> list[Overrides]:
     """All combinations, as Hydra's own sweeper makes them."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    parsed = OverridesParser.create().parse_overrides(without_groups(arguments))
-    return list(dict.fromkeys(tuple(point) for point in BasicSweeper.split_arguments(parsed, None)[0]))
+    return list(dict.fromkeys(tuple(point) for point in BasicSweeper.split_arguments(parsed(arguments), None)[0]))
 
 
 def samples_of(arguments: Sequence[str]) -> list[Overrides]:
     """For a search, whose points nobody knows beforehand: the first value of every key, then each other value once."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    values = {
-        override.get_key_element(): ends(override) for override in OverridesParser.create().parse_overrides(without_groups(arguments))
-    }
+    values = {override.get_key_element(): ends(override) for override in parsed(arguments)}
     first = {key: choices[0] for key, choices in values.items()}
     others = [{**first, key: value} for key, choices in values.items() for value in choices[1:]]
     return [tuple(f"{key}={value}" for key, value in point.items()) for point in (first, *others)]
+
+
+def parsed(arguments: Sequence[str]) -> list[Any]:
+    """Hydra's overrides. ConfigError for a range without a value."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    overrides = OverridesParser.create().parse_overrides(without_groups(arguments))
+    for override in overrides:
+        if override.is_range_sweep() and not has_a_value(override.value()):
+            raise ConfigError(f"{override.input_line}: no value lies in it; range(START,STOP,STEP) leads from START to just before STOP")
+    return overrides
+
+
+def has_a_value(sweep: Any) -> bool:
+    """Of Hydra's range(start, stop, step)."""
+    return sweep.step != 0 and (sweep.stop - sweep.start) * sweep.step > 0
 
 
 def ends(override: Any) -> list[str]:
