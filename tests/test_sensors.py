@@ -243,6 +243,20 @@ def test_a_sensor_that_vanishes_gives_no_number():
     assert "counted backwards" in computed(backwards, [1, 2, 3], [6, 2, 9]).status
 
 
+@pytest.mark.parametrize("readings", [[], [1e6]])
+@pytest.mark.parametrize("counter", [False, True])
+def test_a_sensor_that_was_read_less_than_twice_gives_no_number(readings, counter):
+    source = sensors.Source("hwmon0_x_energy1_uj" if counter else "hwmon0_x_power1_uw", "power", float, counter=counter)
+    assert computed(source, readings, readings).status == f"{source.name}: {len(readings)} readings in the idle window, two are needed"
+
+
+def test_readings_at_one_time_give_no_number():
+    source = sensors.Source("hwmon0_x_power1_uw", "power", float)
+    events = [{"event": "sources", "sources": [sensors.describe(source)]}, *windows(source.name, [1e6] * 3, [2e6] * 3)]
+    found = energy.energy_of(Run.of([{**event, "at_ns": [5, 5, 5]} if "at_ns" in event else event for event in events]))
+    assert found.figures is None and "no time passed in the idle window" in found.status
+
+
 def test_power_is_integrated():
     source = sensors.Source("hwmon0_ina226_power1_uw", "power", float)
     fields = computed(source, [1e6, 1e6, 1e6], [1e6, 3e6, 5e6])

@@ -68,7 +68,7 @@ def _rank(reading: Reading) -> tuple[int, float]:
 
 
 def read(source: Mapping[str, Any], idle: Event, load: Event) -> Reading:
-    """ValueError where the source vanished on the way, ran backwards or stood still."""
+    """ValueError where the source vanished on the way, ran backwards, stood still or was read less than twice."""
     idle_j, load_j = (joules(source, window) for window in (idle, load))
     idle_s, load_s = (window["at_ns"][-1] / 1e9 - window["at_ns"][0] / 1e9 for window in (idle, load))
     idle_w, runs = idle_j / idle_s, load["runs"]
@@ -109,13 +109,17 @@ def part_w(source: Mapping[str, Any], window: Event, number: int) -> float:
 
 def joules(source: Mapping[str, Any], window: Event) -> float:
     """What a source counted in a window: the counter's growth, or the trapezoid under its power."""
-    values = window["values"][source["name"]]
+    values, at_ns = window["values"][source["name"]], window["at_ns"]
+    if len(values) < 2:
+        raise ValueError(f"{len(values)} readings in the {window['phase']} window, two are needed")
+    if at_ns[-1] <= at_ns[0]:
+        raise ValueError(f"no time passed in the {window['phase']} window")
     if any(value is None for value in values):
         raise ValueError(f"vanished in the {window['phase']} window")
     unit = UNITS[source["name"].rpartition("_")[2]]
     scaled = np.array(values, float) * unit
     if not source["counter"]:
-        steps_s = np.diff(np.array(window["at_ns"])) / 1e9
+        steps_s = np.diff(np.array(at_ns)) / 1e9
         return float(np.sum(steps_s * (scaled[1:] + scaled[:-1]) / 2))  # np.trapezoid, which numpy 1 lacks
     return _growth(scaled, source["wraps_at"] and source["wraps_at"] * unit, window["phase"])
 
