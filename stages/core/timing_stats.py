@@ -27,7 +27,7 @@ def pooled(side: Side) -> np.ndarray:
 
 def quantile(samples: np.ndarray, q: float) -> float | None:
     """The quantile (one of LEAST_SAMPLES, linear interpolation), or None where the sample is too small to carry it."""
-    return float(np.quantile(samples, q)) if len(samples) >= LEAST_SAMPLES[q] else None
+    return _weighted_quantile(np.sort(samples), np.ones(len(samples), int), q) if len(samples) >= LEAST_SAMPLES[q] else None
 
 
 def t_quantile(p: float, degrees: int) -> float:
@@ -118,7 +118,7 @@ def quantile_interval(side: Side, q: float, seed: int = 0) -> Interval:
 
 
 def _weighted_quantile(samples: np.ndarray, counts: np.ndarray, q: float) -> float:
-    """np.quantile of the sorted `samples`, each repeated as often as `counts` says: by linear interpolation, as `quantile` is."""
+    """np.quantile of the sorted `samples`, each repeated as often as `counts` says: by linear interpolation."""
     ends = np.cumsum(counts)
     place = q * (ends[-1] - 1)
     below, above = samples[np.searchsorted(ends, [np.floor(place), np.ceil(place)], side="right")]

@@ -117,13 +117,13 @@ def latency(rounds: Rounds, bench: Bench, itself: bool = False) -> Latency:
     claims = bench.claims and len(variant) >= LEAST_PAIRS
     p90_ms, ratio_ci95 = quantile(samples, 0.90), ratio_interval(variant, reference) if claims else None
     return Latency(
-        p50_ms=float(np.median(samples)),
+        p50_ms=quantile(samples, 0.50),
         p50_ci95_ms=median_interval(variant) if claims else None,
         p90_ms=p90_ms,
         p90_ci95_ms=quantile_interval(variant, 0.90) if claims and p90_ms is not None else None,
         p95_ms=quantile(samples, 0.95),
         p99_ms=quantile(samples, 0.99),
-        reference_p50_ms=float(np.median(pooled(reference))),
+        reference_p50_ms=quantile(pooled(reference), 0.50),
         ratio_to_reference=ratio(variant, reference),
         ratio_ci95=ratio_ci95,
         smallest_claim_share=smallest_claim(ratio_ci95) if ratio_ci95 and itself else None,
