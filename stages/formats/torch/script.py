@@ -52,7 +52,8 @@ def compile_to(path: Path, module: Any, tensors: Mapping[str, Any]) -> None:
         line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
         raise ValueError(f"TorchScript cannot compile this program: {type(error).__name__}: {line}") from error
     archive = io.BytesIO()
-    torch.jit.save(scripted, archive, _extra_files={TENSORS: json.dumps(tensors, sort_keys=True)})
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        torch.jit.save(scripted, archive, _extra_files={TENSORS: json.dumps(tensors, sort_keys=True)})
     archive.seek(0)
     _write_plain(archive, path)
 
