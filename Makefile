@@ -31,20 +31,20 @@ test: setup ## the test suite (15 to 30 minutes on two cores)
 
 test-system: setup ## tests with a real sshd, network, control groups and emulated arm64; two files at a time; as root on Debian it installs what they need
 	tests/system/install.sh
-	stages/devices/arm64.sh || echo "skipped by the system tests: all that needs an emulated arm64 board, for the reason above"
+	edgewise/devices/arm64.sh || echo "skipped by the system tests: all that needs an emulated arm64 board, for the reason above"
 	python -m pytest -m system -rs -n 2 --dist loadfile
 
 test-examples: setup ## the commands of docs/bring-your-own.md as they stand, and the contract of Keras sources (ten minutes)
 	python -m pytest -m examples -rs
 
 arm64: setup ## an emulated arm64 board in .arm64/ (330 MB, a minute, no root; Debian): device.name=arm64_emulated
-	stages/devices/arm64.sh
+	edgewise/devices/arm64.sh
 
 check: setup ## format, lint, types, and the length of files and functions
-	ruff format --check stages tests benchmarks
-	ruff check stages tests benchmarks
+	ruff format --check edgewise stages tests benchmarks
+	ruff check edgewise stages tests benchmarks
 	mypy
-	python tests/lengths.py
+	python tests/support/lengths.py
 
 remeasure: setup ## bench one variant again although nothing changed: make remeasure V=onnx-int8-static
 	@test -n "$(V)" || { echo "error: say which variant: make remeasure V=onnx-int8-static"; exit 1; }
@@ -56,7 +56,7 @@ report-only: setup ## the report and the tracking from what was measured, with t
 	dvc repro --single-item track
 
 case-study: setup ## the smart camera: what three strategies bring, from nothing, on generated pictures
-	python -m stages.study smart-camera
+	edgewise study smart-camera
 
 ui: setup ## compare the runs in the MLflow UI at http://127.0.0.1:5000
 	mlflow ui --backend-store-uri "sqlite:///$(CURDIR)/mlflow.db" --host 127.0.0.1

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.core import config
-from stages.measuring.jobs import Subject
+from edgewise.config import schema
+from edgewise.measure.subjects import Subject
 
 Subjects = Callable[..., contextlib.AbstractContextManager[list[Subject]]]
 SECONDS, RUNS, WARMUP_RUNS = 2, 300, 100
@@ -92,12 +92,12 @@ def tool_of(folder: Path) -> tuple[str, Callable[[Path, int], float]]:
     raise SystemExit(f"{folder}: no tool for this format; there are tools for {', '.join(TOOLS)}")
 
 
-def at_a_stretch(bench: config.Bench) -> config.Bench:
+def at_a_stretch(bench: schema.Bench) -> schema.Bench:
     """The same time in one block, as tools measure that do not take turns."""
     return replace(bench, blocks=1, block_s=bench.blocks * bench.block_s)
 
 
-def compare(settings: config.Config, names: Sequence[str], bench: config.Bench, repeats: int, subjects: Subjects) -> str:
+def compare(settings: schema.Config, names: Sequence[str], bench: schema.Bench, repeats: int, subjects: Subjects) -> str:
     """Interleaved, one process of ours and one of theirs in turn; the medians over the processes, and their ratio."""
     threads = settings.device.settings["threads"]
     with subjects(settings, names, bench) as measured:
@@ -106,7 +106,7 @@ def compare(settings: config.Config, names: Sequence[str], bench: config.Bench, 
     return "\n".join(head + rows)
 
 
-def row(variant: Subject, bench: config.Bench, threads: int, repeats: int) -> str:
+def row(variant: Subject, bench: schema.Bench, threads: int, repeats: int) -> str:
     folder = Path("models/variants") / variant.name
     label, tool = tool_of(folder)
     pairs = np.array([_pair(variant, bench, partial(tool, folder, threads), order) for order in range(repeats)])
@@ -115,7 +115,7 @@ def row(variant: Subject, bench: config.Bench, threads: int, repeats: int) -> st
     return f"| {variant.name} | {label} | {ours:.3f} | {theirs:.3f} | {np.median(ratios):.3f} | {spread} |"
 
 
-def _pair(variant: Subject, bench: config.Bench, theirs: Callable[[], float], order: int) -> tuple[float, float]:
+def _pair(variant: Subject, bench: schema.Bench, theirs: Callable[[], float], order: int) -> tuple[float, float]:
     def ours() -> float:
         return float(np.median(np.concatenate(variant.latency(at_a_stretch(bench)).blocks_ms)))
 

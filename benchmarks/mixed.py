@@ -24,15 +24,15 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
+from edgewise.agent import machine
+from edgewise.artifacts import artifact
+from edgewise.artifacts.samples import Samples
+from edgewise.compress import quantizing
+from edgewise.compress.job import Job, origin
+from edgewise.config import schema
+from edgewise.config.schema import Variant
+from edgewise.stats.resampling import distribution, percentiles
 from stages import scan_layers, train_qat
-from stages.compressing import quantizing
-from stages.compressing.job import Job
-from stages.compressing.origin import origin
-from stages.core import artifact, config
-from stages.core.resampling import distribution, percentiles
-from stages.core.samples import Samples
-from stages.core.variant import Variant
-from stages.payload import hostinfo
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "conf/studies/mixed.yaml"
@@ -72,7 +72,7 @@ def judged(variant: Variant) -> Iterator[list[int]]:
     if variant.accuracy_control is None:
         yield seen
         return
-    recipes = config.part(variant.module, "recipes")
+    recipes = schema.part(variant.module, "recipes")
     hits = recipes._hits
 
     def counted(compiled: Any, pairs: Any) -> tuple[float, list[float]]:
@@ -84,7 +84,7 @@ def judged(variant: Variant) -> Iterator[list[int]]:
         yield seen
 
 
-def remade(variant: Variant, configuration: config.Config, samples: Samples) -> Made:
+def remade(variant: Variant, configuration: schema.Config, samples: Samples) -> Made:
     with tempfile.TemporaryDirectory() as scratch, judged(variant) as seen, origin(variant, configuration.formats) as (model, source):
         job, folder = Job(variant, model, source, samples), Path(scratch)
         (kept, found), seconds = clocked(quantizing.made, job, quantizing.calibration(variant, samples), folder)
@@ -137,7 +137,7 @@ def verdict(made: Made, static: Made, whole: Made) -> str:
     return f"* {made.variant.name}: {'missed: ' + ' and '.join(missed) if missed else 'met'}"
 
 
-def of_format(name: str, configuration: config.Config, samples: Samples) -> tuple[list[str], list[str]]:
+def of_format(name: str, configuration: schema.Config, samples: Samples) -> tuple[list[str], list[str]]:
     """Rows of the table, and verdicts on int8-mixed."""
     variants = [v for v in configuration.variants.values() if v.format == name and v.scheme in SCHEMES]
     whole = next(float_model(name, v, samples) for v in configuration.variants.values() if v.format == name and v.scheme == "fp32")
@@ -153,13 +153,13 @@ def preparing() -> list[str]:
     return [f"* {name}: {clocked(stage)[1]:.0f} s, once for all formats" for name, stage in stages.items()]
 
 
-def page(configuration: config.Config) -> str:
+def page(configuration: schema.Config) -> str:
     samples = Samples.open(MODELS / "data")
     prepared = preparing()
     wanted = {v.format for v in configuration.variants.values() if v.mixed}
     found = [of_format(name, configuration, samples) for name in configuration.formats if name in wanted]
     test, validation = (len(samples.indices(split)) for split in ("test", "validation"))
-    facts = hostinfo.facts(())
+    facts = machine.facts(())
     told = f"{configuration.model.name} on {configuration.data.name}; {test} test and {validation} validation samples; {facts['cpu']}."
     table = [COLUMNS, "|---" * (COLUMNS.count("|") - 1) + "|", *(line for rows, _ in found for line in rows)]
     target = f"Target of int8-mixed: at least {WON_BACK:.0%} of the loss won back for at most {GIVEN_UP:.0%} of the saving."
@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the page whose part `Measured` is written")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        text = page(config.read()) if arguments.here else study(Path(scratch), arguments.octaves)
+        text = page(schema.read()) if arguments.here else study(Path(scratch), arguments.octaves)
     print(text)
     if arguments.out:
         head = arguments.out.read_text(encoding="utf-8").partition(MARK)[0].rstrip()

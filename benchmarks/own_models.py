@@ -17,14 +17,13 @@ import numpy as np
 import yaml
 
 from benchmarks.own_cases import Case, Run, cases
-from stages.core import artifact
-from stages.core.errors import DataError, SurroundingsError, run_main
-from stages.core.results import SUMMARY, Summary, VariantSummary, read_summary
-from stages.payload import hostinfo
-from stages.sweeping import clone
-from stages.sweeping.code import snapshot
-from stages.sweeping.commands import DVC, environment
-from stages.sweeping.start import cache_of
+from edgewise.agent import machine
+from edgewise.artifacts import artifact
+from edgewise.artifacts.records import SUMMARY, Summary, VariantSummary, read_summary
+from edgewise.errors import DataError, SurroundingsError, run_main
+from edgewise.sweep import clone
+from edgewise.sweep.clone import DVC, environment, snapshot
+from edgewise.sweep.start import cache_of
 
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / ".edgewise/own-models"
@@ -131,7 +130,7 @@ def main() -> None:
     if not (arguments.data / "pretrained").is_dir():
         raise DataError(f"--data: {arguments.data} has no folder pretrained; name the folder with the public files")
     chosen = cases(arguments.data.resolve(), HOME / "photographs")
-    facts = hostinfo.facts(())
+    facts = machine.facts(())
     page = [HEAD, f"\nMachine: {facts['cpu']} ({', '.join(facts['isa'])}), profile {arguments.profile}.\n"]
     for name in arguments.names or chosen:
         runs = {label: carry(run, HOME / f"{name}-{n}", arguments.profile) for n, (label, run) in enumerate(chosen[name].runs.items())}

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from stages.core import artifact
-from stages.core.isolation import run_batched
-from stages.core.samples import Samples
-from stages.formats.onnx import make, run
+from edgewise.artifacts import artifact
+from edgewise.artifacts.samples import Samples
+from edgewise.formats.onnx import make, run
+from edgewise.proof.isolation import run_batched
 
 MODELS = Path("models")
 CHOICES: dict[str, tuple[Any, ...]] = {

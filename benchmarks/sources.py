@@ -9,13 +9,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from stages.composition.options import Options
-from stages.core import artifact, isolation, proof
-from stages.core.config import part
-from stages.core.errors import VariantFailed
-from stages.core.making import unread
-from tests import source_kinds
-from tests.source_kinds import BUILDERS, TOLD, Kinds, form, make_of
+from edgewise.artifacts import artifact
+from edgewise.config.compose import Options
+from edgewise.config.schema import part
+from edgewise.errors import VariantFailed
+from edgewise.proof import checks, isolation
+from edgewise.proof.describing import unread
+from tests.support import source_kinds
+from tests.support.source_kinds import BUILDERS, TOLD, Kinds, form, make_of
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs/sources.md"
@@ -53,12 +54,12 @@ def carry(kind: str, name: str, scheme: str, kinds: Kinds) -> str | None:
     settings = {"per_channel": None, "calibration": None, **(made["schemes"][scheme] or {})}
     try:
         parent = float_model(kind, name, kinds)
-        inputs, expected = proof.probe(source)
+        inputs, expected = checks.probe(source)
         feeds = [{key: array[i : i + 1] for key, array in inputs.items()} for i in range(len(next(iter(inputs.values()))))]
         make_of(name).quantize(parent, source, folder, scheme, settings, feeds if settings["calibration"] else [], [])
-        proof.check_scheme(part(made["module"], "facts").facts(folder), make_of(name).SCHEMES[scheme], [], f"{name}-{scheme}")
+        checks.check_scheme(part(made["module"], "facts").facts(folder), make_of(name).SCHEMES[scheme], [], f"{name}-{scheme}")
         given = isolation.outputs(made["module"], folder, {"threads": 1}, inputs)
-        proof.check_outputs(expected, given, OPTIONS.load("scheme", scheme, "scheme")["min_sqnr_db"])
+        checks.check_outputs(expected, given, OPTIONS.load("scheme", scheme, "scheme")["min_sqnr_db"])
     except (VariantFailed, ValueError) as failure:
         return " ".join(str(failure).split())
     return None

@@ -20,9 +20,9 @@ from typing import Any
 
 import yaml
 
-from tests import toy_pipeline
-from tests.toy_pipeline import VARIANT
-from tests.workspace import TINY, Workspace
+from tests.support import toy_pipeline
+from tests.support.toy_pipeline import VARIANT
+from tests.support.workspace import TINY, Workspace
 
 SETTINGS = {"calibration.method": ("minmax", "entropy", "percentile"), "calibration.samples": (16, 64), "per_channel": ("true", "false")}
 POINTS = math.prod(map(len, SETTINGS.values()))  # 12
@@ -102,7 +102,7 @@ def twelve_points(project: Workspace, name: str, launcher: tuple[str, ...]) -> d
     """Accuracy and size by settings."""
     swept = [f"variants.{VARIANT}.{key}={','.join(map(str, values))}" for key, values in SETTINGS.items()]
     begun = time.monotonic()
-    run(project, "python", "-m", "stages.sweep", "--name", name, *launcher, *swept)
+    run(project, "python", "-m", "edgewise.cli.sweep", "--name", name, *launcher, *swept)
     every = refs(project)
     must(
         len(every) == POINTS == children(project, name), f"{name}: {POINTS} refs and {POINTS} children in {time.monotonic() - begun:.0f} s"
@@ -140,7 +140,7 @@ def at_once() -> None:
             samples, name = FIRST + JOBS * number, f"round{number}"
             parallel = ("hydra/launcher=joblib", f"hydra.launcher.n_jobs={JOBS}")
             swept = f"variants.{VARIANT}.calibration.samples=range({samples},{samples + JOBS})"
-            run(project, "python", "-m", "stages.sweep", "--name", name, *parallel, swept)
+            run(project, "python", "-m", "edgewise.cli.sweep", "--name", name, *parallel, swept)
             new = [ref for ref in refs(project) if ref not in known]
             must(len(new) == JOBS and not mixed_up(project, name, new), f"{name}: {JOBS} of {JOBS}, the params of each match its metrics")
             known += new

@@ -2,8 +2,8 @@
 
     python -m benchmarks.sweep_overhead --points 100
 
-Sweeps the pipeline of tests/toy_pipeline.py, whose quantizer is a formula, one point after the other in a temporary project. The time
-of each stage's command is taken off; what is left is the sweep's: checking, cloning, DVC around the stages, saving, pushing. Seconds of the
+Sweeps the pipeline of tests/support/toy_pipeline.py, whose quantizer is a formula, one point after the other in a temporary
+project. The time of each stage's command is taken off; what is left is the sweep's: checking, cloning, DVC around the stages, saving, pushing. Seconds of the
 clock count what others do to the machine, seconds of the processor hardly. Exit code 1 where a point costs more than 8 s, or the last
 tenth of the points more than the first one by a tenth.
 """
@@ -26,9 +26,9 @@ from typing import Any
 
 import yaml
 
-from tests import toy_pipeline
-from tests.toy_pipeline import VARIANT
-from tests.workspace import Workspace
+from tests.support import toy_pipeline
+from tests.support.toy_pipeline import VARIANT
+from tests.support.workspace import Workspace
 
 MOST_S, GROWTH = 8.0, 1.1
 TENTH = 10
@@ -106,7 +106,7 @@ def sweep(project: Workspace, count: int) -> list[Mark]:
     places = {"TOY_LOG": project.folder / ".edgewise/toy.log", "STAGE_LOG": project.folder / ".edgewise/stages.log"}
     given = [f"{key}={value}" for key, value in places.items()]
     key = f"variants.{VARIANT}.calibration.samples"
-    command = ["env", *given, sys.executable, "-m", "stages.sweep", "--name", NAME, f"{key}=range({FIRST},{FIRST + count})"]
+    command = ["env", *given, sys.executable, "-m", "edgewise.cli.sweep", "--name", NAME, f"{key}=range({FIRST},{FIRST + count})"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen(command, cwd=project.folder, env=project.environment, stdout=subprocess.PIPE, text=True, bufsize=1)
     assert process.stdout

@@ -25,15 +25,13 @@ import numpy as np
 import yaml
 
 from benchmarks.foreign_tools import at_a_stretch, compare
-from stages.core import config
-from stages.core.samples import Samples
-from stages.core.settings import build
-from stages.core.timing_stats import Side, levels, ratio, ratio_interval
-from stages.measuring.access import connected
-from stages.measuring.jobs import Subject, store_inputs, subject
-from stages.measuring.pairing import pairing
-from stages.measuring.runs import Run, side
-from stages.measuring.session import Rounds, rounds
+from edgewise.artifacts.samples import Samples
+from edgewise.config import schema
+from edgewise.config.settings import build
+from edgewise.devices.access import connected
+from edgewise.measure.pairs import Rounds, pairing, rounds
+from edgewise.measure.subjects import Run, Subject, side, store_inputs, subject
+from edgewise.stats.timing import Side, levels, ratio, ratio_interval
 
 MODELS = Path("models")
 SPIN = "while True: pass"
@@ -70,7 +68,7 @@ def neighbours(count: int) -> Iterator[None]:
             process.wait()
 
 
-def interleaved(variant: Subject, reference: Subject, bench: config.Bench) -> Rounds:
+def interleaved(variant: Subject, reference: Subject, bench: schema.Bench) -> Rounds:
     return rounds(pairing(variant, reference, bench), bench, variant.name)
 
 
@@ -80,7 +78,7 @@ def paired(found: Sequence[Rounds]) -> Found:
     return Found(ratio(*sides), *ratio_interval(*sides))
 
 
-def sequential(variant: Subject, reference: Subject, bench: config.Bench, processes: int) -> Found:
+def sequential(variant: Subject, reference: Subject, bench: schema.Bench, processes: int) -> Found:
     """What is usually done: one after the other, the samples of each pooled over processes."""
     sides: list[list[Run]] = [[measured.latency(at_a_stretch(bench)) for _ in range(processes)] for measured in (reference, variant)]
     return unpaired(side(sides[1]), side(sides[0]))
@@ -95,13 +93,13 @@ def unpaired(variant: Side, reference: Side) -> Found:
     return Found(float(np.median(medians[0]) / np.median(medians[1])), float(low), float(high))
 
 
-def profile(name: str) -> config.Bench:
+def profile(name: str) -> schema.Bench:
     settings = yaml.safe_load(Path(f"conf/bench/{name}.yaml").read_text(encoding="utf-8"))
-    return build(config.Bench, {**settings, "name": name}, f"conf/bench/{name}.yaml")
+    return build(schema.Bench, {**settings, "name": name}, f"conf/bench/{name}.yaml")
 
 
 @contextlib.contextmanager
-def subjects(settings: config.Config, names: Sequence[str], bench: config.Bench) -> Iterator[list[Subject]]:
+def subjects(settings: schema.Config, names: Sequence[str], bench: schema.Bench) -> Iterator[list[Subject]]:
     with tempfile.TemporaryDirectory() as folder, connected(settings.device) as connection:
         samples = Samples.open(MODELS / "data")
         store_inputs(samples, bench.scope, Path(folder))
@@ -120,7 +118,7 @@ def table(rows: dict[str, list[Found]], truth: float) -> str:
     return "\n".join([columns, "|---|---|---|---|---|---|", *lines])
 
 
-def study(variant: Subject, reference: Subject, bench: config.Bench, repeats: int, busy: int, beside: bool) -> tuple[Rows, Found]:
+def study(variant: Subject, reference: Subject, bench: schema.Bench, repeats: int, busy: int, beside: bool) -> tuple[Rows, Found]:
     """The rows of the table, and all interleaved pairs in quiet taken together. beside: where it is busiest, measure sequentially, too."""
     rows: Rows = defaultdict(list)
     quiet: list[Rounds] = []
@@ -145,7 +143,7 @@ def main() -> None:
     parser.add_argument("--no-sequential", action="store_true", help="leave out the usual way, which takes half of the time")
     parser.add_argument("--profile", default="quick")
     arguments = parser.parse_args()
-    settings, bench = config.read(), profile(arguments.profile)
+    settings, bench = schema.read(), profile(arguments.profile)
     print(f"{arguments.what}, profile {arguments.profile}, {arguments.busy} busy neighbours, reference {settings.reference}")
     tasks: dict[str, Callable[[], str]] = {
         "aa": lambda: against(settings, settings.reference, bench, arguments),
@@ -155,7 +153,7 @@ def main() -> None:
     print(tasks[arguments.what]())
 
 
-def against(settings: config.Config, name: str, bench: config.Bench, arguments: argparse.Namespace) -> str:
+def against(settings: schema.Config, name: str, bench: schema.Bench, arguments: argparse.Namespace) -> str:
     with subjects(settings, [name, settings.reference], bench) as (variant, reference):
         rows, quiet = study(variant, reference, bench, arguments.repeats, arguments.busy, not arguments.no_sequential)
     truth = 1.0 if name == settings.reference else quiet.ratio

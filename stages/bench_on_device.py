@@ -10,17 +10,18 @@ Writes  metrics/bench/V.json (results.BenchResult), models/bench/V: samples.json
 
 import sys
 
-from stages.core import artifact, config, results
-from stages.core.artifact import Manifest
-from stages.core.errors import VariantFailed, run_main
-from stages.measuring.bench import METRICS, MODELS, measure
+from edgewise.artifacts import artifact, records
+from edgewise.artifacts.artifact import Manifest
+from edgewise.config import schema
+from edgewise.errors import VariantFailed, run_main
+from edgewise.measure.bench import METRICS, MODELS, measure
 
 
 def main() -> None:
-    settings = config.read()
+    settings = schema.read()
     name = settings.variant(sys.argv[1] if len(sys.argv) == 2 else "").name
     target = MODELS / "bench" / name
-    record: results.BenchResult | results.Failed
+    record: records.BenchResult | records.Failed
     try:
         for needed in (name, settings.reference):
             artifact.require_ok(artifact.read(MODELS / "variants" / needed), needed)
@@ -28,9 +29,9 @@ def main() -> None:
             record = measure(settings, name, folder)
             artifact.write(folder, Manifest(kind="bench", config_key="bench"))
     except VariantFailed as failure:
-        record = results.Failed(str(failure))
+        record = records.Failed(str(failure))
         artifact.record(target, Manifest(kind="bench", status="failed", reason=record.reason))
-    results.write(METRICS / "bench" / f"{name}.json", record)
+    records.write(METRICS / "bench" / f"{name}.json", record)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ Writes  models/bundle: model, code, infer.py, requirements.txt, card, checksums;
 
 import sys
 
-from stages.bundling.assembly import make, send
-from stages.core.errors import ConfigError, run_main
+from edgewise.bundle.assembly import make, send
+from edgewise.errors import ConfigError, run_main
 
 
 def main() -> None:

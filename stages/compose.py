@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="validate only, write nothing")
     arguments = parser.parse_args()
 
-    from stages.composition import compose, write
+    from edgewise.config.compose import compose, write
 
     config = compose(PARAMS, CONF)
     if arguments.check:
@@ -44,6 +44,6 @@ def check_environment() -> None:
 
 if __name__ == "__main__":
     check_environment()
-    from stages.core.errors import run_main
+    from edgewise.errors import run_main
 
     run_main(main)

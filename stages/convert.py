@@ -10,15 +10,16 @@ A source that the format cannot read is recorded with the reason; the variants o
 
 import sys
 
-from stages.compressing.converting import MODELS, convert
-from stages.core import artifact, config
-from stages.core.artifact import Manifest
-from stages.core.errors import VariantFailed, run_main
-from stages.core.settings import nearest
+from edgewise.artifacts import artifact
+from edgewise.artifacts.artifact import Manifest
+from edgewise.compress.converting import MODELS, convert
+from edgewise.config import schema
+from edgewise.config.settings import nearest
+from edgewise.errors import VariantFailed, run_main
 
 
 def main() -> None:
-    configuration = config.read()
+    configuration = schema.read()
     name = sys.argv[1] if len(sys.argv) == 2 else ""
     if name not in configuration.formats:
         sys.exit(f"usage: python -m stages.convert FORMAT; {nearest(name, configuration.formats)}")

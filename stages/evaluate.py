@@ -9,15 +9,16 @@ Writes  metrics/evaluate/V.json (a few scalars), models/evaluate/V (outputs per 
 
 import sys
 
-from stages.core import artifact, config, results
-from stages.core.artifact import Manifest
-from stages.core.errors import VariantFailed, run_main
-from stages.core.results import Evaluation, Failed
-from stages.tasks.evaluating import METRICS, MODELS, evaluate
+from edgewise.artifacts import artifact, records
+from edgewise.artifacts.artifact import Manifest
+from edgewise.artifacts.records import Evaluation, Failed
+from edgewise.config import schema
+from edgewise.errors import VariantFailed, run_main
+from edgewise.tasks.evaluating import METRICS, MODELS, evaluate
 
 
 def main() -> None:
-    settings = config.read()
+    settings = schema.read()
     variant = settings.variant(sys.argv[1] if len(sys.argv) == 2 else "")
     result: Evaluation | Failed
     try:
@@ -26,7 +27,7 @@ def main() -> None:
     except VariantFailed as failure:
         result = Failed(str(failure))
         artifact.record(MODELS / "evaluate" / variant.name, Manifest(kind="evaluation", status="failed", reason=result.reason))
-    results.write(METRICS / "evaluate" / f"{variant.name}.json", result)
+    records.write(METRICS / "evaluate" / f"{variant.name}.json", result)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,17 @@ files.json       [{"name", "sha256", "group"}, ...]
 
 import sys
 
-from stages.core import data_notes
-from stages.core.config import read
-from stages.core.errors import run_main
-from stages.data.preparing import prepare
+from edgewise.config.schema import read
+from edgewise.data import splitting
+from edgewise.data.preparing import prepare
+from edgewise.errors import run_main
 
 
 def main() -> None:
     config = read()
     manifest = prepare(config.data, config.seed)
     sizes = ", ".join(f"{size} {name}" for name, size in manifest.details["sizes"].items())
-    for note in data_notes.notes(manifest.details):
+    for note in splitting.notes(manifest.details):
         print(f"note: {note}", file=sys.stderr)
     print(f"{manifest.details['samples']} samples of {len(manifest.labels)} {manifest.details['targets']}: {sizes}")
 

@@ -9,9 +9,9 @@ Writes  metrics/data.json   the digest of the data set
 Runs always; the stages after it only when a digest differs.
 """
 
-from stages.core.config import read
-from stages.core.errors import run_main
-from stages.data.probing import probe, probe_model
+from edgewise.config.schema import read
+from edgewise.data.probing import probe, probe_model
+from edgewise.errors import run_main
 
 
 def main() -> None:

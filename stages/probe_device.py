@@ -8,16 +8,16 @@ Writes  metrics/device.json: stable facts and their fingerprint; the same machin
 
 from pathlib import Path
 
-from stages.core import config
-from stages.core.artifact import write_json
-from stages.core.errors import run_main
-from stages.measuring.device_facts import ask, described, table
+from edgewise.artifacts.artifact import write_json
+from edgewise.config import schema
+from edgewise.errors import run_main
+from edgewise.measure.device_facts import ask, described, table
 
 METRICS = Path("metrics")
 
 
 def main() -> None:
-    settings = config.read()
+    settings = schema.read()
     found = ask(settings)
     write_json(METRICS / "device.json", described(settings, found))
     print(table(found))

@@ -10,13 +10,14 @@ Writes  models/variants/V: the model and its manifest with what the file really 
 import dataclasses
 import sys
 
-from stages.compressing.quantizing import MODELS, describe, quantize
-from stages.core import artifact, config
-from stages.core.errors import VariantFailed, run_main
+from edgewise.artifacts import artifact
+from edgewise.compress.quantizing import MODELS, describe, quantize
+from edgewise.config import schema
+from edgewise.errors import VariantFailed, run_main
 
 
 def main() -> None:
-    configuration = config.read()
+    configuration = schema.read()
     variant = configuration.variant(sys.argv[1] if len(sys.argv) == 2 else "")
     try:
         parent = artifact.require_ok(artifact.read(MODELS / variant.format), f"models/{variant.format}")

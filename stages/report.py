@@ -11,10 +11,11 @@ Writes  metrics/summary.json, report.md, points.json; models/report: the page (H
 
 import sys
 
-from stages.core import config, results
-from stages.core.errors import ConfigError, run_main
-from stages.reporting import table
-from stages.reporting.overview import NEXT, check, summarize, write
+from edgewise.artifacts import records
+from edgewise.config import schema
+from edgewise.errors import ConfigError, run_main
+from edgewise.report import table
+from edgewise.report.overview import NEXT, check, summarize, write
 
 
 def main() -> int:
@@ -22,11 +23,11 @@ def main() -> int:
     if argument not in (None, "--show", "--check") or len(sys.argv) > 2:
         raise ConfigError(f"{' '.join(sys.argv[1:])!r} is no option of report; allowed: --show, --check, or nothing")
     if argument == "--check":
-        return check(results.read_summary())
+        return check(records.read_summary())
     if argument is None:
-        settings = config.read()
+        settings = schema.read()
         write(summarize(settings), settings)
-    table.show(results.read_summary())
+    table.show(records.read_summary())
     print(NEXT)
     return 0
 

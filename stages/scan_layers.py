@@ -11,17 +11,17 @@ KEY.json: {"layers": {source layer: {"sqnr_db", "noise", "float_bytes"}}, "sqnr_
 
 from pathlib import Path
 
-from stages.compressing.scanning import scan
-from stages.core import config
-from stages.core.artifact import Manifest
-from stages.core.errors import run_main
-from stages.core.making import by_scheme
+from edgewise.artifacts.artifact import Manifest
+from edgewise.compress.scanning import scan
+from edgewise.config import schema
+from edgewise.errors import run_main
+from edgewise.proof.describing import by_scheme
 
 TARGET = Path("models/sensitivity")
 
 
 def main() -> None:
-    configuration = config.read()
+    configuration = schema.read()
     by_scheme(TARGET, configuration.scans, Manifest(kind="sensitivity"), lambda scheme, folder: scan(scheme, configuration, folder))
 
 

@@ -10,8 +10,8 @@ Writes  mlflow.db and mlartifacts/ in this folder, or the server that MLFLOW_TRA
 
 import sys
 
-from stages.core.errors import ConfigError, run_main
-from stages.tracking.tracking import track_pipeline, track_sweep
+from edgewise.errors import ConfigError, run_main
+from edgewise.track.tracking import track_pipeline, track_sweep
 
 
 def main() -> None:

@@ -10,15 +10,16 @@ Writes  models/source: the float model in its native framework, its manifest, an
 import sys
 from pathlib import Path
 
-from stages.core import artifact, config
-from stages.core.errors import run_main
-from stages.importers.obtaining import SOURCE, summary, write_source
+from edgewise.artifacts import artifact
+from edgewise.config import schema
+from edgewise.errors import run_main
+from edgewise.sources.obtaining import SOURCE, summary, write_source
 
 METRICS = Path("metrics/train.json")
 
 
 def main() -> None:
-    configuration = config.read()
+    configuration = schema.read()
     training = write_source(configuration)
     artifact.write_json(METRICS, training)
     for warning in training.get("warnings", ()):

@@ -9,28 +9,29 @@ Writes  models/qat/SCHEME for every scheme: KEY/, a source, for each training th
 
 from pathlib import Path
 
-from stages.core import artifact, config
-from stages.core.artifact import Manifest
-from stages.core.errors import run_main
-from stages.core.making import SOURCE, by_scheme, making, tool_versions
-from stages.importers import quantization_aware
+from edgewise.artifacts import artifact
+from edgewise.artifacts.artifact import Manifest
+from edgewise.compress import qat
+from edgewise.config import schema
+from edgewise.errors import run_main
+from edgewise.proof.describing import SOURCE, by_scheme, making, tool_versions
 
 DATA, TARGET = Path("models/data"), Path("models/qat")
 
 
-def train(scheme: str, configuration: config.Config, folder: Path) -> Manifest:
+def train(scheme: str, configuration: schema.Config, folder: Path) -> Manifest:
     """Do the trainings of one scheme into `folder`. VariantFailed where this source cannot be trained."""
     artifact.require_ok(artifact.read(SOURCE), str(SOURCE))
     for key, tuning in configuration.tunings[scheme].items():
         (folder / key).mkdir()
-        with making(quantization_aware.REQUIRES):
-            history = quantization_aware.tune(SOURCE, DATA, tuning, configuration.train, configuration.seed, folder / key)
+        with making(qat.REQUIRES):
+            history = qat.tune(SOURCE, DATA, tuning, configuration.train, configuration.seed, folder / key)
         artifact.write_json(folder / f"{key}.json", dict(history))
-    return Manifest(kind="qat", scheme=scheme, config_key=f"tunings.{scheme}", tools=tool_versions(quantization_aware.REQUIRES))
+    return Manifest(kind="qat", scheme=scheme, config_key=f"tunings.{scheme}", tools=tool_versions(qat.REQUIRES))
 
 
 def main() -> None:
-    configuration = config.read()
+    configuration = schema.read()
     by_scheme(TARGET, configuration.tunings, Manifest(kind="qat"), lambda scheme, folder: train(scheme, configuration, folder))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.article import running, sizes
 from benchmarks.article.findings import Finding
 from benchmarks.article.project import Made, Project
-from stages.payload import hostinfo
+from edgewise.agent import machine as hostinfo
 
 CLAIMS: Mapping[str, Callable[[Made], Finding]] = {
     "convolutions": sizes.convolutions,

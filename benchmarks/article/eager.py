@@ -17,11 +17,12 @@ def module(source: Path) -> Any:
     """The module behind a project's models/source, with its weights."""
     from safetensors.torch import load_file
 
-    from stages.core import artifact, config
-    from stages.core.settings import build
-    from stages.importers import torch_source, transformers_model
+    from edgewise.artifacts import artifact
+    from edgewise.config import schema
+    from edgewise.config.settings import build
+    from edgewise.sources import torch_source, transformers_model
 
-    settings = build(transformers_model.Settings, config.read(source.parent / "config.yaml").model.settings, "model")
+    settings = build(transformers_model.Settings, schema.read(source.parent / "config.yaml").model.settings, "model")
     made = torch_source.wrap(transformers_model.create(settings, artifact.read(source.parent / "data")))
     made.load_state_dict(load_file(source / torch_source.WEIGHTS))
     return made.eval()

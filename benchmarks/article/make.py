@@ -7,17 +7,18 @@ A variant that cannot be made ends it with the reason: here each of them is need
 
 from pathlib import Path
 
+from edgewise.artifacts import artifact
+from edgewise.compress import converting, quantizing
+from edgewise.config import schema
+from edgewise.errors import EdgewiseError, VariantFailed, run_main
 from stages import compose, prepare_data, train_export
-from stages.compressing import converting, quantizing
-from stages.core import artifact, config
-from stages.core.errors import EdgewiseError, VariantFailed, run_main
 
 
 def main() -> None:
     compose.main()
     prepare_data.main()
     train_export.main()
-    configuration, source = config.read(), artifact.read(Path("models/source"))
+    configuration, source = schema.read(), artifact.read(Path("models/source"))
     for name, form in configuration.formats.items():
         if form.used:
             converting.convert(name, form, source)

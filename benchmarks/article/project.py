@@ -13,16 +13,15 @@ import numpy as np
 import yaml
 
 from benchmarks.trust import profile
-from stages.core import artifact, config
-from stages.core.samples import Samples
-from stages.core.timing_stats import pooled, ratio, ratio_interval
-from stages.devices import local
-from stages.measuring.grading import evidence, grade
-from stages.measuring.jobs import Subject, store_inputs, subject
-from stages.measuring.pairing import pairing
-from stages.measuring.records import memory_of
-from stages.measuring.runs import side
-from stages.measuring.session import rounds
+from edgewise.artifacts import artifact
+from edgewise.artifacts.samples import Samples
+from edgewise.config import schema
+from edgewise.devices import local
+from edgewise.measure.grading import evidence, grade
+from edgewise.measure.outcomes import memory_of
+from edgewise.measure.pairs import pairing, rounds
+from edgewise.measure.subjects import Subject, side, store_inputs, subject
+from edgewise.stats.timing import pooled, ratio, ratio_interval
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = profile("quick")
@@ -66,7 +65,7 @@ class Project:
         (folder / "params.yaml").write_text(yaml.safe_dump(choices), encoding="utf-8")
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         subprocess.run([sys.executable, "-m", "benchmarks.article.make"], cwd=folder, env=environment, check=True, stdout=sys.stderr)
-        self.configuration = config.read(self.models / "config.yaml")
+        self.configuration = schema.read(self.models / "config.yaml")
 
     def manifest(self, name: str) -> artifact.Manifest:
         return artifact.read(self.models / "variants" / name)

@@ -15,9 +15,11 @@ import torch
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from benchmarks.article import eager
-from stages.importers import torch_source, transformers_model  # noqa: F401  # used by eager; imported before anything is counted
-from stages.payload import memory
-from stages.payload.parts import release
+from edgewise.agent import memory
+from edgewise.agent.sessions import release
+from edgewise.sources import (
+    transformers_model,  # noqa: F401  # used by eager; imported before anything is counted
+)
 
 IMPORTED, LOADED, RUN, DELETED, COLLECTED, EMPTIED, TRIMMED = STEPS = (
     "imports",

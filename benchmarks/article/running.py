@@ -24,8 +24,8 @@ from benchmarks.article.findings import (
     told,
 )
 from benchmarks.article.project import ROOT, Made, Project, Span, peaks
-from stages.measuring.energy import energy_of
-from stages.payload import hostinfo, sensors
+from edgewise.agent import machine, sensors
+from edgewise.measure.passes import energy_of
 
 FASTER, DIVIDED, LESS_POWER = 5.0, 4.0, 40.0
 POWER_S = 10.0
@@ -48,7 +48,7 @@ BF16 = {"amx_bf16", "avx512_bf16"}
 
 def engine(made: Made) -> Finding:
     camera = made()
-    asked = dict(ENGINES) | (dict([SHORTENED]) if BF16 & set(hostinfo.facts([])["isa"]) else {})
+    asked = dict(ENGINES) | (dict([SHORTENED]) if BF16 & set(machine.facts([])["isa"]) else {})
     found = {label: camera.against_eager(camera.subject(name, settings)) for label, (name, settings) in asked.items()}
     rows = [[label, f"{ratio.p50_ms:.2f}", told(ratio), ratio.grade] for label, ratio in found.items()]
     best = min(found, key=lambda label: found[label].value)

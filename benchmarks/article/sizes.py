@@ -8,7 +8,7 @@ from benchmarks import example_files
 from benchmarks.article import eager
 from benchmarks.article.findings import PARTLY, RIGHT, UNTESTED, WRONG, Finding, less, megabytes, told
 from benchmarks.article.project import Made, Project
-from stages.core import artifact
+from edgewise.artifacts import artifact
 
 SHRINKS = 75.0  # per cent
 VOCABULARIES = (2000, 30522)  # words; the second is BERT's own

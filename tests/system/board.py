@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.core.config import Plugin
+from edgewise.config.schema import Plugin
 
 PROBE = {"kind": "probe", "packages": ["onnxruntime"]}
-FAKE = "tests.fake_format.run"
+FAKE = "tests.support.fake_format.run"
 
 
 def fake_model(folder: Path, **does) -> Path:
@@ -26,4 +26,4 @@ def latency_job(placed: str, **more) -> dict:
 
 
 def plugin(device: dict) -> Plugin:
-    return Plugin("board", "stages.devices.ssh", device)
+    return Plugin("board", "edgewise.devices.ssh", device)

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from stages.devices import emulated
+from edgewise.devices import emulated
 from tests.conftest import ROOT
-from tests.workspace import TINY, Workspace
+from tests.support.workspace import TINY, Workspace
 
 pytestmark = pytest.mark.system
 SYSROOT = ROOT / ".arm64"

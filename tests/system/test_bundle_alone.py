@@ -15,9 +15,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from stages.core import artifact
-from stages.data import digits
-from tests.workspace import TINY, Workspace
+from edgewise.artifacts import artifact
+from edgewise.data import digits
+from tests.support.workspace import TINY, Workspace
 
 pytestmark = pytest.mark.system
 OLDEST = "3.9"

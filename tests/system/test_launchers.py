@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests import toy_pipeline
+from tests.support import toy_pipeline
+from tests.support.toy_pipeline import VARIANT
+from tests.support.workspace import Workspace
 from tests.system import slurm
-from tests.toy_pipeline import VARIANT
-from tests.workspace import Workspace
 
 pytestmark = pytest.mark.system
 SAMPLES = f"variants.{VARIANT}.calibration.samples"
@@ -38,10 +38,10 @@ class Toy:
         return f"sqlite:///{self.folder}/mlflow.db"
 
     def sweep(self, *arguments: str) -> subprocess.CompletedProcess:
-        return self.workspace.run("env", *self.added, "python", "-m", "stages.sweep", "--name", self.name, *arguments)
+        return self.workspace.run("env", *self.added, "python", "-m", "edgewise.cli.sweep", "--name", self.name, *arguments)
 
     def start(self, *arguments: str) -> subprocess.Popen:
-        command = ("env", *self.added, "python", "-m", "stages.sweep", "--name", self.name, *arguments)
+        command = ("env", *self.added, "python", "-m", "edgewise.cli.sweep", "--name", self.name, *arguments)
         return self.workspace.start(*command, log=self.out)
 
     @property

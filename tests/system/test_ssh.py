@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.measuring.access import connected
-from stages.measuring.runs import Run
+from edgewise.devices.access import connected
+from edgewise.measure.subjects import Run
 from tests.system.board import PROBE, fake_model, latency_job, plugin
 
 pytestmark = pytest.mark.system
@@ -69,7 +69,7 @@ def test_the_cache_keeps_within_its_limit_and_drops_what_was_not_used_for_longes
 
 def test_what_a_runtime_starts_beside_itself_ends_with_the_run(sshd, tmp_path):
     script = tmp_path / "python"
-    helper = 'case "$*" in *payload.agent*) sleep 60 < /dev/null > /dev/null 2>&1 & ;; esac'
+    helper = 'case "$*" in *agent.program*) sleep 60 < /dev/null > /dev/null 2>&1 & ;; esac'
     script.write_text(f'#!/bin/sh\n{helper}\nexec {sys.executable} "$@"\n')
     script.chmod(0o755)
     with connected(plugin(sshd.device(python=str(script)))) as device:

@@ -5,9 +5,9 @@ import signal
 
 import pytest
 
-from stages.core.errors import DeviceError
-from stages.measuring.access import connected
-from stages.measuring.runs import Run
+from edgewise.devices.access import connected
+from edgewise.errors import DeviceError
+from edgewise.measure.subjects import Run
 from tests.system.board import PROBE, plugin
 
 pytestmark = pytest.mark.system

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from stages.core.config import Bench, Warmup
-from stages.core.errors import DeviceError
-from stages.devices import ssh
-from stages.measuring.access import connected
-from stages.measuring.jobs import Subject
-from stages.measuring.pairing import pairing
-from stages.payload import limits
+from edgewise.agent import memory
+from edgewise.config.schema import Bench, Warmup
+from edgewise.devices import ssh
+from edgewise.devices.access import connected
+from edgewise.errors import DeviceError
+from edgewise.measure.pairs import pairing
+from edgewise.measure.subjects import Subject
 from tests.system.board import PROBE, fake_model, latency_job, plugin
 from tests.system.conftest import free_port, keygen
 
@@ -115,7 +115,7 @@ def test_runtime_missing(sshd, tmp_path, run_model, has_numpy, package):
     for name in ("numpy", "numpy.libs") if has_numpy else ():
         (tmp_path / name).symlink_to(Path(numpy.__file__).parents[1] / name)
     python = wrapped_python(tmp_path, str(bare / "bin/python"))
-    error = fault(sshd.device(python=python), run_model(runner="stages.formats.onnx.run"))
+    error = fault(sshd.device(python=python), run_model(runner="edgewise.formats.onnx.run"))
     assert error.fault == "runtime_missing" and f"pip install {package};" in str(error)
 
 
@@ -140,7 +140,7 @@ def narrow_sshd(start_sshd):
     made = []
 
     def start(mib: int):
-        limit = limits.make(mib << 20)
+        limit = memory.make(mib << 20)
         if not limit or not limit.folder:
             pytest.skip("this machine lets this user make no control group with a memory limit")
         made.append((start_sshd(prefix=limit.prefix), limit))

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from stages.devices import ssh
-from stages.measuring.access import connected
-from stages.measuring.runs import Run
-from stages.payload.faults import Fault
+from edgewise.agent.protocol import Fault
+from edgewise.devices import ssh
+from edgewise.devices.access import connected
+from edgewise.measure.subjects import Run
 from tests.system.board import fake_model, latency_job, plugin
 from tests.system.conftest import children
 
@@ -38,7 +38,7 @@ def started(sshd, connection, tmp_path, deadline_s: float, block_s: float) -> Ru
     placed = connection.place(fake_model(tmp_path / "model", sleep_ms=5))
     running = Running(connection, latency_job(placed, block_s=block_s), deadline_s)
     running.start()
-    wait_for(lambda: any("stages.payload.agent" in line and "sh -c" not in line for line in sshd.running()))
+    wait_for(lambda: any("edgewise.agent.program" in line and "sh -c" not in line for line in sshd.running()))
     time.sleep(1.0)
     return running
 

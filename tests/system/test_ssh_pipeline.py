@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.workspace import TINY, Workspace
+from tests.support.workspace import TINY, Workspace
 
 pytestmark = pytest.mark.system
 

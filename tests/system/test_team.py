@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import toy_pipeline
+from tests.support import toy_pipeline
+from tests.support.toy_pipeline import VARIANT
+from tests.support.workspace import TINY, Workspace
 from tests.system import mlflow_picture, postgres
-from tests.toy_pipeline import VARIANT
-from tests.workspace import TINY, Workspace
 
 pytestmark = pytest.mark.system
 PARAMS = copy.deepcopy(TINY)
@@ -145,7 +145,7 @@ def dark(server, tmp_path_factory):
     toy.before = len(runs(server))
     server.stop_server()
     try:
-        toy.done = toy.run(*toy.given, "stages.sweep", "--name", "dark", f"variants.{VARIANT}.calibration.samples=10,20")
+        toy.done = toy.run(*toy.given, "edgewise.cli.sweep", "--name", "dark", f"variants.{VARIANT}.calibration.samples=10,20")
     finally:
         server.serve()
     toy.late = toy.run(*toy.given, "stages.track", "--sweep", "dark")

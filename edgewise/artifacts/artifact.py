@@ -1,0 +1,143 @@
+"""Artifacts: directories with a manifest.json, made whole or not at all.
+
+A stage writes into models/.tmp/ and the directory is renamed when it is complete, so a killed stage leaves nothing that
+could be taken for a result. Manifests hold no times and no host names: the same inputs give the same bytes.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgewise.errors import STORAGE_ERRNOS, EdgewiseError, StorageError, VariantFailed
+
+SCHEMA = 1
+METRICS_SCHEMA = 2  # of the JSON in metrics/; 1: flat records
+MANIFEST = "manifest.json"
+FULL_BYTES = 2**20  # with less than this free, a failed write is blamed on the disk
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output: `shape` has None where any size is allowed; `meaning` is image, logits, token_ids ..."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    layout: str | None = None
+    meaning: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact is. `status` is ok, failed (deterministic, with the reason), skipped (nobody needs it) or none (nothing to
+    hold). `config_key` names the part of models/config.yaml that it was made from."""
+
+    kind: str
+    status: str = "ok"
+    reason: str | None = None
+    format: str | None = None
+    scheme: str | None = None
+    config_key: str | None = None
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+    preprocessing: Mapping[str, Any] | None = None
+    labels: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+    tools: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(entry["bytes"] for entry in self.files.values())
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of an artifact; EdgewiseError where there is none or it was written by another schema."""
+    path = Path(folder) / MANIFEST
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EdgewiseError(f"{path} does not exist: run `dvc repro` so that the stage before this one writes it") from None
+    except json.JSONDecodeError as error:
+        raise EdgewiseError(f"{path} is not JSON ({error}): delete {folder} and run `dvc repro`") from None
+    if raw.get("schema") != SCHEMA:
+        raise EdgewiseError(f"{path} has schema {raw.get('schema')}, this Edgewise reads {SCHEMA}: run `dvc repro --force`")
+    tensors = {side: tuple(Tensor(**{**t, "shape": tuple(t["shape"])}) for t in raw.pop(side)) for side in ("inputs", "outputs")}
+    return Manifest(**{**raw, **tensors, "labels": tuple(raw["labels"])})
+
+
+def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """sha256 and bytes of every file below `folder`, except its own manifest."""
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
+    return {str(p.relative_to(folder)): {"sha256": sha256(p), "bytes": p.stat().st_size} for p in paths}
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest last, with the hash of each file that lies beside it."""
+    content = {**asdict(manifest), "files": describe_files(folder)}
+    write_json(folder / MANIFEST, content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """JSON with sorted keys, through a temporary file, so that no reader ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def check_space(folder: Path, error: Exception) -> None:
+    """StorageError where the disk is full: numpy, torch and the converters each say that in words of their own, or as a failed
+    conversion, which must not be recorded as the variant's."""
+    free = shutil.disk_usage(folder).free
+    if free < FULL_BYTES:
+        advice = STORAGE_ERRNOS[errno.ENOSPC]
+        raise StorageError(f"No space left on device: {free} bytes are free below {folder.parent.parent}/; {advice}") from error
+
+
+@contextlib.contextmanager
+def building(target: Path, models: Path = Path("models")) -> Iterator[Path]:
+    """A folder under models/.tmp/ that takes the place of `target` when the block ends well, and is removed otherwise."""
+    workshop = models / ".tmp" / str(target).replace(os.sep, "-")
+    shutil.rmtree(workshop, ignore_errors=True)
+    workshop.mkdir(parents=True)
+    try:
+        yield workshop
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        workshop.rename(target)
+    except Exception as error:
+        check_space(workshop, error)
+        raise
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+
+
+def record(target: Path, manifest: Manifest, models: Path = Path("models")) -> None:
+    """An artifact that is nothing but its manifest: failed, skipped or none, with the reason."""
+    with building(target, models) as folder:
+        write(folder, manifest)
+
+
+def require_ok(manifest: Manifest, what: str) -> Manifest:
+    """Pass a failure on: VariantFailed with the first reason, where the artifact that a stage needs is not ok."""
+    if not manifest.ok:
+        raise VariantFailed(manifest.reason or f"{what} is {manifest.status}")
+    return manifest

@@ -1,0 +1,431 @@
+"""The records in metrics/: what the stages measured, one small JSON file each, checked when read.
+
+metrics/evaluate/V.json   Evaluation, or Failed
+metrics/bench/V.json      BenchResult, or Failed
+metrics/summary.json      Summary, written by `report` from all of the above
+
+Keys name their units: _ms, _bytes, _mj, _w, _hz, _db, _degc; a _share lies between 0 and 1; a _ci95 is a 95 % interval, [low, high].
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgewise.artifacts.artifact import METRICS_SCHEMA, write_json
+from edgewise.config.schema import Budget, to_plain
+from edgewise.config.settings import build
+from edgewise.errors import ConfigError, EdgewiseError
+from edgewise.plugins import PrimaryMetric
+
+SCHEMA = METRICS_SCHEMA
+METRICS = Path("metrics")
+SUMMARY = METRICS / "summary.json"
+REPRO = "run `dvc repro`, which makes it anew"
+
+Interval = tuple[float, ...] | None  # (low, high), 95 %
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Failed:
+    """In the place of any record: what it was to hold could not be had, for a reason that would come up again."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One variant on the whole test split. scores: of the task, by name. covered_share is None where the scheme covers nothing."""
+
+    samples: int
+    size_bytes: int
+    covered_share: float | None = None
+    scores: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How a variant was measured. profile, scope: of the section `bench`; interleave: what took turns with the reference.
+
+    cpus: the cores that the process might use. emulated: the device imitates another machine, and nothing was timed.
+    """
+
+    profile: str
+    scope: str
+    threads: int
+    device_fingerprint: str
+    emulated: bool = False
+    interleave: str | None = None
+    governor: str | None = None
+    cpus: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Outputs on the device against those of the same file on this machine, for the same test samples.
+
+    verdict: identical (bit by bit) or within tolerance; a device that computes something else makes the variant a failed one.
+    same_predictions_share: of the samples, where the largest output is the same one; None where there is only one output.
+    least_sqnr_db: the scheme's tolerance.
+    """
+
+    samples: int
+    verdict: str
+    same_predictions_share: float | None
+    sqnr_db: float
+    least_sqnr_db: float
+    largest_difference: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Of one inference, and of what comes before the first one. All None where nothing was timed.
+
+    ratio_to_reference: variant / reference, interleaved. Intervals are None where the profile claims nothing; a quantile is None where
+    too few samples were timed. samples: timed runs in so many processes. stop: why the measurement ended.
+    smallest_claim_share: of the reference alone, the least difference that its device lets one claim (A/A).
+    """
+
+    p50_ms: float | None = None
+    p50_ci95_ms: Interval = None
+    p90_ms: float | None = None
+    p90_ci95_ms: Interval = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+    reference_p50_ms: float | None = None
+    ratio_to_reference: float | None = None
+    ratio_ci95: Interval = None
+    smallest_claim_share: float | None = None
+    load_ms: float | None = None
+    first_inference_ms: float | None = None
+    samples: int | None = None
+    processes: int | None = None
+    stop: str | None = None
+
+
+@dataclass(frozen=True)
+class JudgedLatency(Latency):
+    """With what the report says of it. verdict: faster, slower, no difference claimed, reference; missing_reason: why there is none."""
+
+    verdict: str | None = None
+    missing_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class NoiseEvidence:
+    """Over both sides; None where the device has no such sensor. See measure.grading."""
+
+    disturbed_share: float | None = None
+    steal_share: float | None = None
+    pressure_share: float | None = None
+    frequency_drop: float | None = None
+    temperature_max_degc: float | None = None
+    process_spread: float | None = None
+    quarter_drift: float | None = None
+    throttled_share: float | None = None
+    unsteady_share: float | None = None
+
+
+@dataclass(frozen=True)
+class Noise:
+    """grade: clean, degraded or noisy; reason: the evidence that set it, in words, None where it is clean."""
+
+    grade: str
+    reason: str | None = None
+    evidence: NoiseEvidence = NoiseEvidence()
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Of the memory pass, a process of its own. peak: since the imports, over load, runs and release; it includes the baseline.
+
+    running_anonymous_bytes, running_file_bytes: after the runs, what is the process's own and what is mapped from files, which the kernel
+    can take away and read again. peak_reset false: the kernel would not reset the peak, so it may stand from the imports and overstate
+    the model's need.
+    """
+
+    baseline_rss_bytes: int
+    after_load_rss_bytes: int
+    after_first_inference_rss_bytes: int
+    peak_rss_bytes: int
+    peak_rss_above_baseline_bytes: int
+    after_release_rss_bytes: int
+    running_anonymous_bytes: int
+    running_file_bytes: int
+    peak_reset: bool = True
+    major_faults: int = 0
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """Resident bytes along the pass, in its order."""
+        return {
+            "baseline": self.baseline_rss_bytes,
+            "load": self.after_load_rss_bytes,
+            "first_inference": self.after_first_inference_rss_bytes,
+            "peak": self.peak_rss_bytes,
+            "release": self.after_release_rss_bytes,
+        }
+
+
+@dataclass(frozen=True)
+class EnergyFigures:
+    """Of one inference, from one sensor: scope is what of the device it sees. net: above the idle baseline of the same device."""
+
+    source: str
+    scope: str
+    rate_hz: float
+    idle_w: float
+    mean_w: float
+    gross_mj: float
+    net_mj: float
+    net_ci95_mj: Interval = None
+
+
+@dataclass(frozen=True)
+class Energy:
+    """status: measured, or why there are no figures. problems: of the sensors that could not be read."""
+
+    status: str
+    figures: EnergyFigures | None = None
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LimitedRun:
+    """The variant under a memory limit. verdict: ok, oom, failed, not tested. For ok the median and all major page faults at the limit."""
+
+    verdict: str
+    evidence: str = ""
+    p50_ms: float | None = None
+    major_faults: int | None = None
+
+
+@dataclass(frozen=True)
+class Sustained:
+    """Minutes of load. drift: last minute / first minute - 1. ratio_start, ratio_end: variant / reference in their first and last
+    minutes. throttled_from_minute: the first one is 0; None where no throttling was seen."""
+
+    minutes: int
+    start_p50_ms: float
+    end_p50_ms: float
+    drift: float
+    ratio_start: float
+    ratio_end: float
+    throttled_from_minute: int | None = None
+    temperature_max_degc: float | None = None
+
+
+@dataclass(frozen=True)
+class EnginePoint:
+    """One point of the grid. settings: those that differ from the plain ones. ratio: to the plain settings, in turns."""
+
+    settings: dict[str, Any]
+    verdict: str
+    ratio: float | None = None
+    ratio_ci95: Interval = None
+    refusal: str | None = None
+    sqnr_db: float | None = None
+
+
+@dataclass(frozen=True)
+class EngineAuto:
+    """What `engine: auto` found. kept: the settings that differ from the variant's own; settings: all of them."""
+
+    goal: str
+    kept: dict[str, Any]
+    settings: dict[str, Any]
+    reason: str
+    points: tuple[EnginePoint, ...] = ()
+
+
+@dataclass(frozen=True)
+class Operators:
+    """What most of the time goes to. status: measured, or why there are no times; top: as in profile.json, the longest first."""
+
+    status: str
+    top: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """One variant on the device, interleaved with the reference. What was not asked for is None, and so is all but the agreement where
+    the device is emulated: an emulator tells what a device answers, not what that costs. fits_mb: by memory limit, MB (2^20 bytes)."""
+
+    variant: str
+    reference: str
+    conditions: Conditions
+    agreement: Agreement | None = None
+    latency: Latency = Latency()
+    noise: Noise | None = None
+    memory: Memory | None = None
+    energy: Energy | None = None
+    fits_mb: dict[str, LimitedRun] | None = None
+    sustained: Sustained | None = None
+    engine_auto: EngineAuto | None = None
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """form: how the file is written, where otherwise than its format does; runtime_release: where the file is tied to one release."""
+
+    size_bytes: int | None = None
+    weights_bytes_by_dtype: dict[str, int] | None = None
+    form: str | None = None
+    runtime_release: str | None = None
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the file holds of the scheme. covered_share: of the weights; None where the scheme covers nothing.
+
+    sqnr_to_source_db: of the outputs for the source's probe samples; sqnr_as_written_db: the same, without fused integer kernels.
+    """
+
+    covered_share: float | None = None
+    kept_float: tuple[str, ...] = ()
+    kept_int8: tuple[str, ...] = ()
+    sqnr_to_source_db: float | None = None
+    sqnr_as_written_db: float | None = None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """score: of the task's primary metric. delta: variant minus reference on the same samples; verdict: what may be said of it.
+
+    resolvable: the smallest difference that so many samples can show; samples_needed: how many would show the difference that was seen.
+    scores: what else the task tells, by name. sqnr_db: the outputs against the reference's.
+    """
+
+    samples: int | None = None
+    score: float | None = None
+    delta: float | None = None
+    delta_ci95: Interval = None
+    verdict: str | None = None
+    resolvable: float | None = None
+    samples_needed: int | None = None
+    sqnr_db: float | None = None
+    scores: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class VariantSummary:
+    """All that is known of one variant; None is "not known". A failed one keeps what was measured before it failed.
+
+    From `conditions` to `engine_auto`: as in its BenchResult. explanation: why it is no faster than its parent.
+    """
+
+    format: str
+    scheme: str
+    status: str
+    reason: str | None = None
+    file: FileFacts = FileFacts()
+    proof: Proof = Proof()
+    quality: Quality = Quality()
+    latency: JudgedLatency = JudgedLatency()
+    conditions: Conditions | None = None
+    agreement: Agreement | None = None
+    noise: Noise | None = None
+    memory: Memory | None = None
+    energy: Energy | None = None
+    fits_mb: dict[str, LimitedRun] | None = None
+    sustained: Sustained | None = None
+    engine_auto: EngineAuto | None = None
+    operators: Operators | None = None
+    warnings: tuple[str, ...] = ()
+    explanation: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"
+
+    @property
+    def energy_figures(self) -> EnergyFigures | None:
+        return self.energy.figures if self.energy else None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """metrics/summary.json. aa_ratio_ci95: the reference against itself. `losers`: what each variant that was not chosen violates or
+    leaves open, by name; primary_metric: None where the task judges nothing."""
+
+    reference: str
+    device: dict[str, Any]
+    variants: dict[str, VariantSummary]
+    pareto: tuple[str, ...]
+    chosen: str | None
+    chosen_reason: str
+    budget: Budget
+    primary_metric: PrimaryMetric | None
+    runners_up: tuple[str, ...] = ()
+    losers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    nearest_miss: str | None = None
+    aa_ratio_ci95: Interval = None
+    warnings: tuple[str, ...] = ()
+    schema: int = SCHEMA
+
+    @property
+    def failed(self) -> dict[str, VariantSummary]:
+        return {name: row for name, row in self.variants.items() if not row.ok}
+
+
+def read(kind: type[R], path: Path) -> R | Failed:
+    """The Evaluation or BenchResult in `path`, or the Failed that stands there. EdgewiseError where the file is no such record."""
+    raw = read_plain(path)
+    if raw.get("status") == "failed":
+        return Failed(str(raw.get("reason")))
+    return _build(kind, {key: value for key, value in raw.items() if key not in ("schema", "status")}, str(path))
+
+
+def write(path: Path, record: Evaluation | BenchResult | Failed) -> None:
+    """Write a record as the JSON that `read` takes."""
+    status = "failed" if isinstance(record, Failed) else "ok"
+    write_json(path, {"schema": SCHEMA, "status": status, **to_plain(record)})
+
+
+def read_summary(path: Path = SUMMARY) -> Summary:
+    return summary_of(read_plain(path), str(path))
+
+
+def summary_of(raw: Mapping[str, Any], where: str) -> Summary:
+    """The content of a summary.json, checked. where: the file, for the message."""
+    return _build(Summary, _known_schema(raw, where, REPRO), where)
+
+
+def write_summary(summary: Summary, path: Path = SUMMARY) -> None:
+    write_json(path, to_plain(summary))
+
+
+def read_plain(path: Path, anew: str = REPRO) -> dict[str, Any]:
+    """A JSON record without a type of its own here (metrics/device.json, data.json, train.json), its schema checked.
+
+    anew: what makes it again, for the message of the EdgewiseError where it is not there, is no JSON, or is of another schema.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EdgewiseError(f"{path} does not exist: {anew}") from None
+    except json.JSONDecodeError as error:
+        raise EdgewiseError(f"{path} is not JSON ({error}): delete it and {anew}") from None
+    return _known_schema(raw, str(path), anew)
+
+
+def _known_schema(raw: Any, where: str, anew: str) -> dict[str, Any]:
+    found = raw.get("schema") if isinstance(raw, Mapping) else None
+    if not isinstance(raw, Mapping) or found is None:
+        raise EdgewiseError(f"{where} is no record of Edgewise (a mapping with the key schema): delete it and {anew}")
+    if found != SCHEMA:
+        made = "an older release made it" if isinstance(found, int) and found < SCHEMA else "another release made it"
+        raise EdgewiseError(
+            f"{where} has schema {found}, this release reads schema {SCHEMA} ({made}): {anew}; if it stays, delete it first"
+        )
+    return dict(raw)
+
+
+def _build(kind: type[R], values: Mapping[str, Any], where: str) -> R:
+    try:
+        return build(kind, values, where)
+    except ConfigError as error:
+        what = str(error).partition("; give it as")[0]
+        raise EdgewiseError(f"{what}: delete {where} and {REPRO}") from None

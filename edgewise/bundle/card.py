@@ -1,0 +1,96 @@
+"""The card of a bundle: what was measured of it, where, with which uncertainty, and what it was made from. Markdown and JSON."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgewise.artifacts import artifact, records
+from edgewise.artifacts.figures import figures
+from edgewise.artifacts.records import METRICS, VariantSummary
+from edgewise.bundle.contents import Chosen
+from edgewise.config.schema import PATH, to_plain
+from edgewise.report import table
+
+USAGE = """    python -m pip install -r requirements.txt
+    python infer.py {sample}
+    python infer.py --check        # all files as bundled, all packages in their range"""
+SAMPLES = {"image": "picture.jpg folder/", "text": '"a sentence"', "none": "samples.npy"}
+
+
+def write(chosen: Chosen, folder: Path) -> None:
+    content = card(chosen)
+    artifact.write_json(folder / "card.json", content)
+    (folder / "card.md").write_text(markdown(chosen, content), encoding="utf-8")
+
+
+def card(chosen: Chosen) -> dict[str, Any]:
+    """Everything that the report says of the variant, the device, and the hashes."""
+    summary, name = chosen.summary, chosen.variant.name
+    return {
+        "variant": name,
+        "reason": summary.chosen_reason,
+        "reference": summary.reference,
+        "budget": to_plain(summary.budget),
+        "device": summary.device,
+        "figures": figures(summary.variants[name], summary.primary_metric),
+        "figures_of_the_reference": figures(summary.variants[summary.reference], summary.primary_metric),
+        "provenance": provenance(chosen),
+    }
+
+
+def provenance(chosen: Chosen) -> dict[str, Any]:
+    """Hashes of what the bundle was made from."""
+    known = {name: records.read_plain(path) for name in ("data", "train") if (path := METRICS / f"{name}.json").exists()}
+    return {
+        "configuration_sha256": artifact.sha256(PATH),
+        "data_digest": known.get("data", {}).get("digest"),
+        "source_weights_sha256": known.get("train", {}).get("weights_sha256"),
+        "files_sha256": {name: entry["sha256"] for name, entry in chosen.made.files.items()},
+        "tools": dict(chosen.made.tools),
+    }
+
+
+def markdown(chosen: Chosen, content: dict[str, Any]) -> str:
+    row, device = chosen.summary.variants[chosen.variant.name], content["device"]
+    kind = (chosen.data.preprocessing or {"kind": "none"})["kind"]
+    hashes = content["provenance"]
+    lines = [
+        f"# {chosen.settings.model.name} on {chosen.settings.data.name}: {chosen.variant.name}",
+        "",
+        USAGE.format(sample=SAMPLES[kind]),
+        "",
+        f"Chosen for the budget '{chosen.summary.budget.name}': {chosen.summary.chosen_reason}.",
+        f"Measured on {device['name']} ({device['facts'].get('cpu') or 'unknown CPU'}, fingerprint {device['fingerprint']}).",
+        "Brackets: 95 % intervals. Another device gives other latencies.",
+        "",
+        "| figure | value |",
+        "| ------ | ----- |",
+        *(f"| {name} | {value} |" for name, value in lines_of(chosen, row)),
+        "",
+        f"Labels: {', '.join(chosen.evaluated.labels)}. An answer is made as `bundle.json` says under `answer`.",
+        "",
+        *(f"- {name.replace('_', ' ')}: {hashes[name]}" for name in ("configuration_sha256", "data_digest", "source_weights_sha256")),
+        *(f"- model/{name}: sha256 {digest}" for name, digest in hashes["files_sha256"].items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def lines_of(chosen: Chosen, row: VariantSummary) -> Iterator[tuple[str, str]]:
+    """Name and value of what is known, with its interval where it has one."""
+    metric, reference = chosen.summary.primary_metric, chosen.summary.reference
+    if metric:
+        yield (
+            metric.label,
+            f"{table.score(row, metric)} on {row.quality.samples:,} test samples" if row.quality.samples else table.score(row, metric),
+        )
+        yield f"against {reference}{', points' if metric.share else ''}", table.delta(row, metric)
+    for name, value in row.quality.scores.items():
+        if f"{name}_ci95" in row.quality.scores and isinstance(value, float):
+            yield name.replace("_", " "), f"{value:.4f}" + table.bracket(row.quality.scores[f"{name}_ci95"], lambda bound: f"{bound:.4f}")
+    yield "size, MB", table.size(row)
+    if row.latency.p50_ms is not None:
+        yield "latency p50, ms", f"{row.latency.p50_ms:.3g}" + table.bracket(row.latency.p50_ci95_ms, lambda bound: f"{bound:.3g}")
+        yield f"latency / {reference}", table.ratio(row)
+    if row.memory:
+        yield "peak memory, MB", f"{row.memory.peak_rss_bytes / 1e6:.0f} ({table.peak(row)} above the runtime's own)"
+    yield "threads", str(row.conditions.threads if row.conditions else chosen.settings.device.settings["threads"])

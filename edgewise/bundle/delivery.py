@@ -1,0 +1,70 @@
+"""The bundle on the configured device: copied there, run once on a sample."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgewise.artifacts.samples import Samples
+from edgewise.config.schema import Plugin
+from edgewise.devices.access import connected, exclusive
+from edgewise.errors import DeviceError
+from edgewise.measure.subjects import Run
+
+DEADLINE_S = 180.0  # to start python, import a runtime and answer once on a slow board
+
+
+def run(device: Plugin, bundle: Path, data: Path) -> tuple[str, dict[str, Any]]:
+    """The bundle's path on the device and its answer there. DeviceError with what it said where it gave none."""
+    with sample(bundle, data) as (folder, arguments), exclusive(device), connected(device) as connection:
+        place = connection.place(bundle)
+        beside = connection.place(folder)
+        job = {"kind": "bundle", "bundle": place, "arguments": [argument.replace("FOLDER", beside) for argument in arguments]}
+        ended = Run.of(connection.run(job, DEADLINE_S), bundle=1).one("bundle")
+    if ended["code"]:
+        raise DeviceError("agent_error", reason(ended))
+    return place, json.loads(ended["stdout"].splitlines()[0])
+
+
+def reason(ended: Mapping[str, Any]) -> str:
+    """Why infer.py gave no answer, in one line: what it said itself, else the last line of stderr."""
+    lines = [line.strip() for line in ended["stderr"].splitlines() if line.strip()]
+    own = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (own[:1] or lines[-1:] or [f"infer.py ended with code {ended['code']}"])[0]
+
+
+@contextmanager
+def sample(bundle: Path, data: Path) -> Iterator[tuple[Path, list[str]]]:
+    """A folder with the first test sample and the arguments with which infer.py reads it; FOLDER stands for its place there."""
+    samples = Samples.open(data)
+    raw = samples.raw(samples.indices("test")[:1])
+    kind = samples.preprocessing["kind"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if kind == "image":
+            write_picture(next(iter(raw.values()))[0], folder / "sample.png")
+            yield folder, ["FOLDER/sample.png"]
+        elif kind == "text":
+            shutil.copyfile(bundle / samples.preprocessing["tokenizer"], folder / "tokenizer.json")
+            yield folder, [decoded(folder / "tokenizer.json", next(iter(raw.values()))[0])]
+        else:
+            np.savez(folder / "sample.npz", **raw)  # type: ignore[arg-type]
+            yield folder, ["FOLDER/sample.npz"]
+
+
+def write_picture(image: np.ndarray, path: Path) -> None:
+    """uint8 [height, width, 1 or 3]."""
+    from PIL import Image
+
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
+
+
+def decoded(tokenizer: Path, ids: np.ndarray) -> str:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(tokenizer)).decode(ids.tolist())

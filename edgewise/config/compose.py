@@ -1,0 +1,362 @@
+"""conf/ as Hydra sees it: groups of options, each option one yaml."""
+
+import copy
+import importlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import yaml
+
+from edgewise.config.schema import (
+    LATENCY,
+    MEMORY,
+    PATH,
+    VARIANT_NAME,
+    Bench,
+    Budget,
+    Config,
+    Format,
+    Plugin,
+    Train,
+    Variant,
+    part,
+    to_plain,
+)
+from edgewise.config.settings import build, nearest
+from edgewise.errors import ConfigError
+
+
+class Options:
+    """The library of options below `conf`. `load(group, name)` composes one of them with Hydra."""
+
+    def __init__(self, conf: Path):
+        self.conf = conf
+        self.loaded: dict[tuple[str, str], dict[str, Any]] = {}
+        if not conf.is_dir():
+            raise ConfigError(f"{conf}/ does not exist; run the command from the top folder of the project")
+
+    def names(self, group: str) -> list[str]:
+        return sorted(path.stem for path in (self.conf / group).glob("*.yaml"))
+
+    def load(self, group: str, name: str, where: str) -> dict[str, Any]:
+        """The option as plain dicts. `where` is the key in params.yaml that named it."""
+        if name not in self.names(group):
+            raise ConfigError(f"params.yaml: {where}: {name!r} is no option of conf/{group}/; {nearest(name, self.names(group))}")
+        if (group, name) not in self.loaded:
+            self.loaded[group, name] = self._compose(group, name)
+        return copy.deepcopy(self.loaded[group, name])
+
+    def _compose(self, group: str, name: str) -> dict[str, Any]:
+        from hydra import compose, initialize_config_dir
+        from hydra.errors import HydraException
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        try:
+            with initialize_config_dir(str(self.conf.resolve()), version_base="1.3"):
+                composed = compose(overrides=[f"+{group}@option={quoted(name)}"])
+            return OmegaConf.to_container(composed, resolve=True)["option"]  # type: ignore[index,call-overload,return-value]
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(f"conf/{group}/{name}.yaml: {' '.join(str(error).split())}; mend the file") from None
+
+
+def quoted(text: str) -> str:
+    """A text as the value of a Hydra override that is this text: commas sweep nothing and brackets call nothing."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+# One section of the configuration: the chosen option, the user's settings over it, checked against a dataclass.
+
+T = TypeVar("T")
+
+
+def overlay(option: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[str, Any]:
+    """`choice` over `option`, mapping by mapping; null in the choice keeps the option's value."""
+    joined = dict(option)
+    for key, value in choice.items():
+        if isinstance(value, Mapping) and isinstance(joined.get(key), Mapping):
+            joined[key] = overlay(joined[key], value)
+        elif value is not None:
+            joined[key] = {k: v for k, v in value.items() if v is not None} if isinstance(value, Mapping) else value
+    return joined
+
+
+def section(cls: type[T], group: str, choice: Any, options: Options) -> T:
+    """A section that config.schema knows itself: train, bench, budget."""
+    name, given = _join(group, choice, options)
+    return _build(cls, {"name": name, **given}, group, choice, f"conf/{group}/{name}.yaml")
+
+
+def plugin(group: str, choice: Any, options: Options) -> Plugin:
+    """A section whose option names a module: data, model, device. The module's Settings checks the rest."""
+    name, given = _join(group, choice, options)
+    file = f"conf/{group}/{name}.yaml"
+    path = given.pop("module", None)
+    module = load_module(path, file)
+    settings = _build(module.Settings, given, group, choice, file)
+    return Plugin(name=name, module=path, settings=to_plain(settings))
+
+
+def load_module(path: Any, file: str) -> ModuleType:
+    if not isinstance(path, str):
+        raise ConfigError(f"{file}: module: missing; it names the python module of this option, for example edgewise.data.digits")
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{file}: module: {path!r} cannot be imported ({error}); check the spelling of the dotted path") from None
+
+
+def _join(group: str, choice: Any, options: Options) -> tuple[str, dict[str, Any]]:
+    if not isinstance(choice, dict) or not isinstance(choice.get("name"), str):
+        raise ConfigError(
+            f"params.yaml: {group}: {choice!r} must be a mapping with a name, for example {group}: {{name: {options.names(group)[0]}}}"
+        )
+    name = choice["name"]
+    option = options.load(group, name, f"{group}.name")
+    return name, overlay(option, {key: value for key, value in choice.items() if key != "name"})
+
+
+def _build(cls: type[T], given: Mapping[str, Any], group: str, choice: Mapping[str, Any], file: str) -> T:
+    """Build, and say in which file the value stands that is wrong."""
+    try:
+        return build(cls, given, group)
+    except ConfigError as error:
+        users = was_chosen(str(error), group, choice) or ": missing;" in str(error)
+        raise ConfigError(f"{'params.yaml' if users else file}: {error}") from None
+
+
+def was_chosen(message: str, group: str, choice: Mapping[str, Any]) -> bool:
+    """Whether the key that an error message begins with (group.key.key: ...) has its value from the user's choice."""
+    value: Any = choice
+    for key in message.split(":", 1)[0].removeprefix(f"{group}.").split("."):
+        value = value.get(key.split("[")[0]) if isinstance(value, Mapping) else None
+    return value is not None
+
+
+# The variants: one format with one scheme each, its settings checked against what the format's tool really has.
+
+GOALS = (LATENCY, MEMORY)
+OWN_KEYS = ("format", "scheme", "engine", "load", "file")
+
+
+def variants(choices: Mapping[str, Any], options: Options) -> dict[str, Variant]:
+    if not choices:
+        raise ConfigError("params.yaml: variants: empty; name at least one, for example onnx-fp32: {format: onnx, scheme: fp32}")
+    return {str(name): variant(str(name), choice, options) for name, choice in choices.items()}
+
+
+def variant(name: str, choice: Any, options: Options) -> Variant:
+    """One checked variant. A scheme that the format does not offer passes here; quantize records it as failed, naming those it has."""
+    where = f"params.yaml: variants.{name}"
+    if not isinstance(choice, Mapping):
+        raise ConfigError(f"{where}: {choice!r} must be a mapping, for example {{format: onnx, scheme: int8-static}}")
+    for key in ("format", "scheme"):
+        if not isinstance(choice.get(key), str):
+            raise ConfigError(f"{where}.{key}: missing; {nearest('', options.names(key))}")
+    form = options.load("format", choice["format"], f"variants.{name}.format")
+    scheme = options.load("scheme", choice["scheme"], f"variants.{name}.scheme")
+    check_name(name, choice["format"], choice["scheme"], where)
+    given = {key: value for key, value in choice.items() if key not in OWN_KEYS}
+    if choice["scheme"] in form["schemes"]:
+        defaults = form["schemes"][choice["scheme"]] or {}
+        check_keys(given, defaults, f"{choice['format']} {choice['scheme']}", where)
+        given = overlay(defaults, given)
+        check_values(given, part(form["module"], "make").SETTINGS.get(choice["scheme"], {}), where)
+    choice = {**choice, "engine": spelt_out(choice.get("engine"))}
+    engine = own("engine", choice, form, {**part(form["module"], "run").ENGINE, "auto": GOALS}, where)
+    load = choice.get("load") or {}
+    if not isinstance(load, Mapping):
+        raise ConfigError(f"{where}.load: {load!r} must be a mapping of settings, for example {{mode: whole}}")
+    goal, fixed = engine.pop("auto", None), [key for key, value in choice["engine"].items() if value is not None and key != "auto"]
+    file = own("file", choice, form, part(form["module"], "store").FILE, where)
+    fields = {
+        **given,
+        "name": name,
+        "format": choice["format"],
+        "scheme": choice["scheme"],
+        "module": form["module"],
+        "min_sqnr_db": scheme["min_sqnr_db"],
+        "min_device_sqnr_db": scheme["min_device_sqnr_db"],
+        "load": dict(load),
+        "file": file,
+        "engine": engine,
+        "auto": {"goal": goal, "fixed": fixed} if goal else None,
+    }
+    return build(Variant, {key: value for key, value in fields.items() if value is not None}, where)
+
+
+def spelt_out(engine: Any) -> Any:
+    """`engine: auto` is short for {auto: latency}."""
+    return {"auto": LATENCY} if engine == "auto" else engine or {}
+
+
+def own(section: str, choice: Mapping[str, Any], form: Mapping[str, Any], allowed: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What a format offers whatever the scheme: the section's settings, the user's over those of the format's yaml; without null."""
+    given, defaults = choice.get(section) or {}, form.get(section) or {}
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{where}.{section}: {given!r} must be a mapping of settings; {nearest('', defaults)}")
+    check_keys(given, defaults, f"the {section} of {choice['format']}", f"{where}.{section}")
+    settings = overlay(defaults, given)
+    check_values(settings, allowed, f"{where}.{section}")
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def check_name(name: str, form: str, scheme: str, where: str) -> None:
+    wanted = f"{form}-{scheme}"
+    if not VARIANT_NAME.fullmatch(name) or not (name == wanted or name.startswith(f"{wanted}-")):
+        raise ConfigError(
+            f"{where}: a variant is named <format>-<scheme>[-more] in small letters and digits; here {wanted} or {wanted}-mine"
+        )
+
+
+def check_keys(given: Mapping[str, Any], defaults: Mapping[str, Any], whose: str, where: str) -> None:
+    """Only settings that the format's yaml lists for this scheme exist, at every depth."""
+    for key, value in given.items():
+        if value is not None and key not in defaults:
+            raise ConfigError(f"{where}.{key}: {whose} has no such setting; {nearest(key, defaults)}")
+        if isinstance(value, Mapping) and isinstance(defaults.get(key), Mapping):
+            check_keys(value, defaults[key], whose, f"{where}.{key}")
+
+
+def check_values(given: Mapping[str, Any], allowed: Mapping[str, tuple | range | None], where: str) -> None:
+    """SETTINGS of the format's make.py, ENGINE of its run.py: dotted setting -> the values that its tool has; None: not known here."""
+    for dotted, values in allowed.items():
+        value: Any = given
+        for key in dotted.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value is None or values is None or (value in values and type(value) in map(type, values)):
+            continue
+        told = f"from {values[0]} to {values[-1]}" if isinstance(values, range) else nearest(value, map(str, values))
+        raise ConfigError(f"{where}.{dotted}: {value!r}; {told}")
+
+
+def formats(made: Mapping[str, Variant], model: Plugin, options: Options) -> dict[str, Format]:
+    """Every format of conf/format/, and whether it has to be converted: for a variant of its own or on the way to another."""
+    loaded = {name: options.load("format", name, "variants") for name in options.names("format")}
+    source = load_module(model.module, f"conf/model/{model.name}.yaml").FORMAT
+    used: set[str] = set()
+    wanted = [variant.format for variant in made.values()]
+    while wanted:
+        name = wanted.pop()
+        ways = part(loaded[name]["module"], "make").SOURCES
+        if name not in used and source not in ways and ways[0] in loaded:
+            wanted.append(ways[0])
+        used.add(name)
+    return {name: Format(form["module"], name in used, form.get("convert") or {}) for name, form in loaded.items()}
+
+
+def errands(made: Mapping[str, Variant], kind: str, options: Options) -> dict[str, dict[str, Any]]:
+    """What the variants need of a stage before quantize, each errand once: scheme -> key -> its settings. Every scheme is there, so
+    that the variants of one depend on nothing that another one needs. kind: scan or tuning."""
+    found: dict[str, dict[str, Any]] = {scheme: {} for scheme in options.names("scheme")}
+    for variant in made.values():
+        errand = getattr(variant, kind)
+        if errand is not None:
+            found[variant.scheme][errand.key] = errand
+    return found
+
+
+# How a configuration comes about: choices (params.yaml) over options (conf/), section by section, then the variants.
+
+SECTIONS = ("data", "model", "train", "device", "bench", "budget")
+TOP_LEVEL = ("seed", *SECTIONS, "reference", "variants")
+OPTIONAL = {"task": {"name": "classification"}}  # what holds where the section is left out
+
+
+def compose(params: Path, conf: Path) -> Config:
+    """The whole checked configuration. ConfigError names the file, the key, the value and what is allowed."""
+    return compose_choices(read_choices(params), Options(conf))
+
+
+def compose_choices(choices: dict[str, Any], options: Options) -> Config:
+    """As `compose`, from choices already in memory (one point of a sweep)."""
+    check_top_level(choices)
+    choices = OPTIONAL | {key: value for key, value in choices.items() if value is not None}
+    data, model, task = (plugin(group, choices[group], options) for group in ("data", "model", "task"))
+    check_task(task, data)
+    made = variants(choices["variants"], options)
+    reference = choices["reference"]
+    if not isinstance(reference, str) or reference not in made:
+        raise ConfigError(f"params.yaml: reference: {reference!r} is no variant; {nearest(reference, made)}")
+    if (auto := made[reference].auto) is not None:
+        raise ConfigError(
+            f"params.yaml: variants.{reference}.engine.auto: '{auto.goal}', but all others are compared with this variant, "
+            "whose settings must not move; leave it out, or give the tuned one a name of its own"
+        )
+    return Config(
+        seed=choices["seed"],
+        data=data,
+        model=model,
+        train=section(Train, "train", choices["train"], options),
+        device=plugin("device", choices["device"], options),
+        bench=section(Bench, "bench", choices["bench"], options),
+        budget=section(Budget, "budget", choices["budget"], options),
+        reference=reference,
+        variants=made,
+        formats=formats(made, model, options),
+        task=task,
+        scans=errands(made, "scan", options),
+        tunings=errands(made, "tuning", options),
+    )
+
+
+def check_task(task: Plugin, data: Plugin) -> None:
+    """ConfigError where the data has not what the task judges."""
+    module, targets = task.load(), data.settings.get("targets", "classes")
+    if module.TARGETS not in (None, targets):
+        raise ConfigError(f"params.yaml: task.name: '{task.name}' judges {module.TARGETS}, data.targets is {targets!r}; change one of them")
+    for key in module.NEEDS:
+        if data.settings.get(key) is None:
+            raise ConfigError(f"params.yaml: data.{key}: missing; the task '{task.name}' needs it; give it as data.{key}=VALUE")
+
+
+def read_choices(params: Path) -> dict[str, Any]:
+    """params.yaml as plain dicts; a key that is there twice is an error, not a silent overwrite."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        choices = OmegaConf.to_container(OmegaConf.load(params), resolve=True)
+    except FileNotFoundError:
+        raise ConfigError(f"{params} does not exist; run the command from the top folder of the project") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ConfigError(f"{params}: line {line}: {error.problem}; mend the YAML (each key once, spaces not tabs)") from None
+    except (OmegaConfBaseException, UnicodeDecodeError, yaml.YAMLError) as error:
+        key = getattr(error, "full_key", None)
+        raise ConfigError(f"{params}: {f'{key}: ' if key else ''}{str(error).splitlines()[0]}; give a plain value, in UTF-8") from None
+    except OSError as error:
+        if error.errno:
+            raise
+        choices = None  # OmegaConf's word for a file that holds one number
+    if not isinstance(choices, dict):
+        raise ConfigError(f"{params}: must hold the sections {', '.join(TOP_LEVEL)}")
+    return {str(key): value for key, value in choices.items()}
+
+
+def check_top_level(choices: dict[str, Any]) -> None:
+    for key in choices:
+        if key not in (*TOP_LEVEL, *OPTIONAL):
+            raise ConfigError(f"params.yaml: {key}: no such section; {nearest(key, (*TOP_LEVEL, *OPTIONAL))}")
+    for key in TOP_LEVEL:
+        if choices.get(key) is None:
+            raise ConfigError(f"params.yaml: {key}: missing; every one of {', '.join(TOP_LEVEL)} must be there")
+    seed = choices["seed"]
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ConfigError(f"params.yaml: seed: {seed!r} must be a whole number from 0 to {2**32 - 1}")
+    if not isinstance(choices["variants"], dict):
+        raise ConfigError("params.yaml: variants: must be a mapping of NAME: {format: ..., scheme: ...}")
+
+
+def write(config: Config, path: Path = PATH) -> None:
+    """models/config.yaml in a fixed order, through a temporary file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    head = "# Written by stages.compose from params.yaml and conf/. Edit those, not this.\n"
+    temporary.write_text(head + yaml.safe_dump(to_plain(config), sort_keys=True, allow_unicode=True, width=140), encoding="utf-8")
+    temporary.replace(path)

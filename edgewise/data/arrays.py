@@ -1,0 +1,89 @@
+"""Arrays in .npy or .npz files: X [n, ...] and y, labels [n] or numbers [n, k].
+
+path: features.npy, labels: labels.npy     the input is called x
+path: set.npz                              `y` in it are the labels, `groups` (if there) the groups, every other array is an input
+"""
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgewise.config.settings import option
+from edgewise.data.array_encoder import DTYPE, ArrayEncoder, content_hash
+from edgewise.data.common import CLASSES, DataSettings, TargetSettings, numeric_order
+from edgewise.errors import DataError
+from edgewise.plugins import Item
+
+__all__ = ["Settings", "encoder", "items", "probe"]
+
+LABELS, GROUPS = "y", "groups"
+encoder = ArrayEncoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(TargetSettings, DataSettings):
+    path: str = option(help="X as .npy, or X and y as .npz; absolute or relative to the project")
+    labels: str | None = option(None, "y as .npy; null: the array y in the .npz")
+    groups: str | None = option(None, "groups as .npy; null: the array groups in the .npz, if there is one")
+    dtype: str = DTYPE
+
+    def order(self, labels: Any) -> list[str]:
+        return numeric_order(labels)
+
+
+def probe(settings: Settings) -> Mapping[str, Any]:
+    """Digest of the files' whole content: their headers alone would not tell."""
+    paths = [Path(p).expanduser() for p in (settings.path, settings.labels, settings.groups) if p]
+    digest = hashlib.sha256()
+    for path in paths:
+        load(path)
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return {"digest": digest.hexdigest(), "files": len(paths), "bytes": sum(path.stat().st_size for path in paths)}
+
+
+def items(settings: Settings) -> Iterator[Item]:
+    arrays = read(settings)
+    labels, groups = arrays.pop(LABELS), arrays.pop(GROUPS, None)
+    for i, label in enumerate(labels):
+        value = {name: array[i] for name, array in arrays.items()}
+        yield Item(f"{i:06d}", settings.label(label), None if groups is None else str(groups[i]), content_hash(value), value)
+
+
+def read(settings: Settings) -> dict[str, np.ndarray]:
+    """All arrays by name, checked to have one row a sample."""
+    arrays = load(Path(settings.path).expanduser())
+    for key, path in ((LABELS, settings.labels), (GROUPS, settings.groups)):
+        if path:
+            arrays[key] = next(iter(load(Path(path).expanduser()).values()))
+    if LABELS not in arrays:
+        raise DataError(f"data.labels: no labels; give a .npy file as data.labels, or an array {LABELS!r} in {settings.path}")
+    lengths = {name: array.shape[0] if array.ndim else 0 for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1 or 0 in lengths.values() or not set(arrays) - {LABELS, GROUPS}:
+        raise DataError(f"data.path: {settings.path}: rows by array: {lengths}; each input, y and groups must have one row a sample")
+    if arrays[LABELS].ndim != 1 and settings.targets == CLASSES:
+        raise DataError(
+            f"data.labels: shape {list(arrays[LABELS].shape)}; one label a sample is needed, for one-hot rows take their argmax, "
+            "for others set data.targets to multi_label or values"
+        )
+    return arrays
+
+
+# what numpy, zipfile and zlib raise for files that are damaged, encrypted or of another kind (OverflowError, SyntaxError: in a header)
+DAMAGED = (OSError, ValueError, EOFError, KeyError, OverflowError, SyntaxError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file by name, mapped from disk where it is .npy. Never unpickles anything."""
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        return {name: loaded[name] for name in loaded.files} if isinstance(loaded, np.lib.npyio.NpzFile) else {"x": loaded}
+    except DAMAGED as error:
+        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+        raise DataError(f"data.path: {path}: {reason}; give a .npy or .npz file of plain numbers (no objects, no ragged rows)") from None

@@ -1,0 +1,43 @@
+"""1,797 scans of handwritten digits, 8x8 pixels, grey: the real data that ships inside scikit-learn (UCI, CC BY 4.0)."""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgewise.data.pictures import PictureSettings, encoder
+from edgewise.errors import MissingExtra
+from edgewise.plugins import Item
+
+__all__ = ["Settings", "encoder", "items", "probe"]
+
+INK = 16  # the scans count dark pixels of a 4x4 cell: 0 to 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(PictureSettings):
+    pass
+
+
+def probe(settings: Settings) -> Mapping[str, Any]:
+    """Digest of the file inside scikit-learn and of its version. Reads it without importing scikit-learn, which takes a second."""
+    spec = importlib.util.find_spec("sklearn")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtra("scikit-learn", "all")
+    content = Path(spec.submodule_search_locations[0], "datasets", "data", "digits.csv.gz").read_bytes()
+    version = importlib.metadata.version("scikit-learn")
+    return {"digest": hashlib.sha256(version.encode() + content).hexdigest(), "files": 1, "bytes": len(content)}
+
+
+def items(settings: Settings) -> Iterator[Item]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for number, (scan, target) in enumerate(zip(digits.images, digits.target, strict=True)):
+        image = np.rint(scan * (255 / INK)).astype(np.uint8)[:, :, None]
+        yield Item(f"{number:04d}", str(target), None, hashlib.sha256(image.tobytes()).hexdigest(), image)

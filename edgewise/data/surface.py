@@ -1,0 +1,241 @@
+"""Patterns of a surface: float32 [height, width], mean 0 and standard deviation 1."""
+
+import hashlib
+import importlib.metadata
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgewise.config.settings import option
+from edgewise.data.pictures import PictureSettings, encoder
+from edgewise.plugins import Item
+
+Shape = tuple[int, ...]
+
+
+def cloud(generator: np.random.Generator, shape: Shape, cells: Shape) -> np.ndarray:
+    """Smooth noise: random values in cells (rows, columns), interpolated."""
+    from PIL import Image
+
+    coarse = generator.standard_normal(cells, np.float32)
+    return np.array(Image.fromarray(coarse).resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
+
+
+def standard(pattern: np.ndarray) -> np.ndarray:
+    return ((pattern - pattern.mean()) / pattern.std()).astype(np.float32)
+
+
+def metal(generator: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Brushed: fine streaks along the line, over soft bands and grain."""
+    height = shape[0]
+    streaks = cloud(generator, shape, (height, 3)) + cloud(generator, shape, (height // 2, 8))
+    return standard(streaks + 0.8 * cloud(generator, shape, (6, 3)) + 0.5 * generator.standard_normal(shape, np.float32))
+
+
+def tiles(generator: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Glazed tiles, each of its own shade, with mottles and dark joints."""
+    side = max(shape) / generator.uniform(2.5, 4.0)
+    down, across = (np.arange(n) / side + generator.uniform(0, 1) for n in shape)
+    shades = generator.standard_normal((8, 8), np.float32)[down.astype(int)[:, None], across.astype(int)[None, :]]
+    gap = np.minimum(*np.meshgrid(*(np.abs((axis + 0.5) % 1 - 0.5) for axis in (across, down))))
+    joint = np.clip(1.5 - gap * side / (0.012 * max(shape)), 0, 1)
+    mottles = cloud(generator, shape, (40, 40)) + cloud(generator, shape, (12, 12))
+    return standard(0.5 * shades + 0.6 * mottles - 4.0 * joint + 0.3 * generator.standard_normal(shape, np.float32))
+
+
+def fabric(generator: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Plain weave: threads that go over and under each other, a little bent, of uneven thickness."""
+    pitch = max(shape) / generator.uniform(24, 34)
+    grid = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in shape), indexing="ij")
+    down, across = (axis / pitch + 0.35 * cloud(generator, shape, (5, 5)) for axis in grid)
+    over = (np.floor(down) + np.floor(across)) % 2
+    threads = np.where(over == 1, np.sin(np.pi * (down % 1)) * 1.1, np.sin(np.pi * (across % 1)))
+    slubs = cloud(generator, shape, (shape[0] // 6, 4)) + cloud(generator, shape, (4, shape[1] // 6))
+    return standard(threads + 0.12 * slubs + 0.15 * generator.standard_normal(shape, np.float32))
+
+
+TEXTURES: dict[str, Callable[[np.random.Generator, Shape], np.ndarray]] = {"metal": metal, "tiles": tiles, "fabric": fabric}
+
+
+# Defects, and what is none: each takes brightness 0..1, float32 [height, width], and gives it back changed. strength about 0.3 to 1.3.
+
+FINE = 2  # lines are drawn so many times larger, then shrunk: smooth edges
+
+
+def line(points: np.ndarray, width: float, shape: tuple[int, ...]) -> np.ndarray:
+    """How much of each pixel a line through points [n, (row, column)] covers, 0..1. width in pixels, at least 1."""
+    from PIL import Image, ImageDraw
+
+    canvas = Image.new("L", (shape[1] * FINE, shape[0] * FINE))
+    ImageDraw.Draw(canvas).line([(x * FINE, y * FINE) for y, x in points], fill=255, width=round(max(width, 1) * FINE), joint="curve")
+    return np.asarray(canvas.resize((shape[1], shape[0]), Image.Resampling.BOX), np.float32) / 255
+
+
+def path(generator: np.random.Generator, shape: tuple[int, ...], length: float, jitter: float, steps: int) -> np.ndarray:
+    """Points [steps, 2] of a line that starts well inside; each step turns by a normal angle of `jitter` radians."""
+    start = generator.uniform(0.2, 0.8, 2) * shape
+    angles = generator.uniform(0, 2 * np.pi) + np.cumsum(generator.normal(0, jitter, steps))
+    return start + np.cumsum(np.stack([np.sin(angles), np.cos(angles)], 1), 0) * length / steps
+
+
+def spot(shape: tuple[int, ...], centre: np.ndarray, radii: np.ndarray, angle: float) -> np.ndarray:
+    """Distance from the centre of an ellipse, 1 on its edge: float32 [height, width]."""
+    down, across = (np.arange(n, dtype=np.float32) - c for n, c in zip(shape, centre, strict=True))
+    along = np.cos(angle) * down[:, None] + np.sin(angle) * across[None, :]
+    beside = np.cos(angle) * across[None, :] - np.sin(angle) * down[:, None]
+    return np.hypot(along / radii[0], beside / radii[1])
+
+
+def scratch(generator: np.random.Generator, canvas: np.ndarray, strength: float) -> np.ndarray:
+    """A bright, nearly straight groove with a dark side."""
+    side = max(canvas.shape)
+    mask = line(
+        path(generator, canvas.shape, generator.uniform(0.3, 0.7) * side, 0.04, 24), generator.uniform(1.0, 1.8) * side / 224, canvas.shape
+    )
+    return canvas + strength * (0.3 * mask - 0.2 * np.roll(mask, 1 + side // 224, 0))
+
+
+def crack(generator: np.random.Generator, canvas: np.ndarray, strength: float) -> np.ndarray:
+    """A dark, jagged line that branches."""
+    side = max(canvas.shape)
+    trunk = path(generator, canvas.shape, generator.uniform(0.3, 0.6) * side, 0.5, 30)
+    mask = line(trunk, generator.uniform(1.2, 2.0) * side / 224, canvas.shape)
+    for _ in range(generator.integers(1, 3)):
+        branch = path(generator, canvas.shape, generator.uniform(0.08, 0.2) * side, 0.5, 12)
+        branch += trunk[generator.integers(5, 25)] - branch[0]
+        mask = np.maximum(mask, line(branch, side / 224, canvas.shape))
+    return canvas - 0.38 * strength * mask
+
+
+def blowhole(generator: np.random.Generator, canvas: np.ndarray, strength: float) -> np.ndarray:
+    """One to three dark pits with a bright rim on one side."""
+    side = max(canvas.shape)
+    for _ in range(generator.integers(1, 4)):
+        centre = generator.uniform(0.15, 0.85, 2) * canvas.shape
+        radii = generator.uniform(0.012, 0.03, 2) * side
+        angle = generator.uniform(0, np.pi)
+        pit = np.clip(1.6 - spot(canvas.shape, centre, radii, angle), 0, 1)
+        rim = np.clip(1.6 - spot(canvas.shape, centre + 0.4 * radii.mean(), radii * 1.25, angle), 0, 1) - pit
+        canvas = canvas - strength * (0.35 * pit - 0.15 * np.clip(rim, 0, 1))
+    return canvas
+
+
+def stain(generator: np.random.Generator, canvas: np.ndarray, strength: float) -> np.ndarray:
+    """A flat patch with a ragged edge, darker or lighter."""
+    side = max(canvas.shape)
+    radii = generator.uniform(0.07, 0.16, 2) * side
+    distance = spot(canvas.shape, generator.uniform(0.2, 0.8, 2) * canvas.shape, radii, generator.uniform(0, np.pi))
+    patch = np.clip((1.1 - distance + 0.22 * cloud(generator, canvas.shape, (14, 14))) * 5, 0, 1)
+    return canvas * (1 + generator.choice((-1.0, 0.8)) * 0.28 * strength * patch)
+
+
+def uneven(generator: np.random.Generator, canvas: np.ndarray, strength: float) -> np.ndarray:
+    """The coating or the light fails towards one edge, in waves."""
+    ramp = slope(generator, canvas.shape)
+    waves = np.sin(ramp * generator.uniform(6, 14) + generator.uniform(0, 6))
+    return canvas * (1 - strength * (0.7 * np.clip(ramp - 0.3, 0, 1) + 0.2 * waves * ramp))
+
+
+def slope(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """0 at one edge to 1 at the opposite, in a random direction: float32 [height, width]."""
+    angle = generator.uniform(0, 2 * np.pi)
+    down, across = (np.linspace(-0.5, 0.5, n, dtype=np.float32) for n in shape)
+    ramp = np.sin(angle) * down[:, None] + np.cos(angle) * across[None, :]
+    return (ramp - ramp.min()) / (ramp.max() - ramp.min())
+
+
+def disturb(generator: np.random.Generator, canvas: np.ndarray, difficulty: float) -> np.ndarray:
+    """What a good part may show too: light that falls off a little, a soft shadow, dust and short hairs."""
+    side = max(canvas.shape)
+    canvas = canvas * (1 - generator.uniform(0, 0.05 + 0.12 * difficulty) * slope(generator, canvas.shape))
+    canvas = canvas + 0.02 * difficulty * cloud(generator, canvas.shape, (4, 4))
+    for _ in range(generator.poisson(6 * difficulty)):
+        speck = path(generator, canvas.shape, generator.uniform(0.004, 0.02) * side, 0.6, 4)
+        speck += generator.uniform(-0.2, 0.2, 2) * canvas.shape
+        canvas = canvas + generator.choice((-0.25, 0.15)) * line(speck, 0.8 * side / 224, canvas.shape)
+    return canvas
+
+
+DEFECTS: dict[str, Callable[[np.random.Generator, np.ndarray, float], np.ndarray]] = {
+    "scratch": scratch,
+    "blowhole": blowhole,
+    "crack": crack,
+    "stain": stain,
+    "uneven": uneven,
+}
+
+
+# A generated production line: pictures of a moving surface, some with a defect, several exposures of each scene.
+#
+# Scene n looks the same whatever the number of samples. Exposures of a scene are near twins, so they are one group.
+
+__all__ = ["Settings", "encoder", "items", "probe"]
+
+GOOD = "good"
+MARGIN = 0.05  # of a side: how far the exposures of a scene are shifted against each other, at most
+GREY_LEVEL = 0.5  # mean brightness, 0..1
+TEXTURE_CONTRAST = (0.05, 0.11)  # standard deviation of the brightness
+NOISE = (0.01, 0.025)  # of the sensor, standard deviation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(PictureSettings):
+    seed: int = option(0, "another seed is another production run", low=0)
+    samples: int = option(4000, "pictures in all", low=10, high=1_000_000)
+    exposures: int = option(2, "pictures of each scene", low=1, high=20)
+    texture: str = option("metal", "mixed: each scene has one of the others", choices=(*TEXTURES, "mixed"))
+    defect_share: float = option(0.2, "share of the scenes with a defect, the same number of each kind", low=0.01, high=0.9)
+    difficulty: float = option(0.3, "0: strong defects on a clean surface, 1: faint ones among dust and shadows", low=0.0, high=1.0)
+
+
+def probe(settings: Settings) -> Mapping[str, Any]:
+    """The pictures depend on the settings, which the stage's parameters watch, and on what draws them."""
+    tools = " ".join(f"{name} {importlib.metadata.version(name)}" for name in ("numpy", "pillow"))
+    return {"digest": hashlib.sha256(tools.encode()).hexdigest(), "files": 0, "bytes": 0}
+
+
+def items(settings: Settings) -> Iterator[Item]:
+    from tqdm import tqdm
+
+    for number in tqdm(range(settings.samples), desc="drawing", unit="picture", delay=3, disable=None):
+        index, exposure = divmod(number, settings.exposures)
+        if exposure == 0:
+            generator = np.random.default_rng([settings.seed, index])
+            kind = kind_of(index, settings.defect_share)
+            canvas = scene(generator, kind, settings)
+        image = expose(generator, canvas, settings)
+        name = f"{kind}/{index:06d}-{exposure}"
+        yield Item(name, kind, f"{index:06d}", hashlib.sha256(image.tobytes()).hexdigest(), image)
+
+
+def kind_of(index: int, defect_share: float) -> str:
+    """Every 1/defect_share-th scene has a defect, the kinds in turn."""
+    count = int((index + 1) * defect_share)
+    if count == int(index * defect_share):
+        return GOOD
+    kinds = tuple(DEFECTS)
+    return kinds[count % len(kinds)]
+
+
+def scene(generator: np.random.Generator, kind: str, settings: Settings) -> np.ndarray:
+    """Brightness 0..1, float32 [height, width], larger than the pictures by the margin."""
+    shape = tuple(round(side * (1 + 2 * MARGIN)) for side in settings.size)
+    texture = settings.texture if settings.texture != "mixed" else str(generator.choice(list(TEXTURES)))
+    pattern = TEXTURES[texture](generator, shape)
+    canvas = GREY_LEVEL + generator.uniform(*TEXTURE_CONTRAST) * pattern
+    canvas = disturb(generator, canvas, settings.difficulty)
+    if kind == GOOD:
+        return canvas
+    strength = (1.1 - 0.75 * settings.difficulty) * generator.uniform(0.8, 1.2)
+    return DEFECTS[kind](generator, canvas, strength)
+
+
+def expose(generator: np.random.Generator, canvas: np.ndarray, settings: Settings) -> np.ndarray:
+    """One picture of the scene, uint8 [height, width, 1]: shifted, lighter or darker, with the noise of a sensor."""
+    height, width = settings.size
+    top, left = (int(generator.integers(0, whole - part + 1)) for whole, part in zip(canvas.shape, (height, width), strict=True))
+    light = canvas[top : top + height, left : left + width] * np.float32(generator.uniform(0.75, 1.25))
+    noise = generator.standard_normal((height, width), np.float32) * np.float32(generator.uniform(*NOISE))
+    return np.rint(np.clip(light + noise, 0, 1) * 255).astype(np.uint8)[:, :, None]

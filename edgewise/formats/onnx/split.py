@@ -1,0 +1,130 @@
+"""Cut an ONNX model into parts that compute together what the whole does."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgewise.formats.onnx.run import MODEL
+
+QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+
+
+def cuttable(folder: Path, *_: Any) -> "Graph":
+    import onnx
+
+    return Graph(onnx.shape_inference.infer_shapes(onnx.load(folder / MODEL)))
+
+
+class Graph:
+    """plugins.Cuttable. Nodes that dequantize, or only prepare constants, are no steps: every part has its own of what it uses.
+    So a quantized tensor crosses as integers, and each part fuses its operators as the whole does."""
+
+    channel_axis = 1
+
+    def __init__(self, model: Any):
+        import onnx
+
+        self.model, graph = model, model.graph
+        self.files = (MODEL,)
+        self._stored = {t.name: onnx.numpy_helper.to_array(t).nbytes for t in graph.initializer}
+        self._typed = {value.name for value in (*graph.value_info, *graph.output) if value.type.tensor_type.elem_type}
+        self.inputs = [_describe(value) for value in graph.input if value.name not in self._stored]
+        self.outputs = [_describe(value) for value in graph.output]
+        self._carried = _carried(graph, set(self._stored))
+        self._nodes = [node for node in _in_order(graph) if node.output[0] not in self._carried]
+        self._fused = {name for node in self._nodes if node.op_type == QUANTIZE for name in node.input}
+        self.steps = self._steps()
+
+    def write(self, start: int, end: int, folder: Path) -> None:
+        import onnx
+        from onnx.utils import Extractor
+
+        given, wanted = self._passed(start), self._passed(end)
+        part = Extractor(self.model).extract_model(given, wanted)
+        part.ir_version = self.model.ir_version
+        onnx.save(part, folder / MODEL)
+
+    def _steps(self) -> list[Mapping[str, Any]]:
+        seen: set[str] = set()
+        steps: list[Mapping[str, Any]] = []
+        for place, node in enumerate(self._nodes):
+            fresh = self._held(node.input) - seen
+            seen |= fresh
+            passed = self._passed(place + 1)
+            steps.append(
+                {
+                    "node": node.name,
+                    "weights_bytes": sum(self._stored[name] for name in fresh),
+                    "crossing": len(passed) if all(map(self._can_cross, passed)) else 0,
+                }
+            )
+        return steps
+
+    def _held(self, names: Any) -> set[str]:
+        """Initializers among these tensors, or behind them through carried nodes."""
+        found = {name for name in names if name in self._stored}
+        for name in set(names) & set(self._carried):
+            found |= self._held(self._carried[name].input)
+        return found
+
+    def _reads(self, names: Any) -> set[str]:
+        """What stands behind these tensors and is computed by steps, or given by the user."""
+        found = {name for name in names if name and name not in self._stored and name not in self._carried}
+        for name in set(names) & set(self._carried):
+            found |= self._reads(self._carried[name].input)
+        return found
+
+    def _passed(self, place: int) -> list[str]:
+        """Tensors that a cut before step `place` passes on: from the earlier steps, or the user, to the later ones, or the user."""
+        given, wanted = ([entry["name"] for entry in side] for side in (self.inputs, self.outputs))
+        if place in (0, len(self._nodes)):
+            return wanted if place else given
+        later = {name for node in self._nodes[place:] for name in self._reads(_inputs(node))} | self._reads(wanted)
+        return [name for name in (*given, *(n for node in self._nodes[:place] for n in node.output)) if name in later]
+
+    def _can_cross(self, name: str) -> bool:
+        """A tensor of a known type that does not stand between an operator and its quantization: the runtime fuses these."""
+        return (name in self._typed or any(name == entry["name"] for entry in self.inputs)) and name not in self._fused
+
+
+def _carried(graph: Any, stored: set[str]) -> dict[str, Any]:
+    """The node behind each tensor that is dequantized, or depends on stored constants alone, by the tensor's name."""
+    carried: dict[str, Any] = {}
+    constant = set(stored)
+    for node in _in_order(graph):
+        fixed = constant.issuperset(filter(None, node.input))
+        if fixed or node.op_type == DEQUANTIZE:
+            carried.update(dict.fromkeys(node.output, node))
+        if fixed:
+            constant |= set(node.output)
+    return carried
+
+
+def _in_order(graph: Any) -> list[Any]:
+    """The nodes with each behind those that it reads from; quantizers leave them otherwise."""
+    makers = {name: node for node in graph.node for name in node.output}
+    done: dict[str, Any] = {}
+    for last in graph.node:
+        waiting = [last]
+        while waiting:
+            due = [makers[name] for name in _inputs(waiting[-1]) if name in makers and makers[name].output[0] not in done]
+            if due:
+                waiting += due
+            else:
+                node = waiting.pop()
+                done.setdefault(node.output[0], node)
+    return list(done.values())
+
+
+def _inputs(node: Any) -> list[str]:
+    """What a node reads, within its subgraphs too."""
+    inner = [name for a in node.attribute if a.HasField("g") for sub in a.g.node for name in _inputs(sub)]
+    return [*node.input, *inner]
+
+
+def _describe(value: Any) -> dict[str, Any]:
+    import onnx
+
+    kind = value.type.tensor_type
+    shape = [size.dim_value if size.HasField("dim_value") else None for size in kind.shape.dim]
+    return {"name": value.name, "shape": shape, "dtype": str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))}

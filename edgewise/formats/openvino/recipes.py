@@ -1,0 +1,183 @@
+"""Numeric recipes of the OpenVINO format. Each takes (float model, settings, calibration feeds, nodes to keep float) and gives a model."""
+
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgewise.formats.openvino.facts import MODEL, weights
+
+Arrays = dict[str, np.ndarray]
+Recipe = Callable[[Any, Mapping[str, Any], Sequence[Arrays], list[str]], Any]
+
+METHODS = {"minmax": "MINMAX", "percentile": "MEAN_QUANTILE"}  # NNCF's names; it has nothing by entropy
+SMALLEST_BLOCK = 4
+FLOAT16_MAX = 65504.0
+NUMBERED = re.compile("[A-Z][A-Za-z0-9]*_[0-9]+")  # how OpenVINO names what nobody named: the operator and a running number
+
+
+def fp32(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: list[str]) -> Any:
+    return model
+
+
+def fp16(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: list[str]) -> Any:
+    """Weights stored in half precision. By hand, since OpenVINO's own compression cannot leave nodes out."""
+    from openvino import opset13
+
+    done: dict[str, Any] = {}
+    for node in model.get_ordered_ops():
+        names = [weight.name for weight in weights(node)] if node.get_friendly_name() not in kept else []
+        for port in node.inputs():
+            origin = port.get_source_output().get_node()
+            name = origin.get_friendly_name()
+            if name not in names:
+                continue
+            if name not in done:
+                half = opset13.constant(np.clip(origin.get_data(), -FLOAT16_MAX, FLOAT16_MAX).astype(np.float16), name=name)
+                done[name] = opset13.convert(half, "f32", name=f"{name}/Convert")
+            port.replace_source_output(done[name].output(0))
+    return model
+
+
+def int8_static(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: list[str]) -> Any:
+    """NNCF's post-training quantization, with fast bias correction.
+
+    symmetric: the activations too. Transformers are quantized by NNCF's scheme for them, which leaves what is added up along
+    the layers float and smooths outliers (ViT: SQNR 5 dB without, 22 dB with it).
+    """
+    with quiet():
+        import nncf
+
+        advanced, options = _static(model, settings, len(calibration), kept)
+        return nncf.quantize(model, nncf.Dataset(calibration), advanced_parameters=advanced, **options)
+
+
+def int8_controlled(
+    model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: list[str], validation: tuple[Sequence[Arrays], np.ndarray]
+) -> Any:
+    """int8_static, then NNCF takes layers back to float, the most harmful first, until accuracy on `validation` has lost at most
+    accuracy_control.drop_points. Each layer tried is one evaluation of all samples."""
+    with quiet():
+        import nncf
+
+        advanced, options = _static(model, settings, len(calibration), kept)
+        pairs = list(zip(*validation, strict=True))
+        return nncf.quantize_with_accuracy_control(
+            model,
+            nncf.Dataset(calibration),
+            nncf.Dataset(pairs, lambda pair: pair[0]),
+            _hits,
+            max_drop=settings["accuracy_control"]["drop_points"] / 100,
+            advanced_quantization_parameters=advanced,
+            **options,
+        )
+
+
+def _hits(compiled: Any, pairs: Iterable[tuple[Arrays, int]]) -> tuple[float, list[float]]:
+    """Share of right answers, and for each sample whether it is right."""
+    hits = [float(compiled(feeds)[0].argmax() == target) for feeds, target in pairs]
+    return sum(hits) / len(hits), hits
+
+
+def _static(model: Any, settings: Mapping[str, Any], samples: int, kept: list[str]) -> tuple[Any, dict[str, Any]]:
+    """NNCF's advanced parameters, and the others."""
+    import nncf
+    from nncf.quantization.advanced_parameters import QuantizationParameters
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+    presets = nncf.QuantizationPreset
+    advanced = nncf.AdvancedQuantizationParameters(
+        activations_range_estimator_params=getattr(RangeEstimatorParametersSet, METHODS[settings["calibration"]["method"]]),
+        weights_quantization_params=QuantizationParameters(per_channel=settings["per_channel"]),
+    )
+    return advanced, {
+        "subset_size": samples,
+        "preset": presets.PERFORMANCE if settings["symmetric"] else presets.MIXED,
+        "model_type": nncf.ModelType.TRANSFORMER if _is_transformer(model) else None,
+        "ignored_scope": nncf.IgnoredScope(names=[*kept, *_between(model, kept)]),
+    }
+
+
+def _between(model: Any, kept: Sequence[str]) -> list[str]:
+    """Steps without weights whose results only kept nodes use: in 8 bits they would take away what the kept layers win."""
+    found = set(kept)
+    for node in reversed(model.get_ordered_ops()):
+        users = {port.get_node().get_friendly_name() for output in node.outputs() for port in output.get_target_inputs()}
+        if node.get_type_name() not in ("Parameter", "Constant") and not weights(node) and users and found.issuperset(users):
+            found.add(node.get_friendly_name())
+    return sorted(found - set(kept))
+
+
+def int4_weight(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: list[str]) -> Any:
+    """Blocks of 4-bit weights in matrix products only: in convolutions NNCF would quietly store int8.
+
+    Where a layer cannot be cut into blocks of this size, the next smaller one is taken.
+    """
+    with quiet():
+        import nncf
+        from nncf.quantization.advanced_parameters import AdvancedCompressionParameters, GroupSizeFallbackMode
+
+        modes = nncf.CompressWeightsMode
+        others = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() != "MatMul" and weights(node)]
+        return nncf.compress_weights(
+            model,
+            mode=modes.INT4_SYM if settings["symmetric"] else modes.INT4_ASYM,
+            group_size=settings["block_size"],
+            all_layers=True,
+            ignored_scope=nncf.IgnoredScope(names=[*others, *kept]),
+            advanced_parameters=AdvancedCompressionParameters(
+                group_size_fallback_mode=GroupSizeFallbackMode.ADJUST, min_adjusted_group_size=SMALLEST_BLOCK
+            ),
+        )
+
+
+RECIPES: dict[str, Recipe] = {
+    "fp32": fp32,
+    "fp16": fp16,
+    "int8-static": int8_static,
+    "int8-mixed": int8_static,
+    "int8-qat": int8_static,
+    "int4-weight": int4_weight,
+}
+
+
+def save(model: Any, folder: Path, known: Iterable[str]) -> None:
+    """model.xml and model.bin in `folder`, in the types that the model has (OpenVINO itself would store float16).
+
+    known: names that nodes keep. Others with a running number, which counts all that this process made, get that of their place.
+    """
+    import openvino
+
+    taken = set(known)
+    for place, node in enumerate(model.get_ordered_ops()):
+        name, kind = node.get_friendly_name(), node.get_type_name()
+        if name not in taken and NUMBERED.fullmatch(name):
+            node.set_friendly_name(next(new for n in count(place) if (new := f"{kind}@{n}") not in taken))
+        taken.add(node.get_friendly_name())
+    openvino.save_model(model, folder / MODEL, compress_to_fp16=False)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without NNCF's log and progress bars."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def _is_transformer(model: Any) -> bool:
+    """Whether the graph normalizes layers or attends: a Softmax inside, not at its end."""
+    ends = {value.get_node().get_friendly_name() for result in model.get_results() for value in result.input_values()}
+    kinds = {node.get_type_name() for node in model.get_ops() if node.get_friendly_name() not in ends}
+    return bool(kinds & {"MVN", "Softmax", "ScaledDotProductAttention"})

@@ -1,0 +1,157 @@
+"""A .tflite file as Python objects: its nodes and the constants they hold, read with the schema that ships in the runtime."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FILE = "model.tflite"
+WEIGHT_DTYPES = ("float32", "float16", "bfloat16", "int16", "int8", "uint8", "int4", "int2")  # the rest are shapes, indices, masks
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A constant with two or more dimensions. `direct` is false where the file dequantizes it before its node sees it."""
+
+    tensor: int
+    buffer: int
+    dtype: str
+    shape: tuple[int, ...]
+    data: np.ndarray
+    direct: bool
+
+    @property
+    def elements(self) -> int:
+        return int(np.prod(self.shape))
+
+    def values(self) -> np.ndarray:
+        """float32 weights as an array; only of constants that are stored so."""
+        return np.frombuffer(self.data, np.float32).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator. `name` is that of its first output tensor: the quantizer matches and keeps these. `output_dtype`: that tensor's."""
+
+    name: str
+    operator: str
+    output: int
+    output_dtype: str
+    weights: tuple[Weight, ...]
+
+
+def read(path: Path) -> Any:
+    """The file as a ModelT. ValueError where it is not a TFLite file."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    with path.open("rb") as stream:
+        mark = stream.read(8)[4:]
+    if mark != b"TFL3":
+        raise ValueError(f"{path} is not a TFLite file: it has {mark!r} where TFL3 belongs; give a .tflite file")
+    return flatbuffer_utils.read_model(str(path))
+
+
+def write(model: Any, path: Path) -> None:
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    flatbuffer_utils.write_model(model, str(path))
+
+
+def read_nodes(model: Any) -> list[Node]:
+    """Every operator of every subgraph, in the order of execution."""
+    return [node for graph in model.subgraphs for node in _nodes(model, graph)]
+
+
+def between(model: Any, kept: Sequence[str]) -> list[str]:
+    """Nodes without weights whose results only kept nodes use: in 8 bits they would take away what the kept layers win."""
+    found = set(kept)
+    for graph in model.subgraphs:
+        readers: dict[int, list[str]] = {}
+        named = list(zip(graph.operators, _nodes(model, graph), strict=True))
+        for operator, node in named:
+            for index in operator.inputs:
+                readers.setdefault(index, []).append(node.name)
+        for operator, node in reversed(named):
+            users = [user for index in operator.outputs for user in readers.get(index, ())]
+            if not node.weights and users and found.issuperset(users):
+                found.add(node.name)
+    return sorted(found - set(kept))
+
+
+def _nodes(model: Any, graph: Any) -> Iterator[Node]:
+    operators, dtypes = _names("BuiltinOperator"), _names("TensorType")
+    dequantized = {}
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        kind = operators[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        if kind == "DEQUANTIZE":
+            dequantized[operator.outputs[0]] = operator.inputs[0]
+        sources = [(dequantized.get(i, i), i not in dequantized) for i in operator.inputs if i >= 0]
+        held = [_weight(model, graph, index, direct, dtypes) for index, direct in sources]
+        output = operator.outputs[0]
+        tensor = graph.tensors[output]
+        weights = () if kind == "DEQUANTIZE" else tuple(w for w in held if w)
+        yield Node(tensor.name.decode(), kind, output, dtypes[tensor.type], weights)
+
+
+def _weight(model: Any, graph: Any, index: int, direct: bool, dtypes: dict[int, str]) -> Weight | None:
+    tensor = graph.tensors[index]
+    data = model.buffers[tensor.buffer].data
+    shape = () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
+    dtype = dtypes[tensor.type]
+    if data is None or len(data) == 0 or len(shape) < 2 or dtype not in WEIGHT_DTYPES:
+        return None
+    return Weight(index, tensor.buffer, dtype, shape, np.frombuffer(data, np.uint8), direct)
+
+
+def tensor_dtype(tensor: Any) -> str:
+    """The type of a tensor as numpy spells it."""
+    return _names("TensorType")[tensor.type]
+
+
+def _names(enumeration: str) -> dict[int, str]:
+    """The schema's numbers to its names; those of tensor types as numpy spells them."""
+    from ai_edge_litert import schema_py_generated
+
+    members = vars(getattr(schema_py_generated, enumeration))
+    return {v: k.lower() if enumeration == "TensorType" else k for k, v in members.items() if not k.startswith("_")}
+
+
+# What a TFLite file really is, read from its flatbuffer.
+
+CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
+
+
+def facts(folder: Path) -> Mapping[str, Any]:
+    """plugins.Facts of model.tflite. Operators are spelt as the schema does; weights that several nodes share count once, at
+    the first of them. A node that meets float tensors with integer weights computes in the runtime's hybrid kernels: "dynamic"."""
+    nodes = read_nodes(read(Path(folder) / FILE))
+    unique = {weight.buffer: weight for node in reversed(nodes) for weight in node.weights}
+    bytes_by_dtype: Counter[str] = Counter()
+    for weight in unique.values():
+        bytes_by_dtype[weight.dtype] += len(weight.data)
+    return {
+        "operators": dict(sorted(Counter(f"{node.operator}[{activations(node)}]" for node in nodes).items())),
+        "weights_bytes_by_dtype": dict(sorted(bytes_by_dtype.items())),
+        "weights_elements": sum(weight.elements for weight in unique.values()),
+        "nodes": [_describe(node, unique) for node in nodes if node.weights],
+        "conversions": dict(Counter(node.operator for node in nodes if node.operator in CONVERSIONS)),
+    }
+
+
+def activations(node: Node) -> str:
+    integer = any(weight.direct and "int" in weight.dtype for weight in node.weights)
+    return "dynamic" if integer and node.output_dtype.startswith("float") else node.output_dtype
+
+
+def _describe(node: Node, firsts: Mapping[int, Weight]) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "operator": node.operator,
+        "weights_dtype": "+".join(sorted({weight.dtype for weight in node.weights})),
+        "activations_dtype": activations(node),
+        "elements": sum(weight.elements for weight in node.weights if firsts[weight.buffer] is weight),
+    }

@@ -1,0 +1,129 @@
+"""Keras models by TensorFlow's own converter, tf.lite.TFLiteConverter, and its four strategies.
+
+The strategies are those that users of TensorFlow know. TensorFlow deprecates their quantizer in favour of AI Edge Quantizer, which makes
+the variants of TFLite files and torch programs here (see aeq.py).
+
+A bad model makes the converter abort, and TensorFlow takes 800 MB: each conversion is a process of its own.
+
+    python -m edgewise.formats.tflite.keras JOB.json
+"""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SCHEMES = ("fp32", "fp16", "int8-dynamic", "int8-static", "int16x8-static")
+
+
+def write(
+    model: Path,
+    path: Path,
+    scheme: str,
+    shapes: Sequence[Sequence[int | None]],
+    settings: Mapping[str, Any],
+    calibration: Sequence[Mapping[str, np.ndarray]],
+) -> None:
+    """Write the TFLite file, batch 1. shapes: of the inputs, batch first; settings: `per_channel`, `io` ("integer", "float").
+    ValueError where the converter refuses or aborts; ChildProcessError where it was killed."""
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ModuleNotFoundError("tensorflow is not installed", name="tensorflow")
+    with tempfile.TemporaryDirectory() as place:
+        samples = Path(place, "calibration.npz")
+        if calibration:
+            arrays: dict[str, Any] = {name: np.stack([feed[name] for feed in calibration]) for name in calibration[0]}
+            np.savez(samples, **arrays)
+        places = {"model": str(model.resolve()), "path": str(path.resolve()), "samples": str(samples)}
+        job = {**places, "scheme": scheme, "shapes": [[1, *shape[1:]] for shape in shapes], **_chosen(settings)}
+        Path(place, "job.json").write_text(json.dumps(job), encoding="utf-8")
+        command = [sys.executable, "-m", "edgewise.formats.tflite.keras", str(Path(place, "job.json"))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3], env=_environment())
+    _check(done, scheme)
+
+
+def _chosen(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"per_channel": settings.get("per_channel") is not False, "integer_io": settings.get("io") != "float"}
+
+
+def _environment() -> dict[str, str]:
+    """On the CPU, and in fixed order: the same model gives the same bytes."""
+    return {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONHASHSEED": "0"}
+
+
+def _check(done: subprocess.CompletedProcess[str], scheme: str) -> None:
+    if done.returncode == 0:
+        return
+    if -done.returncode in (signal.SIGKILL, signal.SIGTERM):
+        raise ChildProcessError(f"TFLiteConverter was killed while it made {scheme}; free some memory, then run the same command again")
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    how = f"aborts ({signal.Signals(-done.returncode).name})" if done.returncode < 0 else "refuses"
+    raise ValueError(f"TFLiteConverter {how} to make {scheme} of this model: {lines[-1][:300] if lines else 'it says nothing'}")
+
+
+def convert(job: Mapping[str, Any]) -> bytes:
+    """The work of the process. job: model, path, scheme, shapes, per_channel, integer_io, samples, as `write` puts them."""
+    import tensorflow as tf
+
+    place = Path(job["model"])
+    converter = _of_saved_model(place, job["shapes"]) if place.is_dir() else _of_keras(place, job["shapes"])
+    scheme = job["scheme"]
+    if scheme != "fp32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if scheme == "fp16":
+        converter.target_spec.supported_types = [tf.float16]
+    if scheme.endswith("-static"):
+        wide = scheme.startswith("int16x8")
+        kernels = tf.lite.OpsSet
+        chosen = kernels.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8 if wide else kernels.TFLITE_BUILTINS_INT8
+        converter.representative_dataset = lambda: _samples(Path(job["samples"]))
+        converter.target_spec.supported_ops = [chosen]
+        if job["integer_io"]:
+            converter.inference_input_type = converter.inference_output_type = tf.int16 if wide else tf.int8
+        converter._experimental_disable_per_channel = not job["per_channel"]  # the one way to per-tensor weights
+    return converter.convert()
+
+
+def _of_keras(place: Path, shapes: Sequence[Sequence[int]]) -> Any:
+    import keras
+    import tensorflow as tf
+
+    inner = keras.saving.load_model(place, compile=False)
+    taken = zip(inner.inputs, shapes, strict=True)
+    inputs = [keras.Input(batch_shape=shape, dtype=each.dtype, name=f"input_{i}") for i, (each, shape) in enumerate(taken)]
+    return tf.lite.TFLiteConverter.from_keras_model(keras.Model(inputs, inner(inputs if len(inputs) > 1 else inputs[0])))
+
+
+def _of_saved_model(place: Path, shapes: Sequence[Sequence[int]]) -> Any:
+    """Its default signature with fixed shapes. The inputs come in the order of their names, as the importer has them."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(place))
+    signature = loaded.signatures["serving_default"]
+    specs = sorted(signature.structured_input_signature[1].items())
+    fixed = [tf.TensorSpec(shape, spec.dtype, name) for (name, spec), shape in zip(specs, shapes, strict=True)]
+    names = [name for name, _ in specs]
+    concrete = tf.function(lambda *given: signature(**dict(zip(names, given, strict=True)))).get_concrete_function(*fixed)
+    return tf.lite.TFLiteConverter.from_concrete_functions([concrete], loaded)
+
+
+def _samples(path: Path) -> Iterator[list[np.ndarray]]:
+    with np.load(path) as stored:
+        arrays = [stored[name] for name in stored.files]
+    yield from ([array[i] for array in arrays] for i in range(len(arrays[0])))
+
+
+def main() -> None:
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    Path(job["path"]).write_bytes(convert(job))
+
+
+if __name__ == "__main__":
+    main()

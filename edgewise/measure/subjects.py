@@ -1,0 +1,162 @@
+"""One run of the agent, as the statistics see it."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgewise.agent.protocol import DETERMINISTIC, Fault, ProtocolFault
+from edgewise.artifacts.samples import Samples
+from edgewise.config.schema import Bench, Plugin, Variant, to_plain
+from edgewise.errors import ConfigError, VariantFailed
+from edgewise.plugins import Connection
+from edgewise.stats.timing import Side
+
+Event = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The events of one process, as they came."""
+
+    events: tuple[Event, ...]
+
+    @classmethod
+    def of(cls, events: Iterable[Event], **expected: int) -> "Run":
+        """Take the events of a run and check how many there are of each kind in `expected`. ProtocolFault otherwise."""
+        run = cls(tuple(events))
+        for name, count in expected.items():
+            if len(run.all(name)) != count:
+                raise ProtocolFault("out_of_order", f"{len(run.all(name))} events {name} where {count} were due")
+        return run
+
+    def all(self, name: str) -> list[Event]:
+        return [event for event in self.events if event["event"] == name]
+
+    def one(self, name: str) -> Event:
+        return self.all(name)[0]
+
+    @property
+    def load_ms(self) -> float:
+        return self.one("loaded")["wall_ns"] / 1e6
+
+    @property
+    def first_inference_ms(self) -> float:
+        return self.one("first_inference")["wall_ns"] / 1e6
+
+    @property
+    def steady(self) -> bool:
+        return self.one("warmup")["steady"]
+
+    @property
+    def blocks_ms(self) -> list[np.ndarray]:
+        return [np.array(block["wall_ns"]) / 1e6 for block in self.all("block")]
+
+
+def side(runs: Iterable[Run]) -> Side:
+    return [run.blocks_ms for run in runs]
+
+
+# What the agent is asked to do for one variant.
+
+INPUT_SAMPLES = 8  # real ones, taken in turn, so that no number rests on one lucky picture
+MEMORY_RUNS = 5  # after the first: some runtimes allocate their working memory in the second one only
+PROFILE_WARMUP_RUNS, PROFILE_RUNS = 5, 20  # a profile tells shares; the time of an inference is the latency pass's to tell
+LIMITED_WARMUP = {"min_runs": 3, "min_s": 0.0, "max_s": 0.5, "spread": 0.05}
+LIMITED_S = 60.0  # a run that only just does not fit reads the same pages for ever
+LEAST_LIMIT_MB, MOST_LIMIT_MB = 8, 1 << 20  # python alone takes about 8
+START_S = 60.0  # to start python and import a runtime on the slowest board
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A variant that has been placed on the device, with the inputs it is measured on."""
+
+    name: str
+    fields: Mapping[str, Any]
+    connection: Connection
+    deadline_s: float
+    cooling: Mapping[str, float]  # empty: run at any temperature
+
+    def run(self, kind: str, expected: Mapping[str, int], **fields: Any) -> Run:
+        """One fresh process. VariantFailed where the file itself is at fault; Fault for all else."""
+        job = {"kind": kind, **self.fields, **fields}
+        try:
+            return Run.of(self.connection.run(job, self.deadline_s), **expected)
+        except Fault as fault:
+            if fault.word in DETERMINISTIC:
+                raise VariantFailed(f"{self.name} on the device: {fault}") from fault
+            raise
+
+    def latency(self, bench: Bench) -> Run:
+        self.cool_down()
+        return self.run("latency", self.expected(bench), **self.timed(bench))
+
+    def cool_down(self) -> None:
+        if self.cooling:
+            Run.of(self.connection.run({"kind": "cool_down", **self.cooling}, START_S + self.cooling["max_s"]), cooled=1)
+
+    def timed(self, bench: Bench) -> dict[str, Any]:
+        """The fields of a latency job."""
+        min_runs = math.ceil(bench.min_samples / (bench.processes * bench.blocks))
+        timing = {"warmup": to_plain(bench.warmup), "blocks": bench.blocks, "block_s": bench.block_s, "min_runs": min_runs}
+        return {**self.fields, **timing}
+
+    def expected(self, bench: Bench) -> dict[str, int]:
+        """The events of a latency job."""
+        return {"loaded": 1, "first_inference": 1, "warmup": 1, "block": bench.blocks}
+
+    def memory(self) -> Run:
+        return self.run("memory", {"memory": 5}, runs=MEMORY_RUNS)
+
+    def fits(self, limit_mb: int) -> Run:
+        timing = {"warmup": LIMITED_WARMUP, "blocks": 1, "block_s": 0.5, "min_runs": 5}
+        job = {"kind": "fits", **self.fields, **timing, "limit_bytes": limit_mb << 20, "inner_deadline_s": LIMITED_S}
+        return Run.of(self.connection.run(job, LIMITED_S + START_S), limited=1)
+
+    def profile(self) -> Run:
+        runner = f"{self.fields['runner'].rpartition('.')[0]}.profile"
+        counts = {"warmup_runs": PROFILE_WARMUP_RUNS, "runs": PROFILE_RUNS}
+        return self.run("profile", {"operators": PROFILE_RUNS, "trace": 1}, **{**counts, "runner": runner})
+
+    def outputs(self, inputs: str, count: int) -> Run:
+        """The model's outputs for each of the `count` samples in `inputs`, which are as the model takes them."""
+        return self.run("outputs", {"loaded": 1, "outputs": count}, inputs=inputs, scope="model", preprocessing=None)
+
+    def energy(self, seconds: float) -> Run:
+        return self.run("energy", {"sources": 1}, seconds=seconds)
+
+
+def check_limits(fits_mb: Sequence[int]) -> None:
+    for limit_mb in fits_mb:
+        if not LEAST_LIMIT_MB <= limit_mb <= MOST_LIMIT_MB:
+            raise ConfigError(f"bench.fits_mb: {limit_mb} must be at least {LEAST_LIMIT_MB} and at most {MOST_LIMIT_MB} (MB)")
+
+
+def store_inputs(samples: Samples, scope: str, folder: Path) -> None:
+    """The inputs.npz that the agent reads: the first samples of the test split, raw where the scope is end_to_end."""
+    indices = samples.indices("test")[:INPUT_SAMPLES]
+    if scope == "end_to_end" and samples.preprocessing.get("kind") != "image":
+        raise ConfigError("bench.scope: 'end_to_end' needs pictures, this data set has none; allowed here: model")
+    arrays = samples.raw(indices) if scope == "end_to_end" else samples.feeds(indices)
+    np.savez(folder / "inputs.npz", **arrays)  # type: ignore[arg-type]
+
+
+def subject(
+    variant: Variant, models: Path, inputs: str, preprocessing: Mapping[str, Any], bench: Bench, device: Plugin, connection: Connection
+) -> Subject:
+    """Place the variant's folder. `inputs`: the path of inputs.npz on the device."""
+    limit = device.settings["cool_down_degc"]
+    cooling = {"below_degc": limit, "max_s": device.settings["cool_down_max_s"]} if limit else {}
+    fields = {
+        "runner": f"{variant.module}.run",
+        "model": connection.place(models / "variants" / variant.name),
+        "settings": {"threads": device.settings["threads"], **variant.engine},
+        "inputs": inputs,
+        "scope": bench.scope,
+        "preprocessing": dict(preprocessing) if bench.scope == "end_to_end" else None,
+    }
+    return Subject(variant.name, fields, connection, START_S + bench.max_s + 2 * (bench.energy_s or 0.0), cooling)

@@ -1,0 +1,151 @@
+"""One row for each variant: its files read, and its answers paired with the reference's, sample by sample."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from edgewise.artifacts import artifact, records
+from edgewise.artifacts.records import BenchResult, Evaluation, Failed, FileFacts, JudgedLatency, Proof, Quality, VariantSummary
+from edgewise.config.schema import Config, Plugin, Variant
+from edgewise.config.settings import build
+from edgewise.errors import EdgewiseError
+from edgewise.plugins import Predictions, Task
+from edgewise.proof.checks import sqnr_db
+from edgewise.report import explain
+
+MODELS = Path("models")
+NOT_MEASURED = "not measured: the pipeline ran without bench-on-device"
+EMULATED = "not measured: the device is emulated"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The task with its settings."""
+
+    task: Task
+    settings: Any
+
+    @classmethod
+    def of(cls, plugin: Plugin) -> "Judge":
+        module = cast(Task, plugin.load())
+        return cls(module, build(module.Settings, plugin.settings, "task"))
+
+
+def rows(config: Config) -> dict[str, VariantSummary]:
+    """The rows of all configured variants, in the order of the configuration."""
+    reference, judge = answers(config.reference), Judge.of(config.task)
+    return {name: row(variant, config.reference, reference, judge) for name, variant in config.variants.items()}
+
+
+def row(variant: Variant, reference_name: str, reference: Predictions | None, judge: Judge) -> VariantSummary:
+    made = artifact.read(MODELS / "variants" / variant.name)
+    evaluated = records.read(Evaluation, records.METRICS / "evaluate" / f"{variant.name}.json")
+    measured = bench(variant.name, reference_name)
+    failures = [record.reason for record in (evaluated, measured) if isinstance(record, Failed)]
+    summary = VariantSummary(
+        format=variant.format,
+        scheme=variant.scheme,
+        status="failed" if failures else "ok",
+        reason=failures[0] if failures else None,
+        file=file_facts(made) if made.ok else FileFacts(),
+        proof=proof(made) if made.ok else Proof(),
+        quality=Quality(scores=dict.fromkeys(judge.task.SCORES)),
+    )
+    if isinstance(evaluated, Evaluation):
+        summary = judged(summary, evaluated, judge)
+        summary = paired(summary, answers(variant.name), reference, variant.name, judge)
+    if isinstance(measured, BenchResult):
+        return with_measurement(summary, measured)
+    return replace(summary, latency=JudgedLatency(missing_reason=measured if isinstance(measured, str) else measured.reason))
+
+
+def answers(name: str) -> Predictions | None:
+    """None where the variant failed before it could answer."""
+    folder = MODELS / "evaluate" / name
+    if not artifact.read(folder).ok:
+        return None
+    made = artifact.read(folder)
+    return Predictions(np.load(folder / "outputs.npy"), np.load(folder / "targets.npy"), made.labels, made.details)
+
+
+def bench(name: str, reference: str) -> BenchResult | Failed | str:
+    """The measurement, its failure, or in words why there is none that could be compared."""
+    path = records.METRICS / "bench" / f"{name}.json"
+    if not path.exists():
+        return NOT_MEASURED
+    record = records.read(BenchResult, path)
+    if isinstance(record, BenchResult) and record.reference != reference:
+        return f"measured against {record.reference}, the reference is {reference} now: run `dvc repro`"
+    return record
+
+
+def file_facts(made: artifact.Manifest) -> FileFacts:
+    """What the file is, as `quantize` read it from the file."""
+    written = made.details.get("file", {})
+    weights = dict(made.details["facts"]["weights_bytes_by_dtype"])
+    return FileFacts(made.size_bytes, weights, form=written.get("form"), runtime_release=written.get("release"))
+
+
+def proof(made: artifact.Manifest) -> Proof:
+    """What the file holds of the scheme, as `quantize` found it."""
+    details = made.details
+    return Proof(
+        covered_share=details["covered_share"],
+        kept_float=tuple(details["kept_float"]),
+        kept_int8=tuple(details.get("kept_int8", ())),
+        sqnr_to_source_db=details.get("finished_sqnr_db", details["sqnr_db"]),
+        sqnr_as_written_db=details.get("sqnr_as_written_db"),
+    )
+
+
+def judged(row: VariantSummary, evaluated: Evaluation, judge: Judge) -> VariantSummary:
+    """With the variant's own scores. EdgewiseError where it was judged by another task."""
+    metric, known = judge.task.PRIMARY_METRIC, evaluated.scores
+    if metric and metric.name not in known:
+        raise EdgewiseError(f"metrics/evaluate has no {metric.name}: it was written for another task; run `dvc repro`")
+    own = {name: known[name] for name in judge.task.SCORES if name in known}
+    score = known[metric.name] if metric else None
+    quality = replace(row.quality, samples=evaluated.samples, score=score, scores={**row.quality.scores, **own})
+    return replace(row, file=replace(row.file, size_bytes=evaluated.size_bytes), quality=quality)
+
+
+def paired(row: VariantSummary, variant: Predictions | None, reference: Predictions | None, name: str, judge: Judge) -> VariantSummary:
+    """With what the pair tells; as it is where the reference failed. EdgewiseError where the two were judged on different samples."""
+    if variant is None or reference is None:
+        return row
+    if not np.array_equal(variant.targets, reference.targets):
+        raise EdgewiseError(
+            f"{name} and the reference were evaluated on different samples: run `dvc repro`, or evaluate@{name} with --force"
+        )
+    quality = replace(row.quality, sqnr_db=sqnr_db(reference.outputs, variant.outputs))
+    found = judge.task.compare(judge.settings, reference, variant)
+    if found is None:
+        return replace(row, quality=quality)
+    quality = replace(
+        quality,
+        delta=found.delta,
+        delta_ci95=found.delta_ci95,
+        resolvable=found.resolvable,
+        samples_needed=None if found.resolved else found.needed,
+        scores={**quality.scores, **found.scores},
+    )
+    return replace(row, quality=quality)
+
+
+def with_measurement(row: VariantSummary, measured: BenchResult) -> VariantSummary:
+    """With the records of the measurement as they are, and what its profile of the operators says."""
+    return replace(
+        row,
+        latency=JudgedLatency(**vars(measured.latency), missing_reason=EMULATED if measured.conditions.emulated else None),
+        conditions=measured.conditions,
+        agreement=measured.agreement,
+        noise=measured.noise,
+        memory=measured.memory,
+        energy=measured.energy,
+        fits_mb=measured.fits_mb,
+        sustained=measured.sustained,
+        engine_auto=measured.engine_auto,
+        operators=explain.operators(measured.variant),
+    )

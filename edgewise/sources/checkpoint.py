@@ -1,0 +1,167 @@
+"""Continue from the user's checkpoint: safetensors, or a torch.save file that holds nothing but tensors."""
+
+import fnmatch
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgewise.config.settings import nearest
+from edgewise.errors import ModelError
+from edgewise.sources.inspection import Inspection
+from edgewise.sources.torch_source import PREFIX, one_line
+
+NESTS = ("state_dict", "model_state_dict", "model")  # where training frameworks put the tensors inside their checkpoint
+WRAPPERS = ("module.", PREFIX)  # DataParallel's prefix, and that of models/source/weights.safetensors
+SHOWN = 3
+
+
+def load_into(module: Any, path: Path, ignore: Sequence[str], classes: int) -> None:
+    """Copy the checkpoint's tensors into `module`. `ignore`: layer names or patterns that keep their initial weights.
+    ModelError names tensors that are missing, unexpected, of another shape or not finite, and the setting that helps."""
+    own = module.state_dict()
+    given = _unwrapped(read(path), own)
+    skipped = _matching(ignore, [*own, *given])
+    own = {name: tensor for name, tensor in own.items() if name not in skipped}
+    given = {name: tensor for name, tensor in given.items() if name not in skipped}
+    _check_names(own, given, path)
+    _check_shapes(own, given, path, classes)
+    _check_finite(given, path)
+    module.load_state_dict(given, strict=False)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Tensors by name. Which kind of file it is, its bytes tell; its name does not matter."""
+    if not path.is_file():
+        kind = "is a folder; name the file in it" if path.is_dir() else "does not exist; the path is relative to the project"
+        raise ModelError(
+            f"model.weights: {path} {kind}, for example {path / 'model.safetensors' if path.is_dir() else 'weights.safetensors'}"
+        )
+    with path.open("rb") as stream:
+        head = stream.read(9)
+    return _read_safetensors(path) if head[8:] == b"{" else _read_torch(path)
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ModelError(f"model.weights: {path} is not a whole safetensors file ({one_line(error)}); copy or save it again") from None
+
+
+def _read_torch(path: Path) -> dict[str, Any]:
+    import pickle
+
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(f"model.weights: {path} is refused: {_refusal(error)}") from None
+    except Exception as error:  # torch's unpickler meets foreign bytes with whatever comes of them: IndexError, EOFError ...
+        raise ModelError(
+            f"model.weights: {path} cannot be read as safetensors nor as a torch checkpoint ({one_line(error)});"
+            " save the weights with torch.save(model.state_dict(), FILE)"
+        ) from None
+    return _tensors(content, path)
+
+
+def _refusal(error: Exception) -> str:
+    """The reason in one line; torch names the code that a pickle wanted to run, where it got so far."""
+    named = [part.split()[0] for part in str(error).split("GLOBAL ")[1:]]
+    code = f" ({named[0]})" if named else ""
+    return (
+        f"it is a pickle, not tensors alone, and a pickle can run code on loading{code}; save it with torch.save(model.state_dict(), FILE)"
+    )
+
+
+def _tensors(content: Any, path: Path) -> dict[str, Any]:
+    import torch
+
+    for nest in NESTS:
+        if isinstance(content, Mapping) and isinstance(content.get(nest), Mapping):
+            content = content[nest]
+    if not isinstance(content, Mapping) or not content:
+        raise ModelError(f"model.weights: {path} holds a {type(content).__name__}, not named tensors; save model.state_dict()")
+    for name, value in content.items():
+        if not torch.is_tensor(value):
+            raise ModelError(f"model.weights: {path}: {name!r} is a {type(value).__name__}, not a tensor; save model.state_dict() alone")
+    return dict(content)
+
+
+def _unwrapped(given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Without a prefix that all names of the file share and the model's own names do not."""
+    names = dict(given)
+    for prefix in WRAPPERS:
+        if all(name.startswith(prefix) for name in names) and not all(name.startswith(prefix) for name in own):
+            names = {name.removeprefix(prefix): tensor for name, tensor in names.items()}
+    return names
+
+
+def _matching(patterns: Sequence[str], names: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    for pattern in patterns:
+        hits = {name for name in names if name.startswith(f"{pattern}.") or fnmatch.fnmatchcase(name, pattern)}
+        if not hits:
+            tops = {name.partition(".")[0] for name in names}
+            raise ModelError(f"model.weights_ignore: {pattern!r} is no layer of the model or the checkpoint; {nearest(pattern, tops)}")
+        found |= hits
+    return found
+
+
+def _check_names(own: Mapping[str, Any], given: Mapping[str, Any], path: Path) -> None:
+    missing, unexpected = [n for n in own if n not in given], [n for n in given if n not in own]
+    if missing or unexpected:
+        parts = [f"{_some(names)} {what}" for names, what in ((missing, "missing in it"), (unexpected, "unknown to the model")) if names]
+        tops = sorted({name.partition(".")[0] for name in missing + unexpected})
+        raise ModelError(
+            f"model.weights: {path} does not fit the model: {'; '.join(parts)};"
+            f" choose the model that it was saved from, or leave parts out with model.weights_ignore=[{','.join(tops)}]"
+        )
+
+
+def _check_shapes(own: Mapping[str, Any], given: Mapping[str, Any], path: Path, classes: int) -> None:
+    wrong = [name for name in own if own[name].shape != given[name].shape]
+    if not wrong:
+        return
+    told = _some([f"{name} {[*given[name].shape]} instead of {[*own[name].shape]}" for name in wrong])
+    layers = sorted({name.rpartition(".")[0] for name in wrong})
+    other_classes = {(*given[name].shape,)[:1] for name in wrong}
+    if len(layers) == 1 and len(other_classes) == 1 and all((*own[name].shape,)[:1] == (classes,) for name in wrong):
+        raise ModelError(
+            f"model.weights: {path} was trained for {other_classes.pop()[0]} classes, the data has {classes} ({told});"
+            f" keep the body and start the head afresh with model.weights_ignore=[{layers[0]}]"
+        )
+    raise ModelError(f"model.weights: {path} does not fit the model: {told}; choose the model and the arguments that it was saved with")
+
+
+def _check_finite(given: Mapping[str, Any], path: Path) -> None:
+    import torch
+
+    bad = [name for name, tensor in given.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+    if bad:
+        raise ModelError(f"model.weights: {path} holds NaN or infinite values in {_some(bad)}; take an earlier checkpoint")
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def describe(path: Path) -> Inspection:
+    """Of a checkpoint: names, shapes and bytes of its tensors."""
+    tensors = read(path)
+    matrices = [f"{name} {[*tensor.shape]}" for name, tensor in tensors.items() if tensor.ndim >= 2]
+    shown = f"{matrices[0]} ... {matrices[-1]}" if matrices else "no matrix"
+    dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
+    return Inspection(
+        kind=f"weights alone, {len(tensors)} tensors ({', '.join(f'{count} {dtype}' for dtype, count in dtypes.items())})",
+        parameters=sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point()),
+        notes=(
+            shown,
+            f"it needs the model that it belongs to: -S model.name=resnet18 -S model.weights={path}, or your own, model.name=callable",
+        ),
+    )

@@ -1,0 +1,295 @@
+"""The user's own torch model, imported as it is: a torch.export program, or a callable with the checkpoint that belongs to it.
+
+A program may hold pickles (its example inputs, odd weights), which torch would load even where they run code, and expressions of
+sizes, which sympy evaluates as Python. So the archive is looked through first, with torch's own reader, since Python's reads some
+archives otherwise: only members that torch.export.save writes, pickles of tensors alone, arithmetic alone. All else is refused.
+"""
+
+import ast
+import dataclasses
+import io
+import json
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgewise.artifacts import artifact
+from edgewise.artifacts.artifact import Manifest
+from edgewise.config.schema import Train
+from edgewise.config.settings import option
+from edgewise.errors import ModelError
+from edgewise.sources import python_callable, trained
+from edgewise.sources.inspection import Inspection, Port
+from edgewise.sources.torch_source import one_line
+
+FORMAT = "torch"
+REQUIRES = trained.REQUIRES
+ISOLATED = False
+RECOGNIZED = (".pt2",)  # what edgewise.inspect.command shows it
+MEMBERS = re.compile(  # what torch.export.save writes, without the archive's root; model.pt beside weights: torch 2.8
+    r"models/model\.json|archive_format|archive_version|byteorder|version|\.data/(version|serialization_id)|extra/.+"
+    r"|data/(weights/(weight_\d+|model_weights_config\.json|model\.pt)|constants/(tensor_\d+|model_constants_config\.json|model\.pt))"
+    r"|data/sample_inputs/model\.pt"
+)
+TENSOR_FILE = re.compile(r"(weight|tensor)_\d+")  # torch unpickles a constant in a file of another name
+PROGRAM = "models/model.json"
+SIZE_FUNCTIONS = ("floor", "ceiling", "sqrt", "exp", "log", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh")
+ARITHMETIC = (
+    *(ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Call, ast.Name, ast.Constant),
+    *(ast.Load, ast.keyword, ast.operator, ast.unaryop, ast.boolop, ast.cmpop),
+)
+TEXT = re.compile(r"\w+|[-+]?[\d.]+(e[-+]?\d+)?")  # in Symbol('s0', integer=True), Float('1.5', precision=53)
+HOW = "save it with torch.export.save(torch.export.export(model.eval(), inputs, dynamic_shapes=...), FILE)"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    path: str = option(help="file of torch.export.save; with a callable: checkpoint with its weights")
+    callable: str | None = option(None, "dotted path of what builds the model, where the file holds its weights only")
+    arguments: dict[str, Any] = option({}, "keyword arguments of the callable")
+    classes_argument: str | None = option(None, "its argument that takes the number of labels; null: found in the signature")
+    weights_ignore: tuple[str, ...] = option((), "layers that do not come from the file")
+
+
+def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path) -> Mapping[str, Any]:
+    """As the torch importers that train, with no epochs and so no augmentation."""
+    untrained = Train(name=train.name, epochs=0, threads=train.threads)
+    if settings.callable is not None:
+        given = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings) if field.name != "path"}
+        return python_callable.obtain(python_callable.Settings(weights=settings.path, **given), data, untrained, seed, folder)
+    path = Path(settings.path)
+    program = load(path)
+    fields = trained.obtain(lambda manifest: as_module(path, program, manifest), trained.Settings(), data, untrained, seed, folder)
+    types = layer_types(program)
+    layers = {name: {**layer, "type": types.get(name, layer["type"])} for name, layer in fields["details"]["layers"].items()}
+    return {**fields, "details": {**fields["details"], "layers": layers, "imported_sha256": artifact.sha256(path)}}
+
+
+def recognizes(path: Path) -> bool:
+    return path.is_file() and path.suffix in (".pt2", ".pth2", ".ep")
+
+
+def look(path: Path) -> Inspection:
+    return describe(path)
+
+
+def load(path: Path) -> Any:
+    """The exported program. ModelError where the file is none, or would run code on loading."""
+    import torch
+
+    check_file(path)
+    archive = open_archive(path)
+    check_members(path, archive)
+    check_pickles(path, archive)
+    check_expressions(path, archive)
+    try:
+        return torch.export.load(path)
+    except Exception as error:  # torch.export has no common class for a program of another version or a damaged one
+        raise ModelError(f"model.path: {path} cannot be loaded: {one_line(error)}; {HOW}") from error
+
+
+def as_module(path: Path, program: Any, data: Manifest) -> Any:
+    """The program as a module for any batch size. ModelError where it does not take the data's inputs."""
+    check_inputs(path, program, data)
+    module = program.module(check_guards=False)  # the guards hold the largest batch that the user thought of
+    module.train = lambda mode=True: module  # torch forbids train() and eval() here: the mode is that of the export
+    return module
+
+
+def layer_types(program: Any) -> dict[str, str]:
+    """Class of each module by its path, as the program remembers it; as a module it consists of nameless ones."""
+    stacks = [node.meta.get("nn_module_stack", {}) for node in program.graph.nodes]
+    return {path: str(kind).rpartition(".")[2] for stack in stacks for path, kind in stack.values()}
+
+
+def check_file(path: Path) -> None:
+    """ModelError that names what the file is instead of a program."""
+    if not path.is_file():
+        raise ModelError(f"model.path: {path} {'is a folder' if path.is_dir() else 'does not exist'}; name a file of torch.export.save")
+    if not zipfile.is_zipfile(path):
+        raise ModelError(f"model.path: {path} is no torch.export program (those are zip archives); {HOW}")
+    with zipfile.ZipFile(path) as archive:
+        names = {name.rpartition("/")[2] for name in archive.namelist()}
+    if "constants.pkl" in names:
+        raise ModelError(f"model.path: {path} is a TorchScript archive; {HOW}")
+    if "data.pkl" in names:
+        raise ModelError(f"model.path: {path} holds weights without a model; name what builds it: model.callable=MODULE.FUNCTION")
+
+
+def open_archive(path: Path) -> Any:
+    """torch's reader, which torch.export.load uses: it finds a member by its name in any case."""
+    import torch
+
+    try:
+        archive = torch._C.PyTorchFileReader(str(path))
+        archive.get_all_records()  # fails where a member lies outside of the root
+        return archive
+    except RuntimeError as error:
+        raise ModelError(f"model.path: {path} cannot be loaded: {one_line(error)}; {HOW}") from error
+
+
+def check_members(path: Path, archive: Any) -> None:
+    """ModelError for a member that torch.export.save does not write, and for two names that are one in another case."""
+    names = archive.get_all_records()
+    with zipfile.ZipFile(path) as other:
+        seen = [name.partition("/")[2] for name in other.namelist()]
+    if sorted(seen) != sorted(names):
+        raise ModelError(f"model.path: {path} is refused: torch and Python do not find the same members in it; {HOW}")
+    unknown = next((name for name in names if not MEMBERS.fullmatch(name)), None)
+    if unknown:
+        raise ModelError(f"model.path: {path} is refused: it holds {unknown!r}, which torch.export.save does not write; {HOW}")
+    folded = [name.casefold() for name in names]
+    twice = next((name for name in names if folded.count(name.casefold()) > 1), None)
+    if twice:
+        raise ModelError(f"model.path: {path} is refused: it holds {twice!r} twice, or in upper and lower case; {HOW}")
+
+
+def check_pickles(path: Path, archive: Any) -> None:
+    """ModelError unless every pickle in the archive holds tensors alone."""
+    import torch
+
+    for name in pickles(path, archive):
+        try:
+            torch.load(io.BytesIO(archive.get_record(name)), map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever the restricted unpickler meets: it is not tensors alone
+            raise ModelError(
+                f"model.path: {path} is refused: {name} in it is a pickle of more than tensors, and a pickle can run code on loading;"
+                " export the model with tensors as its example inputs"
+            ) from error
+
+
+def pickles(path: Path, archive: Any) -> Iterator[str]:
+    """Members that torch.export.load unpickles: *.pt, and what a *_config.json lists with use_pickle."""
+    for name in archive.get_all_records():
+        if name.endswith(".pt"):
+            yield name
+        elif name.endswith("_config.json"):
+            yield from (f"{name.rpartition('/')[0]}/{file}" for file in listed_pickles(path, name, archive.get_record(name)))
+
+
+def listed_pickles(path: Path, name: str, content: bytes) -> list[str]:
+    """Files with use_pickle in the listing `name`. ModelError where it is damaged, or lists files that hold no tensors."""
+    try:
+        entries = [(entry["path_name"], entry["use_pickle"]) for entry in json.loads(content)["config"].values()]
+        strange = next((file for file, _ in entries if not TENSOR_FILE.fullmatch(file)), None)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(f"model.path: {path} cannot be loaded: {name} in it is damaged ({one_line(error)}); {HOW}") from error
+    if strange:
+        raise ModelError(f"model.path: {path} is refused: {name} in it lists {strange!r}, which holds no tensor; {HOW}")
+    return [file for file, use_pickle in entries if use_pickle]
+
+
+def check_expressions(path: Path, archive: Any) -> None:
+    """ModelError unless the sizes in the program are arithmetic on names and numbers, and no structure of it names a module."""
+    try:
+        program = json.loads(archive.get_record(PROGRAM))
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"model.path: {path} cannot be loaded: {PROGRAM} in it is missing or damaged; {HOW}") from error
+    for key, value in fields(program):
+        if key == "expr_str" and not is_arithmetic(value):
+            raise ModelError(f"model.path: {path} is refused: {str(value)[:60]!r} is no arithmetic, and torch would run it as code; {HOW}")
+        if key == "default_factory_module":
+            raise ModelError(f"model.path: {path} is refused: it takes a defaultdict, for which torch would import {value!r}; {HOW}")
+
+
+def fields(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key and value in JSON, also in JSON that is a string in it, as torch keeps the structure of inputs."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key, inner
+            yield from fields(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from fields(inner)
+    elif isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+        try:
+            inside = json.loads(value)
+        except ValueError:
+            return  # torch reads it as no JSON either
+        yield from fields(inside)
+
+
+def is_arithmetic(expression: Any) -> bool:
+    """Names, numbers, operators and functions of sympy, whose own names begin with a capital; nothing with a dot or a lambda."""
+    try:
+        nodes = list(ast.walk(ast.parse(expression, mode="eval")))
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return False
+    return all(isinstance(node, ARITHMETIC) and _is_plain(node) for node in nodes)
+
+
+def _is_plain(node: ast.AST) -> bool:
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, (bool, int, float)) or (isinstance(node.value, str) and bool(TEXT.fullmatch(node.value)))
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and (node.func.id[0].isupper() or node.func.id in SIZE_FUNCTIONS)
+    return True
+
+
+def check_inputs(path: Path, program: Any, data: Manifest) -> None:
+    wanted = [([*t.shape], t.dtype) for t in data.inputs]
+    names = program.graph_signature.user_inputs
+    values = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    taken = [([side if isinstance(side, int) else None for side in v.shape], str(v.dtype).removeprefix("torch.")) for v in values]
+    if taken == wanted:
+        return
+    if [(shape[1:], dtype) for shape, dtype in taken] == [(shape[1:], dtype) for shape, dtype in wanted]:
+        raise ModelError(
+            f"model.path: {path} was exported for batches of {taken[0][0][0]} only; "
+            "export it with dynamic_shapes=({0: torch.export.Dim('batch', min=1, max=1024)},)"
+        )
+    raise ModelError(f"model.path: {path} takes {_told(taken)}, the data gives {_told(wanted)}; change data.* so that they fit")
+
+
+def _told(tensors: list[tuple[list[int | None], str]]) -> str:
+    return (
+        ", ".join(f"{dtype} {['any' if side is None else side for side in shape]}".replace("'", "") for shape, dtype in tensors)
+        or "nothing"
+    )
+
+
+def describe(path: Path) -> Inspection:
+    """Of a program; loads it, with the checks of the importer."""
+    import torch
+
+    program = load(path)
+    signature = program.graph_signature
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    outputs = [name for name in signature.user_outputs if name is not None]
+    calls = [node for node in program.graph.nodes if node.op == "call_function"]
+    inputs = tuple(_port(name, values[name]) for name in signature.user_inputs)
+    fixed = [port.name for port in inputs if port.shape and port.shape[0] is not None]
+    how = "; export it with dynamic_shapes=({0: torch.export.Dim('batch', min=1, max=1024)},)"
+    multiply_adds, unknown = _multiply_adds(program, inputs)
+    return Inspection(
+        kind=f"torch.export program (this is torch {torch.__version__})",
+        inputs=inputs,
+        outputs=tuple(_port(name, values[name]) for name in outputs),
+        operators=Counter(str(node.target).removesuffix(".default") for node in calls),
+        parameters=sum(tensor.numel() for tensor in program.parameters()),
+        multiply_adds=multiply_adds,
+        notes=(*(f"input {name} takes one batch size only{how}" for name in fixed), *unknown),
+        model={"name": "torch_file", "path": str(path)},
+    )
+
+
+def _port(name: str, value: Any) -> Port:
+    sides = tuple(side if isinstance(side, int) else None for side in value.shape)
+    return Port(name, sides, str(value.dtype).removeprefix("torch."))
+
+
+def _multiply_adds(program: Any, inputs: tuple[Port, ...]) -> tuple[int | None, tuple[str, ...]]:
+    """By running it once on zeros; torch counts two operations for a multiply-add."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    zeros = [torch.zeros([1 if side is None else side for side in port.shape], dtype=getattr(torch, port.dtype)) for port in inputs]
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            program.module(check_guards=False)(*zeros)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        return None, (f"multiply-adds are unknown: it does not run on zeros ({one_line(error)})",)
+    return counter.get_total_flops() // 2 // max(1, inputs[0].shape[0] or 1), ()

@@ -1,0 +1,181 @@
+"""A sweep as a whole: its rows, the Pareto front over them, the effects. It becomes metrics/sweeps/NAME.json."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgewise.artifacts.figures import figures
+from edgewise.artifacts.records import METRICS, SCHEMA, summary_of
+from edgewise.report.verdicts import dominates
+from edgewise.sweep.effects import Effect, main_effects
+from edgewise.sweep.outcome import Outcome
+from edgewise.sweep.plan import MAXIMIZE, Plan
+from edgewise.sweep.points import settings
+
+FOLDER = METRICS / "sweeps"
+RELATIVE = (
+    "_to_reference",
+    "_delta",
+    "sqnr_db",
+    "agreement",
+    "kl_nats",
+    "flips_gained",
+    "flips_lost",
+)  # ends of names: about the reference
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant at one point. settings: the swept keys only. values: the objectives; None where it failed or one was not measured.
+    reference: what the point's own reference is, as a digest."""
+
+    point: str
+    variant: str
+    settings: Mapping[str, str]
+    status: str
+    reason: str | None
+    values: tuple[float, ...] | None
+    result: Mapping[str, Any]
+    reference: str = ""
+    front: bool = False
+
+    @property
+    def title(self) -> str:
+        return f"{self.point} {self.variant}"
+
+
+@dataclass(frozen=True)
+class SweepSummary:
+    """metrics/sweeps/NAME.json. effects: by objective, then by key. importances: of a search, by objective."""
+
+    name: str
+    experiment: str
+    arguments: tuple[str, ...]
+    keys: tuple[str, ...]
+    objectives: Mapping[str, str]
+    head: str
+    tree: str
+    carried: tuple[str, ...]
+    rows: tuple[Row, ...]
+    points: tuple[Mapping[str, Any], ...]
+    data: Mapping[str, Any]
+    effects: Mapping[str, Mapping[str, Effect]]
+    importances: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    schema: int = SCHEMA
+
+    @property
+    def front(self) -> list[Row]:
+        return [row for row in self.rows if row.front]
+
+
+def summarize(plan: Plan, outcomes: Sequence[Outcome], importances: Mapping[str, Mapping[str, float]]) -> SweepSummary:
+    rows = fronts([row for outcome in outcomes for row in rows_of(outcome, plan)], plan.objectives)
+    whole = [outcome for outcome in outcomes if outcome.ok]
+    return SweepSummary(
+        name=plan.name,
+        experiment=outcomes[0].experiment,
+        arguments=plan.arguments,
+        keys=plan.keys,
+        objectives=plan.objectives,
+        head=plan.code.head,
+        tree=plan.code.tree,
+        carried=plan.code.carried,
+        rows=tuple(rows),
+        points=tuple(point(outcome) for outcome in outcomes),
+        data=whole[0].data if whole else {},
+        effects={name: effects(rows, number, plan.keys) for number, name in enumerate(plan.objectives)},
+        importances=importances,
+        warnings=(*several_references(rows, plan.objectives), *warnings(whole)),
+    )
+
+
+def point(outcome: Outcome) -> dict[str, Any]:
+    names = ("name", "overrides", "status", "reason", "revision", "experiment", "seconds")
+    more = {"apply": f"dvc exp apply {outcome.name}", "device": outcome.summary["device"]["name"]} if outcome.ok else {"apply": None}
+    return {name: getattr(outcome, name) for name in names} | more
+
+
+def rows_of(outcome: Outcome, plan: Plan) -> list[Row]:
+    """One row for each variant that the point is about; one without a variant where the pipeline failed."""
+    given = settings(outcome.overrides)
+    swept = {key: given[key] for key in plan.keys if key in given}
+    if not outcome.ok:
+        return [Row(outcome.name, "", swept, "failed", outcome.reason, None, {})]
+    rows = []
+    summary = summary_of(outcome.summary, f"the summary of the point {outcome.name}")
+    for name in outcome.subjects:
+        result = figures(summary.variants[name], summary.primary_metric)
+        values = [result[field] for field in plan.objectives]
+        complete = None not in values and result["status"] == "ok"
+        rows.append(
+            Row(
+                outcome.name,
+                name,
+                swept,
+                result["status"],
+                result["reason"],
+                tuple(values) if complete else None,
+                result,
+                outcome.reference,
+            )
+        )
+    return rows
+
+
+def fronts(rows: Sequence[Row], objectives: Mapping[str, str]) -> list[Row]:
+    """The front, of each reference apart where an objective is about the reference."""
+    if not relative(objectives):
+        return mark_front(rows, objectives)
+    marked = {row.title: row for key in {row.reference for row in rows} for row in mark_front(of_one(rows, key), objectives)}
+    return [marked[row.title] for row in rows]
+
+
+def relative(objectives: Iterable[str]) -> list[str]:
+    return [name for name in objectives if name.endswith(RELATIVE)]
+
+
+def of_one(rows: Sequence[Row], reference: str) -> list[Row]:
+    return [row for row in rows if row.reference == reference]
+
+
+def several_references(rows: Sequence[Row], objectives: Mapping[str, str]) -> list[str]:
+    number = len({row.reference for row in rows if row.values is not None})
+    if number < 2 or not relative(objectives):
+        return []
+    return [
+        f"the swept keys change the reference: there are {number}, and {', '.join(relative(objectives))} cannot be compared between them; "
+        "each has a front of its own, and the effects on it mean little"
+    ]
+
+
+def mark_front(rows: Sequence[Row], objectives: Mapping[str, str]) -> list[Row]:
+    """The rows that no other equals or beats in all objectives at once are the front, by what was measured."""
+    costs = [cost(row.values, objectives) for row in rows]
+    return [
+        Row(**{**vars(row), "front": row.values is not None and not any(dominates(other, own) for other in costs)})
+        for row, own in zip(rows, costs, strict=True)
+    ]
+
+
+def cost(values: tuple[float, ...] | None, objectives: Mapping[str, str]) -> tuple[float, ...]:
+    """All to be small; infinite where there are no values."""
+    if values is None:
+        return (math.inf,) * len(objectives)
+    return tuple(-v if direction == MAXIMIZE else v for v, direction in zip(values, objectives.values(), strict=True))
+
+
+def effects(rows: Sequence[Row], objective: int, keys: Sequence[str]) -> dict[str, Effect]:
+    """The main effects on one objective; the variant counts as a key where the points are about more than one."""
+    known = [row for row in rows if row.values is not None]
+    settings = [{**row.settings, "variant": row.variant} for row in known]
+    return main_effects(settings, [row.values[objective] for row in known if row.values], [*keys, "variant"]) if known else {}
+
+
+def warnings(outcomes: Sequence[Outcome]) -> list[str]:
+    devices = {outcome.world.get("device") for outcome in outcomes} | {outcome.summary["device"].get("fingerprint") for outcome in outcomes}
+    found = [f"measured on {len(devices)} different devices: compare ratios, not milliseconds"] if len(devices) > 1 else []
+    grades = [(o.summary["variants"][name]["noise"] or {}).get("grade", "clean") for o in outcomes for name in o.subjects]
+    noisy = sum(grade != "clean" for grade in grades)
+    return found + ([f"the machine was not quiet while {noisy} of the rows were measured"] if noisy else [])

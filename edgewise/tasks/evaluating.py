@@ -1,0 +1,59 @@
+"""The predictions of a variant on the whole test split, through its format's own session, and their scores."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from edgewise.agent import sessions
+from edgewise.artifacts import artifact
+from edgewise.artifacts.artifact import Manifest
+from edgewise.artifacts.records import Evaluation
+from edgewise.artifacts.samples import Samples
+from edgewise.config import schema
+from edgewise.config.settings import build
+from edgewise.errors import DataError, VariantFailed
+from edgewise.plugins import Predictions
+from edgewise.proof import isolation
+
+MODELS, METRICS = Path("models"), Path("metrics")
+CHUNK = 256  # samples that are preprocessed and held in memory at a time
+
+
+def outputs(variant: schema.Variant, samples: Samples, indices: np.ndarray) -> np.ndarray:
+    """What the variant answers for `indices`, float32 [n, ...]."""
+    from tqdm import tqdm
+
+    settings = {"threads": os.cpu_count() or 1, **variant.engine}
+    session = sessions.load(schema.part(variant.module, "run"), str(MODELS / "variants" / variant.name), settings, keep=True)
+    starts = tqdm(
+        range(0, len(indices), CHUNK), desc=f"evaluate {variant.name}", unit="chunk", disable=len(indices) <= CHUNK, mininterval=1
+    )
+    answers = [isolation.run_batched(session, samples.feeds(indices[start : start + CHUNK])) for start in starts]
+    return np.concatenate([next(iter(answer.values())) for answer in answers]).astype(np.float32)
+
+
+def answers(variant: schema.Variant, made: Manifest, samples: Samples, split: str) -> Predictions:
+    """Of one split. VariantFailed where they are no numbers."""
+    indices = samples.indices(split)
+    if not len(indices):
+        raise DataError(f"data.splits.{split}: the split is empty and the task needs it; give it a share, for example 0.1")
+    given = outputs(variant, samples, indices)
+    broken = ~np.isfinite(given.reshape(len(given), -1)).all(axis=1)
+    if broken.any():
+        raise VariantFailed(f"{np.sum(broken)} of {len(given)} {split} samples give NaN or infinite outputs")
+    known = {"meaning": made.outputs[0].meaning, "normal": samples.normal}
+    return Predictions(given, samples.targets(indices), samples.labels, {key: value for key, value in known.items() if value is not None})
+
+
+def evaluate(variant: schema.Variant, made: Manifest, task: schema.Plugin) -> Evaluation:
+    module, samples = task.load(), Samples.open(MODELS / "data")
+    given = {split: answers(variant, made, samples, split) for split in module.SPLITS}
+    judged, test = module.judge(build(module.Settings, task.settings, "task"), given), given["test"]
+    with artifact.building(MODELS / "evaluate" / variant.name) as folder:
+        np.save(folder / "outputs.npy", test.outputs)
+        np.save(folder / "targets.npy", test.targets)
+        artifact.write_json(folder / "details.json", judged.details)
+        details = {**test.spec, **judged.decision}
+        artifact.write(folder, Manifest(kind="evaluation", format=made.format, scheme=made.scheme, labels=samples.labels, details=details))
+    return Evaluation(len(test.targets), made.size_bytes, made.details["covered_share"], dict(judged.scores))

@@ -1,0 +1,88 @@
+"""Any number of labels a sample, each judged on its own: macro F1, paired by the bootstrap, and flips of the whole set."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgewise.config.settings import option
+from edgewise.plugins import Comparison, Decisions, Predictions, PrimaryMetric, Scores
+from edgewise.stats import paired
+from edgewise.stats.resampling import distribution, percentiles
+
+TARGETS = "multi_label"
+NEEDS: tuple[str, ...] = ()
+SPLITS = ("test",)
+PRIMARY_METRIC = PrimaryMetric("macro_f1", "macro_f1", "macro F1", "macro F1")
+SCORES = ("macro_f1_ci95", "micro_f1", "exact_match", "label_accuracy", "flips_gained", "flips_lost", "mcnemar_p", "agreement")
+
+
+@dataclass(frozen=True)
+class Settings:
+    threshold: float = option(0.5, "a label is said from this probability on", low=0.001, high=0.999)
+
+
+def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
+    test = answers["test"]
+    threshold = on_outputs(settings.threshold, test.spec.get("meaning"))
+    said, true = test.outputs >= threshold, test.targets > 0
+    counts = hits_and_misses(said, true)
+    whole = np.ones((1, len(true)), np.float32)
+    draws = distribution(lambda weights: macro_f1(weights, counts), np.zeros(len(true), int))
+    totals = [part.sum() for part in counts]
+    return Scores(
+        {
+            "macro_f1": float(macro_f1(whole, counts)[0]),
+            "macro_f1_ci95": list(percentiles(draws)),
+            "micro_f1": float(2 * totals[0] / max(1, 2 * totals[0] + totals[1])),
+            "exact_match": float((said == true).all(axis=1).mean()),
+            "label_accuracy": float((said == true).mean()),
+        },
+        {"answer": "each", "threshold": threshold},
+        {"recall_per_class": {label: recall(said[:, i], true[:, i]) for i, label in enumerate(test.labels)}},
+    )
+
+
+def on_outputs(probability: float, meaning: str | None) -> float:
+    """The output that stands for a probability."""
+    return probability if meaning == "probabilities" else math.log(probability / (1 - probability))
+
+
+def recall(said: np.ndarray, true: np.ndarray) -> float | None:
+    return float(said[true].mean()) if true.any() else None
+
+
+def hits_and_misses(said: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which labels were found, and which are wrong in either direction: float32 [n, k] each."""
+    return (said & true).astype(np.float32), (said != true).astype(np.float32)
+
+
+def macro_f1(weights: np.ndarray, counts: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """The mean of 2 TP / (2 TP + FP + FN) over the labels, [draws]; a label that is neither true nor said counts 0, as in scikit-learn."""
+    hits, misses = (weights @ part for part in counts)
+    return (2 * hits / np.maximum(2 * hits + misses, 1)).mean(axis=1)
+
+
+def compare(settings: Settings, reference: Predictions, variant: Predictions) -> Comparison:
+    true = variant.targets > 0
+    said = [answers.outputs >= answers.spec["threshold"] for answers in (reference, variant)]
+    before, after = (hits_and_misses(labels, true) for labels in said)
+
+    def difference(weights: np.ndarray) -> np.ndarray:
+        return macro_f1(weights, after) - macro_f1(weights, before)
+
+    delta = float(difference(np.ones((1, len(true)), np.float32))[0])
+    found = paired.bootstrapped(delta, distribution(difference, np.zeros(len(true), int)), len(true), len(true))
+    whole = paired.flips(*((labels == true).all(axis=1) for labels in said))
+    return found.with_scores(**whole.scores, agreement=float((said[0] == said[1]).all(axis=1).mean()))
+
+
+def decide(answers: Predictions) -> Decisions:
+    said, true = answers.outputs >= answers.spec["threshold"], answers.targets > 0
+    return Decisions(written(said, answers.labels), written(true, answers.labels), (said == true).all(axis=1))
+
+
+def written(chosen: np.ndarray, labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Each row of bool [n, k] as its labels."""
+    return tuple(", ".join(labels[i] for i in np.flatnonzero(row)) or "(nothing)" for row in chosen)

@@ -1,0 +1,29 @@
+"""Nothing is judged: variants are made, measured and compared with the reference by how far their outputs agree."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgewise.plugins import Comparison, Decisions, Predictions, PrimaryMetric, Scores
+
+TARGETS = None
+NEEDS: tuple[str, ...] = ()
+SPLITS = ("test",)
+PRIMARY_METRIC: PrimaryMetric | None = None
+SCORES: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    pass
+
+
+def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
+    return Scores({}, {"answer": "values"})
+
+
+def compare(settings: Settings, reference: Predictions, variant: Predictions) -> Comparison | None:
+    return None
+
+
+def decide(answers: Predictions) -> Decisions | None:
+    return None

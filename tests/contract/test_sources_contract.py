@@ -1,0 +1,131 @@
+"""The contract of the formats (see test_formats_contract) over the files that users bring, and docs/sources.md held to what is so.
+
+The kinds that need no TensorFlow are in every run of the suite; the others carry the marker of `make test-examples`.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import sources as bench
+from edgewise.config.schema import part
+from edgewise.proof import checks, isolation
+from tests.contract import test_formats_contract as contract
+from tests.support import source_kinds
+from tests.support.source_kinds import BUILDERS, TOLD, Kinds, form, make_of
+from tests.support.sources import feeds_for
+
+LIGHT = ("onnx_file", "tflite_file", "tflite_int8")
+PAGE = bench.TARGET.read_text(encoding="utf-8") if bench.TARGET.exists() else ""
+REACHED = [("onnx_file", "onnx"), ("onnx_file", "openvino"), ("tflite_file", "tflite"), ("tflite_file", "openvino")]
+SCHEMES = [(kind, name, scheme) for kind, name in REACHED for scheme in bench.schemes(name)]
+KERAS = [(kind, name) for kind in ("keras_file", "saved_model") for name in ("tflite", "openvino")]
+EVERY = [*REACHED, *(pytest.param(*pair, marks=pytest.mark.examples) for pair in KERAS)]
+NAMELESS = ("tflite_file", "openvino")  # OpenVINO moves transposes, and most tensors lose the file's names
+LAYERS = {"keras_file": {"stem", "depthwise", "block", "head"}}
+
+
+@pytest.fixture(scope="session")
+def kinds(tmp_path_factory) -> Kinds:
+    return Kinds(tmp_path_factory.mktemp("kinds"))
+
+
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k in LIGHT else pytest.mark.examples) for k in BUILDERS])
+def test_the_page_says_what_is_possible(kind, tmp_path):
+    line, reasons = bench.row(kind, Kinds(tmp_path))
+    assert line in PAGE.splitlines(), "run: python -m benchmarks.sources"
+    assert set(reasons) <= set(PAGE.splitlines())
+
+
+def test_the_page_has_every_kind_and_format():
+    assert all(f"| {told} |" in PAGE for told in TOLD.values())
+    assert all(f" {name} |" in PAGE for name in bench.FORMATS)
+
+
+@pytest.mark.parametrize(("kind", "name"), EVERY)
+def test_the_float_model_gives_the_outputs_of_the_users_file(kind, name, kinds):
+    inputs, expected = checks.probe(kinds.get(kind))
+    folder = bench.float_model(kind, name, kinds)
+    given = isolation.outputs(form(name)["module"], folder, {"threads": 1}, inputs)
+    assert checks.check_outputs(expected, given, 60.0) >= 60.0
+    single = isolation.outputs(form(name)["module"], folder, {"threads": 1}, {"image": inputs["image"][:1]})
+    np.testing.assert_allclose(single["logits"], given["logits"][:1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "name"), EVERY)
+def test_every_layer_of_the_users_file_has_its_nodes(kind, name, kinds):
+    folder = bench.float_model(kind, name, kinds)
+    layers = json.loads((folder / "layers.json").read_text())
+    present = {node["name"] for node in part(form(name)["module"], "facts").facts(folder)["nodes"]}
+    assert all(nodes and set(nodes) <= present for nodes in layers.values())
+    if kind == "saved_model" or (kind, name) == NAMELESS:  # a graph without layers of its own
+        assert [len(nodes) for nodes in layers.values()] == [1, 1, 1, 1]
+    else:
+        assert set(layers) == LAYERS.get(kind, {"stem", "depthwise", "block.0", "head"})
+
+
+@pytest.mark.parametrize("held", [contract.test_a_profile_tells_of_each_run_what_was_executed], ids=lambda test: test.__name__)
+@pytest.mark.parametrize(("kind", "name"), EVERY)
+def test_what_holds_for_any_float_model(kind, name, held, kinds):
+    held(name, kinds.get(kind), {name: bench.float_model(kind, name, kinds)})
+
+
+@pytest.mark.parametrize(("kind", "name"), [pair for pair in REACHED if pair != NAMELESS])
+def test_what_lies_between_kept_layers_stays_float_too(kind, name, kinds, tmp_path):
+    floats = {name: bench.float_model(kind, name, kinds)}
+    contract.test_what_lies_between_kept_layers_stays_float_too(name, kinds.get(kind), floats, tmp_path)
+
+
+@pytest.mark.parametrize("scheme", ["fp32", "int8-static"])
+@pytest.mark.parametrize(("kind", "name"), EVERY)
+def test_parts_compute_what_the_whole_does(kind, name, scheme, kinds, tmp_path):
+    floats = {name: bench.float_model(kind, name, kinds)}
+    contract.test_parts_compute_what_the_whole_does(name, scheme, kinds.get(kind), floats, tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "name"), [pair for pair in REACHED if pair[1] != "openvino"])
+def test_a_gate_answers_for_normal_samples_and_lets_the_others_pass(kind, name, kinds, tmp_path):
+    floats = {name: bench.float_model(kind, name, kinds)}
+    contract.test_a_gate_answers_for_normal_samples_and_lets_the_others_pass(name, kinds.get(kind), floats, tmp_path)
+
+
+def quantize(kind: str, name: str, scheme: str, kinds: Kinds, folder: Path, keep: list[str]) -> Path:
+    folder.mkdir()
+    settings = {"per_channel": None, "calibration": None, **(form(name)["schemes"][scheme] or {})}
+    feeds = feeds_for(kinds.get(kind)) if settings["calibration"] else []
+    make_of(name).quantize(bench.float_model(kind, name, kinds), kinds.get(kind), folder, scheme, settings, feeds, keep)
+    return folder
+
+
+@pytest.mark.parametrize(("kind", "name", "scheme"), SCHEMES)
+def test_the_same_bytes_again_and_kept_layers_stay_float(kind, name, scheme, kinds, tmp_path):
+    try:
+        first = quantize(kind, name, scheme, kinds, tmp_path / "first", [])
+    except ValueError:
+        return  # not offered for this net; the page holds the reason
+    assert contract.contents(first) == contract.contents(quantize(kind, name, scheme, kinds, tmp_path / "second", []))
+    if scheme != "fp32":
+        nodes = checks.nodes_of(["head"], json.loads((bench.float_model(kind, name, kinds) / "layers.json").read_text()))
+        kept = quantize(kind, name, scheme, kinds, tmp_path / "kept", nodes)
+        found = {node["name"]: node for node in part(form(name)["module"], "facts").facts(kept)["nodes"]}
+        assert all(found[node]["weights_dtype"] == "float32" for node in nodes)
+
+
+@pytest.mark.examples
+@pytest.mark.parametrize("name", ["tflite", "openvino"])
+def test_a_keras_model_gives_the_same_bytes_again(name, kinds, tmp_path):
+    made = [source_kinds.convert(name, kinds.get("keras_file"), tmp_path / place) for place in ("first", "second")]
+    assert contract.contents(made[0]) == contract.contents(made[1])
+
+
+def test_openvino_leaves_a_file_that_is_quantized_already_to_tflite(kinds):
+    with pytest.raises(ValueError, match="is quantized already: OpenVINO would round it in another way"):
+        bench.float_model("tflite_int8", "openvino", kinds)
+
+
+def test_a_file_that_is_quantized_already_stays_byte_for_byte(kinds, tmp_path):
+    parent = bench.float_model("tflite_int8", "tflite", kinds)
+    folder = quantize("tflite_int8", "tflite", "int8-static", kinds, tmp_path / "v", [])
+    assert contract.contents(folder)["model.tflite"] == (parent / "model.tflite").read_bytes()

@@ -1,0 +1,162 @@
+"""The pipeline by running DVC: what runs again after which edit, what a kill leaves, what a failed variant takes along (nothing)."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from edgewise.artifacts import artifact
+from tests.support.workspace import ALWAYS, TINY, Workspace
+
+OWN = ("quantize", "evaluate", "bench-on-device")
+LAST = ("report", "bundle")
+RUNNER, MODEL = "edgewise/formats/onnx/run.py", "model.onnx"
+ONNX = {"onnx-fp32", "onnx-int8-static"}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Workspace:
+    made = Workspace(tmp_path_factory.mktemp("workspace"), TINY)
+    # compose, prepare, train, four conversions, scan, qat, report, bundle; and each variant's own
+    assert len(made.repro()) == 11 + 3 * len(OWN)
+    return made
+
+
+def stages(*variants: str, of: tuple[str, ...] = OWN) -> set[str]:
+    return {f"{stage}@{variant}" for variant in variants for stage in of}
+
+
+def test_nothing_but_the_always_changed_stages_runs_again(workspace):
+    done = workspace.run("dvc", "repro")
+    assert {line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")} == ALWAYS
+
+
+def summary(workspace):
+    return json.loads((workspace.folder / "metrics/summary.json").read_text())
+
+
+def test_summary_holds_every_variant(workspace):
+    result = summary(workspace)
+    assert set(result["variants"]) == set(TINY["variants"]) and result["reference"] == "onnx-fp32"
+    for name, variant in result["variants"].items():
+        assert variant["status"] == "ok", (name, variant)
+        assert (
+            variant["file"]["size_bytes"] > 0
+            and variant["latency"]["p50_ms"] > 0
+            and variant["memory"]["peak_rss_bytes"] > variant["memory"]["peak_rss_above_baseline_bytes"] > 0
+        )
+        assert variant["latency"]["ratio_ci95"] is None  # smoke claims nothing
+
+
+def replace(old: str, new: str):
+    def change(text: str) -> str:
+        assert old in text, old
+        return text.replace(old, new)
+
+    return change
+
+
+EDITS = {
+    "an option of one variant in params.yaml": (
+        lambda w: w.params(lambda p: p["variants"]["onnx-int8-static"]["calibration"].update(samples=12)),
+        {"compose", *LAST, *stages("onnx-int8-static")},
+    ),
+    "an option of one variant in conf": (
+        lambda w: w.edit("conf/format/onnx.yaml", replace("method: minmax", "method: percentile")),
+        {"compose", *LAST, *stages("onnx-int8-static")},
+    ),
+    "a new variant": (
+        lambda w: w.params(lambda p: p["variants"].update({"onnx-fp16": {"format": "onnx", "scheme": "fp16"}})),
+        {"compose", *LAST, *stages("onnx-fp16")},
+    ),
+    "a removed variant": (lambda w: w.params(lambda p: p["variants"].pop("openvino-fp32")), {"compose", *LAST, "convert-openvino"}),
+    "the device": (
+        lambda w: w.params(lambda p: p["device"].update(threads=2)),
+        {"compose", *LAST, *stages(*TINY["variants"], of=("bench-on-device",))},
+    ),
+    "make.py of one format": (
+        lambda w: w.edit("edgewise/formats/onnx/make.py", lambda text: text + "\n# another comment\n"),
+        {"compose", "convert-onnx", *stages(*ONNX, of=("quantize",))},
+    ),
+    "the reference": (
+        lambda w: w.params(lambda p: p.update(reference="openvino-fp32")),
+        {"compose", *LAST, *stages(*TINY["variants"], of=("bench-on-device",))},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_reruns_what_it_touches_and_reverting_runs_nothing(workspace, name):
+    edit, expected = EDITS[name]
+    files = {
+        path: (workspace.folder / path).read_text() for path in ("params.yaml", "conf/format/onnx.yaml", "edgewise/formats/onnx/make.py")
+    }
+    edit(workspace)
+    try:
+        assert workspace.repro() == expected
+        if name == "a new variant":
+            assert summary(workspace)["variants"]["onnx-fp16"]["status"] == "ok"
+    finally:
+        for path, text in files.items():
+            (workspace.folder / path).write_text(text)
+        again = workspace.repro()
+    assert again == (set(LAST) if name == "a new variant" else set())  # reverting that one is removing a variant
+
+
+def test_a_failed_variant_takes_no_other_with_it_and_the_gate_says_so(workspace):
+    lacking = {"onnx-int16x8-static": {"format": "onnx", "scheme": "int16x8-static"}}
+    lost = {"onnx-int8-static-lost": {"format": "onnx", "scheme": "int8-static", "keep_float": ["no_such_layer"]}}
+    before = workspace.params(lambda p: p["variants"].update({**lacking, **lost}))
+    try:
+        workspace.repro()
+        variants = summary(workspace)["variants"]
+        assert [name for name, v in variants.items() if v["status"] == "failed"] == ["onnx-int16x8-static", "onnx-int8-static-lost"]
+        assert "does not offer int16x8-static; it has" in variants["onnx-int16x8-static"]["reason"]
+        assert "'no_such_layer' matches no layer of the source" in variants["onnx-int8-static-lost"]["reason"]
+        assert variants["onnx-fp32"]["status"] == "ok"
+        gate = workspace.run("python", "-m", "stages.report", "--check")
+        assert gate.returncode == 1 and "onnx-int16x8-static" in gate.stdout + gate.stderr
+    finally:
+        (workspace.folder / "params.yaml").write_text(before)
+    workspace.repro()
+    assert workspace.run("python", "-m", "stages.report", "--check").returncode == 0
+
+
+def test_a_model_that_aborts_its_runtime_takes_no_other_with_it(workspace):
+    aborting = f"""    if b"QuantizeLinear" in open(os.path.join(folder, "{MODEL}"), "rb").read():\n        os.abort()\n"""
+    opened = "    return Session(open_file(folder, settings))\n"
+    before = workspace.edit(RUNNER, replace(opened, aborting + opened))
+    try:
+        workspace.repro()
+        variants = summary(workspace)["variants"]
+        assert [name for name, v in variants.items() if v["status"] == "failed"] == ["onnx-int8-static"]
+        assert "aborts on this file (SIGABRT)" in variants["onnx-int8-static"]["reason"]
+    finally:
+        (workspace.folder / RUNNER).write_text(before)
+    workspace.repro()
+    assert summary(workspace)["variants"]["onnx-int8-static"]["status"] == "ok"
+
+
+def test_dvcs_own_hydra_stays_off_because_it_misses_edits_in_conf(workspace):
+    assert workspace.run("dvc", "config", "hydra.enabled").stdout.strip() in ("", "false")
+
+
+@pytest.mark.parametrize("stage", ["train-export", "quantize@onnx-int8-static", "bench-on-device@onnx-int8-static"])
+def test_killed_in_the_middle_the_next_run_finishes_right(workspace, tmp_path, stage):
+    """SIGKILL of DVC and everything below it, a moment after the stage began; then a plain `dvc repro`."""
+    expected = (workspace.folder / "models/source/weights.safetensors").read_bytes()
+    log = tmp_path / "log"
+    process = workspace.start("dvc", "repro", "--single-item", "--force", stage, log=log)
+    deadline = time.monotonic() + 60
+    while f"Running stage '{stage}'" not in log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    workspace.repro()
+    assert (workspace.folder / "models/source/weights.safetensors").read_bytes() == expected
+    for manifest in (workspace.folder / "models").glob("[!.]*/**/manifest.json"):
+        assert artifact.describe_files(manifest.parent) == artifact.read(manifest.parent).files, manifest
+    assert all(variant["status"] == "ok" for variant in summary(workspace)["variants"].values())

@@ -1,0 +1,141 @@
+"""The device lock with real processes: one at a time, another device at once, and a killed holder keeps nobody waiting."""
+
+import itertools
+import os
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from edgewise.config.schema import Plugin
+from edgewise.devices import access
+from edgewise.devices.access import exclusive, file_of
+from edgewise.errors import StorageError
+from tests.conftest import ROOT
+
+BOARD = Plugin("board", "edgewise.devices.local", {"host": "board-1", "threads": 1})
+HOLDER = """
+import sys, time
+from edgewise.config.schema import Plugin
+from edgewise.devices.access import exclusive
+with exclusive(Plugin("board", "edgewise.devices.local", {"host": sys.argv[1], "threads": 4})):
+    print(time.monotonic_ns(), flush=True)
+    time.sleep(float(sys.argv[2]))
+    print(time.monotonic_ns(), flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
+def holder(host: str, seconds: float) -> subprocess.Popen:
+    command = [sys.executable, "-c", HOLDER, host, str(seconds)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_two_processes_never_hold_one_device_at_once():
+    processes = [holder("board-1", 0.3) for _ in range(3)]
+    said = [process.communicate(timeout=60) for process in processes]
+    times = sorted(tuple(map(int, out.split())) for out, _ in said)
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(times))
+    assert sum("another process measures on the device 'board'" in err for _, err in said) >= 1
+
+
+def test_a_killed_holder_keeps_nobody_waiting():
+    process = holder("board-1", 600)
+    process.stdout.readline()
+    process.kill()
+    process.wait()
+    started = time.monotonic()
+    with exclusive(BOARD):
+        assert time.monotonic() - started < 1
+
+
+def test_another_device_is_not_waited_for():
+    process = holder("board-2", 600)
+    process.stdout.readline()
+    started = time.monotonic()
+    with exclusive(BOARD):
+        assert time.monotonic() - started < 1
+    process.kill()
+    process.communicate()
+
+
+def test_how_a_device_is_used_does_not_make_it_another():
+    assert file_of(BOARD) == file_of(Plugin("board", "edgewise.devices.local", {"host": "board-1", "threads": 8}))
+    assert file_of(BOARD) != file_of(Plugin("board", "edgewise.devices.local", {"host": "board-2", "threads": 1}))
+
+
+def test_the_lock_is_free_again_after_an_error():
+    for _ in range(2):
+        with pytest.raises(RuntimeError), exclusive(BOARD):
+            raise RuntimeError
+
+
+@pytest.fixture
+def shared(tmp_path, monkeypatch):
+    """A folder for temporary files, without a session's own folder; the place of the lock files in it."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr(access.tempfile, "tempdir", str(tmp_path))
+    assert access.folder() == tmp_path / f"edgewise-{os.getuid()}"
+    return access.folder()
+
+
+def refused(device: Plugin = BOARD) -> str:
+    with pytest.raises(StorageError) as caught, exclusive(device):
+        pass
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_nobody_else_may_look_into_the_folder(shared):
+    before = os.umask(0)
+    try:
+        with exclusive(BOARD):
+            assert stat.S_IMODE(shared.stat().st_mode) == 0o700
+            assert stat.S_IMODE(file_of(BOARD).stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+
+
+def test_a_folder_that_is_a_link_is_refused(shared, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    shared.symlink_to(tmp_path / "elsewhere")
+    assert str(shared) in refused() and not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_folder_of_another_user_is_refused(shared, monkeypatch):
+    shared.mkdir(mode=0o700)
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    assert f"{shared} belongs to user {owner}, not to user {owner + 1}" in refused() and not list(shared.iterdir())
+
+
+def test_a_folder_in_which_anybody_may_write_is_refused(shared):
+    shared.mkdir()
+    shared.chmod(0o777)
+    assert "chmod 700" in refused() and not list(shared.iterdir())
+
+
+def test_a_lock_file_that_is_a_link_is_refused_and_its_target_stays(shared, tmp_path):
+    (tmp_path / "precious").write_text("data")
+    shared.mkdir(mode=0o700)
+    file_of(BOARD).symlink_to(tmp_path / "precious")
+    assert str(file_of(BOARD)) in refused() and (tmp_path / "precious").read_text() == "data"
+
+
+def test_a_lock_file_is_not_emptied(shared):
+    shared.mkdir(mode=0o700)
+    file_of(BOARD).write_text("kept")
+    with exclusive(BOARD):
+        assert file_of(BOARD).read_text() == "kept"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "file"))
+    assert "XDG_RUNTIME_DIR" in refused()

@@ -1,0 +1,180 @@
+"""ONNX: what the contract of all formats does not ask."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from edgewise.formats.onnx import export, facts, make, recipes, run
+from edgewise.proof import checks
+from tests.conftest import ROOT
+from tests.support import attention_source, sources
+
+onnx = pytest.importorskip("onnx")
+CONF = yaml.safe_load((ROOT / "conf/format/onnx.yaml").read_text())
+KEPT = ["places", "query", "head"]
+
+
+@pytest.fixture(scope="module")
+def attention(tmp_path_factory) -> tuple[Path, Path, dict]:
+    """Source, its float ONNX model, and the layers of it."""
+    source = attention_source.write(tmp_path_factory.mktemp("attention") / "source")
+    return source, *converted(source)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> tuple[Path, Path, dict]:
+    source = sources.write(tmp_path_factory.mktemp("pictures") / "source")
+    return source, *converted(source)
+
+
+def converted(source: Path) -> tuple[Path, dict]:
+    folder = source.parent / "onnx"
+    folder.mkdir()
+    return folder, make.convert(source, folder, CONF["convert"])["layers"]
+
+
+def quantized(made: tuple[Path, Path, dict], scheme: str, folder: Path, keep=(), **settings) -> Path:
+    source, parent, layers = made
+    folder.mkdir()
+    inputs, _ = checks.probe(source)
+    feeds = [{name: array[i : i + 1] for name, array in inputs.items()} for i in range(16)]
+    make.quantize(parent, source, folder, scheme, {**CONF["schemes"][scheme], **settings}, feeds, checks.nodes_of(keep, layers))
+    return folder
+
+
+def sqnr_db(source: Path, folder: Path, **engine) -> float:
+    inputs, expected = checks.probe(source)
+    return checks.check_outputs(expected, run.load(str(folder), {"threads": 1, **engine}).run(inputs), -100.0)
+
+
+def test_every_layer_is_found_whatever_became_of_its_weight(attention):
+    source, folder, layers = attention
+    assert set(layers) == attention_source.LAYERS
+    assert layers["unused"] == []
+    found = {node["name"]: node for node in facts.facts(folder)["nodes"]}
+    sizes = json.loads((source / "manifest.json").read_text())["details"]["layers"]
+    for layer in attention_source.LAYERS - {"unused"}:
+        assert [found[name]["elements"] for name in layers[layer]] == [int(np.prod(sizes[layer]["shape"]))], layer
+
+
+def test_a_layer_without_a_node_is_an_error_that_names_it(pictures):
+    model = onnx.load(pictures[1] / "model.onnx")
+    with pytest.raises(ValueError, match=r"layer stem\.conv"):
+        export.layer_nodes(model, {"head": ["model.head.weight"], "stem.conv": ["model.gone.weight"]})
+
+
+@pytest.mark.parametrize("scheme", [scheme for scheme in make.SCHEMES if scheme != "fp32"])
+def test_kept_layers_stay_float_in_a_transformer(scheme, attention, tmp_path):
+    source, _, layers = attention
+    kept = checks.nodes_of(KEPT, layers)
+    folder = quantized(attention, scheme, tmp_path / "v", KEPT)
+    share = checks.check_scheme(facts.facts(folder), make.SCHEMES[scheme], kept, scheme)
+    assert 0.3 < share < 1
+    assert sqnr_db(source, folder) > (5 if scheme == "int4-weight" else 20)
+
+
+def test_static_transformer_normalizes_in_float(attention, tmp_path):
+    folder = quantized(attention, "int8-static", tmp_path / "v")
+    nodes = onnx.load(folder / "model.onnx").graph.node
+    producers = {name: node.op_type for node in nodes for name in node.output}
+    normalized = [producers[node.input[0]] for node in nodes if node.op_type in ("LayerNormalization", "Softmax")]
+    assert len(normalized) == 3 and "DequantizeLinear" not in normalized
+    assert sqnr_db(attention[0], folder, **run.AS_WRITTEN) > 20
+
+
+def test_seven_bits_lose_nothing_more_in_the_kernels_of_any_processor(pictures, tmp_path):
+    """On x86 without VNNI 8 bits saturate (15 of 48 dB here); what the file holds is the same on all."""
+    folder = quantized(pictures, "int8-static", tmp_path / "v", reduce_range=True)
+    written = sqnr_db(pictures[0], folder, **run.AS_WRITTEN)
+    assert written > 30 and sqnr_db(pictures[0], folder) > written - 3
+
+
+def test_seven_bits_of_a_dynamic_transformer(attention, tmp_path):
+    folder = quantized(attention, "int8-dynamic", tmp_path / "v", reduce_range=True)
+    products = [t for t in map(onnx.numpy_helper.to_array, onnx.load(folder / "model.onnx").graph.initializer) if t.dtype == np.int8]
+    assert products and all(abs(weights.astype(int)).max() <= 64 for weights in products if weights.ndim == 2)
+    assert sqnr_db(attention[0], folder) > 20
+
+
+@pytest.mark.parametrize("method", ["entropy", "percentile"])
+def test_each_calibration_method_does_something_of_its_own(method, pictures, tmp_path):
+    plain = quantized(pictures, "int8-static", tmp_path / "minmax")
+    other = quantized(pictures, "int8-static", tmp_path / method, calibration={"method": method})
+    assert (plain / "model.onnx").read_bytes() != (other / "model.onnx").read_bytes()
+    assert sqnr_db(pictures[0], other) > 10
+
+
+def test_symmetric_activations_have_their_zero_in_the_middle(pictures, tmp_path):
+    def zeros(**settings) -> set[int]:
+        model = onnx.load(quantized(pictures, "int8-static", tmp_path / str(settings), **settings) / "model.onnx")
+        constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        return {int(constants[node.input[2]]) for node in model.graph.node if node.op_type == "QuantizeLinear"}
+
+    assert zeros(symmetric=True) <= {127, 128}
+    assert not zeros(symmetric=False) <= {127, 128}
+
+
+def test_facts_agree_with_what_the_runtime_makes_of_the_file(pictures, tmp_path):
+    import onnxruntime
+
+    folder = quantized(pictures, "int8-static", tmp_path / "v", ["head"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx", load_external_data=False).graph.node)
+    said = facts.facts(folder)["operators"]
+    assert kinds["QLinearConv"] == said["Conv[int8]"] == 3
+    assert kinds["Gemm"] + kinds["FusedGemm"] == said["Gemm[float32]"] == 1
+    assert facts.facts(folder)["weights_bytes_by_dtype"]["int8"] == 3 * 16 * 9 + 16 * 9 + 16 * 32 * 9
+
+
+def test_the_file_is_old_enough_for_old_runtimes_and_tells_nothing_of_this_machine(pictures):
+    content = (pictures[1] / "model.onnx").read_bytes()
+    model = onnx.load_from_string(content)
+    assert model.ir_version == 10 and [entry.version for entry in model.opset_import] == [20]
+    assert not any(word in content for word in (b"stack_trace", str(ROOT).encode(), b"site-packages", b"fx_node"))
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+def test_another_process_writes_the_same_bytes(attention, tmp_path):
+    source, folder, _ = attention
+    code = (
+        "import sys, yaml; from pathlib import Path; from edgewise.formats.onnx import make\n"
+        "make.convert(Path(sys.argv[1]), Path(sys.argv[2]), {'opset': 20, 'ir_version': 10})"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-c", code, source, tmp_path], cwd=ROOT, env=environment, check=True, capture_output=True)
+    assert (tmp_path / "model.onnx").read_bytes() == (folder / "model.onnx").read_bytes()
+
+
+def test_gemm_as_product_and_sum_computes_the_same(pictures, tmp_path):
+    model = onnx.load(pictures[1] / "model.onnx")
+    recipes._products_of_gemm(model)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, tmp_path / "model.onnx")
+    assert "Gemm" not in {node.op_type for node in model.graph.node}
+    assert sqnr_db(pictures[0], tmp_path) > 100
+
+
+def test_unknown_engine_settings_name_the_allowed_ones(pictures):
+    for settings, message in [
+        ({"threadz": 2}, "allowed: threads"),
+        ({"graph_optimization": "most"}, "allowed: disable, basic"),
+        ({"providers": ["MagicProvider"]}, "it has: .*CPUExecutionProvider"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            run.load(str(pictures[1]), settings)
+
+
+def test_making_is_quiet(attention, tmp_path, capfd):
+    quantized(attention, "int8-static", tmp_path / "s", calibration={"method": "percentile"})
+    quantized(attention, "int8-dynamic", tmp_path / "d")
+    assert capfd.readouterr() == ("", "")

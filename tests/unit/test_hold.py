@@ -1,0 +1,157 @@
+"""The device kept against other hosts: real processes, one after the other, and no lock that outlives its holder."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from edgewise.agent import cache, lease
+from edgewise.agent.protocol import Fault
+from edgewise.devices.access import Hold
+
+COMMAND = (sys.executable, lease.__file__)
+
+
+class Host:
+    """One that talks to agent.lease by hand."""
+
+    def __init__(self, workdir, who: str, wait_s: float = 20.0, silent_s: float = 20.0):
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe)
+        request = {"workdir": str(workdir), "who": who, "wait_s": wait_s, "silent_s": silent_s}
+        self.process.stdin.write(json.dumps(request).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def reply(self) -> dict:
+        line = next(line for line in self.process.stdout if line.strip())
+        return json.loads(line[len(lease.MARK) :])
+
+
+@pytest.fixture
+def host(tmp_path):
+    """host(who, ...) asks for the device in one workdir; all are ended."""
+    started = []
+
+    def ask(who: str, **seconds: float) -> Host:
+        started.append(Host(tmp_path / "device", who, **seconds))
+        return started[-1]
+
+    yield ask
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+        one.process.stdout.close()
+
+
+def test_a_second_host_waits_and_is_told_for_whom(host):
+    first = host("ann@desk")
+    assert first.reply() == {"held": True}
+    second = host("bob@laptop", wait_s=1.0)
+    assert second.reply()["waiting"].startswith("ann@desk since ")
+    fault = second.reply()
+    assert fault["fault"] == "busy" and fault["seen"].startswith("ann@desk since") and "did not end within 1 s" in fault["seen"]
+
+
+@pytest.mark.parametrize("end", ["stdin", "kill"])
+def test_the_next_one_gets_it_however_the_holder_ends(host, end):
+    first = host("ann@desk")
+    assert "held" in first.reply()
+    second = host("bob@laptop")
+    assert "waiting" in second.reply()
+    first.process.stdin.close() if end == "stdin" else first.process.kill()
+    assert second.reply() == {"held": True}
+    assert "bob@laptop" in host("eve@lab", wait_s=0.0).reply()["seen"]
+
+
+def test_a_holder_whose_host_is_silent_lets_go(host):
+    first = host("ann@desk", silent_s=0.5)
+    assert "held" in first.reply()
+    assert first.process.wait(20) == 0
+    assert host("bob@laptop", wait_s=0.0).reply() == {"held": True}
+
+
+def test_a_host_that_is_heard_of_keeps_it(host):
+    first = host("ann@desk", silent_s=1.5)
+    assert "held" in first.reply()
+    for _ in range(12):
+        time.sleep(0.2)
+        first.process.stdin.write(b"\n")
+        first.process.stdin.flush()
+    assert first.process.poll() is None, "2.4 s, silent for no more than 0.2 s of them"
+
+
+def keeper(workdir, wait_s: float = 0.0, command=COMMAND) -> Hold:
+    return Hold(command, "board", str(workdir), wait_s, lambda code, stderr: Fault("no_python", f"{code} {stderr.strip()}"))
+
+
+def test_the_hosts_end_takes_it_again_after_its_link_was_lost(tmp_path):
+    one, other = keeper(tmp_path), keeper(tmp_path)
+    one.ensure()
+    with pytest.raises(Fault, match=r"^board: \w+@\S+ since \d\d:\d\d:\d\d measures on it.*wait for it to end$") as caught:
+        other.ensure()
+    assert caught.value.word == "busy"
+    assert one.process is not None
+    one.process.kill()
+    one.process.wait()
+    one.ensure()
+    assert one.process.poll() is None
+    one.end()
+    other.ensure()
+    other.end()
+
+
+def test_a_program_that_does_not_start_is_explained(tmp_path):
+    with pytest.raises(Fault, match=r"^127 no such python; install python") as caught:
+        keeper(tmp_path, command=("sh", "-c", "echo no such python >&2; exit 127")).ensure()
+    assert caught.value.word == "no_python"
+
+
+def test_a_lock_that_is_a_link_is_refused_and_its_target_stays(host, tmp_path):
+    (tmp_path / "device").mkdir()
+    (tmp_path / "precious").write_text("data")
+    (tmp_path / "device/lock").symlink_to(tmp_path / "precious")
+    assert "lock: a symbolic link; remove it" in host("ann@desk").reply()["seen"]
+    assert (tmp_path / "precious").read_text() == "data"
+
+
+@pytest.mark.parametrize("module", [lease, cache])
+def test_a_workdir_of_another_user_is_refused(module, tmp_path, monkeypatch):
+    module.own(tmp_path / "mine")
+    assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o700
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(OSError, match=f"belongs to user {owner}; name another folder in device.workdir"):
+        module.own(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("module", [lease, cache])
+def test_a_workdir_in_which_anybody_may_write_is_refused(module, tmp_path):
+    tmp_path.chmod(0o1777)
+    with pytest.raises(OSError, match="any user may write in it"):
+        module.own(tmp_path)
+
+
+def test_a_reply_that_breaks_off_is_explained(tmp_path):
+    code = f"printf '\\n{lease.MARK}{{\"hel'; exit 255"
+    with pytest.raises(Fault, match=r"^255 "):
+        keeper(tmp_path, command=("sh", "-c", code)).ensure()
+
+
+def test_a_program_that_is_not_there_is_a_fault(tmp_path):
+    with pytest.raises(Fault, match="no-such-program cannot be started: No such file"):
+        keeper(tmp_path, command=("no-such-program",)).ensure()
+
+
+@pytest.mark.parametrize(
+    "reply", ["[]", "{}", '{"fault": "no such word", "seen": "x"}', '{"fault": "busy"}', '{"fault": ["busy"], "seen": 1}']
+)
+def test_a_reply_that_is_none_is_a_fault_of_the_protocol(tmp_path, reply):
+    """What a device says is not trusted."""
+    code = f"echo '{lease.MARK}{reply}'; exit 255"
+    with pytest.raises(Fault) as caught:
+        keeper(tmp_path, command=("sh", "-c", code)).ensure()
+    assert caught.value.word == ("no_python" if reply == "[]" else "protocol")

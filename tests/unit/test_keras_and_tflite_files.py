@@ -1,0 +1,242 @@
+"""The user's own Keras model and TFLite files: importers, TFLiteConverter's strategies, files that are quantized already."""
+
+import dataclasses
+import json
+import subprocess
+
+import numpy as np
+import pytest
+
+from edgewise.artifacts import artifact
+from edgewise.artifacts.artifact import Manifest, Tensor
+from edgewise.config.schema import Train
+from edgewise.errors import ModelError, VariantFailed
+from edgewise.formats.tflite import facts, keras, make
+from edgewise.proof import checks, isolation
+from edgewise.sources import imported, keras_file, tflite_file
+
+LABELS = ("dark", "bright", "striped")
+SIZE = 12
+MODULE = "edgewise.formats.tflite"
+STATIC = {"calibration": {"method": "minmax"}, "per_channel": True}
+SPEC = {"kind": "image", "size": [SIZE, SIZE], "channels": 3, "resize": "stretch", "scale": 1.0, "mean": [0.0] * 3, "std": [1.0] * 3}
+
+
+def write_data(folder, pictures, targets, labels, splits, spec):
+    """models/data of pictures, uint8 [n, h, w, c], as models with channels last take them."""
+    spec = {**spec, "layout": "NHWC", "dtype": "float32"}
+    (folder / "inputs").mkdir(parents=True)
+    np.save(folder / "inputs/image.npy", pictures)
+    np.save(folder / "targets.npy", targets)
+    (folder / "splits.json").write_text(json.dumps(splits))
+    image = Tensor("image", (None, *pictures.shape[1:]), "float32", "NHWC", "image")
+    artifact.write(folder, Manifest(kind="data", inputs=(image,), preprocessing=spec, labels=labels))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    random = np.random.default_rng(0)
+    colours, grain = random.integers(0, 256, (24, 1, 1, 3)), random.integers(-20, 20, (24, SIZE, SIZE, 3))
+    pictures = np.clip(colours + grain, 0, 255).astype(np.uint8)
+    splits = {"train": [], "validation": [], "calibration": list(range(24)), "test": []}
+    return write_data(tmp_path_factory.mktemp("own") / "data", pictures, random.integers(0, 3, 24), LABELS, splits, SPEC)
+
+
+@pytest.fixture(scope="module")
+def model_file(data):
+    """Convolution with batch norm, a depthwise one, a transposed one and a dense layer, on raw 0..255."""
+    pytest.importorskip("tensorflow", reason="TensorFlow is an extra: pip install -e '.[keras]'")
+    library = keras_file.import_keras()
+    library.utils.set_random_seed(0)
+    layers = library.layers
+    inputs = library.Input((SIZE, SIZE, 3))
+    x = layers.BatchNormalization(gamma_initializer="ones")(layers.Conv2D(16, 3, padding="same", name="stem")(inputs))
+    x = layers.DepthwiseConv2D(3, depth_multiplier=1, name="depthwise")(layers.ReLU()(x))
+    x = layers.Conv2DTranspose(8, 3, strides=2, name="wide")(x)
+    outputs = layers.Dense(3, activation="sigmoid", name="head")(layers.GlobalAveragePooling2D()(x) / 100)
+    path = data.parent / "own.keras"
+    library.Model(inputs, outputs).save(path)
+    return path
+
+
+def obtain(importer, path, data, folder):
+    """models/source as train-export writes it."""
+    folder.mkdir()
+    fields = dict(importer.obtain(importer.Settings(path=str(path)), data, Train(name="default"), 0, folder))
+    del fields["weights"], fields["training"]
+    sides = {
+        side: tuple(Tensor(**{**entry, "shape": tuple(entry["shape"])}) for entry in fields.pop(side)) for side in ("inputs", "outputs")
+    }
+    artifact.write(folder, Manifest(kind="source", **sides, **fields))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def source(model_file, data):
+    return obtain(keras_file, model_file, data, data.parent / "source")
+
+
+@pytest.fixture(scope="module")
+def float_model(source):
+    folder = source.parent / "float"
+    folder.mkdir()
+    return folder, make.convert(source, folder, {})
+
+
+def quantize(float_model, source, folder, scheme, settings=STATIC, keep=()):
+    folder.mkdir()
+    inputs, _ = checks.probe(source)
+    make.quantize(float_model[0], source, folder, scheme, settings, [{"image": array[None]} for array in inputs["image"]], keep)
+    return folder
+
+
+def sqnr_db(folder, source):
+    inputs, expected = checks.probe(source)
+    return checks.check_outputs(expected, isolation.outputs(MODULE, folder, {"threads": 1}, inputs), -50.0)
+
+
+def test_keras_model_converts_with_its_layers_and_scores(float_model, source):
+    folder, made = float_model
+    assert sqnr_db(folder, source) > 60
+    operators = {node["name"]: node["operator"] for node in facts.facts(folder)["nodes"]}
+    assert made["layers"] == {name: [name] for name in ("stem", "depthwise", "wide", "head")}
+    assert operators == {"stem": "CONV_2D", "depthwise": "DEPTHWISE_CONV_2D", "wide": "TRANSPOSE_CONV", "head": "FULLY_CONNECTED"}
+    assert artifact.read(source).outputs[0].meaning == "probabilities"
+
+
+def test_keras_model_by_the_converters_full_integer_strategy(float_model, source, tmp_path):
+    folder = quantize(float_model, source, tmp_path / "v", "int8-static")
+    found = facts.facts(folder)
+    assert checks.check_scheme(found, make.SCHEMES["int8-static"], [], "v") == 1
+    assert {node["name"] for node in found["nodes"]} == {"stem", "depthwise", "wide", "head"}
+    assert sqnr_db(folder, source) > 6
+    assert b"CONVERSION_METADATA" in (folder / facts.FILE).read_bytes(), "TFLiteConverter signs its files"
+
+
+def test_keras_model_refuses_what_the_converter_cannot(float_model, source, tmp_path):
+    with pytest.raises(ValueError, match=r"^keep_float: TFLiteConverter"):
+        quantize(float_model, source, tmp_path / "kept", "int8-static", keep=["stem"])
+    with pytest.raises(ValueError, match="'moving_average'; TFLiteConverter has minmax only"):
+        quantize(float_model, source, tmp_path / "method", "int8-static", {**STATIC, "calibration": {"method": "moving_average"}})
+
+
+def test_small_weights_may_stay_float_in_the_dynamic_strategy_but_not_all():
+    def found(*sizes_and_dtypes):
+        same = {"operator": "CONV_2D"}
+        activations = {"int8": "dynamic", "float32": "float32"}
+        entries = [(f"n{i}", size, dtype) for i, (size, dtype) in enumerate(sizes_and_dtypes)]
+        nodes = [
+            {**same, "name": n, "elements": size, "weights_dtype": dtype, "activations_dtype": activations[dtype]}
+            for n, size, dtype in entries
+        ]
+        return {"nodes": nodes, "weights_elements": sum(size for _, size, _ in entries)}
+
+    scheme = make.SCHEMES["int8-dynamic"]
+    assert checks.check_scheme(found((3000, "int8"), (1000, "float32")), scheme, [], "v") == 0.75
+    for nothing in (found((3000, "int8"), (1024, "float32")), found((1000, "float32"))):
+        with pytest.raises(VariantFailed, match=r"did less than its name says|nothing was done"):
+            checks.check_scheme(nothing, scheme, [], "v")
+
+
+def test_kernels_are_laid_out_as_torch_has_them(model_file):
+    import torch
+
+    picture = np.random.default_rng(1).normal(size=(1, 7, 7, 3)).astype(np.float32)
+    model = keras_file.load(model_file)
+    held = {name: (kind, torch.from_numpy(np.ascontiguousarray(kernel))) for name, kind, kernel in keras_file.kernels(model)}
+    assert [kind for kind, _ in held.values()] == ["Conv2d", "Conv2d", "ConvTranspose2d", "Linear"]
+    nchw = torch.from_numpy(picture).permute(0, 3, 1, 2)
+    stem = torch.nn.functional.conv2d(nchw, held["stem"][1], padding=1)
+    ours = torch.nn.functional.conv_transpose2d(
+        torch.nn.functional.conv2d(stem, held["depthwise"][1], groups=16), held["wide"][1], stride=2
+    )
+    theirs = model.get_layer("wide")(model.get_layer("depthwise")(model.get_layer("stem")(picture)))
+    np.testing.assert_allclose(ours.permute(0, 2, 3, 1).numpy(), theirs.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("code", "stderr", "message"),
+    [(-6, "Check failed: x\n", r"aborts \(SIGABRT\) to make fp16 .*Check failed: x"), (1, "", "refuses to make fp16 .*it says nothing")],
+)
+def test_a_converter_that_aborts_is_a_reason(code, stderr, message):
+    with pytest.raises(ValueError, match=message):
+        keras._check(subprocess.CompletedProcess([], code, "", stderr), "fp16")
+
+
+def test_a_converter_that_was_killed_is_no_reason():
+    with pytest.raises(ChildProcessError, match="free some memory"):
+        keras._check(subprocess.CompletedProcess([], -9, "", ""), "fp16")
+
+
+@pytest.mark.parametrize("importer", [keras_file, tflite_file])
+def test_files_that_are_no_model_are_named(importer, data, tmp_path):
+    suffix = ".keras" if importer is keras_file else ".tflite"
+    pytest.importorskip("tensorflow" if importer is keras_file else "ai_edge_litert")
+    broken = tmp_path / f"broken{suffix}"
+    broken.write_bytes(b"\x1c\0\0\0TFL3" + bytes(40))
+    for path, message in ((tmp_path / f"absent{suffix}", "not a file"), (tmp_path, "not a file"), (broken, "cannot load|refuses")):
+        with pytest.raises(ModelError, match=message):
+            importer.load(path)
+    (tmp_path / f"text{suffix}").write_text("a text, not a model")
+    with pytest.raises(ModelError, match=r"cannot load|not a TFLite file"):
+        importer.load(tmp_path / f"text{suffix}")
+
+
+def test_a_model_for_other_data_is_named(float_model, model_file, data, tmp_path):
+    manifest = artifact.read(data)
+    small = Manifest(kind="data", inputs=(Tensor("image", (None, 3, 8, 8), "float32"),), labels=LABELS)
+    more = Manifest(kind="data", inputs=manifest.inputs, labels=("one", "two"))
+    network, interpreter = keras_file.Network(keras_file.load(model_file)), tflite_file.load(float_model[0] / facts.FILE)
+    taken = {
+        lambda data: imported.check_inputs(model_file, network.inputs, data),
+        lambda data: tflite_file.check(model_file, interpreter, data),
+    }
+    for check in taken:
+        with pytest.raises(ModelError, match=r"takes \[12, 12, 3\], the data gives \[3, 8, 8\] .*; change data"):
+            check(small)
+        wrong = dataclasses.replace(small, preprocessing={**SPEC, "size": [8, 8], "layout": "NCHW"})
+        with pytest.raises(ModelError, match=r"; set data\.channels_last=true data\.image_size=12$"):
+            check(wrong)
+    with pytest.raises(ModelError, match=r"the data has 2 labels \(one, two\); name the model's own classes"):
+        imported.check_outputs(model_file, network.outputs, more)
+    with pytest.raises(ModelError, match=r"the data has 2 labels \(one, two\); name the model's own classes"):
+        tflite_file.check(model_file, interpreter, more)
+
+
+def test_float_tflite_file_is_quantized_further(float_model, data, tmp_path):
+    source = obtain(tflite_file, float_model[0] / facts.FILE, data, tmp_path / "source")
+    (tmp_path / "float").mkdir()
+    model = tmp_path / "float", make.convert(source, tmp_path / "float", {})
+    folder = quantize(model, source, tmp_path / "v", "int8-static", keep=model[1]["layers"]["head"])
+    found = facts.facts(folder)
+    checks.check_scheme(found, make.SCHEMES["int8-static"], ["head"], "v")
+    assert sqnr_db(folder, source) > 6
+
+
+def test_the_published_pair_of_mlperf_tiny(shared_data, tmp_path):
+    """ResNet-8 for CIFAR-10 as its authors publish it, float and int8: taken as they are, without a signature of their own."""
+    from edgewise.agent import preprocess
+
+    folders = sorted(path for path in (shared_data / "cifar10_test").iterdir() if path.is_dir())
+    files = [(label, path) for label, folder in enumerate(folders) for path in sorted(folder.iterdir())[:12]]
+    pictures = np.stack([preprocess.decode(str(path)) for _, path in files])
+    targets = np.array([label for label, _ in files])
+    names = tuple(folder.name for folder in folders)
+    splits = {"train": [], "validation": [], "calibration": list(range(len(files))), "test": []}
+    data = write_data(tmp_path / "data", pictures, targets, names, splits, {**SPEC, "size": [32, 32]})
+    right = {}
+    for name, scheme in (("pretrainedResnet", "fp32"), ("pretrainedResnet_quant", "int8-static")):
+        source = obtain(tflite_file, shared_data / f"pretrained/mlperf_tiny/{name}.tflite", data, tmp_path / name)
+        parent = tmp_path / f"{name}-float"
+        parent.mkdir()
+        model = parent, make.convert(source, parent, {})
+        folder = quantize(model, source, tmp_path / f"{name}-v", scheme)
+        assert checks.check_scheme(facts.facts(folder), make.SCHEMES[scheme], [], name) == 1
+        given = isolation.outputs(MODULE, folder, {"threads": 1}, {"image": pictures.astype(np.float32)})["logits"]
+        right[name] = (given.argmax(1) == targets).mean()
+        if scheme != "fp32":
+            with pytest.raises(ValueError, match=r"can be measured as int8-static.*, not as fp16"):
+                quantize(model, source, tmp_path / "other", "fp16")
+    assert right["pretrainedResnet"] > 0.6  # the pictures were compressed again: about 0.75 on all thousand
+    assert abs(right["pretrainedResnet"] - right["pretrainedResnet_quant"]) < 0.05

@@ -1,0 +1,149 @@
+"""int8-mixed: the scan against ONNX Runtime's own quantizer, the search against exhaustive answers."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from edgewise.artifacts import artifact
+from edgewise.artifacts.artifact import Manifest
+from edgewise.artifacts.samples import Samples
+from edgewise.compress import mixing
+from edgewise.compress.job import Job
+from edgewise.compress.mixing import Trial, cut
+from edgewise.config import compose
+from edgewise.config.schema import Calibration, Mixed, Scan, Variant
+from edgewise.errors import VariantFailed
+from edgewise.formats.onnx import make, run
+from edgewise.formats.torch import scan
+from edgewise.proof import checks
+from tests.conftest import ROOT
+from tests.support import sources
+
+CONF = yaml.safe_load((ROOT / "conf/format/onnx.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    return sources.write(tmp_path_factory.mktemp("models") / "source")
+
+
+@pytest.fixture(scope="module")
+def feeds() -> list[dict[str, np.ndarray]]:
+    return [{"image": picture[None]} for picture in sources.pictures(32, 7)[0]]
+
+
+def onnx_noises(source: Path, feeds, folder: Path) -> dict[str, float]:
+    """What each layer, quantized alone by ONNX Runtime's tool, adds to the noise of the outputs."""
+    parent = folder / "float"
+    parent.mkdir()
+    layers = make.convert(source, parent, CONF["convert"])["layers"]
+    batch = {"image": np.concatenate([feed["image"] for feed in feeds[: scan.JUDGED]])}
+    exact = run.load(str(parent), {"threads": 1}).run(batch)["logits"]
+    settings, noises = {**CONF["schemes"]["int8-static"], "per_channel": False}, {}
+    for layer in [*layers, ""]:
+        place = folder / f"only-{layer}"
+        place.mkdir()
+        kept = checks.nodes_of([other for other in layers if other != layer], layers)
+        make.quantize(parent, source, place, "int8-static", settings, feeds, kept)
+        given = run.load(str(place), {"threads": 1, "graph_optimization": "disable"}).run(batch)["logits"]
+        noises[layer] = 10 ** (-checks.sqnr_db(exact, given) / 10)
+    floor = noises.pop("")  # sums and pools are in 8 bits all the same
+    return {layer: noise - floor for layer, noise in noises.items()}
+
+
+def test_the_scan_sees_each_layer_as_the_real_quantizer_does(source, feeds, tmp_path):
+    found = scan.scan(source, feeds, per_channel=False)
+    real = onnx_noises(source, feeds, tmp_path)
+    assert set(found["layers"]) == set(real) == {"stem", "depthwise", "block.0", "head"}
+    for layer, noise in real.items():
+        assert abs(10 * np.log10(found["layers"][layer]["noise"] / noise)) < 6, layer
+    assert found["layers"]["head"]["noise"] == pytest.approx(real["head"], rel=0.2)  # by far the noisiest: the logits themselves in 8 bits
+    assert found["layers"]["block.0"]["elements"] == 16 * 32 * 9
+
+
+def test_all_layers_together_make_about_the_sum_of_their_noises(source, feeds):
+    found = scan.scan(source, feeds, per_channel=True)
+    assert 0.5 < found["noise"] / sum(layer["noise"] for layer in found["layers"].values()) < 1.5
+
+
+def test_a_scale_for_each_channel_is_finer_and_a_norm_behind_the_layer_counts():
+    torch = pytest.importorskip("torch")
+    weight = torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(0)) * (2.0 ** torch.arange(8)).view(-1, 1, 1, 1)
+
+    def error(per_channel, factors=None):
+        rounded = scan.round_weight(weight, "Conv2d", factors, per_channel)
+        return ((rounded - weight) / weight.abs().amax((1, 2, 3), keepdim=True)).abs().amax().item()
+
+    assert error(True) < 0.51 / 127 < 10 / 127 < error(False)
+    assert error(False, 0.5 ** torch.arange(8)) < 2 / 127  # the norm makes the channels nearly equal before they are rounded
+
+
+def ladder(limit: int):
+    """A model that is good enough with `limit` layers in float."""
+    return lambda head: Trial(len(head), 10.0 + 20 * (len(head) >= limit), 0.0 if len(head) >= limit else 3.0)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2, 7, 19])
+def test_the_shortest_head_that_is_good_enough(limit):
+    order = [f"layer.{i}" for i in range(20)]
+    for wanted in (Mixed(sqnr_db=25), Mixed(sqnr_db=0, accuracy_drop_points=1.0)):
+        head, trials = cut(order, wanted, ladder(limit))
+        assert head == order[:limit]
+        assert len(trials) <= 7 and len({trial.layers for trial in trials}) == len(trials)
+
+
+def test_what_even_the_last_layer_spoils_is_a_failure_that_says_how_near_it_came():
+    with pytest.raises(VariantFailed, match=r"with 19 of 20 layers in float it is still 10\.0 dB and 3\.00 points"):
+        cut([str(i) for i in range(20)], Mixed(sqnr_db=25), ladder(20))
+
+
+MIXED = Variant(
+    "onnx-int8-mixed", "onnx", "int8-mixed", "edgewise.formats.onnx", calibration=Calibration(8), per_channel=True, mixed=Mixed(sqnr_db=25)
+)
+
+
+def test_layers_come_in_the_order_of_their_noise_for_a_byte(tmp_path):
+    (tmp_path / "int8-mixed").mkdir()
+    layers = {
+        "large": {"noise": 0.3, "float_bytes": 3000},
+        "small": {"noise": 0.1, "float_bytes": 30},
+        "quiet": {"noise": 0, "float_bytes": 3},
+    }
+    (tmp_path / "int8-mixed/per-channel-8.json").write_text(json.dumps({"layers": layers}))
+    artifact.write(tmp_path / "int8-mixed", Manifest(kind="sensitivity"))
+    assert mixing.order(MIXED, tmp_path) == ["small", "large", "quiet"]
+
+
+def test_a_source_that_cannot_be_scanned_is_the_variants_reason(tmp_path):
+    (tmp_path / "int8-mixed").mkdir()
+    artifact.write(tmp_path / "int8-mixed", Manifest(kind="sensitivity", status="skipped", reason="not from a source of format keras"))
+    with pytest.raises(VariantFailed, match="not from a source of format keras"):
+        mixing.order(MIXED, tmp_path)
+
+
+def test_variants_with_the_same_settings_share_a_scan():
+    choices = compose.read_choices(ROOT / "params.yaml")
+    wanted = {"onnx": None, "openvino": None, "tflite": False}
+    for name, per_channel in wanted.items():
+        choices["variants"][f"{name}-int8-mixed"] = {"format": name, "scheme": "int8-mixed", "per_channel": per_channel}
+    scans = compose.compose_choices(choices, compose.Options(ROOT / "conf")).scans
+    assert scans.pop("int8-mixed") == {"per-channel-128": Scan(128, True), "per-tensor-128": Scan(128, False)}
+    assert {"fp32", "int8-static"} <= set(scans) and not any(scans.values())
+    assert dataclasses.replace(MIXED, mixed=None).scan is None
+
+
+def test_what_is_judged_by_accuracy_says_that_it_needs_classes(tmp_path):
+    samples = Samples((), {}, {}, np.zeros((4, 1), np.float32), {"validation": range(4)}, kind="values")
+    job = Job(mixed_variant(Mixed(sqnr_db=20, accuracy_drop_points=1.0)), tmp_path, tmp_path, samples)
+    with pytest.raises(VariantFailed, match=r"mixed\.accuracy_drop_points: is judged by the class .* the targets are values"):
+        mixing.drop_points(job, np.zeros((4, 1)), np.zeros((4, 1)), np.arange(4))
+    without = Job(mixed_variant(Mixed(sqnr_db=20)), tmp_path, tmp_path, samples)
+    assert mixing.drop_points(without, np.zeros((4, 1)), np.zeros((4, 1)), np.arange(4)) is None
+
+
+def mixed_variant(mixed: Mixed) -> Variant:
+    return Variant("onnx-int8-mixed", "onnx", "int8-mixed", "edgewise.formats.onnx", mixed=mixed)

@@ -1,0 +1,211 @@
+"""What the report claims: verdicts, the Pareto set, the choice."""
+
+import pytest
+
+from edgewise.artifacts.records import VariantSummary
+from edgewise.config.schema import Budget
+from edgewise.report import choice, verdicts
+from edgewise.tasks.classification import PRIMARY_METRIC
+from tests.support.records import made, varied
+
+GOOD = made(
+    "onnx",
+    "int8-static",
+    "ok",
+    size_bytes=11_400_000,
+    samples=540,
+    score=0.95,
+    score_delta=-0.004,
+    score_delta_ci95=(-0.0146, 0.0054),
+    score_resolvable=0.013,
+    score_samples_needed=6335,
+    latency_p50_ms=1.0,
+    latency_p50_ci95_ms=(0.95, 1.08),
+    latency_ratio_to_reference=0.31,
+    latency_ratio_ci95=(0.30, 0.32),
+    peak_rss_bytes=84_000_000,
+    bench_samples=640,
+    profile="quick",
+)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "aa", "verdict"),
+    [
+        ((0.90, 0.95), (0.98, 1.02), "faster"),
+        ((1.05, 1.10), (0.98, 1.02), "slower"),
+        ((0.97, 1.03), (0.98, 1.02), "no difference claimed"),
+        ((0.95, 0.985), (0.98, 1.02), "no difference claimed"),  # excludes 1, but the device differs from itself by as much
+        ((1.01, 1.08), (0.98, 1.02), "no difference claimed"),
+        ((0.90, 0.97), (0.99, 1.05), "no difference claimed"),  # the A/A difference counts in both directions
+        (None, (0.98, 1.02), "no difference claimed"),
+        ((0.90, 0.95), None, "no difference claimed"),
+    ],
+)
+def test_faster_is_claimed_only_beyond_one_and_beyond_the_devices_own_difference(ratio, aa, verdict):
+    assert verdicts.latency_verdict(varied(GOOD, latency_ratio_ci95=ratio), aa) == verdict
+
+
+@pytest.mark.parametrize(
+    ("interval", "needed", "verdict"),
+    [
+        ((-0.02, -0.001), None, "lower"),
+        ((0.001, 0.02), None, "higher"),
+        ((-0.0146, 0.0054), 6335, "unresolved, needs 6,335 samples"),
+        ((-0.007, 0.007), None, "unresolved: none seen, 540 samples show 1.3 points or more"),
+        (None, None, None),
+    ],
+)
+def test_accuracy_is_judged_by_its_interval(interval, needed, verdict):
+    assert verdicts.score_verdict(varied(GOOD, score_delta_ci95=interval, score_samples_needed=needed), PRIMARY_METRIC, 0.95) == verdict
+
+
+def test_a_comparison_across_settings_is_warned_of():
+    found = verdicts.warnings(varied(GOOD, threads=2, noise_grade="noisy", covered_share=0.0005), varied(GOOD, threads=1))
+    assert len(found) == 3
+    assert "covers 0.05 % of the weights" in found[0] and "noisy" in found[1] and "threads 2, the reference with 1" in found[2]
+
+
+def test_what_the_kernels_of_this_machine_lose_is_warned_of():
+    (warning,) = verdicts.warnings(varied(GOOD, sqnr_to_source_db=15.1, sqnr_as_written_db=47.7), GOOD)
+    assert "keep SQNR 15 dB of the 48 that the file holds" in warning and "reduce_range: true" in warning
+    assert verdicts.warnings(varied(GOOD, sqnr_to_source_db=31.0, sqnr_as_written_db=33.0), GOOD) == []
+
+
+def test_the_pareto_set_is_what_nothing_else_beats():
+    def row(accuracy, ratio, size, status="ok"):
+        known = {"latency_ratio_to_reference": ratio, "latency_ratio_ci95": None}
+        return varied(GOOD, score=accuracy, size_bytes=size, status=status, **known)
+
+    rows = {
+        "accurate": row(0.96, 1.0, 45),
+        "twin": row(0.96, 1.0, 45),  # equal points do not beat each other
+        "fast": row(0.95, 0.2, 12),
+        "small": row(0.90, 1.5, 6),
+        "beaten": row(0.94, 0.3, 12),
+        "failed": row(0.99, 0.1, 1, "failed"),
+        "unmeasured": row(0.95, None, 12),
+    }
+    assert verdicts.pareto(rows, PRIMARY_METRIC) == ("accurate", "twin", "fast", "small")
+
+
+@pytest.mark.parametrize(
+    ("budget", "met", "text"),
+    [
+        ({"size_bytes": 12_000_000}, True, "size 11.4 MB, limit 12 MB"),
+        ({"size_bytes": 11_000_000}, False, "size 11.4 MB, limit 11 MB"),
+        ({"size_bytes": 11_399_000}, False, "size 11.400 MB, limit 11.399 MB"),
+        ({"peak_rss_bytes": 84_000_000}, True, "peak memory"),
+        ({"latency_p50_ms": 1.2}, True, "latency p50 1.00 ms [0.95, 1.08], limit 1.2 ms"),
+        ({"latency_p50_ms": 0.9}, False, "limit 0.9 ms"),
+        ({"latency_p50_ms": 1.05}, False, "cannot tell, needs 442 more samples"),  # 640 * (0.065 / 0.05)^2 - 640
+        ({"accuracy_drop_points": 1.5}, True, "accuracy drop 0.40 points [-0.54, 1.46]"),
+        ({"accuracy_drop_points": 0.5}, False, "cannot tell, needs"),
+    ],
+)
+def test_a_limit_is_met_only_when_the_interval_says_so(budget, met, text):
+    (finding,) = choice.judge(GOOD, Budget("test", **budget), PRIMARY_METRIC, 0.95)
+    assert finding.met is met and text in finding.text
+    assert ("cannot tell" in finding.text) == ("cannot tell" in text)
+
+
+@pytest.mark.parametrize(
+    ("missing", "budget", "text"),
+    [
+        (
+            {"latency_p50_ms": None, "latency_reason": "not measured: no bench"},
+            {"latency_p50_ms": 9},
+            "cannot tell, not measured: no bench",
+        ),
+        ({"latency_p50_ci95_ms": None}, {"latency_p50_ms": 9}, "gives no interval: use bench.name=quick"),
+        ({"memory": None}, {"peak_rss_bytes": 9}, "cannot tell, not measured"),
+        ({"score_delta": None}, {"accuracy_drop_points": 1}, "cannot tell, the reference failed"),
+    ],
+)
+def test_what_was_not_measured_meets_no_limit(missing, budget, text):
+    (finding,) = choice.judge(varied(GOOD, **missing), Budget("test", **budget), PRIMARY_METRIC, 0.95)
+    assert not finding.met and text in finding.text
+
+
+ROWS = {
+    "fast": varied(GOOD, latency_ratio_to_reference=0.2, latency_ratio_ci95=(0.1, 0.28), size_bytes=20_000_000, peak_rss_bytes=90_000_000),
+    "small": varied(GOOD, latency_ratio_to_reference=0.3, latency_ratio_ci95=(0.29, 0.31), size_bytes=5_000_000, peak_rss_bytes=95_000_000),
+    "lean": varied(GOOD, latency_ratio_to_reference=0.4, latency_ratio_ci95=(0.38, 0.42), size_bytes=9_000_000, peak_rss_bytes=50_000_000),
+    "broken": varied(GOOD, status="failed", reason="covers nothing"),
+}
+
+
+@pytest.mark.parametrize(("prefer", "order"), [("latency", "fast small lean"), ("size", "small lean fast"), ("memory", "lean fast small")])
+def test_the_best_in_what_the_user_prefers_is_chosen(prefer, order):
+    found = choice.choose(ROWS, Budget("test", peak_rss_bytes=100_000_000, prefer=prefer), PRIMARY_METRIC, 0.95)
+    assert [found.chosen, *found.runners_up] == order.split()
+    assert found.losers == {"broken": ("failed: covers nothing",)}
+
+
+def test_variants_are_ranked_by_the_least_favourable_end_of_their_interval():
+    """0.06 as the point of a wide interval is no better than a sure 0.2."""
+    rows = {
+        "stray": varied(GOOD, latency_ratio_to_reference=0.06, latency_ratio_ci95=(0.05, 0.9)),
+        "sure": varied(GOOD, latency_ratio_to_reference=0.2, latency_ratio_ci95=(0.19, 0.21)),
+        "near": varied(GOOD, latency_ratio_to_reference=0.22, latency_ratio_ci95=(0.21, 0.23)),
+        "apart": varied(GOOD, latency_ratio_to_reference=0.25, latency_ratio_ci95=(0.24, 0.26)),
+        "bare": varied(GOOD, latency_ratio_to_reference=0.215, latency_ratio_ci95=None),
+        "unmeasured": varied(GOOD, latency_ratio_to_reference=None, latency_ratio_ci95=None),
+    }
+    assert sorted(rows, key=lambda name: verdicts.slowest(rows[name])) == ["sure", "bare", "near", "apart", "stray", "unmeasured"]
+    assert verdicts.leaders(rows) == ["sure", "near", "stray"], "cannot be told from the best: their intervals overlap with its own"
+    assert verdicts.leaders({"unmeasured": rows["unmeasured"]}) == []
+
+
+def test_a_choice_among_equals_says_that_it_cannot_tell_them_apart():
+    tied = {**ROWS, "small": varied(ROWS["small"], latency_ratio_ci95=(0.27, 0.31))}
+    found = choice.choose(tied, Budget("test", peak_rss_bytes=100_000_000), PRIMARY_METRIC, 0.95)
+    assert found.chosen == "fast" and found.reason.endswith("among the fastest of 3, cannot tell it from small: their intervals overlap")
+    assert choice.choose(ROWS, Budget("test", peak_rss_bytes=100_000_000), PRIMARY_METRIC, 0.95).reason.endswith("the best of 3 in latency")
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "verdict"),
+    [
+        ({"profile": "standard"}, "measured with profile standard, the reference with quick: compare the ratio only", "faster"),
+        ({"interleave": "processes"}, "measured with interleave processes, the reference with blocks: compare the ratio only", "faster"),
+        ({"threads": 4}, "measured with threads 4", "faster"),
+        ({"governor": "powersave"}, "measured with governor powersave, the reference with performance: compare the ratio", "faster"),
+        (
+            {"device_fingerprint": "b"},
+            "measured with device_fingerprint b, the reference with a: its figures are of another machine",
+            "no difference claimed",
+        ),
+        (
+            {"emulated": True},
+            "measured with emulated True, the reference with False: its figures are of another machine",
+            "no difference claimed",
+        ),
+    ],
+)
+def test_two_measurements_that_differ_in_their_conditions_carry_a_warning(change, said, verdict):
+    known = {"threads": 1, "interleave": "blocks", "governor": "performance", "device_fingerprint": "a", "emulated": False}
+    known["noise_grade"] = "clean"
+    base = varied(GOOD, latency_ratio_to_reference=1.0, latency_ratio_ci95=(0.99, 1.01), **known)
+    rows = {"base": base, "same": varied(GOOD, **known), "other": varied(GOOD, **{**known, **change})}
+    judged = verdicts.judge(rows, "base", PRIMARY_METRIC)
+    assert judged["same"].warnings == () and judged["same"].latency.verdict == "faster"
+    assert [text[: len(said)] for text in judged["other"].warnings] == [said] and judged["other"].latency.verdict == verdict
+
+
+def test_without_a_measured_reference_the_others_are_still_compared_with_each_other():
+    rows = {"base": VariantSummary("onnx", "fp32", "failed"), "one": varied(GOOD, threads=1), "two": varied(GOOD, threads=2)}
+    judged = verdicts.judge(rows, "base", PRIMARY_METRIC)
+    assert not judged["one"].warnings and "threads 2, one with 1" in judged["two"].warnings[0]
+
+
+def test_without_limits_nothing_is_chosen():
+    found = choice.choose(ROWS, Budget("none"), PRIMARY_METRIC, 0.95)
+    assert found.chosen is None and "sets no limit" in found.reason
+
+
+def test_where_nothing_fits_the_nearest_miss_is_named():
+    found = choice.choose(ROWS, Budget("test", size_bytes=4_000_000, peak_rss_bytes=60_000_000), PRIMARY_METRIC, 0.95)
+    assert found.chosen is None and found.nearest_miss == "lean"  # one limit missed; the others miss two
+    assert "size 9.0 MB, limit 4 MB" in found.reason
+    assert len(found.losers["fast"]) == 2

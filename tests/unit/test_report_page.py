@@ -1,0 +1,161 @@
+"""The page: one file, nothing from the network, safe with any text, drawn in a real browser."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from edgewise.artifacts.records import SCHEMA
+from edgewise.config.schema import Budget
+from edgewise.report import changes, examples
+from edgewise.report import page as html
+from edgewise.tasks import classification
+from edgewise.tasks.classification import PRIMARY_METRIC
+from tests.support.fabricate import FIVE, LABELS, THIRTEEN, fabricate, write_report
+
+PAGE = "models/report/report.html"
+VOID = {"meta", "link", "br", "img", "input"}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def page(root, rows=FIVE, **options) -> str:
+    fabricate(root, rows, **options)
+    write_report()
+    return (root / PAGE).read_text(encoding="utf-8")
+
+
+class Structure(HTMLParser):
+    """Open elements must close in order; addresses are collected."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.addresses += [value for key, value in attrs if key in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_asks_for_nothing_from_outside(project):
+    text = page(project, THIRTEEN, budget=Budget("small", size_bytes=12_000_000, accuracy_drop_points=2.5))
+    structure = Structure(text)
+    assert structure.open == []
+    assert all(address.startswith("data:") for address in structure.addresses)
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", text)
+    for title in (
+        "The front",
+        "Before and after",
+        "Every variant",
+        "The budget",
+        "Memory along the way",
+        "Class by class",
+        "Where they err",
+    ):
+        assert title in text
+    assert all(f'data-name="{row.name}"' in text for row in THIRTEEN)
+    assert "numpy 2.4.6, onnxruntime 1.31.1" in text and "avx2, avx512f" in text
+
+
+def test_the_script_gets_what_the_summary_says(project):
+    text = page(project)
+    points = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    assert {point["name"] for point in points} == {row.name for row in FIVE if not row.fails_in}
+    (static,) = [point for point in points if point["name"] == "onnx-int8-static"]
+    assert static["latency_ratio_ci95"] == pytest.approx([0.31 * 0.988, 0.31 * 1.012]) and static["verdict"] == "faster"
+
+
+def test_text_from_outside_is_never_markup(project):
+    fabricate(project)
+    path = project / "metrics/evaluate/onnx-int8-static.json"
+    path.write_text(json.dumps({"schema": SCHEMA, "status": "failed", "reason": "</script><script>alert(1)</script>"}))
+    write_report()
+    text = (project / PAGE).read_text()
+    assert "<script>alert" not in text and "&lt;script&gt;alert" in text
+
+
+def test_a_page_without_latency_pictures_or_budget_leaves_these_out(project):
+    fabricate(project, bench=False)
+    shutil.rmtree(project / "models/data")
+    write_report()
+    text = (project / PAGE).read_text()
+    assert "Where they err" not in text and "Memory along the way" not in text and "without bench-on-device" in text
+
+
+def test_a_page_of_a_failed_reference_is_still_made(project):
+    text = page(project, [replace(FIVE[0], fails_in="evaluate"), *FIVE[1:]])
+    assert "the reference onnx-fp32 failed" in text
+
+
+def test_pictures_are_those_that_one_of_the_two_gets_wrong(project):
+    fabricate(project)
+    found = examples.pictures("onnx-fp32", "onnx-int8-static", classification)
+    assert [picture.kind for picture in found[:5]] == ["lost"] * 3 + ["gained", "both wrong"]
+    assert all(picture.before == picture.truth != picture.after for picture in found[:3])
+    assert len(found) == examples.MOST_PICTURES and all(picture.source.startswith("data:image/png;base64,") for picture in found)
+    assert examples.pictures("onnx-fp32", "openvino-int8-static", classification) == []
+
+
+def test_classes_come_with_the_greatest_change_first(project):
+    fabricate(project)
+    found = examples.classes("onnx-fp32", "onnx-int8-static")
+    assert {change.label for change in found} == set(LABELS) and sum(change.samples for change in found) == 540
+    assert sum(change.delta * change.samples for change in found) == pytest.approx(-2)  # three lost, one gained
+    assert [abs(change.delta) for change in found] == sorted((abs(change.delta) for change in found), reverse=True)
+
+
+def test_the_page_sets_the_chosen_or_else_the_fastest_against_the_reference(project):
+    fabricate(project)
+    summary = write_report()
+    assert html.focused(summary) == "onnx-int8-static"
+    assert html.focused(replace(summary, chosen="tflite-int4-weight")) == "tflite-int4-weight"
+    found = {c.what: c for c in changes.changes(summary.variants["onnx-fp32"], summary.variants["onnx-int8-static"], PRIMARY_METRIC)}
+    assert found["size, MB"].change == "−74.6 %" and found["latency p50, ms"].change == "−69.0 [−69.4, −68.6] %"
+    assert [title for title, *_ in html.cards(summary)] == ["fastest", "smallest", "least memory"]
+
+
+DRIVE = """<script>
+for (const [id, value] of [["across", "size, MB"], ["up", "accuracy change, points"]]) {
+  document.getElementById(id).value = value; document.getElementById(id).dispatchEvent(new Event("change"));
+}
+document.getElementById("bars").click();
+document.querySelectorAll("#variants thead th")[3].click();
+document.querySelector('.spot[data-name="onnx-int8-static"]').dispatchEvent(new Event("mouseenter"));
+</script></body>"""
+
+
+@pytest.mark.system
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed: apt-get install chromium")
+def test_the_front_is_drawn_and_obeys_in_a_real_browser_without_network(project):
+    text = page(project)
+    (project / PAGE).write_text(text.replace("</body>", DRIVE))
+    command = [
+        "chromium",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        "--proxy-server=127.0.0.1:9",
+        "--dump-dom",
+    ]
+    done = subprocess.run([*command, f"file://{project / PAGE}"], capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    drawn = done.stdout.split('id="plot"')[1].split("</section>")[0]
+    assert drawn.count('class="spot') == 4 and "size, MB (log)" in drawn and "accuracy change, points" in drawn
+    assert "onnx-int8-static\nfaster (clean)" in drawn  # the tip
+    rows = re.findall(r'<tr data-name="([^"]+)"', done.stdout)
+    assert rows[0] == "tflite-int4-weight" and rows[-1] == "openvino-int8-static"  # by size, the unknown last

@@ -1,0 +1,104 @@
+"""A SavedModel directory as a source, and models that abort the runtime of their importer."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgewise.artifacts import artifact
+from edgewise.errors import ConfigError, DeviceError, MissingExtra, ModelError, SurroundingsError
+from edgewise.formats.tflite import make, run
+from edgewise.proof import checks, isolation
+from edgewise.sources import keras_file, obtaining
+from tests.unit.test_keras_and_tflite_files import MODULE, STATIC, data, model_file, obtain, quantize  # noqa: F401 - fixtures
+
+
+@pytest.fixture(scope="module")
+def directory(model_file: Path) -> Path:  # noqa: F811
+    folder = model_file.parent / "saved"
+    keras_file.load(model_file).export(folder, verbose=False)
+    return folder
+
+
+def test_a_saved_model_is_converted_and_quantized_with_floats_outside(directory, data, tmp_path):  # noqa: F811
+    source = obtain(keras_file, directory, data, tmp_path / "source")
+    described = artifact.read(source)
+    assert described.details["file"] == "model" and described.details["parameters"] > 1000
+    assert described.outputs[0].meaning == "probabilities"
+    (tmp_path / "float").mkdir()
+    model = tmp_path / "float", make.convert(source, tmp_path / "float", {})
+    inputs, expected = checks.probe(source)
+    assert checks.check_outputs(expected, isolation.outputs(MODULE, model[0], {"threads": 1}, inputs), 60.0) > 60
+    assert len(model[1]["layers"]) == 4
+    folder = quantize(model, source, tmp_path / "v", "int8-static", {**STATIC, "io": "float"})
+    assert run.load(str(folder), {"threads": 1}).inputs[0]["dtype"] == "float32"
+    assert checks.check_outputs(expected, isolation.outputs(MODULE, folder, {"threads": 1}, inputs), 6.0) > 6
+
+
+def test_folders_that_are_no_saved_model(tmp_path):
+    with pytest.raises(ModelError, match=r"is a folder without saved_model\.pb; name a file"):
+        keras_file.load_saved_model(tmp_path, keras_file.import_keras)
+    pytest.importorskip("tensorflow")
+    (tmp_path / "saved_model.pb").write_bytes(b"\x0a\xffbroken")
+    with pytest.raises(ModelError, match=r"TensorFlow .* cannot load"):
+        keras_file.load_saved_model(tmp_path, keras_file.import_keras)
+
+
+def aborts(settings: Any) -> None:
+    os.abort()
+
+
+def is_killed(settings: Any) -> None:
+    os.kill(os.getpid(), 9)
+
+
+def refuses(settings: Any) -> None:
+    raise ModelError("model.path: mine is refused")
+
+
+def lacks(settings: Any) -> None:
+    import no_such_runtime  # type: ignore[import-not-found]  # noqa: F401
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "message"),
+    [
+        (aborts, ModelError, r"model\.path: mine\.tflite makes its runtime abort \(SIGABRT\); export it again"),
+        (is_killed, SurroundingsError, "was killed"),
+        (refuses, ModelError, "^model.path: mine is refused$"),
+        (lacks, ModuleNotFoundError, "no_such_runtime"),
+    ],
+)
+def test_what_happens_in_an_importer_is_told_and_the_stage_lives(function, kind, message):
+    importer = SimpleNamespace(ISOLATED=True, obtain=function)
+    with pytest.raises(kind, match=message) as caught:
+        obtaining.obtain(importer, SimpleNamespace(path="mine.tflite"))  # type: ignore[arg-type]
+    assert function is not lacks or caught.value.name == "no_such_runtime"
+
+
+@pytest.mark.parametrize("error", [MissingExtra("onnx", "onnx"), DeviceError("auth", "no key"), ConfigError("data.path: missing")])
+def test_errors_come_whole_from_another_process(error):
+    import pickle
+
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+def test_nan_in_the_answers_is_no_oracle(tmp_path):
+    from edgewise.sources import imported
+    from tests.unit.test_trial import toy, write
+
+    images, targets, labels, _ = toy(np.arange(4))
+    folder = write(tmp_path / "data", images, targets, labels, {"channels": 1, "image_size": 8}, 300)
+    from edgewise.artifacts.samples import Samples
+
+    settings = imported.Settings(path="mine.onnx")
+    with pytest.raises(ModelError, match=r"mine\.onnx answers with NaN"):
+        imported.finish(settings, lambda feeds: np.full((16, 4), np.nan), artifact.read(folder), Samples.open(folder), tmp_path)
+    said = imported.Settings(path="mine.onnx", outputs="probabilities")
+    with pytest.raises(ModelError, match=r"model\.outputs: 'probabilities', but mine\.onnx gives -2 to -2; set logits"):
+        imported.meaning(said, np.full((16, 4), -2.0))
+    assert imported.meaning(settings, np.full((16, 4), 0.25)) == "probabilities"

@@ -1,0 +1,85 @@
+"""What ssh says and what it means, without a network; tests/system provokes each for real."""
+
+import json
+import signal
+import subprocess
+
+import pytest
+
+from edgewise.agent import cache
+from edgewise.agent.protocol import Fault
+from edgewise.devices import shipping, ssh
+from edgewise.devices.channel import Ending
+from edgewise.devices.openssh import Link, refusal
+from edgewise.devices.ssh import explain_end
+
+CHANGED = "@@@@@@@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n@@@@@@@@@@\nHost key verification failed.\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ("No ED25519 host key is known for pi and you have requested strict checking.\nHost key verification failed.\n", "host_key"),
+        (CHANGED, "host_key"),
+        ("pi@pi: Permission denied (publickey,password).\n", "auth"),
+        ("Received disconnect from 10.0.0.2 port 22:2: Too many authentication failures\n", "auth"),
+        ("ssh: Could not resolve hostname pi: Name or service not known\n", "unknown_host"),
+        ("ssh: connect to host pi port 22: Connection refused\n", "unreachable"),
+        ("ssh: connect to host pi port 22: Connection timed out\n", "unreachable"),
+        ("ssh: connect to host pi port 22: No route to host\n", "unreachable"),
+        ("kex_exchange_identification: Connection closed by remote host\n", "unreachable"),
+        ("/home/me/.ssh/config: line 3: Bad configuration option: hots\n", "ssh_error"),
+    ],
+)
+def test_each_saying_has_its_word(said, word):
+    fault = refusal(said, "pi")
+    assert fault.word == word and "\n" not in str(fault) and str(fault).startswith("pi: ")
+
+
+class FakeLink:
+    def __init__(self, lost: bool):
+        self.lost = lost
+
+    def is_lost(self) -> bool:
+        return self.lost
+
+
+@pytest.mark.parametrize(
+    ("code", "stderr", "lost", "word"),
+    [
+        (255, "edgewise-1 ended 137 3 4\n", False, "oom_killed"),
+        (255, "edgewise-1 ended 137 3 3\n", False, "killed"),
+        (255, "edgewise-1 ended 143 3 4\n", False, "killed"),
+        (255, "edgewise-1 ended 137 0 \n", False, "killed"),
+        (255, f"edgewise-1 ended {128 + signal.SIGABRT} 0 0\n", False, "model_aborted"),
+        (255, "std::bad_alloc\nedgewise-1 ended 134 0 0\n", False, "out_of_memory"),
+        (255, "edgewise-1 ended 1 0 0\n", True, "agent_error"),
+        (255, "edgewise-2 ended 137 3 4\nclient_loop: send disconnect: Broken pipe\n", True, "dropped"),
+        (255, "", False, "killed"),
+        (None, "", False, "deadline"),
+    ],
+)
+def test_how_a_run_ended(code, stderr, lost, word):
+    assert explain_end(Ending(code, stderr, True, 1.0, 9.0), "edgewise-1", FakeLink(lost)).word == word
+
+
+def test_a_reply_of_the_cache_that_breaks_off_is_a_lost_link(tmp_path):
+    settings = ssh.Settings(host="board")
+    link = Link(settings, tmp_path)
+    link.call = lambda *given: subprocess.CompletedProcess((), 255, f'\n{cache.MARK}{{"pa'.encode(), b"Connection closed")
+    with pytest.raises(Fault, match="the link ended") as caught:
+        ssh.Ssh(settings, link)._ask({"act": "look"})
+    assert caught.value.word == "dropped"
+
+
+@pytest.mark.parametrize(
+    "reply", [{"home": "/", "whole": True}, {"path": 5, "home": "/", "whole": True}, {"fault": "no such word", "seen": "x"}]
+)
+def test_a_reply_of_the_cache_that_is_none_is_a_fault_of_the_protocol(tmp_path, reply):
+    settings = ssh.Settings(host="board")
+    link = Link(settings, tmp_path)
+    link.call = lambda *given: subprocess.CompletedProcess((), 0, f"{cache.MARK}{json.dumps(reply)}".encode(), b"")
+    (tmp_path / "tree").mkdir()
+    with pytest.raises(Fault) as caught:
+        ssh.Ssh(settings, link)._place(shipping.folder(tmp_path / "tree"))
+    assert caught.value.word == "protocol"
