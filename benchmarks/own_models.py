@@ -20,10 +20,10 @@ from benchmarks.own_cases import Case, Run, cases
 from edgewise.agent import machine
 from edgewise.artifacts import artifact
 from edgewise.artifacts.records import SUMMARY, Summary, VariantSummary, read_summary
-from edgewise.errors import DataError, SurroundingsError, run_main
+from edgewise.errors import DataError, InfrastructureError, run_main
 from edgewise.sweep import clone
-from edgewise.sweep.clone import DVC, environment, snapshot
-from edgewise.sweep.start import cache_of
+from edgewise.sweep.clone import DVC, environment, take_snapshot
+from edgewise.sweep.start import dvc_cache_folder
 
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / ".edgewise/own-models"
@@ -39,10 +39,10 @@ POINTS, SHARE = 2.0, 0.75  # what is asked of a text model in 8 bits: at most so
 
 def carry(run: Run, folder: Path, profile: str) -> Summary:
     """The whole pipeline in a clone that shares the project's cache."""
-    clone.make(clone.Parent(ROOT, snapshot(ROOT), cache_of(ROOT)), folder, yaml.safe_dump(run.params(profile), sort_keys=False))
+    clone.make_clone(clone.Parent(ROOT, take_snapshot(ROOT), dvc_cache_folder(ROOT)), folder, yaml.safe_dump(run.params(profile), sort_keys=False))
     done = subprocess.run((*DVC, "repro", "report"), cwd=folder, env=environment(folder))
     if done.returncode:
-        raise SurroundingsError(f"{folder.name}: `dvc repro` ended with exit code {done.returncode}, see above")
+        raise InfrastructureError(f"{folder.name}: `dvc repro` ended with exit code {done.returncode}, see above")
     return read_summary(folder / SUMMARY)
 
 

@@ -1,17 +1,18 @@
-"""Every error that Edgewise raises on purpose, and what becomes of it.
+"""Every error that Edgewise raises on purpose, and the exit code of the command that it ends.
 
-    EdgewiseError            exit 1
-    |-- UserError            exit 2   the user can mend it: a setting, a file, a picture
-    |   |-- ConfigError               params.yaml, conf/ or an override
-    |   |-- DataError                 the user's data set
-    |   `-- ModelError                the user's model, weights or callable
-    |-- SurroundingsError    exit 3   the machine or the network: never recorded as a result
-    |   |-- MissingExtra              a package that an extra of Edgewise installs
-    |   |-- StorageError              disk full, no permission
-    |   `-- DeviceError               the device or the way to it; `fault` tells which
-    `-- VariantFailed        exit 0   deterministic: recorded in the variant's manifest, the others go on
+    EdgewiseError              exit 1   a result file is missing, damaged, or of another schema
+    |-- UserError              exit 2   the user can fix it: a setting, a file, a picture
+    |   |-- ConfigError                 params.yaml, conf/ or an override
+    |   |-- DataError                   the user's data set
+    |   `-- ModelError                  the user's model, weights or callable
+    |-- InfrastructureError    exit 3   the machine or the network: never recorded as a result
+    |   |-- MissingExtra                a package that an extra of Edgewise installs
+    |   |-- StorageError                disk full, no permission
+    |   `-- DeviceError                 the device or the link to it; `fault` tells which
+    `-- VariantFailed          exit 0   deterministic: recorded in the variant's manifest, the other variants go on
 
-A message names the bad value, what is allowed and the next step. Only `run_main` turns one into an exit code.
+A command that succeeds exits with 0, one that the user interrupts (Ctrl-C) with 130. Any other exception is a bug: Python prints its
+traceback and exits with 1. Every message names the bad value, what is allowed and the next step. Only `run_main` exits.
 """
 
 import errno
@@ -21,10 +22,12 @@ from typing import Any
 
 
 class EdgewiseError(Exception):
+    """The base class. A subclass sets `exit_code`, with which `run_main` exits."""
+
     exit_code = 1
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Between processes, also for those below that are built from other things than their message."""
+        """Pickle the attributes too: subclasses whose constructor takes other arguments than the message must cross process boundaries."""
         return _restore, (type(self), self.args, vars(self))
 
 
@@ -35,38 +38,42 @@ def _restore(kind: type[EdgewiseError], arguments: tuple[Any, ...], state: dict[
 
 
 class UserError(EdgewiseError):
+    """The user can fix it."""
+
     exit_code = 2
 
 
 class ConfigError(UserError):
-    pass
+    """A setting in params.yaml, in conf/ or on the command line has a value that is not allowed."""
 
 
 class DataError(UserError):
-    pass
+    """The user's data set cannot be read, or does not hold what the task needs."""
 
 
 class ModelError(UserError):
-    pass
+    """The user's model, weights or callable cannot be used."""
 
 
-class SurroundingsError(EdgewiseError):
+class InfrastructureError(EdgewiseError):
+    """The machine or the network failed. The same command may succeed later, so this is never recorded as a result."""
+
     exit_code = 3
 
 
-class MissingExtra(SurroundingsError):
-    """An import that failed because an extra is not installed."""
+class MissingExtra(InfrastructureError):
+    """An import failed because the extra of Edgewise that installs the package is not installed."""
 
     def __init__(self, package: str, extra: str):
         super().__init__(f"'{package}' is not installed; install it with: pip install -c constraints.txt -e '.[{extra}]'")
 
 
-class StorageError(SurroundingsError):
-    pass
+class StorageError(InfrastructureError):
+    """The disk is full, or a file or folder cannot be written."""
 
 
-class DeviceError(SurroundingsError):
-    """The device did not deliver. `fault` is one word out of agent.protocol.FAULTS."""
+class DeviceError(InfrastructureError):
+    """The device did not deliver. `fault` is a key of agent.protocol.FAULTS."""
 
     def __init__(self, fault: str, message: str):
         super().__init__(f"{fault}: {message}")
@@ -74,6 +81,8 @@ class DeviceError(SurroundingsError):
 
 
 class VariantFailed(EdgewiseError):
+    """A variant cannot be made, judged or measured, and never will be from the same inputs. Recorded as its result."""
+
     exit_code = 0
 
 
@@ -86,7 +95,7 @@ STORAGE_ERRNOS = {
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Call `main` and leave the process: one clean message instead of a traceback for what a user can understand."""
+    """Call `main` and exit with its return value, or with the exit code of the error that it raises; the message goes to stderr."""
     try:
         code = main()
     except EdgewiseError as error:
@@ -98,6 +107,6 @@ def run_main(main: Callable[[], int | None]) -> None:
         print(f"error: {error.strerror}: {error.filename or 'while writing'}; {STORAGE_ERRNOS[error.errno]}", file=sys.stderr)
         code = StorageError.exit_code
     except KeyboardInterrupt:
-        print("interrupted; nothing half made is left, run the same command again to go on", file=sys.stderr)
+        print("interrupted; no partial results were left behind; run the same command again to continue", file=sys.stderr)
         code = 130
     sys.exit(code or 0)

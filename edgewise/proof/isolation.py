@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from edgewise.agent import sessions
 from edgewise.agent.sessions import Arrays, run_batched
 from edgewise.config.schema import part
-from edgewise.errors import EdgewiseError, SurroundingsError, VariantFailed
+from edgewise.errors import EdgewiseError, InfrastructureError, VariantFailed
 
 T = TypeVar("T")
 PASSED_ON = (EdgewiseError, ModuleNotFoundError, OSError)  # raised here as they were there; others end the process with their traceback
@@ -19,7 +19,7 @@ PASSED_ON = (EdgewiseError, ModuleNotFoundError, OSError)  # raised here as they
 def call(function: Callable[..., T], *arguments: Any, aborted: Callable[[str], EdgewiseError]) -> T:
     """function(*arguments), computed in a fresh process; all of it must be picklable.
 
-    aborted(SIGNAL) is raised where the process aborts, SurroundingsError where it was killed or ended otherwise.
+    aborted(SIGNAL) is raised where the process aborts, InfrastructureError where it was killed or ended otherwise.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -46,10 +46,10 @@ def _work(sender: Connection, function: Callable[..., Any], arguments: tuple[Any
 
 def _ended(code: int | None, aborted: Callable[[str], EdgewiseError]) -> EdgewiseError:
     if code is not None and -code == signal.SIGKILL:
-        return SurroundingsError("the process that ran the model was killed (SIGKILL); free some memory, then run the same command again")
+        return InfrastructureError("the process that ran the model was killed (SIGKILL); free some memory, then run the same command again")
     if code is not None and code < 0:
         return aborted(signal.Signals(-code).name)
-    return SurroundingsError(f"the process that ran the model ended with exit code {code}; its own message stands above")
+    return InfrastructureError(f"the process that ran the model ended with exit code {code}; its own message stands above")
 
 
 def outputs(module: str, folder: Path, settings: Mapping[str, Any], feeds: Arrays, batch: int = 64) -> Arrays:

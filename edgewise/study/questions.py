@@ -10,12 +10,12 @@ from edgewise.artifacts.artifact import building, write_json
 from edgewise.artifacts.records import METRICS, SUMMARY, Summary, read_summary
 from edgewise.config.compose import Options
 from edgewise.config.settings import nearest
-from edgewise.errors import ConfigError, SurroundingsError
+from edgewise.errors import ConfigError, InfrastructureError
 from edgewise.sweep import clone
-from edgewise.sweep.clone import DVC, environment, snapshot
+from edgewise.sweep.clone import DVC, environment, take_snapshot
 from edgewise.sweep.plan import HOME, LAST
-from edgewise.sweep.points import point
-from edgewise.sweep.start import cache_of
+from edgewise.sweep.points import compose_point
+from edgewise.sweep.start import dvc_cache_folder
 
 CONF = Path("conf/studies")
 RESULTS = METRICS / "studies"
@@ -27,13 +27,13 @@ def conduct(root: Path, name: str, overrides: Sequence[str]) -> Summary:
 
     The clone is made anew from the working tree each time; DVC's cache is the project's, so what was done before is not done again.
     """
-    chosen = point(read(root, name), tuple(overrides), Options(root / "conf"))
-    code, folder = snapshot(root), root / HOME / "studies" / name
-    clone.make(clone.Parent(root, code, cache_of(root)), folder, chosen.params)
+    chosen = compose_point(read(root, name), tuple(overrides), Options(root / "conf"))
+    code, folder = take_snapshot(root), root / HOME / "studies" / name
+    clone.make_clone(clone.Parent(root, code, dvc_cache_folder(root)), folder, chosen.params)
     begun = time.monotonic()
     done = subprocess.run((*DVC, "repro", LAST), cwd=folder, env=environment(folder))
     if done.returncode:
-        raise SurroundingsError(
+        raise InfrastructureError(
             f"study {name}: `dvc repro` ended with exit code {done.returncode}, see above; the same command goes on from there"
         )
     provenance = {"commit": code.head, "uncommitted": list(code.carried), "seconds": round(time.monotonic() - begun, 1)}

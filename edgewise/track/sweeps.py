@@ -95,7 +95,7 @@ def data_set(sweep: Mapping[str, Any]) -> dict[str, str]:
 
 
 def write(book: Book, uri: str, artifacts: Path | None) -> int:
-    """Write what is missing, refresh what changes; returns the number of children. SurroundingsError as of `store.write`."""
+    """Write what is missing, refresh what changes; returns the number of children. InfrastructureError as of `store.write`."""
     with writer.connected(uri) as client:
         experiment = writer.experiment_id(client, book.experiment, artifacts)
         return writer.persist(lambda: write_runs(client, experiment, book))

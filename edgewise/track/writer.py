@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgewise.errors import SurroundingsError
+from edgewise.errors import InfrastructureError
 from edgewise.track import registry
 from edgewise.track.book import KEY, Book, Record, word
 from edgewise.track.receipt import without_password
@@ -38,7 +38,7 @@ ENVIRONMENT = {  # what the user sets himself stays
 def write(book: Book, uri: str, artifacts: Path | None) -> dict[str, str]:
     """Write what is missing; returns the run id of each variant. artifacts: where files go, None to let the server decide.
 
-    SurroundingsError where the store cannot be reached or written; what was written stays and the next call goes on from there.
+    InfrastructureError where the store cannot be reached or written; what was written stays and the next call goes on from there.
     """
     with connected(uri) as client:
         experiment = experiment_id(client, book.experiment, artifacts)
@@ -72,7 +72,7 @@ def persist(work: Callable[[], T]) -> T:
 
 @contextmanager
 def connected(uri: str) -> Iterator[Any]:
-    """A client of the store, for a block in which the store's own errors become a SurroundingsError."""
+    """A client of the store, for a block in which the store's own errors become an InfrastructureError."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with clear_errors(uri):
@@ -91,7 +91,7 @@ def clear_errors(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError) as error:
         reason = " ".join(without_password(str(error)).split())[:300]
-        raise SurroundingsError(
+        raise InfrastructureError(
             f"the tracking store {without_password(uri)} cannot be used: {reason}; nothing measured is lost: start the server or change "
             "MLFLOW_TRACKING_URI, then run `dvc repro` again"
         ) from None

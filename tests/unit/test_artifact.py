@@ -14,7 +14,7 @@ import pytest
 from edgewise import errors
 from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest, Tensor
-from edgewise.errors import EdgewiseError, SurroundingsError, VariantFailed
+from edgewise.errors import EdgewiseError, InfrastructureError, VariantFailed
 from edgewise.proof import isolation
 from tests.conftest import ROOT
 
@@ -119,8 +119,8 @@ def test_isolated_outputs_for_any_batch(tmp_path, monkeypatch, batch):
         ("os.abort()", VariantFailed, "aborts on this file .SIGABRT"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", VariantFailed, "SIGSEGV"),
         ("raise RuntimeError('op 7 not there')", VariantFailed, "refuses this file: RuntimeError: op 7 not there"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", SurroundingsError, "killed"),
-        ("raise MemoryError", SurroundingsError, "exit code 1"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", InfrastructureError, "killed"),
+        ("raise MemoryError", InfrastructureError, "exit code 1"),
     ],
 )
 def test_a_bad_file_is_told_from_bad_surroundings(tmp_path, monkeypatch, action, kind, message):

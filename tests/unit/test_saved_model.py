@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgewise.artifacts import artifact
-from edgewise.errors import ConfigError, DeviceError, MissingExtra, ModelError, SurroundingsError
+from edgewise.errors import ConfigError, DeviceError, InfrastructureError, MissingExtra, ModelError
 from edgewise.formats.tflite import make, run
 from edgewise.proof import checks, isolation
 from edgewise.sources import keras_file, obtaining
@@ -67,7 +67,7 @@ def lacks(settings: Any) -> None:
     ("function", "kind", "message"),
     [
         (aborts, ModelError, r"model\.path: mine\.tflite makes its runtime abort \(SIGABRT\); export it again"),
-        (is_killed, SurroundingsError, "was killed"),
+        (is_killed, InfrastructureError, "was killed"),
         (refuses, ModelError, "^model.path: mine is refused$"),
         (lacks, ModuleNotFoundError, "no_such_runtime"),
     ],

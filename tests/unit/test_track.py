@@ -14,7 +14,7 @@ import yaml
 from edgewise.artifacts import records
 from edgewise.config import schema
 from edgewise.config.schema import Budget, to_plain
-from edgewise.errors import ConfigError, EdgewiseError, SurroundingsError
+from edgewise.errors import ConfigError, EdgewiseError, InfrastructureError
 from edgewise.report import figure
 from edgewise.track import book, receipt, registry, writer
 from stages import track
@@ -200,7 +200,7 @@ def test_a_server_that_is_down_is_one_error_and_the_next_run_catches_up(project,
     started = time.monotonic()
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
-        with pytest.raises(SurroundingsError) as error:
+        with pytest.raises(InfrastructureError) as error:
             track.main()
     assert time.monotonic() - started < 20
     assert "http://127.0.0.1:9 cannot be used" in str(error.value) and "nothing measured is lost" in str(error.value)
@@ -212,7 +212,7 @@ def test_a_server_that_is_down_is_one_error_and_the_next_run_catches_up(project,
 
 def test_a_damaged_database_is_one_clear_error(project):
     (project / "mlflow.db").write_bytes(b"no database" * 1000)
-    with pytest.raises(SurroundingsError, match="cannot be used"):
+    with pytest.raises(InfrastructureError, match="cannot be used"):
         track.main()
 
 

@@ -1,4 +1,4 @@
-"""A full disk, a folder that cannot be written, a missing extra: one clear line, exit code 3, nothing half made.
+"""A full disk, a folder that cannot be written, a missing extra: one clear line, exit code 3, no partial results.
 
 Real file systems: a small tmpfs is mounted over models/ inside a mount namespace of the test's own.
 """
