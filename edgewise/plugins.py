@@ -124,7 +124,7 @@ class Runner(Protocol):
     RUNTIME: str  # the runtime's import name
     PACKAGE: str  # what pip installs for it
     OLDEST: str  # the oldest release of it that runs the files of this format
-    ENGINE: Mapping[str, tuple | range | None]  # engine setting -> the values that it takes; None: known only where the runtime is
+    ENGINE: Mapping[str, tuple[Any, ...] | range | None]  # engine setting -> the values that it takes; None: known only where the runtime is
     AS_WRITTEN: Mapping[str, Any] | None  # engine settings that compute the file as it stands, without fused integer kernels; None: none do
     GRID: Sequence[Mapping[str, Any]]  # what `engine: auto` tries: the settings in which each point differs from the variant's own
     GRID_THREADED: Sequence[Mapping[str, Any]]  # further points where more than one thread may be used
@@ -160,7 +160,7 @@ class Maker(Protocol):
     # scheme -> {"weights": dtype, "activations": dtype | None, "covers": operators}; int8 stands for uint8 too;
     # "least_elements", where given: nodes with fewer weights may stay as they are
     SCHEMES: Mapping[str, Mapping[str, Any]]
-    SETTINGS: Mapping[str, Mapping[str, tuple]]  # scheme -> dotted setting -> the values that the tool has
+    SETTINGS: Mapping[str, Mapping[str, tuple[Any, ...]]]  # scheme -> dotted setting -> the values that the tool has
 
     def convert(self, source: Path, folder: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Write the float model. Returns {"inputs", "outputs": lists of dicts as artifact.Tensor, "layers": {source layer: [nodes]}}."""
@@ -193,7 +193,7 @@ class Facts(Protocol):
 class Storer(Protocol):
     """formats/FORMAT/store.py: the form in which a variant's file is kept, which changes no answer."""
 
-    FILE: Mapping[str, tuple]  # setting of the section `file` -> the values that it takes
+    FILE: Mapping[str, tuple[Any, ...]]  # setting of the section `file` -> the values that it takes
 
     def store(self, folder: Path, file: Mapping[str, Any], engine: Mapping[str, Any], mapped: bool) -> Mapping[str, Any]:
         """Bring the model in `folder`, a whole one or one part, into its final form. mapped: so that its weights can be mapped from

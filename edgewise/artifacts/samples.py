@@ -103,7 +103,8 @@ class Samples:
 
     def targets(self, indices: np.ndarray) -> np.ndarray:
         """int64 [n]: positions in `labels`; of multi_label and values float32 [n, labels]."""
-        return self.stored_targets[indices]
+        targets: np.ndarray = self.stored_targets[indices]
+        return targets
 
     def raw(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The inputs as stored, [n, ...]: pictures resized, uint8, not normalized."""

@@ -223,7 +223,7 @@ def check_keys(given: Mapping[str, Any], defaults: Mapping[str, Any], whose: str
             check_keys(value, defaults[key], whose, f"{where}.{key}")
 
 
-def check_values(given: Mapping[str, Any], allowed: Mapping[str, tuple | range | None], where: str) -> None:
+def check_values(given: Mapping[str, Any], allowed: Mapping[str, tuple[Any, ...] | range | None], where: str) -> None:
     """SETTINGS of the format's make.py, ENGINE of its run.py: dotted setting -> the values that its tool has; None: not known here."""
     for dotted, values in allowed.items():
         value: Any = given

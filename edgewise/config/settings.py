@@ -128,7 +128,7 @@ def _scalar(kind: Any, value: Any, place: str) -> Any:
     return value
 
 
-def _limits(value: Any, field: dataclasses.Field, place: str) -> Any:
+def _limits(value: Any, field: dataclasses.Field[Any], place: str) -> Any:
     low, high, choices = (field.metadata.get(k) for k in ("low", "high", "choices"))
     if value is None:
         return value

@@ -94,7 +94,7 @@ def check_scheme(
     if not done and not float_nodes:
         raise VariantFailed(f"{name} covers {', '.join(scheme['covers'])} only, and found none here to change: nothing was done")
     covered = sum(node["elements"] for node in facts["nodes"] if same_width(node["weights_dtype"], scheme["weights"]))
-    return covered / max(1, facts["weights_elements"])
+    return float(covered / max(1, facts["weights_elements"]))
 
 
 def _check_kept(facts: Mapping[str, Any], setting: str, kept: Sequence[str], width: str) -> None:

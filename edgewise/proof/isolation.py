@@ -34,7 +34,8 @@ def call(function: Callable[..., T], *arguments: Any, aborted: Callable[[str], E
     process.join()
     if not ok:
         raise result
-    return result
+    answer: T = result
+    return answer
 
 
 def _work(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

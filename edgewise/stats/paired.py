@@ -5,6 +5,7 @@ that only the variant gets right, `lost` the number that only the reference gets
 """
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 
 import numpy as np
@@ -74,7 +75,7 @@ def _tango_score(gained: int, lost: int, samples: int, difference: float) -> flo
     return (gained - lost - samples * difference) / math.sqrt(variance)
 
 
-def _bisect(is_right_of_root, low: float, high: float) -> float:
+def _bisect(is_right_of_root: Callable[[float], bool], low: float, high: float) -> float:
     for _ in range(60):  # 2 / 2**60 is below the resolution of a float
         middle = (low + high) / 2
         if middle in (low, high):
@@ -151,4 +152,5 @@ def kl_nats(reference: np.ndarray, variant: np.ndarray) -> float:
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.sum(np.exp(shifted), axis=1, keepdims=True))
+    logs: np.ndarray = shifted - np.log(np.sum(np.exp(shifted), axis=1, keepdims=True))
+    return logs

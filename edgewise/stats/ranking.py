@@ -48,21 +48,24 @@ def auroc(ranking: Ranking, weights: np.ndarray) -> np.ndarray:
     """The area under the ROC curve, by trapezoids: the chance that a positive outranks a negative, ties counted half. [draws]"""
     hits, alarms = ranking.counts(weights)
     height = hits - np.diff(hits, prepend=0, axis=1) / 2
-    return (np.diff(alarms, prepend=0, axis=1) * height).sum(axis=1) / (hits[:, -1] * alarms[:, -1])
+    area: np.ndarray = (np.diff(alarms, prepend=0, axis=1) * height).sum(axis=1) / (hits[:, -1] * alarms[:, -1])
+    return area
 
 
 def average_precision(ranking: Ranking, weights: np.ndarray) -> np.ndarray:
     """The mean of the precision over the positives, by steps and not interpolated (as scikit-learn defines it). [draws]"""
     hits, alarms = ranking.counts(weights)
     precision = hits / np.maximum(hits + alarms, 1)
-    return (np.diff(hits, prepend=0, axis=1) * precision).sum(axis=1) / hits[:, -1]
+    mean: np.ndarray = (np.diff(hits, prepend=0, axis=1) * precision).sum(axis=1) / hits[:, -1]
+    return mean
 
 
 def recall_at(ranking: Ranking, weights: np.ndarray, share: float) -> np.ndarray:
     """The recall at the lowest threshold that rejects at most this share of the negatives. [draws]"""
     hits, alarms = ranking.counts(weights)
     allowed = alarms <= (share + TINY) * alarms[:, -1:]
-    return np.where(allowed, hits, 0).max(axis=1) / hits[:, -1]
+    recalls: np.ndarray = np.where(allowed, hits, 0).max(axis=1) / hits[:, -1]
+    return recalls
 
 
 def summary(ranking: Ranking, weights: np.ndarray) -> np.ndarray:

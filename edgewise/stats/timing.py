@@ -77,7 +77,8 @@ def _interval(draws: np.ndarray, count: int) -> Interval:
 def _turns(variant: Side, reference: Side) -> np.ndarray:
     """Median of the variant's block over that of the reference's block next to it, [pairs, blocks]."""
     medians = [np.array([[np.median(block) for block in process] for process in side]) for side in (variant, reference)]
-    return medians[0] / medians[1]
+    ratios: np.ndarray = medians[0] / medians[1]
+    return ratios
 
 
 def ratio(variant: Side, reference: Side) -> float:
