@@ -25,17 +25,17 @@ def main() -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from edgewise.sweep import app, ending, plan
+    from edgewise.sweep import app, conclusion, plan
 
-    name, overrides = plan.take_name(arguments)
+    name, overrides = plan.split_off_name(arguments)
     try:
-        app.run(name, overrides)
+        app.run_sweep(name, overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(" ".join(str(error).split())) from None
     except KeyboardInterrupt:
-        print(f"sweep {name}: {ending.finished(plan.folder_of(Path.cwd(), name))} finished and kept", file=sys.stderr)
+        print(f"sweep {name}: {conclusion.count_finished(plan.sweep_folder(Path.cwd(), name))} finished and kept", file=sys.stderr)
         raise
-    return ending.conclude(plan.read(plan.folder_of(Path.cwd(), name)))
+    return conclusion.conclude(plan.read_plan(plan.sweep_folder(Path.cwd(), name)))
 
 
 if __name__ == "__main__":

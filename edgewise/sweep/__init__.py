@@ -1,12 +1,12 @@
-"""What `edgewise.cli.sweep` is made of. From the command line to the experiments, in the order in which it happens:
+"""Sweeps: many sets of choices, each run as a DVC experiment in a shared clone, and judged together.
 
-points    the command line as points, each checked before anything runs
-code      the working tree as it is now, uncommitted files included, as one tree of git
-clone     a shared clone of the repository with that tree: where a point runs, and where the common work is done
-common    the stages that no point changes, done once
-world     what a result depends on besides the settings and the code: the data and the device
-job       one point: clone, `dvc repro`, `dvc exp save`, push of the one reference
-schedulers  jobs that the scheduler of a cluster ended
-outcome   what became of a point, as a file
-summary   front, effects, picture, table
+points      overrides from the command line as points, each checked before anything runs
+clone       a shared clone of the repository with a snapshot of the working tree
+plan        what all points share, the common stages included
+start       checks, snapshot, common stages
+app         the Hydra application and its launchers; jobs that a scheduler ended
+execution   one point: clone, `dvc repro`, `dvc exp save`, push; its outcome as a file
+effects     main effects of the swept keys
+summary     rows, Pareto front, effects
+conclusion  summary, table, picture, MLflow
 """

@@ -1,6 +1,8 @@
-"""What a search tells of its keys: Optuna's importances, from the stored results alone.
+"""Which swept key matters how much: main effects by least squares, and for a search Optuna's importances.
 
-Mean decrease of impurity in a forest; the fANOVA of this Optuna fails on arrays of numpy 1.25 and newer.
+y = mean + sum over keys of effect(level) + residual, where the effects of a key add up to 0 (sum-to-zero coding: Fox, Applied
+Regression Analysis, 3rd ed., 8.2). Intervals are Student's t of the residuals: what the effects leave unexplained, which is measurement
+noise and interactions between keys.
 """
 
 import math
@@ -12,43 +14,17 @@ import numpy as np
 
 from edgewise.stats.timing import t_quantile
 
-FEWEST = 8  # points, below which a forest of trees tells nothing
-
-
-def importances(points: Sequence[Mapping[str, str]], values: Sequence[float], keys: Sequence[str]) -> dict[str, float]:
-    """{key: share}, largest first, adding up to 1; empty where the points are too few or all alike."""
-    kept = [key for key in keys if len({point.get(key) for point in points}) > 1 and all(key in point for point in points)]
-    if len(points) < FEWEST or not kept or len(set(values)) < 2:
-        return {}
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    distributions = {key: optuna.distributions.CategoricalDistribution(sorted({point[key] for point in points})) for key in kept}
-    study = optuna.create_study()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # Optuna 2.10 calls trials from stored results one
-        for point, value in zip(points, values, strict=True):
-            params = {key: point[key] for key in kept}
-            study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
-    judge = optuna.importance.MeanDecreaseImpurityImportanceEvaluator(seed=0)
-    return {key: float(share) for key, share in optuna.importance.get_param_importances(study, evaluator=judge).items()}
-
-
-# Which choice matters how much: main effects of each key by least squares, each level against the mean of the levels.
-#
-# y = mean + sum over keys of effect(level) + residual, with the effects of a key adding up to 0 (sum-to-zero coding: Fox, Applied
-# Regression Analysis, 3rd ed., 8.2). The interval is Student's t of the residuals: what the effects leave unexplained, which is
-# the noise of measuring and what keys do only together.
-
 CONFIDENCE = 0.95
-MOST_LEVELS = 6  # more numbers than these are put into three classes of about equal size
-ROUNDING = 1e-12  # of the largest value: below it is what floats leave over
+MOST_LEVELS = 6  # more numbers than this are binned into three classes of about equal size
+ROUNDING = 1e-12  # relative to the largest value: what is smaller is rounding error
+MIN_POINTS = 8  # points; from fewer a forest learns nothing
 Settings = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Level:
-    """effect: against the mean over the levels, in units of the objective. ci95 is None where nothing is left to judge it by."""
+    """One value of a key. effect: against the mean of all levels, in units of the objective; None where it cannot be estimated. ci95: None
+    where there are no degrees of freedom left."""
 
     points: int
     mean: float
@@ -58,23 +34,23 @@ class Level:
 
 @dataclass(frozen=True)
 class Effect:
-    """share: of the variance of the points that goes with this key alone (eta squared); None where the points do not tell."""
+    """One key. share: of the variance that this key explains alone (eta squared); None where it cannot be estimated."""
 
     share: float | None
     levels: Mapping[str, Level]
 
 
 def main_effects(points: Sequence[Settings], values: Sequence[float], keys: Sequence[str]) -> dict[str, Effect]:
-    """The effect of every key on one objective. points: settings as text; values: the objective, one a point."""
-    columns = {key: classes([point.get(key, "") for point in points]) for key in keys}
+    """The effect of every key on one objective. points: settings as strings; values: the objective, one for each point."""
+    columns = {key: bin_numbers([point.get(key, "") for point in points]) for key in keys}
     columns = {key: column for key, column in columns.items() if len(set(column)) > 1}
     y = np.array(values, dtype=float)
     fit = Fit.of(columns, y)
     return {key: fit.effect(key, column, y) for key, column in columns.items()}
 
 
-def classes(values: Sequence[str]) -> list[str]:
-    """The values themselves, or for a lot of different numbers the third that each lies in, as "8 to 40"."""
+def bin_numbers(values: Sequence[str]) -> list[str]:
+    """The values as they are; more than MOST_LEVELS different numbers become terciles such as "8 to 40"."""
     try:
         numbers = np.array([float(value) for value in values])
     except ValueError:
@@ -117,10 +93,10 @@ class Fit:
 
     def effect(self, key: str, column: Sequence[str], y: np.ndarray) -> Effect:
         levels = {}
-        for number, name in enumerate(sorted(set(column), key=order)):
+        for number, name in enumerate(sorted(set(column), key=level_order)):
             chosen = np.array([value == name for value in column])
             row = np.zeros(len(self.coefficients))
-            row[self.places[key]] = coding(number, len(set(column)))
+            row[self.places[key]] = level_coding(number, len(set(column)))
             effect = float(row @ self.coefficients)
             estimate = None if np.isnan(effect) else effect
             levels[name] = Level(int(chosen.sum()), float(y[chosen].mean()), estimate, self.interval(row, effect))
@@ -133,7 +109,7 @@ class Fit:
         return effect - half, effect + half
 
     def share(self, key: str, y: np.ndarray) -> float | None:
-        """What is unexplained more when the key is left out, over the whole variance."""
+        """Eta squared: the rise of the residual sum of squares without the key, over the total sum of squares."""
         total = float(np.sum((y - y.mean()) ** 2))
         if np.isnan(self.coefficients).any() or total == 0:
             return None
@@ -143,20 +119,42 @@ class Fit:
 
 
 def contrasts(column: Sequence[str]) -> np.ndarray:
-    """Sum-to-zero columns [points, levels - 1]."""
-    names = sorted(set(column), key=order)
-    return np.array([coding(names.index(value), len(names)) for value in column])
+    """Sum-to-zero coding of a column: [points, levels - 1]."""
+    names = sorted(set(column), key=level_order)
+    return np.array([level_coding(names.index(value), len(names)) for value in column])
 
 
-def coding(level: int, levels: int) -> np.ndarray:
-    """The last level is minus all others, so that the effects of a key add up to 0."""
+def level_coding(level: int, levels: int) -> np.ndarray:
+    """The row of one level, [levels - 1]; the last level is minus the sum of the others."""
     return np.full(levels - 1, -1.0) if level == levels - 1 else np.eye(levels - 1)[level]
 
 
-def order(name: str) -> tuple[int, float, str]:
-    """Numbers by size, before words."""
+def level_order(name: str) -> tuple[int, float, str]:
+    """Sort key: numbers by size, before words."""
     try:
         number = float(name.split(" ")[0])
     except ValueError:
         number = math.nan
     return (0, number, name) if math.isfinite(number) else (1, 0.0, name)
+
+
+def importances(points: Sequence[Mapping[str, str]], values: Sequence[float], keys: Sequence[str]) -> dict[str, float]:
+    """Optuna's importances on one objective: {key: share}, largest first, sum 1; empty where the points are too few or all equal.
+
+    Mean decrease of impurity in a forest of trees, since the fANOVA of Optuna 2.10 fails with NumPy 1.25 and later.
+    """
+    kept = [key for key in keys if len({point.get(key) for point in points}) > 1 and all(key in point for point in points)]
+    if len(points) < MIN_POINTS or not kept or len(set(values)) < 2:
+        return {}
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    distributions = {key: optuna.distributions.CategoricalDistribution(sorted({point[key] for point in points})) for key in kept}
+    study = optuna.create_study()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # Optuna 2.10 calls create_trial experimental
+        for point, value in zip(points, values, strict=True):
+            params = {key: point[key] for key in kept}
+            study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
+    judge = optuna.importance.MeanDecreaseImpurityImportanceEvaluator(seed=0)
+    return {key: float(share) for key, share in optuna.importance.get_param_importances(study, evaluator=judge).items()}

@@ -1,8 +1,8 @@
-"""Run a command and end its whole process group when standard input closes, which it does when whoever started this dies.
+"""Run a command and kill its process group when standard input closes, as it does when the parent process dies.
 
-    python leash.py COMMAND ...
+    python kill_with_parent.py COMMAND ...
 
-Standard library only; called by path, in a session of its own. The exit code is the command's.
+Standard library only; run by path, in a session of its own. The exit code is the command's; 128 + N where signal N ended it.
 """
 
 import os
@@ -12,13 +12,13 @@ import sys
 import threading
 
 
-def watch() -> None:
-    os.read(0, 1)  # returns at the end of the stream; nothing is ever written
+def kill_at_end_of_input() -> None:
+    os.read(0, 1)  # nothing is ever written: returns when the parent is gone
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
 if __name__ == "__main__":
     child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=kill_at_end_of_input, daemon=True).start()
     code = child.wait()
     sys.exit(code if code >= 0 else 128 - code)

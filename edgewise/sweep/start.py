@@ -1,4 +1,4 @@
-"""The start of a sweep: check every point, take the code as it is, do the common work once."""
+"""The start of a sweep: check every point, take a snapshot of the code, run the common stages once."""
 
 import shutil
 import time
@@ -13,23 +13,27 @@ from edgewise.config.settings import nearest
 from edgewise.errors import ConfigError
 from edgewise.plugins import Task
 from edgewise.sweep import clone, execution, plan, points
-from edgewise.sweep.clone import DVC, described, run, snapshot
-from edgewise.sweep.execution import kept
+from edgewise.sweep.clone import DVC, describe_code, run_command, take_snapshot
+from edgewise.sweep.execution import find_finished
 from edgewise.sweep.plan import OBJECTIVES, Plan
 from edgewise.sweep.points import Point
 
 
-def start(name: str, arguments: Sequence[str], searched: bool, search: Mapping[str, Any]) -> Plan:
-    """arguments: the overrides with their choices, those of the sweeper included. search: the section of conf/sweep/search."""
+def prepare(name: str, arguments: Sequence[str], searched: bool, search: Mapping[str, Any]) -> Plan:
+    """Check all points, run the common stages, write the plan and print one line. Returns the plan.
+
+    name: of the sweep. arguments: the overrides with their choices, those of the sweeper included. searched: whether a search picks the
+    points. search: the section of conf/sweep/search/. Raises ConfigError before anything runs if any point is wrong.
+    """
     root = Path.cwd()
-    code = snapshot(root)
-    every = points.samples_of(arguments) if searched else points.grid(arguments)
+    code = take_snapshot(root)
+    every = points.representative_points(arguments) if searched else points.grid_points(arguments)
     params = read_params(root)
-    checked = points.check_all(params, every, Options(root / "conf"))
+    checked = points.compose_all(params, every, Options(root / "conf"))
     made = Plan(
         name=name,
         root=str(root),
-        cache=str(cache_of(root)),
+        cache=str(dvc_cache_folder(root)),
         code=code,
         params=params,
         arguments=tuple(arguments),
@@ -37,11 +41,11 @@ def start(name: str, arguments: Sequence[str], searched: bool, search: Mapping[s
         targets=(),
         searched=searched,
         subject=search.get("subject"),
-        objectives=objectives(search.get("objectives"), checked),
+        objectives=choose_objectives(search.get("objectives"), checked),
     )
-    made = warm_up(made, checked)
-    what = f"a search, starting from {len(every)} values" if searched else f"{len(every)} points"
-    print(f"sweep {name}: {what} over {', '.join(made.keys) or 'nothing'}; {described(made.code)}")
+    made = run_common_stages(made, checked)
+    what = f"a search, {len(every)} values checked" if searched else f"{len(every)} points"
+    print(f"sweep {name}: {what} over {', '.join(made.keys) or 'nothing'}; {describe_code(made.code)}")
     return made
 
 
@@ -49,18 +53,18 @@ def read_params(root: Path) -> str:
     try:
         return (root / "params.yaml").read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{root}/params.yaml does not exist; run the command from the top folder of the project") from None
+        raise ConfigError(f"{root}/params.yaml does not exist; run the command in the project's root folder") from None
 
 
-def cache_of(root: Path) -> Path:
+def dvc_cache_folder(root: Path) -> Path:
     from dvc.repo import Repo
 
     with Repo(str(root)) as repo:
         return Path(repo.cache.local_cache_dir)
 
 
-def objectives(given: Mapping[str, Any] | None, checked: Sequence[Point]) -> dict[str, str]:
-    """Those of the search; else the primary metric of the task, latency and size."""
+def choose_objectives(given: Mapping[str, Any] | None, checked: Sequence[Point]) -> dict[str, str]:
+    """{figure: direction}: those of the search; else the task's primary metric, latency and size. Raises ConfigError for an unknown one."""
     task = cast(Task, checked[0].config.task.load())
     metric = task.PRIMARY_METRIC
     fields = figures.names(metric, task.SCORES)
@@ -69,31 +73,32 @@ def objectives(given: Mapping[str, Any] | None, checked: Sequence[Point]) -> dic
         return {**better, **OBJECTIVES}
     for field, direction in given.items():
         if field not in fields:
-            raise ConfigError(f"search.objectives: {field!r} is no result of a variant; {nearest(field, fields)}")
+            raise ConfigError(f"search.objectives: unknown figure {field!r}; {nearest(field, fields)}")
         if direction not in (plan.MAXIMIZE, plan.MINIMIZE):
             raise ConfigError(f"search.objectives.{field}: {direction!r}; allowed: {plan.MAXIMIZE}, {plan.MINIMIZE}")
     return {str(field): str(direction) for field, direction in given.items()}
 
 
-def warm_up(made: Plan, checked: Sequence[Point]) -> Plan:
-    """The clone that all jobs start from, with the common stages done in it unless every point is there already."""
+def run_common_stages(made: Plan, checked: Sequence[Point]) -> Plan:
+    """Make the clone that all jobs start from and run the common stages in it, unless every point is finished already."""
     shutil.rmtree(made.folder / "points", ignore_errors=True)
-    shutil.rmtree(made.folder / "worlds", ignore_errors=True)
-    begun, log = time.monotonic(), made.folder / "logs" / "warm-up.log"
+    shutil.rmtree(made.folder / "inputs", ignore_errors=True)
+    begun, log = time.monotonic(), made.folder / "logs" / "common-stages.log"
     log.unlink(missing_ok=True)
-    clone.make(made.parent, made.warm, checked[0].params)
-    stages = plan.read_stages(made.warm)
-    shared = plan.common(stages, [point.config for point in checked])
-    made = replace(made, targets=tuple(plan.targets(stages, shared)))
-    plan.write(made)
-    if shared and (made.searched or not all_done(made, checked)):
-        run((*DVC, "repro", *shared), made.warm, log)
+    clone.make_clone(made.parent, made.base_clone, checked[0].params)
+    stages = plan.read_stages(made.base_clone)
+    shared = plan.find_common_stages(stages, [point.config for point in checked])
+    made = replace(made, targets=tuple(plan.find_targets(stages, shared)))
+    plan.write_plan(made)
+    if shared and (made.searched or not all_finished(made, checked)):
+        run_command((*DVC, "repro", *shared), made.base_clone, log)
         print(
-            f"done once for all points in {time.monotonic() - begun:.1f} s: {', '.join(dict.fromkeys(s.partition('@')[0] for s in shared))}"
+            f"common stages, run once in {time.monotonic() - begun:.1f} s: {', '.join(dict.fromkeys(s.partition('@')[0] for s in shared))}"
         )
     return made
 
 
-def all_done(made: Plan, checked: Sequence[Point]) -> bool:
-    names = (points.name(point, made.code.key, execution.see(made, point)) for point in checked)
-    return all(kept(made, name) for name in names)
+def all_finished(made: Plan, checked: Sequence[Point]) -> bool:
+    """Whether an earlier sweep has the outcome of every point."""
+    names = (points.point_name(point, made.code.key, execution.input_fingerprint(made, point)) for point in checked)
+    return all(find_finished(made, name) for name in names)

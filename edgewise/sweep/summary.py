@@ -1,4 +1,7 @@
-"""A sweep as a whole: its rows, the Pareto front over them, the effects. It becomes metrics/sweeps/NAME.json."""
+"""The summary of a sweep: one row for each variant of each point, the Pareto front, the effects of the keys.
+
+It is written to metrics/sweeps/NAME.json.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,9 +12,9 @@ from edgewise.artifacts.figures import figures
 from edgewise.artifacts.records import METRICS, SCHEMA, summary_of
 from edgewise.report.verdicts import dominates
 from edgewise.sweep.effects import Effect, main_effects
-from edgewise.sweep.outcome import Outcome
+from edgewise.sweep.execution import Outcome
 from edgewise.sweep.plan import MAXIMIZE, Plan
-from edgewise.sweep.points import settings
+from edgewise.sweep.points import settings_by_key
 
 FOLDER = METRICS / "sweeps"
 RELATIVE = (
@@ -22,13 +25,13 @@ RELATIVE = (
     "kl_nats",
     "flips_gained",
     "flips_lost",
-)  # ends of names: about the reference
+)  # suffixes of figures that are relative to the reference
 
 
 @dataclass(frozen=True)
 class Row:
     """One variant at one point. settings: the swept keys only. values: the objectives; None where it failed or one was not measured.
-    reference: what the point's own reference is, as a digest."""
+    reference: a digest of the point's own reference."""
 
     point: str
     variant: str
@@ -71,8 +74,8 @@ class SweepSummary:
 
 
 def summarize(plan: Plan, outcomes: Sequence[Outcome], importances: Mapping[str, Mapping[str, float]]) -> SweepSummary:
-    rows = fronts([row for outcome in outcomes for row in rows_of(outcome, plan)], plan.objectives)
-    whole = [outcome for outcome in outcomes if outcome.ok]
+    rows = mark_fronts([row for outcome in outcomes for row in make_rows(outcome, plan)], plan.objectives)
+    finished = [outcome for outcome in outcomes if outcome.ok]
     return SweepSummary(
         name=plan.name,
         experiment=outcomes[0].experiment,
@@ -83,23 +86,17 @@ def summarize(plan: Plan, outcomes: Sequence[Outcome], importances: Mapping[str,
         tree=plan.code.tree,
         carried=plan.code.carried,
         rows=tuple(rows),
-        points=tuple(point(outcome) for outcome in outcomes),
-        data=whole[0].data if whole else {},
-        effects={name: effects(rows, number, plan.keys) for number, name in enumerate(plan.objectives)},
+        points=tuple(point_record(outcome) for outcome in outcomes),
+        data=finished[0].data if finished else {},
+        effects={name: compute_effects(rows, number, plan.keys) for number, name in enumerate(plan.objectives)},
         importances=importances,
-        warnings=(*several_references(rows, plan.objectives), *warnings(whole)),
+        warnings=(*warn_of_references(rows, plan.objectives), *collect_warnings(finished)),
     )
 
 
-def point(outcome: Outcome) -> dict[str, Any]:
-    names = ("name", "overrides", "status", "reason", "revision", "experiment", "seconds")
-    more = {"apply": f"dvc exp apply {outcome.name}", "device": outcome.summary["device"]["name"]} if outcome.ok else {"apply": None}
-    return {name: getattr(outcome, name) for name in names} | more
-
-
-def rows_of(outcome: Outcome, plan: Plan) -> list[Row]:
+def make_rows(outcome: Outcome, plan: Plan) -> list[Row]:
     """One row for each variant that the point is about; one without a variant where the pipeline failed."""
-    given = settings(outcome.overrides)
+    given = settings_by_key(outcome.overrides)
     swept = {key: given[key] for key in plan.keys if key in given}
     if not outcome.ok:
         return [Row(outcome.name, "", swept, "failed", outcome.reason, None, {})]
@@ -124,58 +121,69 @@ def rows_of(outcome: Outcome, plan: Plan) -> list[Row]:
     return rows
 
 
-def fronts(rows: Sequence[Row], objectives: Mapping[str, str]) -> list[Row]:
-    """The front, of each reference apart where an objective is about the reference."""
-    if not relative(objectives):
+def point_record(outcome: Outcome) -> dict[str, Any]:
+    """What metrics/sweeps/NAME.json holds of a point."""
+    names = ("name", "overrides", "status", "reason", "revision", "experiment", "seconds")
+    more = {"apply": f"dvc exp apply {outcome.name}", "device": outcome.summary["device"]["name"]} if outcome.ok else {"apply": None}
+    return {name: getattr(outcome, name) for name in names} | more
+
+
+def mark_fronts(rows: Sequence[Row], objectives: Mapping[str, str]) -> list[Row]:
+    """Mark the Pareto front; a front for each reference where an objective is relative to the reference."""
+    if not relative_objectives(objectives):
         return mark_front(rows, objectives)
-    marked = {row.title: row for key in {row.reference for row in rows} for row in mark_front(of_one(rows, key), objectives)}
+    marked = {row.title: row for key in {row.reference for row in rows} for row in mark_front(with_reference(rows, key), objectives)}
     return [marked[row.title] for row in rows]
 
 
-def relative(objectives: Iterable[str]) -> list[str]:
-    return [name for name in objectives if name.endswith(RELATIVE)]
-
-
-def of_one(rows: Sequence[Row], reference: str) -> list[Row]:
-    return [row for row in rows if row.reference == reference]
-
-
-def several_references(rows: Sequence[Row], objectives: Mapping[str, str]) -> list[str]:
-    number = len({row.reference for row in rows if row.values is not None})
-    if number < 2 or not relative(objectives):
-        return []
-    return [
-        f"the swept keys change the reference: there are {number}, and {', '.join(relative(objectives))} cannot be compared between them; "
-        "each has a front of its own, and the effects on it mean little"
-    ]
-
-
 def mark_front(rows: Sequence[Row], objectives: Mapping[str, str]) -> list[Row]:
-    """The rows that no other equals or beats in all objectives at once are the front, by what was measured."""
-    costs = [cost(row.values, objectives) for row in rows]
+    """Mark the rows that no other row dominates: as good in all objectives and better in one, by point estimates."""
+    costs = [row_cost(row.values, objectives) for row in rows]
     return [
         Row(**{**vars(row), "front": row.values is not None and not any(dominates(other, own) for other in costs)})
         for row, own in zip(rows, costs, strict=True)
     ]
 
 
-def cost(values: tuple[float, ...] | None, objectives: Mapping[str, str]) -> tuple[float, ...]:
-    """All to be small; infinite where there are no values."""
+def row_cost(values: tuple[float, ...] | None, objectives: Mapping[str, str]) -> tuple[float, ...]:
+    """The objectives with their signs turned so that less is better; infinite where there are no values."""
     if values is None:
         return (math.inf,) * len(objectives)
     return tuple(-v if direction == MAXIMIZE else v for v, direction in zip(values, objectives.values(), strict=True))
 
 
-def effects(rows: Sequence[Row], objective: int, keys: Sequence[str]) -> dict[str, Effect]:
+def relative_objectives(objectives: Iterable[str]) -> list[str]:
+    """Those that are relative to the reference."""
+    return [name for name in objectives if name.endswith(RELATIVE)]
+
+
+def with_reference(rows: Sequence[Row], reference: str) -> list[Row]:
+    return [row for row in rows if row.reference == reference]
+
+
+def warn_of_references(rows: Sequence[Row], objectives: Mapping[str, str]) -> list[str]:
+    """A warning where relative objectives are about more than one reference."""
+    number = len({row.reference for row in rows if row.values is not None})
+    if number < 2 or not relative_objectives(objectives):
+        return []
+    return [
+        f"the swept keys change the reference: there are {number}, and {', '.join(relative_objectives(objectives))} cannot be compared "
+        "between them; each reference has its own front, and effects on these objectives mean little"
+    ]
+
+
+def compute_effects(rows: Sequence[Row], objective: int, keys: Sequence[str]) -> dict[str, Effect]:
     """The main effects on one objective; the variant counts as a key where the points are about more than one."""
     known = [row for row in rows if row.values is not None]
     settings = [{**row.settings, "variant": row.variant} for row in known]
     return main_effects(settings, [row.values[objective] for row in known if row.values], [*keys, "variant"]) if known else {}
 
 
-def warnings(outcomes: Sequence[Outcome]) -> list[str]:
-    devices = {outcome.world.get("device") for outcome in outcomes} | {outcome.summary["device"].get("fingerprint") for outcome in outcomes}
+def collect_warnings(outcomes: Sequence[Outcome]) -> list[str]:
+    devices = {outcome.inputs.get("device") for outcome in outcomes} | {
+        outcome.summary["device"].get("fingerprint") for outcome in outcomes
+    }
     found = [f"measured on {len(devices)} different devices: compare ratios, not milliseconds"] if len(devices) > 1 else []
     grades = [(o.summary["variants"][name]["noise"] or {}).get("grade", "clean") for o in outcomes for name in o.subjects]
     noisy = sum(grade != "clean" for grade in grades)
-    return found + ([f"the machine was not quiet while {noisy} of the rows were measured"] if noisy else [])
+    return found + ([f"the machine was busy while {noisy} of the rows were measured"] if noisy else [])

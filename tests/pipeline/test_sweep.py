@@ -160,7 +160,7 @@ def test_a_promoted_point_runs_nothing_again(project, grid):
 def test_wrong_points_are_named_before_anything_runs(project, grid):
     refs, log = project.refs, project.log
     for arguments, said in {
-        (f"{SAMPLES}=8,0",): f"1 of 2 points are wrong, so nothing was run: {SAMPLES}=0: params.yaml: {SAMPLES}: 0 must be at least 1",
+        (f"{SAMPLES}=8,0",): f"1 of 2 points have wrong settings, so nothing was run: {SAMPLES}=0: params.yaml: {SAMPLES}: 0 must be at least 1",
         ("bench.name=smoke,smok",): "did you mean 'smoke'?",
         ("nothing.here=1,2",): "Could not override 'nothing.here'",
         (f"{SAMPLES}=8", "hydra/launcher=nosuch"): "hydra/launcher/nosuch",

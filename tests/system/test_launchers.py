@@ -139,15 +139,15 @@ def test_a_worker_that_is_killed_ends_the_sweep_with_a_named_error(launcher, sam
 
 
 def worker_of(work: Path) -> int | None:
-    """The process that runs a point: what the leash of its DVC hangs on. work: the folder of the clones."""
+    """The process that runs a point: which kill_with_parent watches. work: the folder of the clones."""
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
-            leashed = (status.parent / "cwd").readlink().is_relative_to(work)
+            in_clone = (status.parent / "cwd").readlink().is_relative_to(work)
             command = (status.parent / "cmdline").read_bytes()
             parent = int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("PPid:")))
         except (OSError, StopIteration):
             continue
-        if leashed and b"leash.py" in command:
+        if in_clone and b"kill_with_parent.py" in command:
             return parent
     return None
 

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import search_replay
 from benchmarks.search_replay import Replay, settings
-from edgewise.sweep.sampler import UnrepeatedTPE
+from edgewise.sweep.sampler import NoRepeatTPESampler
 from tests.conftest import ROOT
 
 CHOICES = {
@@ -49,7 +49,7 @@ def test_a_quarter_of_the_grid_is_enough_for_the_search_that_ships_and_no_point_
     monkeypatch.setattr(sys, "argv", ["search_replay", str(stored), "--seeds", "5"])
     assert search_replay.main() == 0, capsys.readouterr().out
     said = capsys.readouterr().out
-    assert "108 points, 27 evaluations, edgewise.sweep.sampler.UnrepeatedTPE" in said
+    assert "108 points, 27 evaluations, edgewise.sweep.sampler.NoRepeatTPESampler" in said
     assert [line.split()[1] for line in said.splitlines()[2:7]] == ["27"] * 5
 
 
@@ -77,7 +77,7 @@ def test_the_target_is_of_the_median_and_against_chance(search, chance, met):
 
 def test_a_batch_that_is_asked_for_at_once_has_no_point_twice_until_none_is_left():
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study, asked = optuna.create_study(sampler=UnrepeatedTPE(seed=0, n_startup_trials=4)), []
+    study, asked = optuna.create_study(sampler=NoRepeatTPESampler(seed=0, n_startup_trials=4)), []
     for size in (1, 4, 4, 3, 2):
         trials = [study.ask() for _ in range(size)]  # as Hydra does: first all are asked for, then their keys are looked at
         for trial in trials:

@@ -5,9 +5,9 @@ from rich.console import Console
 
 from edgewise.artifacts.records import Summary
 from edgewise.config.schema import Budget, to_plain
-from edgewise.sweep import app, ending, picture
+from edgewise.sweep import app, conclusion
 from edgewise.sweep.clone import Code
-from edgewise.sweep.outcome import SCHEMA, Outcome, read, read_all, write
+from edgewise.sweep.execution import SCHEMA, Outcome, read_outcome, read_outcomes, write_outcome
 from edgewise.sweep.plan import Plan
 from edgewise.sweep.summary import summarize
 from edgewise.tasks.classification import PRIMARY_METRIC
@@ -28,7 +28,7 @@ def outcome(number: int, per_channel: str, keep_float: str, failed: bool = False
     )
     summary = to_plain(Summary("v", {"name": "local", "fingerprint": "f"}, {"v": row}, (), None, "", Budget("none"), PRIMARY_METRIC))
     given = (f"{KEYS[0]}={per_channel}", f"{KEYS[1]}={keep_float}")
-    return Outcome(f"sweep-{number}", given, "ok", "h", "t", "m-d", subjects=("v",), summary=summary, world={"device": "f"})
+    return Outcome(f"sweep-{number}", given, "ok", "h", "t", "m-d", subjects=("v",), summary=summary, inputs={"device": "f"})
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def outcomes() -> list[Outcome]:
 
 
 def test_the_table_shows_every_value_as_it_was_given_and_what_failed(outcomes, capsys):
-    summary = summarize(PLAN, outcomes, ending.found_importances(PLAN, outcomes))
-    Console(width=150).print(ending.table(summary))
+    summary = summarize(PLAN, outcomes, conclusion.compute_importances(PLAN, outcomes))
+    Console(width=150).print(conclusion.make_table(summary))
     said = capsys.readouterr().out
     assert "11 points of v; *: Pareto front" in said and "latency ratio to reference" in said and "…" not in said
     rows = {line.split()[0]: line for line in said.splitlines() if line.strip().startswith("sweep-")}
@@ -48,28 +48,28 @@ def test_the_table_shows_every_value_as_it_was_given_and_what_failed(outcomes, c
 
 
 def test_which_choice_matters_is_told_with_intervals_and_optunas_importances(outcomes):
-    accuracy, importance, *_ = ending.effect_lines(summarize(PLAN, outcomes, ending.found_importances(PLAN, outcomes)))
+    accuracy, importance, *_ = conclusion.describe_effects(summarize(PLAN, outcomes, conclusion.compute_importances(PLAN, outcomes)))
     assert accuracy.startswith("accuracy_top1: share of the variance by key: per_channel 100% (false -0.01 [-0.01, -0.01], true +0.01")
     assert importance.startswith("accuracy_top1: importance in a forest of trees (Optuna): per_channel 100%")
     few = summarize(PLAN, [outcomes[0], outcomes[3]], {})
-    assert ending.effect_lines(few) == ["which choice matters: 2 points are too few, or too much alike, to tell"]
+    assert conclusion.describe_effects(few) == ["which choice matters: 2 points are too few or too similar to tell"]
 
 
 def test_a_variant_that_failed_is_named_on_the_line_of_its_point(outcomes):
-    assert app.line(outcomes[-1], PLAN) == "sweep-10  0.0 s  per_channel=true keep_float=[classifier]; v failed: no such layer"
+    assert app.describe_outcome(outcomes[-1], PLAN) == "sweep-10  0.0 s  per_channel=true keep_float=[classifier]; v failed: no such layer"
     assert outcomes[0].failed_subjects == {}
 
 
 def test_the_same_results_give_the_same_picture(outcomes, tmp_path):
     summary = summarize(PLAN, outcomes, {})
     for name in ("a.png", "b.png"):
-        picture.draw(summary, tmp_path / name)
+        conclusion.draw_picture(summary, tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes() != b""
 
 
 def test_a_point_of_the_release_with_flat_records_is_run_again(outcomes, tmp_path):
-    write(tmp_path, outcomes[0])
+    write_outcome(tmp_path, outcomes[0])
     path = tmp_path / "sweep-0.json"
-    assert read(path) == outcomes[0]
+    assert read_outcome(path) == outcomes[0]
     path.write_text(path.read_text().replace(f'"schema": {SCHEMA}', '"schema": 1', 1))
-    assert read(path) is None and read_all(tmp_path) == []
+    assert read_outcome(path) is None and read_outcomes(tmp_path) == []

@@ -14,9 +14,9 @@ from scipy import stats
 from edgewise.config.compose import Options
 from edgewise.errors import ConfigError, MissingExtra
 from edgewise.sweep import app, clone, plan, points, start
-from edgewise.sweep.effects import classes, importances, main_effects
+from edgewise.sweep.effects import bin_numbers, importances, main_effects
 from edgewise.sweep.plan import Stage
-from edgewise.sweep.summary import Row, fronts, mark_front, several_references
+from edgewise.sweep.summary import Row, mark_front, mark_fronts, warn_of_references
 from tests.conftest import ROOT
 
 STATIC = "variants.onnx-int8-static"
@@ -28,7 +28,7 @@ def options():
 
 
 def checked(options, *arguments):
-    return points.check_all((ROOT / "params.yaml").read_text(), points.grid(arguments), options)
+    return points.compose_all((ROOT / "params.yaml").read_text(), points.grid_points(arguments), options)
 
 
 def test_a_grid_is_every_combination(options):
@@ -38,10 +38,10 @@ def test_a_grid_is_every_combination(options):
     assert found == set(itertools.product(("minmax", "entropy"), (True, False)))
     every = [point.overrides for point in made]
     assert points.swept_keys(every) == [f"{STATIC}.calibration.method", f"{STATIC}.per_channel"]
-    assert points.subjects(points.swept_keys(every), every[0], made[0].config) == ["onnx-int8-static"]
+    assert points.judged_variants(points.swept_keys(every), every[0], made[0].config) == ["onnx-int8-static"]
 
 
-@pytest.mark.parametrize("lines_up", [points.grid, points.samples_of])
+@pytest.mark.parametrize("lines_up", [points.grid_points, points.representative_points])
 @pytest.mark.parametrize("value", ["range(5,5)", "range(5,1)", "range(0,10,0)"])
 def test_a_range_without_a_value_is_named(lines_up, value):
     with pytest.raises(ConfigError, match=re.escape(f"seed={value}: no value lies in it; ")):
@@ -51,30 +51,33 @@ def test_a_range_without_a_value_is_named(lines_up, value):
 def test_a_sweep_over_schemes_is_about_the_variant_that_each_point_adds(options):
     choices = [f"{{onnx-{s}-swept: {{format: onnx, scheme: {s}}}}}" for s in ("int8-static", "int8-dynamic")]
     made = checked(options, f"+variants={','.join(choices)}")
-    assert [points.subjects(["variants"], p.overrides, p.config) for p in made] == [["onnx-int8-static-swept"], ["onnx-int8-dynamic-swept"]]
+    assert [points.judged_variants(["variants"], p.overrides, p.config) for p in made] == [
+        ["onnx-int8-static-swept"],
+        ["onnx-int8-dynamic-swept"],
+    ]
 
 
 def test_a_key_of_all_variants_is_about_all_of_them(options):
     (point,) = checked(options, "device.threads=2")
-    assert points.subjects(["device.threads"], point.overrides, point.config) == list(point.config.variants)
+    assert points.judged_variants(["device.threads"], point.overrides, point.config) == list(point.config.variants)
 
 
-def test_the_name_is_of_the_choices_the_code_and_the_world(options):
+def test_the_name_depends_on_the_choices_the_code_and_the_inputs(options):
     one, other = checked(options, f"{STATIC}.per_channel=true,false")
-    world = {"data": "d", "device": "f"}
+    inputs = {"data": "d", "device": "f"}
     names = [
-        points.name(one, "c", world),
-        points.name(other, "c", world),
-        points.name(one, "x", world),
-        points.name(one, "c", {**world, "device": "g"}),
+        points.point_name(one, "c", inputs),
+        points.point_name(other, "c", inputs),
+        points.point_name(one, "x", inputs),
+        points.point_name(one, "c", {**inputs, "device": "g"}),
     ]
-    assert len(set(names)) == 4 and names[0] == points.name(one, "c", dict(reversed(world.items())))
+    assert len(set(names)) == 4 and names[0] == points.point_name(one, "c", dict(reversed(inputs.items())))
     (spelled,) = checked(options, f"++{STATIC}.per_channel=True")
-    assert points.name(spelled, "c", world) == names[0]
+    assert points.point_name(spelled, "c", inputs) == names[0]
 
 
 def test_a_search_is_checked_at_every_value_and_both_ends():
-    made = points.samples_of(["a=choice(x,y,z)", "b=interval(1.5,4.5)", "c=range(1,9,2)", "d=7", "+search=pareto"])
+    made = points.representative_points(["a=choice(x,y,z)", "b=interval(1.5,4.5)", "c=range(1,9,2)", "d=7", "+search=pareto"])
     assert made[0] == ("a=x", "b=1.5", "c=1", "d=7")
     assert set(made[1:]) == {
         ("a=y", "b=1.5", "c=1", "d=7"),
@@ -91,18 +94,20 @@ def test_every_search_that_ships_has_points_that_are_valid(name, options):
     search = ["+search=" + name, f"hydra.searchpath=[file://{ROOT}/conf/sweep]"]
     with initialize_config_dir(str(ROOT), version_base="1.3"):
         config = compose("params", search, return_hydra_config=True)
-    every = points.samples_of([f"{key}={value}" for key, value in config.hydra.sweeper.params.items()])
-    made = points.check_all((ROOT / "params.yaml").read_text(), every, options)
+    every = points.representative_points([f"{key}={value}" for key, value in config.hydra.sweeper.params.items()])
+    made = points.compose_all((ROOT / "params.yaml").read_text(), every, options)
     assert len(made) > 5 and config.search.subject in made[0].config.variants
     directions = [str(getattr(direction, "name", direction)) for direction in config.hydra.sweeper.direction]
-    assert directions == list(start.objectives(config.search.objectives, made).values())
+    assert directions == list(start.choose_objectives(config.search.objectives, made).values())
 
 
 def test_the_name_of_a_sweep_does_not_hang_on_who_launches_it():
     arguments = [f"{STATIC}.calibration.method=minmax,entropy", "seed=1"]
-    name, rest = plan.take_name([*arguments, "hydra/launcher=joblib", "hydra.launcher.n_jobs=4"])
-    assert name.startswith("method-") and name == plan.take_name(arguments)[0] != plan.take_name([*arguments, "train.epochs=1"])[0]
-    assert plan.take_name(["--name", "mine", *arguments]) == ("mine", arguments) and len(rest) == 4
+    name, rest = plan.split_off_name([*arguments, "hydra/launcher=joblib", "hydra.launcher.n_jobs=4"])
+    assert (
+        name.startswith("method-") and name == plan.split_off_name(arguments)[0] != plan.split_off_name([*arguments, "train.epochs=1"])[0]
+    )
+    assert plan.split_off_name(["--name", "mine", *arguments]) == ("mine", arguments) and len(rest) == 4
 
 
 def test_common_stages_are_those_that_no_point_changes(options):
@@ -115,13 +120,13 @@ def test_common_stages_are_those_that_no_point_changes(options):
         Stage("report", (), ("metrics/evaluate", "models/variants"), ("metrics/summary.json",)),
         Stage("track", (), ("metrics/summary.json",), ()),
     ]
-    ordered = plan.in_order(reversed(stages))
+    ordered = plan.sort_stages(reversed(stages))
     configs = [point.config for point in checked(options, f"{STATIC}.per_channel=true,false")]
-    assert set(plan.common(ordered, configs)) == {"train", "quantize@a"}
-    assert set(plan.common(ordered, configs[:1])) == {"train", "quantize@a", "quantize@b", "evaluate@b"}
-    assert plan.common(ordered, [p.config for p in checked(options, "seed=1,2")]) == []
+    assert set(plan.find_common_stages(ordered, configs)) == {"train", "quantize@a"}
+    assert set(plan.find_common_stages(ordered, configs[:1])) == {"train", "quantize@a", "quantize@b", "evaluate@b"}
+    assert plan.find_common_stages(ordered, [p.config for p in checked(options, "seed=1,2")]) == []
     unused = [*ordered, Stage("convert-x", ("model",), ("models/source",), ("models/x",))]
-    assert plan.targets(unused, ["train", "convert-x"]) == ["report"] and plan.targets(unused, []) == ["report", "convert-x"]
+    assert plan.find_targets(unused, ["train", "convert-x"]) == ["report"] and plan.find_targets(unused, []) == ["report", "convert-x"]
 
 
 @pytest.fixture
@@ -137,23 +142,23 @@ def repository(tmp_path):
 
 def test_a_repository_without_a_commit_is_refused(repository):
     with pytest.raises(ConfigError, match="has no commit"):
-        clone.snapshot(repository[0])
+        clone.take_snapshot(repository[0])
 
 
 def test_the_snapshot_has_what_is_not_committed_and_leaves_the_index_alone(repository):
     root, git = repository
     git("add", "-A")
     git("commit", "-qm", "Start")
-    clean = clone.snapshot(root)
+    clean = clone.take_snapshot(root)
     root.joinpath("a.py").write_text("b")
     root.joinpath("new.py").write_text("n")
     root.joinpath("params.yaml").write_text("seed: 0")
     status = git("status", "--porcelain")
-    dirty = clone.snapshot(root)
+    dirty = clone.take_snapshot(root)
     assert git("show", f"{dirty.tree}:a.py") == "b" and git("show", f"{dirty.tree}:new.py") == "n"
     assert clean.carried == () and dirty.carried == ("a.py", "new.py") and git("status", "--porcelain") == status
     root.joinpath("params.yaml").write_text("seed: 1")
-    assert clone.snapshot(root).key == dirty.key != clean.key
+    assert clone.take_snapshot(root).key == dirty.key != clean.key
 
 
 SECRETS = (".env", "conf/.env.local", "deploy/server.pem", "id_ed25519", "home/.ssh/config", "API.KEY", ".netrc")
@@ -175,7 +180,7 @@ def test_secrets_and_large_files_that_git_does_not_know_stay_behind(repository):
     root.joinpath("a.py").write_text("b")
     git("init", "-q", str(root / "nested"))
     status = git("status", "--porcelain")
-    made = clone.snapshot(root)
+    made = clone.take_snapshot(root)
     assert set(made.carried) == {*PLAIN, "small.bin", ".gitignore", "a.py"}
     assert set(git("ls-tree", "-r", "-z", "--name-only", made.tree).strip("\0").split("\0")) == set(made.carried)
     reasons = dict(entry.rsplit(" (", 1) for entry in made.left_behind)
@@ -191,15 +196,15 @@ def test_a_secret_that_git_knows_and_a_deleted_file_are_as_they_are_in_the_tree(
     git("commit", "-qm", "Start")
     root.joinpath("test.pem").write_text("2")
     root.joinpath("a.py").unlink()
-    made = clone.snapshot(root)
+    made = clone.take_snapshot(root)
     assert git("show", f"{made.tree}:test.pem") == "2" and made.carried == ("a.py", "test.pem") and made.left_behind == ()
 
 
 def test_the_start_of_a_sweep_lists_what_is_carried_and_what_is_not():
     made = clone.Code("0123456789abcdef", "tree", "key", ("a.py", "b.py", "c.py", "d.py"), (".env (may be a secret)",))
-    assert clone.described(made) == "uncommitted files taken along: a.py, b.py, c.py, d.py; not taken along: .env (may be a secret)"
-    assert clone.described(replace(made, carried=(), left_behind=())) == "the code is that of commit 0123456789"
-    assert "f19 and 5 more" in clone.described(replace(made, carried=tuple(f"f{i}" for i in range(25))))
+    assert clone.describe_code(made) == "uncommitted files included: a.py, b.py, c.py, d.py; not included: .env (may be a secret)"
+    assert clone.describe_code(replace(made, carried=(), left_behind=())) == "the code is that of commit 0123456789"
+    assert "f19 and 5 more" in clone.describe_code(replace(made, carried=tuple(f"f{i}" for i in range(25))))
 
 
 def test_a_dirty_submodule_is_refused(repository, tmp_path_factory):
@@ -212,10 +217,10 @@ def test_a_dirty_submodule_is_refused(repository, tmp_path_factory):
     git("submodule", "add", "-q", str(other), "lib")
     git("add", "-A")
     git("commit", "-qm", "Start")
-    clone.snapshot(root)
+    clone.take_snapshot(root)
     root.joinpath("lib/lib.py").write_text("2")
-    with pytest.raises(ConfigError, match="submodule lib has changes"):
-        clone.snapshot(root)
+    with pytest.raises(ConfigError, match="submodule lib has uncommitted changes"):
+        clone.take_snapshot(root)
 
 
 def test_an_effect_of_two_levels_is_half_of_what_a_t_test_says():
@@ -244,14 +249,14 @@ def test_effects_that_the_points_cannot_tell_apart_are_not_made_up():
 
 
 def test_many_numbers_become_three_classes():
-    made = classes([str(n) for n in range(12)])
-    assert sorted(set(made)) == ["0 to 3", "4 to 7", "8 to 11"] and classes(["8", "16", "8"]) == ["8", "16", "8"]
+    made = bin_numbers([str(n) for n in range(12)])
+    assert sorted(set(made)) == ["0 to 3", "4 to 7", "8 to 11"] and bin_numbers(["8", "16", "8"]) == ["8", "16", "8"]
 
 
 @pytest.mark.parametrize("odd", ["nan", "inf", "-inf"])
 def test_words_that_python_reads_as_numbers_without_a_size_stay_words(odd):
     values = [odd, *map(str, range(10))]
-    assert classes(values) == values
+    assert bin_numbers(values) == values
     found = main_effects([{"k": value} for value in values * 2], np.arange(22.0).tolist(), ["k"])["k"]
     assert list(found.levels) == [*map(str, range(10)), odd] and found.share is not None
 
@@ -276,14 +281,14 @@ def test_the_front_is_what_nothing_beats():
 
 def test_ratios_to_different_references_are_not_compared(options):
     one, threads, own = checked(options, "device.threads=1,2") + checked(options, f"{STATIC}.per_channel=true")
-    assert points.reference_key(one.config) != points.reference_key(threads.config)
-    assert points.reference_key(checked(options, f"{STATIC}.per_channel=false")[0].config) == points.reference_key(own.config)
+    assert points.reference_digest(one.config) != points.reference_digest(threads.config)
+    assert points.reference_digest(checked(options, f"{STATIC}.per_channel=false")[0].config) == points.reference_digest(own.config)
     ratio = {"latency_ratio_to_reference": "minimize"}
     rows = [Row(str(i), "v", {}, "ok", None, (v,), {}, reference) for i, (v, reference) in enumerate([(0.5, "a"), (0.6, "a"), (0.9, "b")])]
-    assert [row.front for row in fronts(rows, ratio)] == [True, False, True]
-    assert [row.front for row in fronts(rows, {"size_bytes": "minimize"})] == [True, False, False]
-    assert "there are 2, and latency_ratio_to_reference cannot be compared" in several_references(rows, ratio)[0]
-    assert not several_references(rows[:2], ratio) and not several_references(rows, {"size_bytes": "minimize"})
+    assert [row.front for row in mark_fronts(rows, ratio)] == [True, False, True]
+    assert [row.front for row in mark_fronts(rows, {"size_bytes": "minimize"})] == [True, False, False]
+    assert "there are 2, and latency_ratio_to_reference cannot be compared" in warn_of_references(rows, ratio)[0]
+    assert not warn_of_references(rows[:2], ratio) and not warn_of_references(rows, {"size_bytes": "minimize"})
 
 
 @pytest.mark.parametrize(
@@ -303,18 +308,18 @@ def test_a_launcher_that_is_not_installed_is_named_with_the_command_that_install
     with pytest.raises(
         MissingExtra, match=re.escape(f"'{package}' is not installed; install it with: pip install -c constraints.txt -e '.[{extra}]'")
     ):
-        app.require_launcher(["seed=1,2", argument])
+        app.require_plugins(["seed=1,2", argument])
 
 
 @pytest.mark.parametrize(
     ("status", "said"), [(3, "exit code 3"), (-15, "ended by SIGTERM"), (137, "ended by SIGKILL"), (128 + 100, "exit code 228")]
 )
 def test_how_a_command_ended_is_said_in_words(status, said):
-    assert said in clone.ended(status)
+    assert said in clone.describe_exit(status)
 
 
 def test_what_squeue_says_of_a_job():
-    assert app.states("7_0 CANCELLED\n7_1 RUNNING\n\n9 PENDING\n", {"7_0", "7_1", "8"}) == {
+    assert app.parse_queue("7_0 CANCELLED\n7_1 RUNNING\n\n9 PENDING\n", {"7_0", "7_1", "8"}) == {
         "7_0": {"State": "CANCELLED"},
         "7_1": {"State": "RUNNING"},
         "8": {"State": "GONE"},

@@ -45,5 +45,5 @@ class RayLauncher(Launcher):
             return ray.get(task)
         except ray.exceptions.RayError as error:
             what = f"Ray ended its task: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-            execution.lost(plan.read(Path(self.given[1].hydra.sweep.dir)), overrides, what, "`ray logs`")
+            execution.record_lost_point(plan.read_plan(Path(self.given[1].hydra.sweep.dir)), overrides, what, "`ray logs`")
             return JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
