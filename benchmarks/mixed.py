@@ -27,8 +27,9 @@ from tqdm import tqdm
 from edgewise.agent import machine
 from edgewise.artifacts import artifact
 from edgewise.artifacts.samples import Samples
-from edgewise.compress import quantizing
-from edgewise.compress.job import Job, origin
+from edgewise.compress import variants
+from edgewise.compress.build import Build
+from edgewise.compress.float_models import open_parent
 from edgewise.config import schema
 from edgewise.config.schema import Variant
 from edgewise.stats.resampling import distribution, percentiles
@@ -85,24 +86,24 @@ def judged(variant: Variant) -> Iterator[list[int]]:
 
 
 def remade(variant: Variant, configuration: schema.Config, samples: Samples) -> Made:
-    with tempfile.TemporaryDirectory() as scratch, judged(variant) as seen, origin(variant, configuration.formats) as (model, source):
-        job, folder = Job(variant, model, source, samples), Path(scratch)
-        (kept, found), seconds = clocked(quantizing.made, job, quantizing.calibration(variant, samples), folder)
+    with tempfile.TemporaryDirectory() as scratch, judged(variant) as seen, open_parent(variant, configuration.formats) as (model, source):
+        build, folder = Build(variant, model, source, samples), Path(scratch)
+        (kept, found), seconds = clocked(variants.quantize, build, variants.select_calibration(variant, samples), folder)
         trials = found["mixed"]["trials"] if variant.mixed else seen
         size = sum(entry["bytes"] for entry in artifact.describe_files(folder).values())
-        return Made(variant, right(job, folder), size, len(kept), len(trials), seconds)
+        return Made(variant, right(build, folder), size, len(kept), len(trials), seconds)
 
 
-def right(job: Job, folder: Path) -> np.ndarray:
-    indices = job.samples.indices("test")
-    return job.outputs(folder, indices).argmax(axis=1) == job.samples.targets(indices)
+def right(build: Build, folder: Path) -> np.ndarray:
+    indices = build.samples.indices("test")
+    return build.run(folder, indices).argmax(axis=1) == build.samples.targets(indices)
 
 
 def float_model(name: str, variant: Variant, samples: Samples) -> Made:
     folder = MODELS / name
-    job = Job(variant, folder, MODELS / "source", samples)
+    build = Build(variant, folder, MODELS / "source", samples)
     size = artifact.read(folder).size_bytes - (folder / "layers.json").stat().st_size
-    return Made(variant, right(job, folder), size, len(job.layers), 0, 0.0)
+    return Made(variant, right(build, folder), size, len(build.layers), 0, 0.0)
 
 
 def won_back(made: Made, static: Made, whole: Made) -> tuple[float, float, float]:

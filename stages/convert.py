@@ -2,17 +2,17 @@
 
     python -m stages.convert FORMAT
 
-Reads   models/source, or the format on the way to this one (openvino reads models/onnx); formats.FORMAT of the configuration
-Writes  models/FORMAT: the float model, layers.json (source layer -> nodes), manifest; `skipped` where nobody needs it
+Reads   models/source, or the format between source and this one (openvino reads models/onnx); formats.FORMAT of the configuration
+Writes  models/FORMAT: the float model, layers.json (source layer -> nodes), manifest; status `skipped` where no variant needs it
 
-A source that the format cannot read is recorded with the reason; the variants of the format then pass that on.
+A source that the format cannot read is recorded with the reason, which the variants of the format then repeat.
 """
 
 import sys
 
 from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest
-from edgewise.compress.converting import MODELS, convert
+from edgewise.compress.float_models import MODELS, convert
 from edgewise.config import schema
 from edgewise.config.settings import nearest
 from edgewise.errors import VariantFailed, run_main

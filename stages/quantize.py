@@ -1,17 +1,18 @@
-"""quantize@V: one variant, proved to be what its name says.
+"""quantize@V: make one variant and prove that it is what its name says.
 
     python -m stages.quantize VARIANT
 
 Reads   models/FORMAT (float model, layers.json), models/source (oracle), models/data (calibration split), models/sensitivity/SCHEME,
         models/qat/SCHEME; variants.V
-Writes  models/variants/V: the model and its manifest with what the file really holds; `failed` with the reason where it did not work out
+Writes  models/variants/V: the model and its manifest, which says what the file really holds; status `failed` with the
+        reason where it cannot be made
 """
 
 import dataclasses
 import sys
 
 from edgewise.artifacts import artifact
-from edgewise.compress.quantizing import MODELS, describe, quantize
+from edgewise.compress.variants import MODELS, blank_manifest, make_variant
 from edgewise.config import schema
 from edgewise.errors import VariantFailed, run_main
 
@@ -21,9 +22,9 @@ def main() -> None:
     variant = configuration.variant(sys.argv[1] if len(sys.argv) == 2 else "")
     try:
         parent = artifact.require_ok(artifact.read(MODELS / variant.format), f"models/{variant.format}")
-        quantize(variant, parent, configuration)
+        make_variant(variant, parent, configuration)
     except VariantFailed as failure:
-        failed = dataclasses.replace(describe(variant), status="failed", reason=str(failure))
+        failed = dataclasses.replace(blank_manifest(variant), status="failed", reason=str(failure))
         artifact.record(MODELS / "variants" / variant.name, failed)
         print(f"{variant.name}: failed: {failure}", file=sys.stderr)
 

@@ -8,7 +8,7 @@ A variant that cannot be made ends it with the reason: here each of them is need
 from pathlib import Path
 
 from edgewise.artifacts import artifact
-from edgewise.compress import converting, quantizing
+from edgewise.compress import float_models, variants
 from edgewise.config import schema
 from edgewise.errors import EdgewiseError, VariantFailed, run_main
 from stages import compose, prepare_data, train_export
@@ -21,10 +21,10 @@ def main() -> None:
     configuration, source = schema.read(), artifact.read(Path("models/source"))
     for name, form in configuration.formats.items():
         if form.used:
-            converting.convert(name, form, source)
+            float_models.convert(name, form, source)
     for variant in configuration.variants.values():
         try:
-            quantizing.quantize(variant, artifact.read(Path("models") / variant.format), configuration)
+            variants.make_variant(variant, artifact.read(Path("models") / variant.format), configuration)
         except VariantFailed as failure:  # by itself it would end with exit code 0, as one of many variants may fail
             raise EdgewiseError(f"{variant.name}: {failure}") from None
 

@@ -1,7 +1,7 @@
-"""Training that goes on with 8 bits simulated (QAT): from one torch source to another whose weights have got used to it.
+"""Quantization-aware training (QAT): fine-tune a torch source with fake quantization.
 
-torchao's pt2e puts a rounding step with a straight-through gradient behind every weight and activation of the exported program
-(Jacob et al. 2018), batch norms folded into the weights that are rounded. What comes out is a float source again, under the same
+torchao's pt2e inserts fake quantization with a straight-through gradient behind every weight and activation of the exported program
+(Jacob et al. 2018); batch norms are folded into the weights before these are rounded. The result is a float source again, with the same
 names: each format quantizes it with its own tool, so that its files and kernels are those of int8-static.
 """
 
@@ -24,44 +24,44 @@ from edgewise.sources.transformers_model import silence
 
 REQUIRES = {"torch": "train", "torchao": "train", "safetensors": "train"}
 PROGRAM, PROBE = "program.pt2", "probe.npz"
-TORCHAO_EPSILON = 1e-5  # of a batch norm: torchao writes it into the folded ones, whatever theirs was
-SMALLEST_STEP = 2**-12  # of the rounding
-HUGE = 1e15  # a constant beyond it, of a mask, is left alone
+TORCHAO_EPSILON = 1e-5  # torchao gives folded batch norms this epsilon, whatever theirs was
+MIN_SCALE = 2**-12  # of fake quantization
+MASK_VALUE = 1e15  # constants this large are masks and stay float
 ANNOTATION = "quantization_annotation"  # where torchao looks for it in a node's meta
 LAYERS = {"aten.conv1d.default", "aten.conv2d.default", "aten.linear.default"}
-TRANSPOSED = {"aten.conv_transpose1d.default", "aten.conv_transpose2d.input"}  # rounded where a batch norm or a ReLU follows
+TRANSPOSED = {"aten.conv_transpose1d.default", "aten.conv_transpose2d.input"}  # quantized where a batch norm or a ReLU follows
 ELEMENTWISE = {"aten.add.Tensor", "aten.add_.Tensor", "aten.mul.Tensor", "aten.mul_.Tensor"}
 NORMS, RELUS = {"aten.batch_norm.default"}, {"aten.relu.default", "aten.relu_.default"}
 MOVING = {"aten.permute.default", "aten.squeeze.dim", "aten.view.default", "aten.flatten.using_ints", "aten.max_pool2d.default"}
 AVERAGING = {"aten.adaptive_avg_pool2d.default", "aten.mean.default", "aten.mean.dim"}
 SHARING = {"aten.relu.default", "aten.hardtanh.default", "aten.hardtanh_.default", *MOVING, *AVERAGING}
-MOST_LOST = 0.5  # of what the net as trained, which rounds, gets right beyond chance; a third was seen where rounding was all it knew
+MAX_LOST_SHARE = 0.5  # of the accuracy above chance that the model has with fake quantization; a third was seen to be lost without it
 
 
-def tune(source: Path, data: Path, wanted: Tuning, train: Train, seed: int, folder: Path) -> Mapping[str, Any]:
-    """Write the tuned source into `folder`; returns the history of the training. VariantFailed where the source is no torch program."""
+def fine_tune(source: Path, data: Path, tuning: Tuning, train: Train, seed: int, folder: Path) -> Mapping[str, Any]:
+    """Write the fine-tuned source into `folder` and return the training history. VariantFailed where the source is not a torch program."""
     import torch
 
     manifest = artifact.read(source)
     if not (source / PROGRAM).exists():
-        raise VariantFailed(f"not from a source of format {manifest.format}: int8-qat trains a torch program")
-    samples, recipe = Samples.open(data), dataclasses.replace(train, epochs=wanted.epochs, learning_rate=wanted.learning_rate)
+        raise VariantFailed(f"not from a source of format {manifest.format}: int8-qat can fine-tune torch sources only")
+    samples, recipe = Samples.open(data), dataclasses.replace(train, epochs=tuning.epochs, learning_rate=tuning.learning_rate)
     with training.repeatable(seed, train.threads), warnings.catch_warnings(action="ignore"):
-        torch.use_deterministic_algorithms(False)  # torchao's fused rounding step has no deterministic kernel; on a CPU it is one
+        torch.use_deterministic_algorithms(False)  # torchao's fused fake quantization is not declared so; on a CPU it is
         program = torch.export.load(source / PROGRAM)
-        usual_epsilon(program)
-        model = prepared(program, samples, wanted.per_channel)
+        set_batch_norm_epsilon(program)
+        model = prepare(program, samples, tuning.per_channel)
         history = training.fit(model, samples, recipe, seed, change(train, artifact.read(data)))
-        take_over(program, model)
-        check_taken_over(program, samples, history, recipe)
-        write(program, source, folder)
-    artifact.write(folder, dataclasses.replace(manifest, details={**manifest.details, "qat": dataclasses.asdict(wanted)}))
+        copy_weights(model, program)
+        check_accuracy_kept(program, samples, history, recipe)
+        write_source(program, source, folder)
+    artifact.write(folder, dataclasses.replace(manifest, details={**manifest.details, "qat": dataclasses.asdict(tuning)}))
     return history
 
 
-def usual_epsilon(program: Any) -> None:
-    """Give every batch norm torchao's epsilon, and what it had above that to its running variance: the same function, since only the
-    sum of the two is used. A net with another epsilon would be trained as one function and written as another."""
+def set_batch_norm_epsilon(program: Any) -> None:
+    """Give every batch norm torchao's epsilon and add the difference to its running variance: the same function, since only the sum of
+    the two is used. Otherwise a model with another epsilon would be trained as one function and written as another."""
     import torch
 
     buffers, done = program.graph_signature.inputs_to_buffers, set()
@@ -75,8 +75,8 @@ def usual_epsilon(program: Any) -> None:
         node.args = (*node.args[:7], TORCHAO_EPSILON, *node.args[8:])
 
 
-def prepared(program: Any, samples: Samples, per_channel: bool) -> Any:
-    """The program as a module with rounding steps, their ranges set by one batch; it can be trained and evaluated."""
+def prepare(program: Any, samples: Samples, per_channel: bool) -> Any:
+    """The program as a trainable module with fake quantization, its ranges initialized by one batch."""
     import torch
 
     silence()
@@ -85,24 +85,24 @@ def prepared(program: Any, samples: Samples, per_channel: bool) -> Any:
 
     model = program.module(check_guards=False)
     pt2e.move_exported_model_to_train(model)  # batch norms are recognized only as they are in training
-    model = pt2e.allow_exported_model_train_eval(prepare_qat_pt2e(model, quantizer(per_channel)))
-    model.train()  # returns nothing here
+    model = pt2e.allow_exported_model_train_eval(prepare_qat_pt2e(model, make_quantizer(per_channel)))
+    model.train()  # returns None here
     with torch.no_grad():
         model(*torch_source.tensors(samples.feeds(samples.indices("calibration")[: training.VALIDATION_BATCH])))
     return model
 
 
-def quantizer(per_channel: bool) -> Any:
-    """A torchao Quantizer: weights become int8 in -127..127 without a zero point, activations int8 with one; `annotate` says which."""
+def make_quantizer(per_channel: bool) -> Any:
+    """A torchao Quantizer for what `annotate` selects: weights int8, -127..127, symmetric; activations int8 with a zero point."""
     import torch
     from torchao.quantization import pt2e
     from torchao.quantization.pt2e.quantizer import QuantizationSpec, Quantizer
 
     ranges = pt2e.MovingAveragePerChannelMinMaxObserver if per_channel else pt2e.MovingAverageMinMaxObserver
     scheme = torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric
-    rounding = pt2e.FusedMovingAvgObsFakeQuantize
-    activation = QuantizationSpec(torch.int8, rounding.with_args(eps=SMALLEST_STEP), -128, 127, torch.per_tensor_affine)
-    weight = QuantizationSpec(torch.int8, rounding.with_args(eps=SMALLEST_STEP, observer=ranges), -127, 127, scheme, ch_axis=0)
+    fake_quantize = pt2e.FusedMovingAvgObsFakeQuantize
+    activation = QuantizationSpec(torch.int8, fake_quantize.with_args(eps=MIN_SCALE), -128, 127, torch.per_tensor_affine)
+    weight = QuantizationSpec(torch.int8, fake_quantize.with_args(eps=MIN_SCALE, observer=ranges), -127, 127, scheme, ch_axis=0)
 
     class Int8Quantizer(Quantizer):  # type: ignore[misc]  # torchao has no types
         def annotate(self, model: Any) -> Any:
@@ -110,91 +110,92 @@ def quantizer(per_channel: bool) -> Any:
             return model
 
         def validate(self, model: Any) -> None:
-            """Every annotation is one of `annotate`; nothing is left to check."""
+            """Required by the base class; `annotate` makes valid annotations only."""
 
     return Int8Quantizer()
 
 
 def annotate(model: Any, activation: Any, weight: Any) -> None:
-    """Say which values of an exported program are rounded. A convolution or linear layer, its batch norm and its ReLU are one step, as in
-    the formats' kernels, and so are a sum or a product and its ReLU: only what goes in and what comes out is rounded. Operators that
-    move, choose or average values share the rounding of their input. The rules are those of torchao's XNNPACKQuantizer, which is
-    deprecated there and only for its tests (0.18); constants that are added or multiplied stay as they are."""
+    """Mark which values of an exported program are quantized.
+
+    A convolution or linear layer is fused with its batch norm and ReLU, as in the formats' kernels, and a sum or product with its ReLU:
+    only their inputs and outputs are quantized. Operators that move, select or average values share the parameters of their input.
+    Constants that are added or multiplied stay float. The rules are those of torchao's XNNPACKQuantizer, which torchao 0.18 keeps for
+    its own tests only.
+    """
     from torchao.quantization.pt2e.quantizer import SharedQuantizationSpec
 
-    model.graph.eliminate_dead_code()  # unused results of a batch norm hide that its ReLU follows
+    model.graph.eliminate_dead_code()  # unused outputs of a batch norm hide the ReLU behind it
     for node in [node for node in model.graph.nodes if node.op == "call_function"]:
-        name, end = str(node.target), _end(node)
-        if name in LAYERS or (name in TRANSPOSED and end is not node):
-            _annotate(node, {node.args[0]: activation, node.args[1]: weight}, end, activation)
-        elif name in ELEMENTWISE and all(_can_be_rounded(model, value) for value in node.args):
-            _annotate(node, {value: activation for value in node.args if hasattr(value, "op")}, end, activation)
+        name, last = str(node.target), _last_fused(node)
+        if name in LAYERS or (name in TRANSPOSED and last is not node):
+            _annotate(node, {node.args[0]: activation, node.args[1]: weight}, last, activation)
+        elif name in ELEMENTWISE and all(_is_quantizable(model, value) for value in node.args):
+            _annotate(node, {value: activation for value in node.args if hasattr(value, "op")}, last, activation)
     for node in model.graph.nodes:
-        before = node.args[0] if node.args else None
-        if str(node.target) in SHARING and ANNOTATION not in node.meta and _is_rounded(before):
-            _annotate(node, {before: SharedQuantizationSpec(before)}, node, SharedQuantizationSpec(before))
+        value = node.args[0] if node.args else None
+        if str(node.target) in SHARING and ANNOTATION not in node.meta and _has_quantized_output(value):
+            _annotate(node, {value: SharedQuantizationSpec(value)}, node, SharedQuantizationSpec(value))
 
 
-def _annotate(node: Any, inputs: Mapping[Any, Any], end: Any, output: Any) -> None:
+def _annotate(node: Any, inputs: Mapping[Any, Any], last: Any, output: Any) -> None:
     from torchao.quantization.pt2e.quantizer import annotate_input_qspec_map, annotate_output_qspec
 
     for value, spec in inputs.items():
         annotate_input_qspec_map(node, value, spec)
-    annotate_output_qspec(end, output)
+    annotate_output_qspec(last, output)
 
 
-def _end(node: Any) -> Any:
-    """The last node of the step that begins with this one."""
+def _last_fused(node: Any) -> Any:
+    """The last node of the fused operation that begins with `node`."""
     for kinds in (NORMS if "conv" in str(node.target) else (), RELUS):
         if len(node.users) == 1 and str(next(iter(node.users)).target) in kinds:
             node = next(iter(node.users))
     return node
 
 
-def _can_be_rounded(model: Any, value: Any) -> bool:
-    """A float32 tensor, and no constant so large that one step of its range is more than all other values (as in masks)."""
+def _is_quantizable(model: Any, value: Any) -> bool:
+    """Whether it is a float32 tensor, and not a mask: one step of a mask's range would be larger than all other values."""
     import torch
 
     if not hasattr(value, "op"):
-        return abs(value) < HUGE
-    if value.op == "get_attr" and attrgetter(value.target)(model).abs().max() >= HUGE:
+        return abs(value) < MASK_VALUE
+    if value.op == "get_attr" and attrgetter(value.target)(model).abs().max() >= MASK_VALUE:
         return False
     return getattr(value.meta.get("val"), "dtype", None) is torch.float32
 
 
-def _is_rounded(value: Any) -> bool:
+def _has_quantized_output(value: Any) -> bool:
     return ANNOTATION in getattr(value, "meta", ()) and value.meta[ANNOTATION].output_qspec is not None
 
 
-def take_over(program: Any, model: Any) -> None:
-    """Copy weights and running figures of the trained module into the program, by their names."""
+def copy_weights(model: Any, program: Any) -> None:
+    """Copy weights and running statistics of the trained module into the program, by name."""
     import torch
 
     trained = model.state_dict()
     with torch.no_grad():
         for name, tensor in program.state_dict.items():
-            if tensor.is_floating_point():  # and not the batch norms' counters of steps
+            if tensor.is_floating_point():  # not the step counters of batch norms
                 tensor.copy_(trained[name])
 
 
-def check_taken_over(program: Any, samples: Samples, history: Mapping[str, Any], train: Train) -> None:
-    """VariantFailed where the program, on validation, is far from as good as the net that was trained. Of classes only."""
+def check_accuracy_kept(program: Any, samples: Samples, history: Mapping[str, Any], train: Train) -> None:
+    """VariantFailed where the float program is far less accurate on validation than it was with fake quantization. For classes only."""
     trained = history["accuracy_validation"]
     if trained is None:
         return
-    written, chance = (
-        training.validate(Fixed(program), samples, training.criterion(samples, train))["accuracy_validation"],
-        1 / len(samples.labels),
-    )
-    if written - chance < (1 - MOST_LOST) * (trained - chance):
+    loss = training.criterion(samples, train)
+    exported, chance = training.validate(ExportedModule(program), samples, loss)["accuracy_validation"], 1 / len(samples.labels)
+    if exported - chance < (1 - MAX_LOST_SHARE) * (trained - chance):
         raise VariantFailed(
-            f"what was trained with 8 bits simulated ({trained:.0%} on validation) is another function as a float source ({written:.0%}):"
-            " use int8-static or int8-mixed"
+            f"the fine-tuned model reaches {trained:.0%} on validation with fake quantization, but {exported:.0%} without it, as a float"
+            " source: use int8-static or int8-mixed"
         )
 
 
-class Fixed:
-    """An exported program as `training.validate` calls a module; it has one mode."""
+class ExportedModule:
+    """An exported program with the part of torch.nn.Module's interface that `training.validate` uses."""
 
     def __init__(self, program: Any):
         self._module = program.module(check_guards=False)
@@ -206,8 +207,8 @@ class Fixed:
         return self._module(*feeds)
 
 
-def write(program: Any, source: Path, folder: Path) -> None:
-    """The files of a torch source (see torch_source); the probe's samples are those of `source`, their outputs this program's."""
+def write_source(program: Any, source: Path, folder: Path) -> None:
+    """Write the files of a torch source (see torch_source); the probe has the samples of `source` and this program's outputs."""
     import torch
     from safetensors.torch import save_file
 

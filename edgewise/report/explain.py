@@ -8,7 +8,7 @@ from typing import Any
 
 from edgewise.artifacts import artifact, records
 from edgewise.artifacts.records import Operators, VariantSummary
-from edgewise.compress import cutting
+from edgewise.compress import partition
 
 COST_MODELS = Path("models")
 MOST_OPERATORS = 6
@@ -192,7 +192,13 @@ def explain(rows: Mapping[str, VariantSummary], device_facts: Mapping[str, Any])
             facts = artifact.read(folder).details["facts"]
             ratios = (ends(row)[0], ends(rows[parent])[1])
             profiles = Profiles(profile(name), profile(parent), parent, facts.get("conversions", {}), ratios)
-            case = Case(tuple(facts["nodes"]), row.proof.kept_float, tuple(device_facts.get("isa", ())), profiles, cutting.reopened(folder))
+            case = Case(
+                tuple(facts["nodes"]),
+                row.proof.kept_float,
+                tuple(device_facts.get("isa", ())),
+                profiles,
+                partition.count_reloaded_parts(folder),
+            )
             head = f"no faster than {parent} ({ratio(row)} against {ratio(rows[parent])} of the reference's latency)"
             explained[name] = replace(row, explanation=(head, *reasons(case)))
     return explained

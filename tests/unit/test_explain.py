@@ -5,7 +5,7 @@ import json
 import pytest
 
 from edgewise.agent import machine, sessions
-from edgewise.compress import cutting
+from edgewise.compress import partition
 from edgewise.report import explain
 from edgewise.report import rows as pairing
 from tests.support.fabricate import THIRTEEN, fabricate
@@ -50,9 +50,9 @@ def test_the_cause_with_most_weights_behind_it_comes_first():
 
 @pytest.mark.parametrize(("keep", "count"), [(False, 2), (True, 0)])
 def test_only_parts_that_are_released_are_loaded_anew(tmp_path, keep, count):
-    assert cutting.reopened(tmp_path) == 0
+    assert partition.count_reloaded_parts(tmp_path) == 0
     (tmp_path / sessions.FILE).write_text(json.dumps({"parts": ["part-0", "part-1"], "keep": keep, "inputs": [], "outputs": []}))
-    assert cutting.reopened(tmp_path) == count
+    assert partition.count_reloaded_parts(tmp_path) == count
 
 
 def test_the_instruction_sets_are_spelt_as_the_device_reports_them():

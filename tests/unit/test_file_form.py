@@ -10,7 +10,7 @@ import pytest
 
 from edgewise.artifacts.artifact import Manifest
 from edgewise.bundle import contents
-from edgewise.compress import cutting
+from edgewise.compress import partition
 from edgewise.config import schema
 from edgewise.proof import checks, isolation
 from tests.contract import test_formats_contract as contract
@@ -22,7 +22,7 @@ LISTED = {"model.optimized.onnx", "model.ort", "model.onnx", "weights.bin"}
 
 def stored(chosen: schema.Variant, floats, source, folder: Path) -> Path:  # noqa: F811
     contract.quantize(chosen, floats, source, folder)
-    cutting.stored(chosen, folder)
+    partition.store(chosen, folder)
     return folder
 
 
@@ -73,7 +73,7 @@ def test_what_cannot_be_is_said_in_one_line(name, scheme, settings, message, sou
 
 def test_a_tflite_file_is_mapped_without_xnnpack(source, floats, tmp_path):  # noqa: F811
     chosen = variant("tflite", "fp32", load={"mode": "mapped"}, engine={"xnnpack": False})
-    assert cutting.stored(chosen, contract.quantize(chosen, floats, source, tmp_path / "v")) == {}
+    assert partition.store(chosen, contract.quantize(chosen, floats, source, tmp_path / "v")) == {}
 
 
 @pytest.mark.parametrize(
@@ -129,14 +129,14 @@ def test_mapped_weights_stay_on_the_disk(tmp_path):
     size = 4 * 1024 * 512 * 2 * 4
     chosen = variant("onnx", "fp32", load={"mode": "mapped"})
     whole, mapped = write_large(tmp_path / "whole"), write_large(tmp_path / "mapped")
-    cutting.stored(chosen, mapped)
+    partition.store(chosen, mapped)
     assert grown(whole)["anonymous"] > size
     assert grown(mapped)["anonymous"] < size / 4 and grown(mapped)["file"] > size
 
 
 def test_half_precision_that_the_cpu_would_widen_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"widens these weights when it optimizes, 8.4 MB became 16.8; leave it out"):
-        cutting.stored(variant("onnx", "fp16", file={"offline_optimized": True}), write_large(tmp_path / "half", np.float16))
+        partition.store(variant("onnx", "fp16", file={"offline_optimized": True}), write_large(tmp_path / "half", np.float16))
 
 
 def test_a_bundle_asks_for_the_release_that_wrote_an_optimized_file():

@@ -11,9 +11,10 @@ import yaml
 from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest
 from edgewise.artifacts.samples import Samples
-from edgewise.compress import mixing
-from edgewise.compress.job import Job
-from edgewise.compress.mixing import Trial, cut
+from edgewise.compress import mixed
+from edgewise.compress.build import Build
+from edgewise.compress.mixed import Candidate, bisect
+from edgewise.compress.sensitivity import rank_layers
 from edgewise.config import compose
 from edgewise.config.schema import Calibration, Mixed, Scan, Variant
 from edgewise.errors import VariantFailed
@@ -84,21 +85,21 @@ def test_a_scale_for_each_channel_is_finer_and_a_norm_behind_the_layer_counts():
 
 def ladder(limit: int):
     """A model that is good enough with `limit` layers in float."""
-    return lambda head: Trial(len(head), 10.0 + 20 * (len(head) >= limit), 0.0 if len(head) >= limit else 3.0)
+    return lambda head: Candidate(len(head), 10.0 + 20 * (len(head) >= limit), 0.0 if len(head) >= limit else 3.0)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 7, 19])
 def test_the_shortest_head_that_is_good_enough(limit):
     order = [f"layer.{i}" for i in range(20)]
     for wanted in (Mixed(sqnr_db=25), Mixed(sqnr_db=0, accuracy_drop_points=1.0)):
-        head, trials = cut(order, wanted, ladder(limit))
+        head, trials = bisect(order, wanted, ladder(limit))
         assert head == order[:limit]
         assert len(trials) <= 7 and len({trial.layers for trial in trials}) == len(trials)
 
 
 def test_what_even_the_last_layer_spoils_is_a_failure_that_says_how_near_it_came():
-    with pytest.raises(VariantFailed, match=r"with 19 of 20 layers in float it is still 10\.0 dB and 3\.00 points"):
-        cut([str(i) for i in range(20)], Mixed(sqnr_db=25), ladder(20))
+    with pytest.raises(VariantFailed, match=r"with 19 of 20 layers in float \(10\.0 dB and 3\.00 points\)"):
+        bisect([str(i) for i in range(20)], Mixed(sqnr_db=25), ladder(20))
 
 
 MIXED = Variant(
@@ -115,14 +116,14 @@ def test_layers_come_in_the_order_of_their_noise_for_a_byte(tmp_path):
     }
     (tmp_path / "int8-mixed/per-channel-8.json").write_text(json.dumps({"layers": layers}))
     artifact.write(tmp_path / "int8-mixed", Manifest(kind="sensitivity"))
-    assert mixing.order(MIXED, tmp_path) == ["small", "large", "quiet"]
+    assert rank_layers(MIXED, tmp_path) == ["small", "large", "quiet"]
 
 
 def test_a_source_that_cannot_be_scanned_is_the_variants_reason(tmp_path):
     (tmp_path / "int8-mixed").mkdir()
     artifact.write(tmp_path / "int8-mixed", Manifest(kind="sensitivity", status="skipped", reason="not from a source of format keras"))
     with pytest.raises(VariantFailed, match="not from a source of format keras"):
-        mixing.order(MIXED, tmp_path)
+        rank_layers(MIXED, tmp_path)
 
 
 def test_variants_with_the_same_settings_share_a_scan():
@@ -138,11 +139,11 @@ def test_variants_with_the_same_settings_share_a_scan():
 
 def test_what_is_judged_by_accuracy_says_that_it_needs_classes(tmp_path):
     samples = Samples((), {}, {}, np.zeros((4, 1), np.float32), {"validation": range(4)}, kind="values")
-    job = Job(mixed_variant(Mixed(sqnr_db=20, accuracy_drop_points=1.0)), tmp_path, tmp_path, samples)
-    with pytest.raises(VariantFailed, match=r"mixed\.accuracy_drop_points: is judged by the class .* the targets are values"):
-        mixing.drop_points(job, np.zeros((4, 1)), np.zeros((4, 1)), np.arange(4))
-    without = Job(mixed_variant(Mixed(sqnr_db=20)), tmp_path, tmp_path, samples)
-    assert mixing.drop_points(without, np.zeros((4, 1)), np.zeros((4, 1)), np.arange(4)) is None
+    build = Build(mixed_variant(Mixed(sqnr_db=20, accuracy_drop_points=1.0)), tmp_path, tmp_path, samples)
+    with pytest.raises(VariantFailed, match=r"mixed\.accuracy_drop_points: needs the accuracy of classes, but the targets are values"):
+        mixed.accuracy_drop_points(build, np.zeros((4, 1)), np.zeros((4, 1)), np.arange(4))
+    without = Build(mixed_variant(Mixed(sqnr_db=20)), tmp_path, tmp_path, samples)
+    assert mixed.accuracy_drop_points(without, np.zeros((4, 1)), np.zeros((4, 1)), np.arange(4)) is None
 
 
 def mixed_variant(mixed: Mixed) -> Variant:

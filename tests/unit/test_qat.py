@@ -1,4 +1,4 @@
-"""int8-qat: a net that static int8 with one scale a tensor ruins, trained on with 8 bits simulated."""
+"""int8-qat: a net that static int8 with one scale a tensor ruins, fine-tuned with fake quantization."""
 
 import json
 from collections.abc import Callable
@@ -65,7 +65,7 @@ def models(tmp_path_factory) -> Path:
     from edgewise.compress import qat
 
     folder = project(tmp_path_factory.mktemp("models"), spread)
-    qat.tune(folder / "source", folder / "data", Tuning(8, 2e-2, False), TRAIN, 0, folder / "tuned")
+    qat.fine_tune(folder / "source", folder / "data", Tuning(8, 2e-2, False), TRAIN, 0, folder / "tuned")
     return folder
 
 
@@ -117,13 +117,13 @@ def test_another_epsilon_of_the_batch_norms_changes_hands_and_not_the_function(t
 
     folder = project(tmp_path, faint)
     program = torch.export.load(folder / "source/program.pt2")
-    qat.usual_epsilon(program)
+    qat.set_batch_norm_epsilon(program)
     inputs, expected = checks.probe(folder / "source")
     with torch.no_grad():
         found = program.module(check_guards=False)(torch.from_numpy(inputs["image"])).numpy()
     np.testing.assert_allclose(found, expected["logits"], rtol=1e-4, atol=1e-4)
     assert {node.args[7] for node in program.graph.nodes if "batch_norm" in str(node.target)} == {1e-5}
-    qat.tune(folder / "source", folder / "data", Tuning(2, 1e-3, True), TRAIN, 0, folder / "tuned")
+    qat.fine_tune(folder / "source", folder / "data", Tuning(2, 1e-3, True), TRAIN, 0, folder / "tuned")
     assert accuracy(folder / "tuned", "int8-qat", tmp_path / "qat") > 0.6
 
 
@@ -131,9 +131,9 @@ def test_a_net_that_would_be_written_as_another_one_is_no_source(tmp_path, monke
     from edgewise.compress import qat
 
     folder = project(tmp_path, faint)
-    monkeypatch.setattr(qat, "usual_epsilon", lambda program: None)
-    with pytest.raises(VariantFailed, match="is another function as a float source"):
-        qat.tune(folder / "source", folder / "data", Tuning(2, 1e-3, True), TRAIN, 0, folder / "tuned")
+    monkeypatch.setattr(qat, "set_batch_norm_epsilon", lambda program: None)
+    with pytest.raises(VariantFailed, match=r"with fake quantization, but .* without it"):
+        qat.fine_tune(folder / "source", folder / "data", Tuning(2, 1e-3, True), TRAIN, 0, folder / "tuned")
 
 
 def test_a_layer_with_its_norm_and_its_relu_is_rounded_once_and_a_mask_never():
@@ -167,4 +167,4 @@ def test_a_source_without_a_program_is_the_variants_reason(models, tmp_path):
 
     artifact.write(tmp_path, Manifest(kind="source", format="keras"))
     with pytest.raises(VariantFailed, match="not from a source of format keras"):
-        qat.tune(tmp_path, models / "data", Tuning(1, 1e-3, True), TRAIN, 0, tmp_path)
+        qat.fine_tune(tmp_path, models / "data", Tuning(1, 1e-3, True), TRAIN, 0, tmp_path)

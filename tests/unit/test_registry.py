@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from edgewise.artifacts import artifact
-from edgewise.compress import cutting
+from edgewise.compress import partition
 from edgewise.config import schema
 from edgewise.config.schema import Budget, Load
 from edgewise.formats.onnx import split
@@ -63,8 +63,8 @@ def make_real(root, name: str, scale: float, batch: int | None) -> None:
     net(folder / "model.onnx", scale, batch)
     if batch:  # the one with a fixed batch lies there in parts
         model = split.cuttable(folder)
-        cutting.cut(model, Load(mode="split", parts=2), [], folder)
-        cutting.drop_whole(folder, model.files)
+        partition.write_parts(model, Load(mode="split", parts=2), [], folder)
+        partition.remove_unsplit(folder, model.files)
     tensors = [artifact.Tensor("image", (batch, 3, 4, 4), "float32"), artifact.Tensor("logits", (batch, 10), "float32")]
     spec = {**SPEC, "layout": "NCHW", "dtype": "float32"}
     artifact.write(folder, replace(artifact.read(folder), inputs=tensors[:1], outputs=tensors[1:], preprocessing=spec))

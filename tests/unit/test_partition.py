@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewise.agent import sessions
-from edgewise.compress import cutting
+from edgewise.compress import partition
 from edgewise.config.schema import Load
 from edgewise.errors import VariantFailed
 
@@ -32,17 +32,17 @@ def test_the_largest_part_is_as_small_as_any_choice_of_cuts_can_make_it(rows, co
     ways = list(itertools.combinations(places, count - 1))
     if not ways:
         with pytest.raises(VariantFailed, match="ask for fewer parts"):
-            cutting.balanced(steps(rows), count)
+            partition.find_balanced_cuts(steps(rows), count)
     else:
-        assert cost(rows, cutting.balanced(steps(rows), count)) == min(cost(rows, way) for way in ways)
+        assert cost(rows, partition.find_balanced_cuts(steps(rows), count)) == min(cost(rows, way) for way in ways)
 
 
 def test_a_cut_at_a_layer_moves_ahead_of_what_cannot_be_cut():
     rows = steps([(1, 1), (1, 2), (1, 0), (9, 1)])
-    assert cutting.before(rows, ["node3"]) == 2  # after step 2 no cut is possible
-    assert cutting.before(rows, ["node1"]) == 1
-    with pytest.raises(VariantFailed, match=r"load\.at: node0 cannot begin a part"):
-        cutting.before(rows, ["node0"])
+    assert partition.find_cut_before(rows, ["node3"]) == 2  # after step 2 no cut is possible
+    assert partition.find_cut_before(rows, ["node1"]) == 1
+    with pytest.raises(VariantFailed, match=r"load\.at: no cut is possible before node0"):
+        partition.find_cut_before(rows, ["node0"])
 
 
 class Doubling:

@@ -1,0 +1,76 @@
+"""The source as a float model of a format: made once for all variants of the format, or anew from a fine-tuned source."""
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from edgewise.artifacts import artifact
+from edgewise.artifacts.artifact import Manifest
+from edgewise.config import schema
+from edgewise.config.schema import Variant
+from edgewise.plugins import Maker
+from edgewise.proof.describing import against_source, making, tensors, tool_versions, unread
+
+MODELS = Path("models")
+TUNED = MODELS / "qat"
+MIN_FLOAT_SQNR_DB = 60.0  # float32 conversions reach 90 to 140 dB; half precision on the way would show as 60 to 70
+
+
+def convert(name: str, form: schema.Format, source: Manifest) -> None:
+    """Write models/NAME: the float model, layers.json, manifest. VariantFailed where the format cannot read the source, or where the
+    outputs of the result differ from the source's."""
+    make = schema.part(form.module, "make")
+    with artifact.building(MODELS / name) as folder, making(make.REQUIRES):
+        converted = make.convert(find_parent(make, source), folder, form.convert)
+        artifact.write_json(folder / "layers.json", dict(converted["layers"]))
+        manifest = Manifest(
+            kind="format",
+            format=name,
+            config_key=f"formats.{name}",
+            inputs=tensors(converted["inputs"], source.inputs),
+            outputs=tensors(converted["outputs"], source.outputs),
+            preprocessing=source.preprocessing,
+            labels=source.labels,
+            tools=tool_versions(make.REQUIRES),
+        )
+        artifact.write(folder, manifest)
+        sqnr_db = against_source(form.module, folder, {}, MIN_FLOAT_SQNR_DB)
+        details = {"sqnr_db": sqnr_db, "notes": list(converted.get("notes", []))}
+        artifact.write(folder, dataclasses.replace(manifest, details=details))
+
+
+def find_parent(make: Maker, source: Manifest) -> Path:
+    """The artifact to convert from: the source where the format reads it, else the float model of the format in between."""
+    if source.format in make.SOURCES:
+        return MODELS / "source"
+    between = MODELS / make.SOURCES[0]
+    if (between / artifact.MANIFEST).exists():
+        artifact.require_ok(artifact.read(between), str(between))
+        return between
+    raise unread(make, str(source.format))
+
+
+@contextlib.contextmanager
+def open_parent(variant: Variant, formats: Mapping[str, schema.Format]) -> Iterator[tuple[Path, Path]]:
+    """The float model that a variant is made from, and that model's source: models/FORMAT and models/source, or, for a fine-tuned
+    variant, a temporary conversion of models/qat/SCHEME/KEY."""
+    if variant.tuning is None:
+        yield MODELS / variant.format, MODELS / "source"
+        return
+    artifact.require_ok(artifact.read(TUNED / variant.scheme), str(TUNED / variant.scheme))
+    source = TUNED / variant.scheme / variant.tuning.key
+    with tempfile.TemporaryDirectory() as scratch:
+        yield convert_tuned(variant.format, formats, source, Path(scratch)), source
+
+
+def convert_tuned(name: str, formats: Mapping[str, schema.Format], source: Path, scratch: Path) -> Path:
+    """Write `source` as a float model of format `name` into `scratch`/NAME, by way of another format where this one cannot read it."""
+    make, folder = schema.part(formats[name].module, "make"), scratch / name
+    readable = artifact.read(source).format in make.SOURCES
+    parent = source if readable else convert_tuned(make.SOURCES[0], formats, source, scratch)
+    folder.mkdir()
+    converted = make.convert(parent, folder, formats[name].convert)
+    artifact.write_json(folder / "layers.json", dict(converted["layers"]))
+    return folder
