@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +31,7 @@ from edgewise.sweep import plan, points, start
 from edgewise.sweep.clone import summarize_error
 from edgewise.sweep.execution import Outcome, read_outcomes, record_lost_point, run_point
 from edgewise.sweep.plan import Plan
+from edgewise.sweep.summary import make_rows
 
 PACKAGES = {  # (override, value), "" for any value: what must be installed, and the extra that has it
     ("hydra/launcher", "joblib"): ("hydra-joblib-launcher", "sweep"),
@@ -188,11 +190,12 @@ def describe_outcome(done: Outcome, made: Plan) -> str:
 
 
 def objective_values(done: Outcome, made: Plan) -> tuple[float, ...] | None:
-    """None where the point failed, or where no number was measured for one of them."""
-    subject = made.subject or (done.subjects[0] if done.subjects else None)
-    row = done.summary.get("variants", {}).get(subject, {})
-    values = [row.get(field) for field in made.objectives]
-    return None if not done.ok or row.get("status") != "ok" or None in values else tuple(float(value) for value in values)
+    """The objectives of the search's subject, in their order; None where it failed or one of them was not measured."""
+    subject = made.subject or next(iter(done.subjects), None)
+    if not done.ok or subject not in done.summary["variants"]:
+        return None
+    (row,) = make_rows(replace(done, subjects=(str(subject),)), made)
+    return row.values
 
 
 def patch_submitit(launcher: str) -> None:

@@ -1,5 +1,7 @@
 """What a user sees at the end of a sweep: the table, which choice matters, the picture; from outcomes that were made up."""
 
+from dataclasses import replace
+
 import pytest
 from rich.console import Console
 
@@ -73,3 +75,9 @@ def test_a_point_of_the_release_with_flat_records_is_run_again(outcomes, tmp_pat
     assert read_outcome(path) == outcomes[0]
     path.write_text(path.read_text().replace(f'"schema": {SCHEMA}', '"schema": 1', 1))
     assert read_outcome(path) is None and read_outcomes(tmp_path) == []
+
+
+def test_a_search_is_given_the_objectives_of_its_subject(outcomes):
+    assert app.objective_values(outcomes[1], PLAN) == (0.9, 0.401, 1000)
+    assert app.objective_values(outcomes[1], replace(PLAN, subject="w")) is None
+    assert app.objective_values(outcomes[-1], PLAN) is None
