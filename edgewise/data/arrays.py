@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.artifacts.samples import CLASSES
 from edgewise.config.settings import option
 from edgewise.data.array_encoder import DTYPE, ArrayEncoder, content_hash
-from edgewise.data.common import CLASSES, DataSettings, TargetSettings, numeric_order
+from edgewise.data.common import DataSettings, TargetSettings, numeric_order
 from edgewise.errors import DataError
 from edgewise.plugins import Item
 

@@ -24,7 +24,8 @@ def cloud(generator: np.random.Generator, shape: Shape, cells: Shape) -> np.ndar
 
 
 def standard(pattern: np.ndarray) -> np.ndarray:
-    return ((pattern - pattern.mean()) / pattern.std()).astype(np.float32)
+    scaled: np.ndarray = ((pattern - pattern.mean()) / pattern.std()).astype(np.float32)
+    return scaled
 
 
 def metal(generator: np.random.Generator, shape: Shape) -> np.ndarray:
@@ -85,7 +86,8 @@ def spot(shape: tuple[int, ...], centre: np.ndarray, radii: np.ndarray, angle: f
     down, across = (np.arange(n, dtype=np.float32) - c for n, c in zip(shape, centre, strict=True))
     along = np.cos(angle) * down[:, None] + np.sin(angle) * across[None, :]
     beside = np.cos(angle) * across[None, :] - np.sin(angle) * down[:, None]
-    return np.hypot(along / radii[0], beside / radii[1])
+    distance: np.ndarray = np.hypot(along / radii[0], beside / radii[1])
+    return distance
 
 
 def scratch(generator: np.random.Generator, canvas: np.ndarray, strength: float) -> np.ndarray:
@@ -128,14 +130,16 @@ def stain(generator: np.random.Generator, canvas: np.ndarray, strength: float) -
     radii = generator.uniform(0.07, 0.16, 2) * side
     distance = spot(canvas.shape, generator.uniform(0.2, 0.8, 2) * canvas.shape, radii, generator.uniform(0, np.pi))
     patch = np.clip((1.1 - distance + 0.22 * cloud(generator, canvas.shape, (14, 14))) * 5, 0, 1)
-    return canvas * (1 + generator.choice((-1.0, 0.8)) * 0.28 * strength * patch)
+    stained: np.ndarray = canvas * (1 + generator.choice((-1.0, 0.8)) * 0.28 * strength * patch)
+    return stained
 
 
 def uneven(generator: np.random.Generator, canvas: np.ndarray, strength: float) -> np.ndarray:
     """The coating or the light fails towards one edge, in waves."""
     ramp = slope(generator, canvas.shape)
     waves = np.sin(ramp * generator.uniform(6, 14) + generator.uniform(0, 6))
-    return canvas * (1 - strength * (0.7 * np.clip(ramp - 0.3, 0, 1) + 0.2 * waves * ramp))
+    faded: np.ndarray = canvas * (1 - strength * (0.7 * np.clip(ramp - 0.3, 0, 1) + 0.2 * waves * ramp))
+    return faded
 
 
 def slope(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -143,7 +147,8 @@ def slope(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     angle = generator.uniform(0, 2 * np.pi)
     down, across = (np.linspace(-0.5, 0.5, n, dtype=np.float32) for n in shape)
     ramp = np.sin(angle) * down[:, None] + np.cos(angle) * across[None, :]
-    return (ramp - ramp.min()) / (ramp.max() - ramp.min())
+    scaled: np.ndarray = (ramp - ramp.min()) / (ramp.max() - ramp.min())
+    return scaled
 
 
 def disturb(generator: np.random.Generator, canvas: np.ndarray, difficulty: float) -> np.ndarray:
@@ -238,4 +243,5 @@ def expose(generator: np.random.Generator, canvas: np.ndarray, settings: Setting
     top, left = (int(generator.integers(0, whole - part + 1)) for whole, part in zip(canvas.shape, (height, width), strict=True))
     light = canvas[top : top + height, left : left + width] * np.float32(generator.uniform(0.75, 1.25))
     noise = generator.standard_normal((height, width), np.float32) * np.float32(generator.uniform(*NOISE))
-    return np.rint(np.clip(light + noise, 0, 1) * 255).astype(np.uint8)[:, :, None]
+    picture: np.ndarray = np.rint(np.clip(light + noise, 0, 1) * 255).astype(np.uint8)[:, :, None]
+    return picture

@@ -126,4 +126,4 @@ def frame(tokenizer: Tokenizer, length: int) -> int:
         )
     tokenizer.enable_truncation(length)
     tokenizer.enable_padding(length=length, pad_id=ids[PAD], pad_token=PAD)
-    return ids[PAD]
+    return int(ids[PAD])

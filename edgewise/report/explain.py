@@ -173,7 +173,7 @@ class Case:
 
     def share(self, nodes: Iterable[Node]) -> float:
         every = sum(node["elements"] for node in self.nodes) or 1
-        return sum(node["elements"] for node in nodes) / every
+        return float(sum(node["elements"] for node in nodes) / every)
 
 
 @dataclass(frozen=True)

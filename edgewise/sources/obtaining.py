@@ -38,7 +38,8 @@ def write_source(configuration: schema.Config) -> Mapping[str, Any]:
 def obtain(importer: ModuleType, settings: Any, *arguments: Any) -> Mapping[str, Any]:
     """importer.obtain, in a process of its own where the user's file could take this one with it."""
     if not importer.ISOLATED:
-        return importer.obtain(settings, *arguments)
+        training: Mapping[str, Any] = importer.obtain(settings, *arguments)
+        return training
 
     def aborted(how: str) -> ModelError:
         return ModelError(

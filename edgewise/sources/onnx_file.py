@@ -135,7 +135,7 @@ def _rows(array: np.ndarray, start: int, batch: int) -> np.ndarray:
 
 
 def _dtype(tensor: Any) -> str:
-    kind = tensor.type[len("tensor(") : -1]
+    kind: str = tensor.type[len("tensor(") : -1]
     return {"float": "float32", "double": "float64"}.get(kind, kind)
 
 
@@ -174,7 +174,7 @@ def _port(tensor: Any) -> Port:
 def _is_weight(tensor: Any) -> bool:
     import onnx
 
-    return onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).kind == "f"
+    return bool(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).kind == "f")
 
 
 def _multiply_adds(model: Any, nodes: list[Any], held: dict[str, tuple[int, ...]]) -> int | None:

@@ -77,7 +77,8 @@ def find(path: str) -> Callable[..., Any]:
     if not callable(getattr(module, name, None)):
         names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
         raise ConfigError(f"model.callable: {module_name} has no callable {name!r}; {nearest(name, names)}")
-    return getattr(module, name)
+    found: Callable[..., Any] = getattr(module, name)
+    return found
 
 
 def classes_argument(make: Callable[..., Any]) -> str | None:

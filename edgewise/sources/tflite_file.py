@@ -105,7 +105,8 @@ def score(interpreter: Any, arrays: list[np.ndarray]) -> np.ndarray:
     (detail,) = interpreter.get_output_details()
     scale, zero_point = detail["quantization"]
     stored = interpreter.get_tensor(detail["index"]).astype(np.float32)
-    return (stored - zero_point) * np.float32(scale) if scale else stored
+    answers: np.ndarray = (stored - zero_point) * np.float32(scale) if scale else stored
+    return answers
 
 
 # What a TFLite file expects and is, read from its flatbuffer.
@@ -206,9 +207,9 @@ def _multiply_adds(graph: Any, operator: Any, name: str) -> int:
     if name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "TRANSPOSE_CONV"):
         return 0
     given = [_shape(graph.tensors[index]) for index in operator.inputs]
-    out = prod(np.abs(_shape(graph.tensors[operator.outputs[0]])).tolist())
+    out: int = prod(np.abs(_shape(graph.tensors[operator.outputs[0]])).tolist())
     if name == "TRANSPOSE_CONV":  # shape of the output, weights [out, h, w, in], input
-        return prod(given[2]) * prod(given[1][:3])
+        return int(prod(given[2]) * prod(given[1][:3]))
     if name == "DEPTHWISE_CONV_2D":
-        return out * prod(given[1][1:3])
-    return out * (given[0][-1] if name == "BATCH_MATMUL" else prod(given[1][1:]))
+        return int(out * prod(given[1][1:3]))
+    return int(out * (given[0][-1] if name == "BATCH_MATMUL" else prod(given[1][1:])))

@@ -77,7 +77,8 @@ def relight(images: np.ndarray, brightness: np.ndarray, contrast: np.ndarray, pi
     images = pixels.black + brightness * (images - pixels.black)
     mean = images.mean(axis=(2, 3), keepdims=True)
     lowest, highest = np.minimum(pixels.black, pixels.white), np.maximum(pixels.black, pixels.white)  # data.range may be the negative
-    return np.clip(mean + contrast * (images - mean), lowest, highest)
+    relit: np.ndarray = np.clip(mean + contrast * (images - mean), lowest, highest)
+    return relit
 
 
 # The training loop: AdamW or SGD, warm-up and cosine, the best epoch kept. The same seed and number of threads give the same bytes.
@@ -256,8 +257,8 @@ class Best:
     def value(self, row: dict[str, Any]) -> float:
         """What is compared between epochs, more is better."""
         if self.monitor == "last":
-            return row["epoch"]
-        return -row["loss_validation"] if self.monitor == "loss" else row[f"{self.monitor}_validation"]
+            return float(row["epoch"])
+        return float(-row["loss_validation"] if self.monitor == "loss" else row[f"{self.monitor}_validation"])
 
     def restore(self, source: Any) -> None:
         if self.state is not None:

@@ -87,7 +87,8 @@ def _better(score: Score, samples: Samples, drawn: np.ndarray, right: int) -> st
 def _hits(score: Score, samples: Samples, chosen: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
     """Whether the answer is right, bool [n], for pictures that are preprocessed by `spec`."""
     feeds = {name: preprocess.normalize(stored, spec) for name, stored in samples.raw(chosen).items()}
-    return score(feeds).argmax(1) == samples.targets(chosen)
+    hits: np.ndarray = score(feeds).argmax(1) == samples.targets(chosen)
+    return hits
 
 
 def ways(spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -66,7 +66,8 @@ def check_kinds(held: Predictions, test: Predictions) -> None:
 
 
 def is_defect(answers: Predictions) -> np.ndarray:
-    return answers.targets != answers.spec["normal"]
+    defect: np.ndarray = answers.targets != answers.spec["normal"]
+    return defect
 
 
 def ranked(test: Predictions) -> dict[str, Any]:
@@ -92,7 +93,8 @@ def compare(settings: Settings, reference: Predictions, variant: Predictions) ->
     orders = [Ranking.of(odds(answers.outputs, answers.spec), defect) for answers in (reference, variant)]
 
     def difference(weights: np.ndarray) -> np.ndarray:
-        return ranking.auroc(orders[1], weights) - ranking.auroc(orders[0], weights)
+        deltas: np.ndarray = ranking.auroc(orders[1], weights) - ranking.auroc(orders[0], weights)
+        return deltas
 
     delta = float(difference(np.ones((1, len(defect)), np.float32))[0])
     least = int(min(defect.sum(), (~defect).sum()))

@@ -29,7 +29,7 @@ def outputs(variant: schema.Variant, samples: Samples, indices: np.ndarray) -> n
     starts = tqdm(
         range(0, len(indices), CHUNK), desc=f"evaluate {variant.name}", unit="chunk", disable=len(indices) <= CHUNK, mininterval=1
     )
-    answers = [isolation.run_batched(session, samples.feeds(indices[start : start + CHUNK])) for start in starts]
+    answers = [sessions.run_batched(session, samples.feeds(indices[start : start + CHUNK])) for start in starts]
     return np.concatenate([next(iter(answer.values())) for answer in answers]).astype(np.float32)
 
 

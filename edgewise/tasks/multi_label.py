@@ -61,7 +61,8 @@ def hits_and_misses(said: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.
 def macro_f1(weights: np.ndarray, counts: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """The mean of 2 TP / (2 TP + FP + FN) over the labels, [draws]; a label that is neither true nor said counts 0, as in scikit-learn."""
     hits, misses = (weights @ part for part in counts)
-    return (2 * hits / np.maximum(2 * hits + misses, 1)).mean(axis=1)
+    means: np.ndarray = (2 * hits / np.maximum(2 * hits + misses, 1)).mean(axis=1)
+    return means
 
 
 def compare(settings: Settings, reference: Predictions, variant: Predictions) -> Comparison:
@@ -70,7 +71,8 @@ def compare(settings: Settings, reference: Predictions, variant: Predictions) ->
     before, after = (hits_and_misses(labels, true) for labels in said)
 
     def difference(weights: np.ndarray) -> np.ndarray:
-        return macro_f1(weights, after) - macro_f1(weights, before)
+        deltas: np.ndarray = macro_f1(weights, after) - macro_f1(weights, before)
+        return deltas
 
     delta = float(difference(np.ones((1, len(true)), np.float32))[0])
     found = paired.bootstrapped(delta, distribution(difference, np.zeros(len(true), int)), len(true), len(true))

@@ -23,7 +23,8 @@ class Settings:
 
 def errors(answers: Predictions) -> np.ndarray:
     """|output - target|, float64 [n, k]."""
-    return np.abs(answers.outputs.astype(np.float64) - answers.targets)
+    distances: np.ndarray = np.abs(answers.outputs.astype(np.float64) - answers.targets)
+    return distances
 
 
 def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:

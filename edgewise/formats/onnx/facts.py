@@ -128,7 +128,8 @@ class Graph:
 
 
 def _operator(node: Any) -> str:
-    return FLOAT_NAMES.get(node.op_type, node.op_type)
+    kind: str = node.op_type
+    return FLOAT_NAMES.get(kind, kind)
 
 
 def _all_graphs(graph: Any) -> Iterator[Any]:
@@ -147,7 +148,7 @@ def _constant(name: str, tensor: Any) -> Constant:
 def _dtype(code: int) -> str:
     import onnx
 
-    return onnx.helper.tensor_dtype_to_np_dtype(code).name
+    return str(onnx.helper.tensor_dtype_to_np_dtype(code).name)
 
 
 def _attribute(node: Any, name: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgewise.formats.onnx.run import LEVELS, MODEL, ONLY_ERRORS, OPTIMIZED, ORT, PACKAGE, versions
 
-FILE: Mapping[str, tuple] = {"offline_optimized": (False, True), "format": ("onnx", "ort"), "external_data": (False, True)}
+FILE: Mapping[str, tuple[Any, ...]] = {"offline_optimized": (False, True), "format": ("onnx", "ort"), "external_data": (False, True)}
 WEIGHTS = "weights.bin"
 LEAST_BYTES = 1024  # smaller constants stay in the graph, where the optimizer can read them
 CPU = ["CPUExecutionProvider"]

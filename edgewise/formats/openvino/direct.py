@@ -146,7 +146,7 @@ def _by_tensors(model: Any) -> dict[str, list[Any]]:
 
 def _tensor(node: Any) -> str | None:
     while node is not None and node.get_type_name() != "Result":
-        names = node.output(0).get_names()
+        names: set[str] = node.output(0).get_names()
         if names:
             return min(names)
         users = [port.get_node() for port in node.output(0).get_target_inputs()]

@@ -41,7 +41,7 @@ class Session(run.Session):
     def _grown_us(self, node: Any) -> int:
         key, total_us = (node.node_name, node.exec_type), (len(self._runs) + 1) * (node.real_time // US)
         before_us, self._totals_us[key] = self._totals_us.get(key, 0), total_us
-        return total_us - before_us
+        return int(total_us - before_us)
 
     def profile(self) -> dict[str, Any]:
         return {"runs": self._runs, "trace": None}

@@ -26,7 +26,7 @@ SCHEMES: Mapping[str, Mapping[str, Any]] = {
     "int4-weight": {"weights": "int4", "activations": "dynamic", "covers": ("CONV_2D", "FULLY_CONNECTED", TABLES)},
 }
 CALIBRATION = {"calibration.method": ("minmax", "moving_average"), "per_channel": (True, False), "io": ("integer", "float")}
-SETTINGS: Mapping[str, Mapping[str, tuple]] = {
+SETTINGS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "fp32": {},
     "fp16": {},
     "int8-dynamic": {},  # per channel only: with one scale, depthwise convolutions give other results at every load (runtime 2.3.0)
@@ -61,7 +61,8 @@ def build(scheme: str, settings: Mapping[str, Any], keep_nodes: Sequence[str]) -
                 manager.add_quantization_config(".*", border, algorithm_key=recipe_manager.AlgorithmName.NO_QUANTIZE)
     for name in keep_nodes:
         manager.add_quantization_config(scope(name), everything, algorithm_key=recipe_manager.AlgorithmName.NO_QUANTIZE)
-    return manager.get_quantization_recipe()
+    steps: list[dict[str, Any]] = manager.get_quantization_recipe()
+    return steps
 
 
 def scope(node: str) -> str:
@@ -142,7 +143,8 @@ def _calibrate(path: Path, steps: list[dict[str, Any]], method: str, feeds: Sequ
     samples = [{name: _narrow(array) for name, array in sample.items()} for sample in feeds]
     (signature,) = work.get_signature_list()
     work.calibrate({signature: samples}, manager)
-    return work.get_model_qsvs()
+    ranges: dict[str, Any] = work.get_model_qsvs()
+    return ranges
 
 
 def _narrow(array: np.ndarray) -> np.ndarray:

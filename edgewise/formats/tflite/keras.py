@@ -88,7 +88,8 @@ def convert(job: Mapping[str, Any]) -> bytes:
         if job["integer_io"]:
             converter.inference_input_type = converter.inference_output_type = tf.int16 if wide else tf.int8
         converter._experimental_disable_per_channel = not job["per_channel"]  # the one way to per-tensor weights
-    return converter.convert()
+    content: bytes = converter.convert()
+    return content
 
 
 def _of_keras(place: Path, shapes: Sequence[Sequence[int]]) -> Any:

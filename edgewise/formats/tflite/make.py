@@ -111,4 +111,5 @@ def _weights(source: Path) -> dict[str, np.ndarray]:
 
 
 def _manifest(source: Path) -> dict[str, Any]:
-    return json.loads((source / "manifest.json").read_text(encoding="utf-8"))
+    manifest: dict[str, Any] = json.loads((source / "manifest.json").read_text(encoding="utf-8"))
+    return manifest

@@ -102,7 +102,7 @@ class Graph:
         return generated.TensorMapT(name=self._name(index).encode(), tensorIndex=number[index])
 
     def _name(self, index: int) -> str:
-        return self._names.get(index, f"tensor_{index}")
+        return str(self._names.get(index, f"tensor_{index}"))
 
     def _describe(self, index: int) -> dict[str, Any]:
         tensor = self._graph.tensors[index]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-FILE: Mapping[str, tuple] = {}
+FILE: Mapping[str, tuple[Any, ...]] = {}
 
 
 def store(folder: Path, file: Mapping[str, Any], engine: Mapping[str, Any], mapped: bool) -> dict[str, Any]:

@@ -19,7 +19,7 @@ SCHEMES: Mapping[str, Mapping[str, Any]] = {
     "fp32": {"weights": "float32", "activations": "float32", "covers": ("linear", "conv1d", "conv2d", "conv3d", "embedding")},
     "int8-dynamic": {"weights": "int8", "activations": "dynamic", "covers": ("linear",)},  # torch has no dynamic convolutions
 }
-SETTINGS: Mapping[str, Mapping[str, tuple]] = {"fp32": {}, "int8-dynamic": {"per_channel": (True, False)}}
+SETTINGS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {"fp32": {}, "int8-dynamic": {"per_channel": (True, False)}}
 Arrays = dict[str, np.ndarray]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewise.formats.torch import make, script
-from edgewise.formats.torch.facts import unpacked
+from edgewise.formats.torch.facts import layer_of, unpacked
 from edgewise.formats.torch.run import MODEL
 
 CALLS = ("call_function", "call_module", "call_method")
@@ -59,7 +59,7 @@ class Graph:
             held = {name: size for name, size in self._weights(node).items() if name not in seen}
             seen |= set(held)
             passed = self._passed(place + 1)
-            names = [make.layer_of(name) for name in held]
+            names = [layer_of(name) for name in held]
             crossing = len(passed) if all(map(_is_tensor, passed)) else 0
             steps.append({"node": names[0] if names else node.name, "weights_bytes": sum(held.values()), "crossing": crossing})
         return steps
@@ -78,10 +78,10 @@ class Graph:
         return [node for node in (*self._given, *self._nodes[:place]) if node in later]
 
     def _name(self, node: Any) -> str:
-        return self._names.get(node, node.name)
+        return str(self._names.get(node, node.name))
 
     def _describe(self, node: Any) -> dict[str, Any]:
-        known = next((e for e in (*self.inputs, *self.outputs) if e["name"] == self._names.get(node)), None)
+        known: dict[str, Any] | None = next((e for e in (*self.inputs, *self.outputs) if e["name"] == self._names.get(node)), None)
         if known:
             return known
         value = node.meta["val"]
