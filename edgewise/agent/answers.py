@@ -22,7 +22,8 @@ def log_scale(outputs: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    probabilities: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def odds(outputs: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
@@ -30,7 +31,8 @@ def odds(outputs: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
     logits = log_scale(outputs, spec)
     others = np.delete(logits, spec["normal"], axis=1)
     highest = others.max(axis=1)
-    return highest + np.log(np.exp(others - highest[:, None]).sum(axis=1)) - logits[:, spec["normal"]]
+    odds: np.ndarray = highest + np.log(np.exp(others - highest[:, None]).sum(axis=1)) - logits[:, spec["normal"]]
+    return odds
 
 
 def highest(outputs: np.ndarray, spec: Mapping[str, Any], labels: Sequence[str]) -> list[dict[str, Any]]:

@@ -159,12 +159,14 @@ def pooled(known: Mapping[str, np.ndarray], names: Sequence[str], channel_axis: 
 def _channels(feature: np.ndarray, channel_axis: int) -> np.ndarray:
     if feature.ndim == 1:
         return feature[:, None]
-    return np.moveaxis(feature, channel_axis, 1).reshape(len(feature), feature.shape[channel_axis], -1).mean(axis=2)
+    means: np.ndarray = np.moveaxis(feature, channel_axis, 1).reshape(len(feature), feature.shape[channel_axis], -1).mean(axis=2)
+    return means
 
 
 def distances(features: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     """float32 [n]."""
-    return (((features - mean) / std) ** 2).mean(axis=1)
+    distances: np.ndarray = (((features - mean) / std) ** 2).mean(axis=1)
+    return distances
 
 
 def passed(answers: Mapping[str, np.ndarray], opened: np.ndarray, rest: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:

@@ -35,7 +35,7 @@ def reason(ended: Mapping[str, Any]) -> str:
     """Why infer.py gave no answer, in one line: what it said itself, else the last line of stderr."""
     lines = [line.strip() for line in ended["stderr"].splitlines() if line.strip()]
     own = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return (own[:1] or lines[-1:] or [f"infer.py ended with code {ended['code']}"])[0]
+    return str((own[:1] or lines[-1:] or [f"infer.py ended with code {ended['code']}"])[0])
 
 
 @contextmanager

@@ -33,7 +33,8 @@ class Build:
     @property
     def layers(self) -> Mapping[str, Sequence[str]]:
         """Source layer -> names of the nodes of the float model that it became."""
-        return json.loads((self.parent / "layers.json").read_text(encoding="utf-8"))
+        layers: Mapping[str, Sequence[str]] = json.loads((self.parent / "layers.json").read_text(encoding="utf-8"))
+        return layers
 
     def nodes_of(self, layers: Sequence[str]) -> list[str]:
         return checks.nodes_of(layers, self.layers)

@@ -87,7 +87,7 @@ def find_cut_before(steps: Sequence[Step], nodes: Sequence[str]) -> int:
 
 def find_balanced_cuts(steps: Sequence[Step], count: int) -> list[int]:
     """After how many steps to cut, for `count` parts: smallest largest part first, then fewest tensors that cross a cut."""
-    cumulative = [0, *itertools.accumulate(step["weights_bytes"] for step in steps)]
+    cumulative: list[int] = [0, *itertools.accumulate(step["weights_bytes"] for step in steps)]
     places = [index + 1 for index, step in enumerate(steps[:-1]) if step["crossing"]]
     if len(places) < count - 1:
         raise VariantFailed(f"load.parts: {count} parts need {count - 1} cuts, this model allows {len(places)}; ask for fewer parts")
@@ -128,6 +128,7 @@ def store(variant: schema.Variant, folder: Path) -> Mapping[str, Any]:
     """Write the model, or each of its parts, in its final form. Returns what the format's store.py reports of it."""
     store_model = schema.part(variant.module, "store").store
     places = [folder / name for name in sessions.names(str(folder))] if variant.load.in_parts else [folder]
+    first: Mapping[str, Any]
     first, *_ = [store_model(place, variant.file, variant.engine, variant.load.mode == "mapped") for place in places]
     if first:
         print(f"{variant.name}: {first['form']}", file=sys.stderr)

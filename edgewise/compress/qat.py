@@ -159,7 +159,7 @@ def _is_quantizable(model: Any, value: Any) -> bool:
     import torch
 
     if not hasattr(value, "op"):
-        return abs(value) < MASK_VALUE
+        return bool(abs(value) < MASK_VALUE)
     if value.op == "get_attr" and attrgetter(value.target)(model).abs().max() >= MASK_VALUE:
         return False
     return getattr(value.meta.get("val"), "dtype", None) is torch.float32
@@ -220,4 +220,4 @@ def write_source(program: Any, source: Path, folder: Path) -> None:
         arrays[output] = program.module(check_guards=False)(*torch_source.tensors(feeds)).numpy()
     torch.export.save(program, folder / PROGRAM)
     save_file({name: tensor.contiguous().clone() for name, tensor in program.state_dict.items()}, folder / torch_source.WEIGHTS)
-    np.savez(folder / PROBE, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the keywords for allow_pickle
+    np.savez(folder / PROBE, **arrays)

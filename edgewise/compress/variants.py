@@ -65,7 +65,8 @@ def blank_manifest(variant: schema.Variant) -> Manifest:
 def find_scheme(variant: schema.Variant, schemes: dict[str, Any]) -> dict[str, Any]:
     if variant.scheme not in schemes:
         raise VariantFailed(f"{variant.format} does not offer {variant.scheme}; it has {', '.join(schemes)}")
-    return schemes[variant.scheme]
+    scheme: dict[str, Any] = schemes[variant.scheme]
+    return scheme
 
 
 def select_calibration(variant: schema.Variant, samples: Samples) -> np.ndarray:

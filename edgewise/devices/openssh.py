@@ -9,6 +9,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from edgewise.agent.protocol import Fault
 from edgewise.config.settings import option
@@ -48,7 +49,7 @@ class Link:
 
     def __init__(self, address: Address, folder: Path):
         self.address, self.socket, self.log = address, folder / "s", folder / "log"
-        self.master: subprocess.Popen | None = None
+        self.master: subprocess.Popen[bytes] | None = None
 
     def command(self, remote: str) -> list[str]:
         return [*self._client(), "-o", "ControlMaster=no", "--", self.address.host, remote]
@@ -76,7 +77,7 @@ class Link:
             return self.master is None or self.master.wait(DYING_S) is not None
         return False
 
-    def call(self, remote: str, content: bytes, limit_s: float) -> subprocess.CompletedProcess:
+    def call(self, remote: str, content: bytes, limit_s: float) -> subprocess.CompletedProcess[bytes]:
         try:
             return subprocess.run(self.command(remote), input=content, capture_output=True, timeout=limit_s)
         except subprocess.TimeoutExpired:
@@ -105,9 +106,9 @@ class Link:
         return refusal(said or f"nothing within {2 * self.address.connect_s:g} s, connection timed out", self.address.host)
 
 
-def _start(command: list[str], log: object) -> subprocess.Popen:
+def _start(command: list[str], log: IO[bytes] | int) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)  # type: ignore[call-overload]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
     except FileNotFoundError:
         raise Fault("ssh_error", "there is no ssh client on this machine (Debian: apt-get install openssh-client)") from None
 

@@ -109,7 +109,7 @@ def part_w(source: Mapping[str, Any], window: Event, number: int) -> float:
         raise ValueError("too few readings")
     part = {**window, "at_ns": window["at_ns"][start : end + 1]}
     part["values"] = {source["name"]: window["values"][source["name"]][start : end + 1]}
-    return joules(source, part) / ((part["at_ns"][-1] - part["at_ns"][0]) / 1e9)
+    return float(joules(source, part) / ((part["at_ns"][-1] - part["at_ns"][0]) / 1e9))
 
 
 def joules(source: Mapping[str, Any], window: Event) -> float:
@@ -175,7 +175,7 @@ def throttling_minute(minutes: Sequence[dict[str, Any]]) -> int | None:
     for entry in minutes:
         slow = first_mhz is not None and entry["frequency_mhz"] is not None and entry["frequency_mhz"] < SLOW_CLOCK * first_mhz
         if entry["throttled"] or slow:
-            return entry["minute"]
+            return int(entry["minute"])
     return None
 
 

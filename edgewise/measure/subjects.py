@@ -41,15 +41,15 @@ class Run:
 
     @property
     def load_ms(self) -> float:
-        return self.one("loaded")["wall_ns"] / 1e6
+        return float(self.one("loaded")["wall_ns"] / 1e6)
 
     @property
     def first_inference_ms(self) -> float:
-        return self.one("first_inference")["wall_ns"] / 1e6
+        return float(self.one("first_inference")["wall_ns"] / 1e6)
 
     @property
     def steady(self) -> bool:
-        return self.one("warmup")["steady"]
+        return bool(self.one("warmup")["steady"])
 
     @property
     def blocks_ms(self) -> list[np.ndarray]:

@@ -26,7 +26,7 @@ def wrap(module: Any) -> Any:
     """A module whose forward takes the inputs by position and returns one tensor (transformers return an object)."""
     import torch
 
-    class Source(torch.nn.Module):
+    class Source(torch.nn.Module):  # type: ignore[misc]  # torch is Any to mypy, see pyproject.toml
         def __init__(self, model: torch.nn.Module):
             super().__init__()
             self.model = model
@@ -96,7 +96,7 @@ def export(source: Any, feeds: Mapping[str, np.ndarray], output: str, folder: Pa
     torch.export.save(program, folder / "program.pt2")
     save_file({k: v.contiguous().clone() for k, v in program.state_dict.items()}, folder / WEIGHTS)
     arrays = {f"in:{name}": array for name, array in feeds.items()} | {f"out:{output}": results}
-    np.savez(folder / "probe.npz", **arrays)  # type: ignore[arg-type]  # numpy's stub takes the keywords for allow_pickle
+    np.savez(folder / "probe.npz", **arrays)
     return {
         "format": "torch",
         "inputs": [{"name": n, "shape": [None, *a.shape[1:]], "dtype": str(a.dtype)} for n, a in feeds.items()],

@@ -147,7 +147,7 @@ def silence_optuna(sweeper: str) -> None:
     if sweeper.startswith("hydra_plugins.hydra_optuna_sweeper."):
         import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(logging.WARNING)
         logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(logging.ERROR)
 
 

@@ -77,7 +77,7 @@ def print_summary(summary: SweepSummary) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
 
-def make_table(summary: SweepSummary):
+def make_table(summary: SweepSummary) -> Any:
     """The rows, front first, then by the first objective. Headings may wrap, values may not."""
     from rich import box
     from rich.table import Table

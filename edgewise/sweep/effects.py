@@ -5,6 +5,7 @@ Regression Analysis, 3rd ed., 8.2). Intervals are Student's t of the residuals: 
 noise and interactions between keys.
 """
 
+import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -148,7 +149,7 @@ def importances(points: Sequence[Mapping[str, str]], values: Sequence[float], ke
         return {}
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    optuna.logging.set_verbosity(logging.ERROR)
     distributions = {key: optuna.distributions.CategoricalDistribution(sorted({point[key] for point in points})) for key in kept}
     study = optuna.create_study()
     with warnings.catch_warnings():

@@ -213,7 +213,8 @@ def input_fingerprint(plan: Plan, point: Point) -> InputFingerprint:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             write_json(path, probe_inputs(plan, point))
-    return json.loads(path.read_text(encoding="utf-8"))
+    fingerprint: InputFingerprint = json.loads(path.read_text(encoding="utf-8"))
+    return fingerprint
 
 
 def probe_inputs(plan: Plan, point: Point) -> InputFingerprint:

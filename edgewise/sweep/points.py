@@ -63,7 +63,7 @@ def parse_overrides(arguments: Sequence[str]) -> list[Any]:
 
 def range_has_values(sweep: Any) -> bool:
     """Whether Hydra's range(start, stop, step) is not empty."""
-    return sweep.step != 0 and (sweep.stop - sweep.start) * sweep.step > 0
+    return bool(sweep.step != 0 and (sweep.stop - sweep.start) * sweep.step > 0)
 
 
 def values_to_check(override: Any) -> list[str]:

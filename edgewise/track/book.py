@@ -241,7 +241,8 @@ def lock_entries(path: Path) -> Mapping[str, Any]:
     if not path.exists():
         return {}
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml reads a lock of 50 stages 10 times as fast
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader).get("stages", {})
+    stages: Mapping[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=loader).get("stages", {})
+    return stages
 
 
 def data_set(settings: Config) -> dict[str, str]:

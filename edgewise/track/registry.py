@@ -115,7 +115,7 @@ def log_model(client: Any, run: str, folder: Path, variant: Variant, settings: C
         save(Path(workshop), model.model_id, folder, config.part(variant.module, "run"), how, {n: a[:1] for n, a in example.items()})
         client.log_model_artifacts(model.model_id, str(Path(workshop, "model")))
     client.finalize_logged_model(model.model_id, "READY")
-    return model.model_id
+    return str(model.model_id)
 
 
 def save(workshop: Path, identity: str, folder: Path, runner: ModuleType, how: Mapping[str, Any], example: Mapping[str, Any]) -> None:

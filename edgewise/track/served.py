@@ -24,7 +24,7 @@ Arrays = dict[str, np.ndarray]
 warnings.filterwarnings("ignore", category=UserWarning, module=r"mlflow\.pyfunc\.utils\.data_validation")
 
 
-class Variant(PythonModel):
+class Variant(PythonModel):  # type: ignore[misc]  # mlflow's modules are Any to mypy, see pyproject.toml
     """The variant's folder, run by its format's own run.py."""
 
     def load_context(self, context: PythonModelContext) -> None:

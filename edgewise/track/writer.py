@@ -112,14 +112,14 @@ def experiment_id(client: Any, name: str, artifacts: Path | None) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return client.create_experiment(name, artifact_location=artifacts.as_uri() if artifacts else None, tags=EXPERIMENT)
+            return str(client.create_experiment(name, artifact_location=artifacts.as_uri() if artifacts else None, tags=EXPERIMENT))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             found = client.get_experiment_by_name(name)  # another process was faster
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
-    return found.experiment_id
+    return str(found.experiment_id)
 
 
 def ensure_run(client: Any, experiment: str, record: Record, book: Book) -> str:
@@ -127,7 +127,7 @@ def ensure_run(client: Any, experiment: str, record: Record, book: Book) -> str:
     found = same_content(client, experiment, record)
     for run in found:
         if run.info.status in ENDED:
-            return run.info.run_id
+            return str(run.info.run_id)
     if found:
         return finish(client, found[0].info.run_id, record, book)
     run = client.create_run(experiment, tags={KEY: record.key}, run_name=record.variant).info.run_id
@@ -169,7 +169,7 @@ def the_one(client: Any, experiment: str, record: Record) -> str:
     first, *others = (run.info.run_id for run in same_content(client, experiment, record) if run.info.status in ENDED)
     for other in others:
         client.delete_run(other)
-    return first
+    return str(first)
 
 
 def fill(client: Any, run: str, record: Record, book: Book) -> None:

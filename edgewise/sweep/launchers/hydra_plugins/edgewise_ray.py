@@ -42,8 +42,9 @@ class RayLauncher(Launcher):
         from edgewise.sweep import execution, plan
 
         try:
-            return ray.get(task)
+            ended: JobReturn = ray.get(task)
         except ray.exceptions.RayError as error:
             what = f"Ray ended its task: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
             execution.record_lost_point(plan.read_plan(Path(self.given[1].hydra.sweep.dir)), overrides, what, "`ray logs`")
             return JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
+        return ended
