@@ -15,7 +15,21 @@ from edgewise.artifacts import records
 from edgewise.config import schema
 from edgewise.errors import ConfigError, run_main
 from edgewise.report import table
-from edgewise.report.overview import NEXT, check, summarize, write
+from edgewise.report.overview import NEXT_STEPS, check_run, summarize, write_report
+
+CODE = (
+    "edgewise.report",
+    "{task}",
+    "edgewise.stats",
+    "edgewise.plugins",
+    "edgewise.compress.partition",
+    "edgewise.proof.checks",
+    "edgewise.artifacts.figures",
+    "edgewise.artifacts.samples",
+    "edgewise.agent.answers",
+    "edgewise.agent.preprocess",
+    "edgewise.agent.sessions",
+)
 
 
 def main() -> int:
@@ -23,12 +37,12 @@ def main() -> int:
     if argument not in (None, "--show", "--check") or len(sys.argv) > 2:
         raise ConfigError(f"{' '.join(sys.argv[1:])!r} is no option of report; allowed: --show, --check, or nothing")
     if argument == "--check":
-        return check(records.read_summary())
+        return check_run(records.read_summary())
     if argument is None:
         settings = schema.read()
-        write(summarize(settings), settings)
-    table.show(records.read_summary())
-    print(NEXT)
+        write_report(summarize(settings), settings)
+    table.print_table(records.read_summary())
+    print(NEXT_STEPS)
     return 0
 
 

@@ -81,16 +81,16 @@ def lines_of(chosen: Chosen, row: VariantSummary) -> Iterator[tuple[str, str]]:
     if metric:
         yield (
             metric.label,
-            f"{table.score(row, metric)} on {row.quality.samples:,} test samples" if row.quality.samples else table.score(row, metric),
+            f"{table.format_score(row, metric)} on {row.quality.samples:,} test samples" if row.quality.samples else table.format_score(row, metric),
         )
-        yield f"against {reference}{', points' if metric.share else ''}", table.delta(row, metric)
+        yield f"against {reference}{', points' if metric.share else ''}", table.format_delta(row, metric)
     for name, value in row.quality.scores.items():
         if f"{name}_ci95" in row.quality.scores and isinstance(value, float):
-            yield name.replace("_", " "), f"{value:.4f}" + table.bracket(row.quality.scores[f"{name}_ci95"], lambda bound: f"{bound:.4f}")
-    yield "size, MB", table.size(row)
+            yield name.replace("_", " "), f"{value:.4f}" + table.format_interval(row.quality.scores[f"{name}_ci95"], lambda bound: f"{bound:.4f}")
+    yield "size, MB", table.format_size(row)
     if row.latency.p50_ms is not None:
-        yield "latency p50, ms", f"{row.latency.p50_ms:.3g}" + table.bracket(row.latency.p50_ci95_ms, lambda bound: f"{bound:.3g}")
-        yield f"latency / {reference}", table.ratio(row)
+        yield "latency p50, ms", f"{row.latency.p50_ms:.3g}" + table.format_interval(row.latency.p50_ci95_ms, lambda bound: f"{bound:.3g}")
+        yield f"latency / {reference}", table.format_ratio(row)
     if row.memory:
-        yield "peak memory, MB", f"{row.memory.peak_rss_bytes / 1e6:.0f} ({table.peak(row)} above the runtime's own)"
+        yield "peak memory, MB", f"{row.memory.peak_rss_bytes / 1e6:.0f} ({table.format_peak(row)} above the runtime's own)"
     yield "threads", str(row.conditions.threads if row.conditions else chosen.settings.device.settings["threads"])

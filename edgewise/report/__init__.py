@@ -1,1 +1,1 @@
-"""What `stages.report` is made of: pairing, verdicts, choice; then table, figure, points and page."""
+"""The report: rows with verdicts and explanations, the choice, table, figure and page."""

@@ -1,6 +1,6 @@
-"""The budget: which variant fits, what each other one violates, and what cannot be told yet.
+"""The budget: which variant fits and is best, which limits each other variant misses, and what cannot be told yet.
 
-A limit counts as met only when the 95 % interval lies within it, as violated only when it lies beyond.
+A limit is met only if the whole 95 % interval lies within it, and missed only if the whole interval lies beyond it.
 """
 
 import math
@@ -14,12 +14,16 @@ from edgewise.plugins import PrimaryMetric
 from edgewise.report import verdicts
 
 Rows = Mapping[str, VariantSummary]
-PREFER = {"latency": "latency_ratio_to_reference", "size": "size_bytes", "memory": "peak_rss_bytes"}  # names of artifacts.figures
+PREFER = {
+    "latency": "latency_ratio_to_reference",
+    "size": "size_bytes",
+    "memory": "peak_rss_bytes",
+}  # what a budget prefers -> figure of edgewise.artifacts.figures
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One limit and one variant. excess: how far the bad end of the interval is over the limit, as a share of it."""
+    """One limit for one variant. excess: how far the worse end of the interval lies over the limit, as a share of the limit."""
 
     met: bool
     text: str
@@ -28,7 +32,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Score:
-    """What the score of the task is; base: the reference's."""
+    """The task's primary metric, None where it judges nothing, and the reference's score."""
 
     metric: PrimaryMetric | None
     base: float | None
@@ -36,6 +40,8 @@ class Score:
 
 @dataclass(frozen=True)
 class Choice:
+    """The chosen variant, with the reason. losers: which limits each other variant misses. nearest_miss: set where nothing fits."""
+
     chosen: str | None
     reason: str
     runners_up: tuple[str, ...] = ()
@@ -44,104 +50,110 @@ class Choice:
 
 
 def choose(rows: Rows, budget: Budget, metric: PrimaryMetric | None, base: float | None) -> Choice:
-    """The variant that fits every limit and is best in what the budget prefers. base: the reference's score."""
-    if not limits(budget):
-        return Choice(None, f"the budget '{budget.name}' sets no limit; set budget.name to another yaml of conf/budget/ to have one chosen")
-    findings = {name: judge(row, budget, metric, base) for name, row in rows.items() if row.ok}
+    """Choose the variant that fits every limit and is best in what the budget prefers. base: the reference's score."""
+    if not active_limits(budget):
+        return Choice(
+            None,
+            f"the budget '{budget.name}' sets no limit; to have a variant chosen, set budget.name to another YAML file of conf/budget/",
+        )
+    findings = {name: check_limits(row, budget, metric, base) for name, row in rows.items() if row.ok}
     broken = {name: [f for f in found if not f.met] for name, found in findings.items()}
-    fitting = sorted((name for name in broken if not broken[name]), key=lambda name: preference(rows[name], budget))
+    fitting = sorted((name for name in broken if not broken[name]), key=lambda name: preference_key(rows[name], budget))
     losers = {name: tuple(f.text for f in found) for name, found in broken.items() if found}
     losers |= {name: (f"failed: {row.reason}",) for name, row in rows.items() if not row.ok}
     if fitting:
-        return Choice(fitting[0], f"fits every limit; {standing(fitting, rows, budget)}", tuple(fitting[1:]), losers)
+        return Choice(fitting[0], f"fits every limit; {describe_standing(fitting, rows, budget)}", tuple(fitting[1:]), losers)
     if not findings:
         return Choice(None, "every variant failed", losers=losers)
     nearest = min(broken, key=lambda name: (len(broken[name]), max(f.excess for f in broken[name])))
     return Choice(None, f"nothing fits; nearest: {nearest} ({'; '.join(losers[nearest])})", losers=losers, nearest_miss=nearest)
 
 
-def standing(fitting: list[str], rows: Rows, budget: Budget) -> str:
-    """How the first of `fitting` stands among them in what the budget prefers."""
+def describe_standing(fitting: list[str], rows: Rows, budget: Budget) -> str:
+    """How the first of `fitting` compares with the others in what the budget prefers."""
     if figure(rows[fitting[0]], PREFER[budget.prefer]) is None:
         return f"{budget.prefer} was not measured"
-    tied = verdicts.leaders({name: rows[name] for name in fitting})[1:] if budget.prefer == "latency" else []
+    tied = verdicts.fastest_group({name: rows[name] for name in fitting})[1:] if budget.prefer == "latency" else []
     if tied:
-        return f"among the fastest of {len(fitting)}, cannot tell it from {', '.join(tied)}: their intervals overlap"
+        return f"among the fastest of {len(fitting)}, not distinguishable from {', '.join(tied)}: their intervals overlap"
     return f"the best of {len(fitting)} in {budget.prefer}"
 
 
-def limits(budget: Budget) -> dict[str, float]:
-    """The limits that are set."""
-    return {name: getattr(budget, name) for name in CHECKS if getattr(budget, name) is not None}
-
-
-def preference(row: VariantSummary, budget: Budget) -> tuple[float, float]:
-    """Latency counts at the least favourable end of its interval."""
-    value = verdicts.slowest(row) if budget.prefer == "latency" else figure(row, PREFER[budget.prefer])
+def preference_key(row: VariantSummary, budget: Budget) -> tuple[float, float]:
+    """Sort key, less is better: what the budget prefers (latency at the upper end of its interval), then the size."""
+    value = verdicts.worst_ratio(row) if budget.prefer == "latency" else figure(row, PREFER[budget.prefer])
     return math.inf if value is None else value, row.file.size_bytes or math.inf
 
 
-def judge(row: VariantSummary, budget: Budget, metric: PrimaryMetric | None, base: float | None) -> list[Finding]:
+def active_limits(budget: Budget) -> dict[str, float]:
+    """The limits that the budget sets."""
+    return {name: getattr(budget, name) for name in CHECKS if getattr(budget, name) is not None}
+
+
+def check_limits(row: VariantSummary, budget: Budget, metric: PrimaryMetric | None, base: float | None) -> list[Finding]:
+    """A finding for each limit that the budget sets."""
     score = Score(metric, base)
-    return [CHECKS[name](row, limit, score) for name, limit in limits(budget).items()]
+    return [CHECKS[name](row, limit, score) for name, limit in active_limits(budget).items()]
 
 
-def size(row: VariantSummary, limit: float, score: Score) -> Finding:
-    return exact("size", row.file.size_bytes, limit)
+def check_size(row: VariantSummary, limit: float, score: Score) -> Finding:
+    return check_bytes("size", row.file.size_bytes, limit)
 
 
-def memory(row: VariantSummary, limit: float, score: Score) -> Finding:
-    return exact("peak memory", row.memory.peak_rss_bytes if row.memory else None, limit)
+def check_memory(row: VariantSummary, limit: float, score: Score) -> Finding:
+    return check_bytes("peak memory", row.memory.peak_rss_bytes if row.memory else None, limit)
 
 
-def exact(what: str, value: int | None, limit: float) -> Finding:
-    """A number of bytes that is counted, not estimated; with as many digits as show on which side of the limit it lies."""
+def check_bytes(what: str, value: int | None, limit: float) -> Finding:
+    """Bytes are counted, so there is no interval. Shown with enough digits to tell the value from the limit."""
     if value is None:
         return Finding(False, f"{what}: cannot tell, not measured", math.inf)
     digits = next((d for d in (1, 3) if round(value / 1e6, d) != round(limit / 1e6, d)), 6)
     return Finding(value <= limit, f"{what} {value / 1e6:.{digits}f} MB, limit {limit / 1e6:g} MB", value / limit - 1)
 
 
-def p50(row: VariantSummary, limit: float, score: Score) -> Finding:
-    return latency("p50", row, row.latency.p50_ms, row.latency.p50_ci95_ms, limit)
+def check_p50(row: VariantSummary, limit: float, score: Score) -> Finding:
+    return check_latency("p50", row, row.latency.p50_ms, row.latency.p50_ci95_ms, limit)
 
 
-def p90(row: VariantSummary, limit: float, score: Score) -> Finding:
+def check_p90(row: VariantSummary, limit: float, score: Score) -> Finding:
     if row.latency.p50_ms is not None and row.latency.p90_ms is None:
         return Finding(
-            False, f"latency p90: cannot tell, {row.latency.samples} samples carry none: use bench.name=quick or standard", math.inf
+            False, f"latency p90: cannot tell, {row.latency.samples} samples are too few for it: use bench.name=quick or standard", math.inf
         )
-    return latency("p90", row, row.latency.p90_ms, row.latency.p90_ci95_ms, limit)
+    return check_latency("p90", row, row.latency.p90_ms, row.latency.p90_ci95_ms, limit)
 
 
-def latency(what: str, row: VariantSummary, value: float | None, interval: Interval, limit: float) -> Finding:
-    """A quantile with its interval, milliseconds."""
+def check_latency(what: str, row: VariantSummary, value: float | None, interval: Interval, limit: float) -> Finding:
+    """Check a quantile of the latency, in milliseconds, by its interval."""
     if value is None:
         return Finding(False, f"latency: cannot tell, {row.latency.missing_reason}", math.inf)
     if interval is None:
         profile = f"the profile '{row.conditions.profile}'" if row.conditions else "the profile"
         text = f"latency: cannot tell, {profile} gives no interval: use bench.name=quick or standard"
         return Finding(False, text, value / limit - 1)
-    return by_interval(f"latency {what}", value, interval, limit, "ms", more_runs(row.latency.samples or 1, value, interval, limit))
+    return check_interval(
+        f"latency {what}", value, interval, limit, "ms", samples_missing(row.latency.samples or 1, value, interval, limit)
+    )
 
 
-def by_interval(what: str, value: float, interval: tuple[float, ...], limit: float, unit: str, unsure: str) -> Finding:
-    """Met where the whole interval is. unsure: what to do where the limit lies within it."""
+def check_interval(what: str, value: float, interval: tuple[float, ...], limit: float, unit: str, unsure: str) -> Finding:
+    """Met where the whole interval lies within the limit. unsure: what would decide it where the limit lies inside the interval."""
     low, high = interval
     text = f"{what} {value:.2f} {unit} [{low:.2f}, {high:.2f}], limit {limit:g} {unit}"
     return Finding(high <= limit, f"{text}: cannot tell, {unsure}" if low <= limit < high else text, high / limit - 1)
 
 
-def more_runs(samples: int, value: float, interval: tuple[float, ...], limit: float) -> str:
-    """The half-width shrinks with the square root of their number."""
+def samples_missing(samples: int, value: float, interval: tuple[float, ...], limit: float) -> str:
+    """How many more samples are needed: the half-width of an interval shrinks with the square root of their number."""
     low, high = interval
     margin = abs(limit - value) or (high - low) * 1e-2
     needed = math.ceil(samples * ((high - low) / 2 / margin) ** 2)
     return f"needs {max(1, needed - samples):,} more samples"
 
 
-def fits(row: VariantSummary, limit: float, score: Score) -> Finding:
-    """The experiment at the limit itself; what fits into less fits, what does not fit into more does not."""
+def check_fit(row: VariantSummary, limit: float, score: Score) -> Finding:
+    """By the runs under a memory limit: what fits into less fits; what does not fit into more does not."""
     verdicts_by_mb = {int(mb): entry.verdict for mb, entry in (row.fits_mb or {}).items()}
     below = [mb for mb, verdict in verdicts_by_mb.items() if verdict == "ok" and mb <= limit]
     above = {mb: verdict for mb, verdict in verdicts_by_mb.items() if verdict in ("oom", "failed") and mb >= limit}
@@ -153,7 +165,7 @@ def fits(row: VariantSummary, limit: float, score: Score) -> Finding:
     return Finding(False, f"fits in {limit:g} MB: cannot tell, {tried}: set bench.fits_mb=[{limit:g}]", math.inf)
 
 
-def energy(row: VariantSummary, limit: float, score: Score) -> Finding:
+def check_energy(row: VariantSummary, limit: float, score: Score) -> Finding:
     figures = row.energy_figures
     if figures is None:
         reason = row.energy.status if row.energy else "not measured: set bench.energy_s"
@@ -162,11 +174,11 @@ def energy(row: VariantSummary, limit: float, score: Score) -> Finding:
     if interval is None:
         text = f"energy {value:.3g} mJ, limit {limit:g} mJ: cannot tell, the sensor is too slow for an interval: raise bench.energy_s"
         return Finding(False, text, value / limit - 1)
-    return by_interval("energy", value, interval, limit, "mJ", "needs a longer bench.energy_s")
+    return check_interval("energy", value, interval, limit, "mJ", "needs a longer bench.energy_s")
 
 
-def drop(row: VariantSummary, limit: float, score: Score) -> Finding:
-    """How much worse than the reference, from the paired interval: percentage points of a share, else per cent of the reference's score."""
+def check_drop(row: VariantSummary, limit: float, score: Score) -> Finding:
+    """Loss against the reference, by the paired interval: percentage points of a share, else per cent of the reference's score."""
     metric, base = score.metric, score.base
     if metric is None:
         return Finding(False, "accuracy drop: cannot tell, this task judges nothing", math.inf)
@@ -178,14 +190,14 @@ def drop(row: VariantSummary, limit: float, score: Score) -> Finding:
     unit = metric.unit
     text = f"{metric.title} drop {loss + 0.0:.2f} {unit} [{low + 0.0:.2f}, {high + 0.0:.2f}], limit {limit:g} {unit}"
     if low <= limit < high:
-        text += f": cannot tell, {more_samples(row, (limit - loss) / factor)}"
+        text += f": cannot tell, {evidence_missing(row, (limit - loss) / factor)}"
     return Finding(high <= limit, text, (high - limit) / max(limit, 1.0))
 
 
-def more_samples(row: VariantSummary, margin: float) -> str:
-    """How many more would show with the usual power on which side of the limit the drop lies, `margin` away as it seems.
+def evidence_missing(row: VariantSummary, margin: float) -> str:
+    """How many more samples would show, with the usual power, on which side of the limit the drop lies.
 
-    What so many samples can show shrinks with the square root of their number.
+    margin: the estimated distance to the limit. What can be resolved shrinks with the square root of the number of samples.
     """
     if margin == 0 or row.quality.samples is None or row.quality.resolvable is None:
         return "it lies on the limit"
@@ -193,12 +205,12 @@ def more_samples(row: VariantSummary, margin: float) -> str:
     return f"needs {max(1, needed - row.quality.samples):,} more samples"
 
 
-CHECKS: Mapping[str, Callable[[VariantSummary, float, Score], Finding]] = {  # limit of the budget -> how a variant is held against it
-    "size_bytes": size,
-    "latency_p50_ms": p50,
-    "latency_p90_ms": p90,
-    "peak_rss_bytes": memory,
-    "fits_mb": fits,
-    "energy_net_mj": energy,
-    "accuracy_drop_points": drop,
+CHECKS: Mapping[str, Callable[[VariantSummary, float, Score], Finding]] = {  # limit of the budget -> how a variant is checked against it
+    "size_bytes": check_size,
+    "latency_p50_ms": check_p50,
+    "latency_p90_ms": check_p90,
+    "peak_rss_bytes": check_memory,
+    "fits_mb": check_fit,
+    "energy_net_mj": check_energy,
+    "accuracy_drop_points": check_drop,
 }

@@ -1,4 +1,7 @@
-"""Where the names stand in a figure: beside their points, never over a point or another name."""
+"""The figure: the score against latency, better upwards, file size as area, 95 % intervals as bars.
+
+The same results give the same bytes. Labels stand beside their circles and never over a circle or another label.
+"""
 
 import itertools
 import math
@@ -9,11 +12,96 @@ from pathlib import Path
 from typing import Any
 
 from edgewise.artifacts.records import Summary, VariantSummary
-from edgewise.plugins import Decisions, PrimaryMetric
+from edgewise.plugins import PrimaryMetric
 
-DIRECTIONS = 16  # tried around a point, at growing distances
+NAME = "accuracy-latency"
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: distinguishable with any colour vision
+INK, GREY, PAPER = "#1f2328", "#8b949e", "#ffffff"
+MOST_DB = 100.0  # higher values are differences of float32 rounding
+AREA_PER_MB = 9.0  # area of a circle in square points, per megabyte
+STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "edgewise", "axes.edgecolor": GREY, "text.color": INK}
+LEGEND: dict[str, Any] = {"frameon": False, "alignment": "left", "title_fontproperties": {"weight": "bold"}, "handletextpad": 0.9}
+DIRECTIONS = 16  # around a circle, tried at growing distances
 STEP_PX = 3
 DISTANCES_PX = (4, 12, 24, 40, 60, 85, 115, 150)
+Rows = Mapping[str, VariantSummary]
+Spot = tuple[float, float]  # (x, y) in data units: milliseconds, per cent (or the unit of the score)
+
+
+def draw_figure(summary: Summary, folder: Path) -> None:
+    """Write NAME.png and NAME.svg into `folder`."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 6.4), facecolor=PAPER)
+        axes = figure.add_axes((0.075, 0.115, 0.75, 0.78))
+        rows = {name: row for name, row in summary.variants.items() if row.ok and vertical_value(row, summary.primary_metric) is not None}
+        if rows:
+            draw_plot(axes, rows, summary)
+        write_failures(figure, summary)
+        figure.savefig(folder / f"{NAME}.png", dpi=160, metadata={"Software": None})
+        figure.savefig(folder / f"{NAME}.svg", metadata={"Date": None, "Creator": None})
+
+
+def draw_plot(axes: Any, rows: Rows, summary: Summary) -> None:
+    measured = {name: row for name, row in rows.items() if row.latency.p50_ms is not None}
+    rows = measured or rows
+    spots = {
+        name: (horizontal_value(row, bool(measured)), vertical_value(row, summary.primary_metric) or 0.0) for name, row in rows.items()
+    }
+    colours = dict(zip(sorted({row.format for row in rows.values()}), PALETTE * 3, strict=False))
+    style_axes(axes, summary, bool(measured))
+    base = summary.variants[summary.reference].quality.score
+    lines = [
+        line for name, row in rows.items() for line in interval_lines(spots[name], row, colours[row.format], base, summary.primary_metric)
+    ]
+    upwards = summary.primary_metric is None or summary.primary_metric.higher_is_better
+    lines += front_lines([spots[name] for name in summary.pareto if name in spots], 1 if upwards else -1)
+    if not upwards:
+        axes.invert_yaxis()
+    for name in sorted(rows, key=lambda name: -(rows[name].file.size_bytes or 0)):  # small circles over large ones
+        draw_circle(axes, spots[name], rows[name], colours[rows[name].format], name in summary.pareto)
+    for line in lines:
+        line.draw(axes)
+    add_legends(axes, colours, rows)
+    widen_limits(axes)
+    write_labels(axes, spots, rows, lines, summary)
+
+
+def vertical_value(row: VariantSummary, metric: PrimaryMetric | None) -> float | None:
+    """The score, in per cent where it is a share; the SQNR where the task judges nothing. None: unknown."""
+    if metric is None:
+        return None if row.quality.sqnr_db is None else min(row.quality.sqnr_db, MOST_DB)
+    return None if row.quality.score is None else (100 if metric.share else 1) * row.quality.score
+
+
+def horizontal_value(row: VariantSummary, measured: bool) -> float:
+    """Milliseconds; megabytes where no latency was measured."""
+    return row.latency.p50_ms if measured and row.latency.p50_ms else (row.file.size_bytes or 0) / 1e6
+
+
+def style_axes(axes: Any, summary: Summary, measured: bool) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    metric = summary.primary_metric
+    if metric and metric.share:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+    axes.set_xlabel(f"latency p50, ms on {summary.device['name']} (log)" if measured else "size, MB (log; latency was not measured)")
+    axes.set_ylabel(metric.label if metric else f"SQNR to the reference, dB (at most {MOST_DB:g})")
+    axes.grid(True, which="major", color="#eaeef2", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, which="both", labelcolor="#57606a")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    what = metric.title if metric else "agreement"
+    axes.set_title(f"{what[0].upper()}{what[1:]} against latency", loc="left", fontsize=13, fontweight="bold", pad=22)
+    caption = f"area: size of the files; bars: 95 % intervals (vertical: paired difference to {summary.reference}); ringed: Pareto set"
+    axes.text(0, 1.02, caption, transform=axes.transAxes, fontsize=8.5, color="#57606a")
 
 
 @dataclass(frozen=True)
@@ -37,8 +125,8 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Point:
-    """A circle with the width and height of its name, pixels."""
+class LabelledCircle:
+    """A circle and the size of its label, in pixels."""
 
     x: float
     y: float
@@ -51,94 +139,9 @@ class Point:
         return Box(self.x - self.radius, self.y - self.radius, self.x + self.radius, self.y + self.radius)
 
 
-def place(points: Sequence[Point], frame: Box, taken: Sequence[Box] = ()) -> list[Box]:
-    """A box for the name of each point: the nearest one that touches nothing, else the one that covers least."""
-    obstacles = [*taken, *(point.box for point in points)]
-    placed: dict[int, Box] = {}
-    for index in sorted(range(len(points)), key=lambda i: crowd(points, i), reverse=True):
-        options = list(candidates(points[index]))
-        others = [other for other in points if other is not points[index]]
-        costs = [
-            100 * box.outside(frame) + sum(box.overlap(other) for other in obstacles) + 20 * crossings(points[index], box, others)
-            for box in options
-        ]
-        placed[index] = options[min(range(len(options)), key=lambda i: (costs[i] > 1, costs[i], i))]
-        obstacles.append(placed[index])
-    return [placed[index] for index in range(len(points))]
-
-
-def crossings(point: Point, box: Box, others: Sequence[Point]) -> int:
-    """How often a line from the circle to its name would run through other circles, at points along it."""
-    x, y = min(max(point.x, box.left), box.right), min(max(point.y, box.bottom), box.top)
-    length = math.hypot(x - point.x, y - point.y)
-    steps = [point.radius + i * STEP_PX for i in range(1, int((length - point.radius) / STEP_PX) + 1)]
-    line = [(point.x + (x - point.x) * step / length, point.y + (y - point.y) * step / length) for step in steps]
-    return sum(math.hypot(other.x - a, other.y - b) < other.radius for other in others for a, b in line)
-
-
-def crowd(points: Sequence[Point], index: int) -> tuple[int, int]:
-    """How many other points are near: the crowded ones choose first. The index makes it an order without ties."""
-    me = points[index]
-    return sum(math.hypot(me.x - other.x, me.y - other.y) < me.width for other in points), -index
-
-
-def candidates(point: Point) -> Iterator[Box]:
-    """Boxes around the circle, the nearest first; of equally near ones right, then left, above, below, diagonals."""
-    order = sorted(range(DIRECTIONS), key=lambda i: (min(i % 8, 8 - i % 8) if i % 8 in (0, 4) else 9, i % 4, i))
-    for distance in DISTANCES_PX:
-        for step in order:
-            angle = 2 * math.pi * step / DIRECTIONS
-            x = point.x + (point.radius + distance) * math.cos(angle)
-            y = point.y + (point.radius + distance) * math.sin(angle)
-            left = x - point.width * (1 - math.cos(angle)) / 2
-            bottom = y - point.height * (1 - math.sin(angle)) / 2
-            yield Box(left, bottom, left + point.width, bottom + point.height)
-
-
-# metrics/points.json and the confusion lists: what `dvc plots` draws.
-
-
-def points(summary: Summary) -> list[dict[str, Any]]:
-    """One point for each variant with a latency, for the scatter of its score against latency; the score by its own name too."""
-    named = {summary.primary_metric.name} if summary.primary_metric else set()
-    return [
-        {
-            "variant": name,
-            "format": row.format,
-            "scheme": row.scheme,
-            "score": row.quality.score,
-            **dict.fromkeys(named, row.quality.score),
-            "latency_p50_ms": row.latency.p50_ms,
-            "size_mb": round((row.file.size_bytes or 0) / 1e6, 3),
-            "pareto": name in summary.pareto,
-        }
-        for name, row in summary.variants.items()
-        if row.ok and row.latency.p50_ms is not None
-    ]
-
-
-def confusion(decided: Decisions) -> Iterator[dict[str, str]]:
-    """{"actual", "predicted"} of every test sample, as DVC's confusion template wants them."""
-    for truth, said in zip(decided.truth, decided.said, strict=True):
-        yield {"actual": truth, "predicted": said}
-
-
-# The figure: the score against latency, better upwards, size as area, intervals as bars. The same results give the same bytes.
-
-NAME = "accuracy-latency"
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: told apart by the colour-blind
-INK, GREY, PAPER = "#1f2328", "#8b949e", "#ffffff"
-MOST_DB = 100.0  # above it outputs differ by rounding of float32 only
-AREA_PER_MB = 9.0  # square points of the circle, per megabyte
-STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "edgewise", "axes.edgecolor": GREY, "text.color": INK}
-
-Rows = Mapping[str, VariantSummary]
-Spot = tuple[float, float]  # milliseconds, percent (or the unit of the score)
-
-
 @dataclass(frozen=True)
 class Line:
-    """An upright or level line between two spots."""
+    """A vertical or horizontal line, in data units."""
 
     start: Spot
     end: Spot
@@ -152,85 +155,13 @@ class Line:
         axes.plot(xs, ys, color=self.colour, linewidth=self.width, alpha=self.alpha, linestyle=self.style, zorder=4)
 
     def box(self, axes: Any) -> Box:
-        """What names keep clear of, pixels."""
+        """The rectangle that labels avoid, in pixels."""
         (x0, y0), (x1, y1) = axes.transData.transform((self.start, self.end))
         return Box(min(x0, x1) - 3, min(y0, y1) - 3, max(x0, x1) + 3, max(y0, y1) + 3)
 
 
-def draw(summary: Summary, folder: Path) -> None:
-    """Write NAME.png and NAME.svg into `folder`."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 6.4), facecolor=PAPER)
-        axes = figure.add_axes((0.075, 0.115, 0.75, 0.78))
-        rows = {name: row for name, row in summary.variants.items() if row.ok and height(row, summary.primary_metric) is not None}
-        if rows:
-            plot(axes, rows, summary)
-        write_failures(figure, summary)
-        figure.savefig(folder / f"{NAME}.png", dpi=160, metadata={"Software": None})
-        figure.savefig(folder / f"{NAME}.svg", metadata={"Date": None, "Creator": None})
-
-
-def plot(axes: Any, rows: Rows, summary: Summary) -> None:
-    measured = {name: row for name, row in rows.items() if row.latency.p50_ms is not None}
-    rows = measured or rows
-    spots = {name: (horizontal(row, bool(measured)), height(row, summary.primary_metric) or 0.0) for name, row in rows.items()}
-    colours = dict(zip(sorted({row.format for row in rows.values()}), PALETTE * 3, strict=False))
-    dress(axes, summary, bool(measured))
-    base = summary.variants[summary.reference].quality.score
-    lines = [line for name, row in rows.items() for line in intervals(spots[name], row, colours[row.format], base, summary.primary_metric)]
-    upwards = summary.primary_metric is None or summary.primary_metric.higher_is_better
-    lines += front([spots[name] for name in summary.pareto if name in spots], 1 if upwards else -1)
-    if not upwards:
-        axes.invert_yaxis()
-    for name in sorted(rows, key=lambda name: -(rows[name].file.size_bytes or 0)):  # small circles over large ones
-        draw_circle(axes, spots[name], rows[name], colours[rows[name].format], name in summary.pareto)
-    for line in lines:
-        line.draw(axes)
-    legends(axes, colours, rows)
-    fit_limits(axes)
-    write_names(axes, spots, rows, lines, summary)
-
-
-def height(row: VariantSummary, metric: PrimaryMetric | None) -> float | None:
-    """The score, in per cent where it is a share; the agreement of the outputs where nothing is judged. None: not known."""
-    if metric is None:
-        return None if row.quality.sqnr_db is None else min(row.quality.sqnr_db, MOST_DB)
-    return None if row.quality.score is None else (100 if metric.share else 1) * row.quality.score
-
-
-def horizontal(row: VariantSummary, measured: bool) -> float:
-    """Milliseconds; megabytes where nothing was measured."""
-    return row.latency.p50_ms if measured and row.latency.p50_ms else (row.file.size_bytes or 0) / 1e6
-
-
-def dress(axes: Any, summary: Summary, measured: bool) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    metric = summary.primary_metric
-    if metric and metric.share:
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
-    axes.set_xlabel(f"latency p50, ms on {summary.device['name']} (log)" if measured else "size, MB (log; latency was not measured)")
-    axes.set_ylabel(metric.label if metric else f"SQNR to the reference, dB (at most {MOST_DB:g})")
-    axes.grid(True, which="major", color="#eaeef2", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, which="both", labelcolor="#57606a")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    what = metric.title if metric else "agreement"
-    axes.set_title(f"{what[0].upper()}{what[1:]} against latency", loc="left", fontsize=13, fontweight="bold", pad=22)
-    caption = f"area: size of the files; bars: 95 % intervals (upright: paired difference to {summary.reference}); ringed: Pareto set"
-    axes.text(0, 1.02, caption, transform=axes.transAxes, fontsize=8.5, color="#57606a")
-
-
-def front(spots: list[Spot], good: int) -> list[Line]:
-    """The steps of what is best in score and latency alone, without regard to size. good: 1 where more is better, else -1."""
+def front_lines(spots: list[Spot], good: int) -> list[Line]:
+    """The staircase of the front in score and latency, ignoring size. good: 1 where more is better, else -1."""
     best: list[Spot] = []
     for spot in sorted(spots, key=lambda spot: (spot[0], -good * spot[1])):
         if not best or good * spot[1] > good * best[-1][1]:
@@ -240,8 +171,8 @@ def front(spots: list[Spot], good: int) -> list[Line]:
     return [Line(a, b, INK, 1.1, 0.55, (0, (4, 3))) for a, b in itertools.pairwise(steps)]
 
 
-def intervals(spot: Spot, row: VariantSummary, colour: str, base: float | None, metric: PrimaryMetric | None) -> list[Line]:
-    """The 95 % intervals as bars; the upright one is of the difference to the reference's score `base`."""
+def interval_lines(spot: Spot, row: VariantSummary, colour: str, base: float | None, metric: PrimaryMetric | None) -> list[Line]:
+    """The 95 % intervals as bars. The vertical one is that of the difference, drawn around the reference's score `base`."""
     x, y = spot
     bars = []
     if row.quality.delta_ci95 and base is not None and metric:
@@ -259,7 +190,7 @@ def draw_circle(axes: Any, spot: Spot, row: VariantSummary, colour: str, best: b
     axes.scatter(*spot, s=7, color=colour, linewidths=0, zorder=5)
 
 
-def legends(axes: Any, colours: Mapping[str, str], rows: Rows) -> None:
+def add_legends(axes: Any, colours: Mapping[str, str], rows: Rows) -> None:
     from matplotlib.lines import Line2D
 
     def circle(colour: str, area: float, label: str) -> Any:
@@ -272,36 +203,33 @@ def legends(axes: Any, colours: Mapping[str, str], rows: Rows) -> None:
     axes.legend(handles=sizes, title="size", loc="upper left", bbox_to_anchor=(1.02, 0.72), labelspacing=1.5, **LEGEND)
 
 
-LEGEND: dict[str, Any] = {"frameon": False, "alignment": "left", "title_fontproperties": {"weight": "bold"}, "handletextpad": 0.9}
-
-
-def fit_limits(axes: Any) -> None:
-    """Room for the circles and the names at the edges."""
+def widen_limits(axes: Any) -> None:
+    """Make room for circles and labels at the edges."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     stretch = max(right / left, 1.5)
     axes.set_xlim(left / stretch**0.15, right * stretch**0.13)
     axes.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
 
 
-def write_names(axes: Any, spots: Mapping[str, Spot], rows: Rows, lines: list[Line], summary: Summary) -> None:
+def write_labels(axes: Any, spots: Mapping[str, Spot], rows: Rows, lines: list[Line], summary: Summary) -> None:
     figure = axes.figure
-    texts = {name: name_text(axes, name, summary) for name in spots}
+    texts = {name: make_label(axes, name, summary) for name in spots}
     to_points = 72 / figure.dpi
     points = []
     for name, text in texts.items():
         extent = text.get_window_extent()
         x, y = axes.transData.transform(spots[name])
         radius = (AREA_PER_MB * (rows[name].file.size_bytes or 0) / 1e6) ** 0.5 / 2 / to_points
-        points.append(Point(x, y, radius, extent.width + 4, extent.height + 2))
+        points.append(LabelledCircle(x, y, radius, extent.width + 4, extent.height + 2))
     frame = axes.get_window_extent()
-    boxes = place(points, Box(frame.x0, frame.y0, frame.x1 + 10, frame.y1), [line.box(axes) for line in lines])
+    boxes = place_labels(points, Box(frame.x0, frame.y0, frame.x1 + 10, frame.y1), [line.box(axes) for line in lines])
     for text, point, box in zip(texts.values(), points, boxes, strict=True):
         middle = ((box.left + box.right) / 2, (box.bottom + box.top) / 2)
         text.set_position(axes.transAxes.inverted().transform(middle))
-        lead(axes, point, box)
+        draw_leader(axes, point, box)
 
 
-def name_text(axes: Any, name: str, summary: Summary) -> Any:
+def make_label(axes: Any, name: str, summary: Summary) -> Any:
     best = name in summary.pareto
     words = [word for word, yes in (("reference", name == summary.reference), ("chosen", name == summary.chosen)) if yes]
     label = f"{name} ({', '.join(words)})" if words else name
@@ -311,8 +239,8 @@ def name_text(axes: Any, name: str, summary: Summary) -> Any:
     return axes.text(0.5, 0.5, label, fontsize=8, color=colour, weight=weight, **place)
 
 
-def lead(axes: Any, point: Point, box: Box) -> None:
-    """A thin line from the circle to a name that could not stand right beside it."""
+def draw_leader(axes: Any, point: LabelledCircle, box: Box) -> None:
+    """Draw a thin line from the circle to a label that is not right beside it."""
     x, y = min(max(point.x, box.left), box.right), min(max(point.y, box.bottom), box.top)
     distance = ((x - point.x) ** 2 + (y - point.y) ** 2) ** 0.5
     if distance > point.radius + 9:
@@ -326,3 +254,47 @@ def write_failures(figure: Any, summary: Summary) -> None:
     if lines:
         wrapped = "\n".join("\n".join(textwrap.wrap(line, 24, subsequent_indent="  ")) for line in lines)
         figure.text(0.842, 0.115, "failed\n" + wrapped, fontsize=7.5, color="#cf222e", va="bottom", linespacing=1.35)
+
+
+def place_labels(points: Sequence[LabelledCircle], frame: Box, taken: Sequence[Box] = ()) -> list[Box]:
+    """A box for each label: the nearest that touches nothing, else the one that covers least. Crowded circles choose first."""
+    obstacles = [*taken, *(point.box for point in points)]
+    placed: dict[int, Box] = {}
+    for index in sorted(range(len(points)), key=lambda i: crowding(points, i), reverse=True):
+        options = list(candidate_boxes(points[index]))
+        others = [other for other in points if other is not points[index]]
+        costs = [
+            100 * box.outside(frame) + sum(box.overlap(other) for other in obstacles) + 20 * count_crossings(points[index], box, others)
+            for box in options
+        ]
+        placed[index] = options[min(range(len(options)), key=lambda i: (costs[i] > 1, costs[i], i))]
+        obstacles.append(placed[index])
+    return [placed[index] for index in range(len(points))]
+
+
+def count_crossings(point: LabelledCircle, box: Box, others: Sequence[LabelledCircle]) -> int:
+    """How often a line from the circle to its label runs through other circles, counted at steps along it."""
+    x, y = min(max(point.x, box.left), box.right), min(max(point.y, box.bottom), box.top)
+    length = math.hypot(x - point.x, y - point.y)
+    steps = [point.radius + i * STEP_PX for i in range(1, int((length - point.radius) / STEP_PX) + 1)]
+    line = [(point.x + (x - point.x) * step / length, point.y + (y - point.y) * step / length) for step in steps]
+    return sum(math.hypot(other.x - a, other.y - b) < other.radius for other in others for a, b in line)
+
+
+def crowding(points: Sequence[LabelledCircle], index: int) -> tuple[int, int]:
+    """Sort key: how many other circles are near; the index breaks ties."""
+    me = points[index]
+    return sum(math.hypot(me.x - other.x, me.y - other.y) < me.width for other in points), -index
+
+
+def candidate_boxes(point: LabelledCircle) -> Iterator[Box]:
+    """Boxes around the circle, nearest first; at equal distance right, left, above, below, then diagonals."""
+    order = sorted(range(DIRECTIONS), key=lambda i: (min(i % 8, 8 - i % 8) if i % 8 in (0, 4) else 9, i % 4, i))
+    for distance in DISTANCES_PX:
+        for step in order:
+            angle = 2 * math.pi * step / DIRECTIONS
+            x = point.x + (point.radius + distance) * math.cos(angle)
+            y = point.y + (point.radius + distance) * math.sin(angle)
+            left = x - point.width * (1 - math.cos(angle)) / 2
+            bottom = y - point.height * (1 - math.sin(angle)) / 2
+            yield Box(left, bottom, left + point.width, bottom + point.height)

@@ -1,35 +1,42 @@
-"""All results of a run as one summary, and what is written of it."""
+"""The report stage: all results of a run as one summary, and the files that are made of it.
 
+metrics/points.json and the confusion lists are what `dvc plots show` draws.
+"""
+
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from edgewise.artifacts import artifact, records
 from edgewise.artifacts.artifact import Manifest, building, write_json
 from edgewise.artifacts.records import METRICS, SUMMARY, Summary
 from edgewise.config import schema
-from edgewise.report import choice, examples, explain, figure, page, rows, table, verdicts
+from edgewise.plugins import Decisions
+from edgewise.report import choice, explain, figure, page, rows, table, verdicts
 
 REPORT = Path("models/report")
-NEXT = f"""where to look next:
+NEXT_STEPS = f"""where to look next:
   {REPORT}/{page.NAME} (open it in a browser)  {REPORT}/{figure.NAME}.png  {METRICS}/report.md  {SUMMARY}
   mlflow ui --backend-store-uri sqlite:///$PWD/mlflow.db      the runs of every repro, side by side
-  dvc metrics diff        dvc plots show        python -m stages.report --check"""
+  dvc metrics diff        dvc plots show        edgewise report --check"""
 
 
 def summarize(settings: schema.Config) -> Summary:
-    where = device(settings)
+    """Read all results, judge them and choose. Raises EdgewiseError where results do not belong together: run `dvc repro`."""
+    device = read_device(settings)
     metric = rows.Judge.of(settings.task).task.PRIMARY_METRIC
-    judged = explain.explain(verdicts.judge(rows.rows(settings), settings.reference, metric), where["facts"])
+    judged = explain.explain_rows(verdicts.add_verdicts(rows.read_rows(settings), settings.reference, metric), device["facts"])
     reference = judged[settings.reference]
     chosen = choice.choose(judged, settings.budget, metric, reference.quality.score)
-    trouble = (
+    problems = (
         [] if reference.ok else [f"the reference {settings.reference} failed, so nothing could be compared with it: {reference.reason}"]
     )
-    trouble += verdicts.elsewhere(judged, where["fingerprint"])
+    problems += verdicts.warn_of_other_devices(judged, device["fingerprint"])
     return Summary(
         reference=settings.reference,
-        device=where,
+        device=device,
         variants=judged,
-        pareto=verdicts.pareto(judged, metric),
+        pareto=verdicts.pareto_front(judged, metric),
         chosen=chosen.chosen,
         chosen_reason=chosen.reason,
         budget=settings.budget,
@@ -38,36 +45,64 @@ def summarize(settings: schema.Config) -> Summary:
         losers=dict(chosen.losers or {}),
         nearest_miss=chosen.nearest_miss,
         aa_ratio_ci95=reference.latency.ratio_ci95,
-        warnings=(*trouble, *records.read_plain(METRICS / "train.json").get("warnings", ())),
+        warnings=(*problems, *records.read_plain(METRICS / "train.json").get("warnings", ())),
     )
 
 
-def device(settings: schema.Config) -> dict:
-    """metrics/device.json; the name alone where the pipeline ran without a device."""
+def read_device(settings: schema.Config) -> dict[str, Any]:
+    """metrics/device.json, with the versions of metrics/runtimes.json as `packages`; the name alone where the pipeline ran without a
+    device."""
     path = METRICS / "device.json"
     if not path.exists():
-        return {"name": settings.device.name, "fingerprint": None, "facts": {}}
-    return {key: value for key, value in records.read_plain(path).items() if key != "schema"}
+        return {"name": settings.device.name, "fingerprint": None, "facts": {}, "packages": {}}
+    packages = records.read_plain(METRICS / "runtimes.json")["packages"]
+    return {**{key: value for key, value in records.read_plain(path).items() if key != "schema"}, "packages": packages}
 
 
-def write(summary: Summary, settings: schema.Config) -> None:
+def write_report(summary: Summary, settings: schema.Config) -> None:
+    """Write models/report, metrics/report.md, points.json and summary.json."""
     with building(REPORT) as folder:
-        figure.draw(summary, folder)
-        page.write(summary, settings, folder)
+        figure.draw_figure(summary, folder)
+        page.write_page(summary, settings, folder)
         for name in summary.variants:
-            decided = examples.decisions(name, rows.Judge.of(settings.task).task)
+            decided = rows.read_decisions(name, rows.Judge.of(settings.task).task)
             if decided:
-                write_json(folder / "confusion" / f"{name}.json", list(figure.confusion(decided)))
+                write_json(folder / "confusion" / f"{name}.json", list(confusion_pairs(decided)))
         artifact.write(folder, Manifest(kind="report"))
-    (METRICS / "report.md").write_text(table.markdown(summary), encoding="utf-8")
-    write_json(METRICS / "points.json", figure.points(summary))
+    (METRICS / "report.md").write_text(table.markdown_report(summary), encoding="utf-8")
+    write_json(METRICS / "points.json", scatter_points(summary))
     records.write_summary(summary)
 
 
-def check(summary: Summary) -> int:
-    """The exit code for a user's CI, with one line for each thing that is wrong."""
+def scatter_points(summary: Summary) -> list[dict[str, Any]]:
+    """One point for each variant with a latency: score against latency. The score also stands under the metric's own name."""
+    named = {summary.primary_metric.name} if summary.primary_metric else set()
+    return [
+        {
+            "variant": name,
+            "format": row.format,
+            "scheme": row.scheme,
+            "score": row.quality.score,
+            **dict.fromkeys(named, row.quality.score),
+            "latency_p50_ms": row.latency.p50_ms,
+            "size_mb": round((row.file.size_bytes or 0) / 1e6, 3),
+            "pareto": name in summary.pareto,
+        }
+        for name, row in summary.variants.items()
+        if row.ok and row.latency.p50_ms is not None
+    ]
+
+
+def confusion_pairs(decided: Decisions) -> Iterator[dict[str, str]]:
+    """{"actual", "predicted"} of every test sample, as DVC's confusion template reads them."""
+    for truth, said in zip(decided.truth, decided.said, strict=True):
+        yield {"actual": truth, "predicted": said}
+
+
+def check_run(summary: Summary) -> int:
+    """Print one line for each failure. Returns the exit code for CI: 1 if a variant failed or the budget is missed, else 0."""
     faults = [f"{name} failed: {row.reason}" for name, row in summary.failed.items()]
-    if summary.chosen is None and choice.limits(summary.budget):
+    if summary.chosen is None and choice.active_limits(summary.budget):
         faults.append(f"the budget '{summary.budget.name}' is missed: {summary.chosen_reason}")
         faults += [f"  {name}: {'; '.join(found)}" for name, found in summary.losers.items() if summary.variants[name].ok]
     print("\n".join(faults) or f"all {len(summary.variants)} variants are ok; chosen: {summary.chosen or 'none'}, {summary.chosen_reason}")

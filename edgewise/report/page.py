@@ -1,21 +1,30 @@
-"""report.html: everything on one page that needs no network. The template is page/page.html; this is what it is filled with."""
+"""report.html: the report as one page that needs no network.
 
+The template is page/page.html; `build_context` gives the values that it names. Beside the figures the page shows which classes changed,
+and test pictures that one of two variants gets right and the other wrong.
+"""
+
+import base64
+import io
+import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from edgewise.artifacts import artifact
-from edgewise.artifacts import records as results
 from edgewise.artifacts.figures import figure
-from edgewise.artifacts.records import METRICS, Interval, Summary, VariantSummary
+from edgewise.artifacts.records import METRICS, Interval, Summary, VariantSummary, read_plain
+from edgewise.artifacts.samples import Samples
 from edgewise.config import schema
 from edgewise.config.schema import Config
-from edgewise.plugins import PrimaryMetric
-from edgewise.report import examples, findings, table, verdicts
-from edgewise.report.changes import changes, steps
-from edgewise.report.rows import Judge
+from edgewise.plugins import PrimaryMetric, Task
+from edgewise.report import findings, table, verdicts
+from edgewise.report.changes import find_steps, list_changes
+from edgewise.report.rows import Judge, read_decisions
 
 NAME = "report.html"
 MODELS = Path("models")
@@ -25,75 +34,90 @@ POINT_FIGURES = (  # names of artifacts.figures
     *("latency_ratio_to_reference", "latency_ratio_ci95", "peak_rss_bytes", "peak_rss_above_baseline_bytes", "noise_grade"),
 )
 PAIRED = ("mcnemar_p", "agreement", "kl_nats")
+MOST_PICTURES = 24
+MOST_CLASSES = 20
+KINDS = ("lost", "gained", "both wrong")
+SIDE_PX = 112  # pictures are scaled down to this
+
+
+def write_page(summary: Summary, settings: Config, folder: Path) -> None:
+    (folder / NAME).write_text(render(summary, settings), encoding="utf-8")
 
 
 def render(summary: Summary, settings: Config) -> str:
+    """The page as HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"signed": table.signed, "mb": megabytes, "yaml": plain_yaml, "flat": flat, "known": known_scores}
-    environment.filters |= {"limit": findings.limit_cell, "throttling": findings.throttling, "running": findings.own_and_mapped}
-    environment.globals |= {"marks": table.marks}
-    return environment.get_template("page.html").render(context(summary, settings))
+    environment.filters |= {
+        "signed": table.format_signed,
+        "mb": format_megabytes,
+        "yaml": format_yaml,
+        "flat": format_fact,
+        "known": format_scores,
+    }
+    environment.filters |= {
+        "limit": findings.format_limited_run,
+        "throttling": findings.describe_throttling,
+        "running": findings.format_memory,
+    }
+    environment.globals |= {"marks": table.format_marks}
+    return environment.get_template("page.html").render(build_context(summary, settings))
 
 
-def write(summary: Summary, settings: Config, folder: Path) -> None:
-    (folder / NAME).write_text(render(summary, settings), encoding="utf-8")
-
-
-def context(summary: Summary, settings: Config) -> dict[str, Any]:
-    """What the template names."""
-    focus, task = focused(summary), Judge.of(settings.task).task
+def build_context(summary: Summary, settings: Config) -> dict[str, Any]:
+    """The values that the template names."""
+    focus, task = choose_focus(summary), Judge.of(settings.task).task
     return {
-        "columns": table.columns(summary),
-        "objectives": table.objectives(summary),
+        "columns": table.table_columns(summary),
+        "objectives": table.name_objectives(summary),
         "metric": schema.to_plain(summary.primary_metric),
         "summary": summary,
         "settings": settings,
-        "rows": table.ordered(summary),
-        "reading": table.explain(summary)[0],
-        "unresolved": table.unresolved(summary),
-        "on_device": table.on_device(summary),
+        "rows": table.sort_variants(summary),
+        "reading": table.explain_table(summary)[0],
+        "unresolved": table.describe_unresolved(summary),
+        "on_device": table.describe_agreement(summary),
         "focus": focus,
-        "cards": list(cards(summary)),
-        "changes": changes(summary.variants[summary.reference], summary.variants[focus], summary.primary_metric) if focus else [],
-        "steps": steps(summary, focus) if focus else [],
-        "points": [point(name, row, summary) for name, row in summary.variants.items() if row.ok and answered(row)],
+        "cards": list(make_cards(summary)),
+        "changes": list_changes(summary.variants[summary.reference], summary.variants[focus], summary.primary_metric) if focus else [],
+        "steps": find_steps(summary, focus) if focus else [],
+        "points": [plot_point(name, row, summary) for name, row in summary.variants.items() if row.ok and was_evaluated(row)],
         "most_memory": max((max(row.memory.steps.values()) for row in summary.variants.values() if row.memory), default=0),
-        **findings.sections(summary),
-        "engines": {name: (found.reason, list(findings.rows(found))) for name, found in findings.grids(summary).items()},
+        **findings.page_sections(summary),
+        "engines": {name: (found.reason, list(findings.engine_rows(found))) for name, found in findings.engine_grids(summary).items()},
         "engine_titles": findings.TITLES,
-        "classes": examples.classes(summary.reference, focus) if focus else [],
-        "pictures": examples.pictures(summary.reference, focus, task) if focus else [],
+        "classes": class_changes(summary.reference, focus) if focus else [],
+        "pictures": pick_pictures(summary.reference, focus, task) if focus else [],
         "files": {name: artifact.read(MODELS / "variants" / name) for name in summary.variants},
-        "records": records(),
+        "records": read_run_records(),
     }
 
 
-def focused(summary: Summary) -> str | None:
-    """The variant that the page sets against the reference: the chosen one, else the fastest that is ok."""
+def choose_focus(summary: Summary) -> str | None:
+    """The variant that the page compares with the reference: the chosen one, else the fastest that is ok; None where there is none."""
     if summary.chosen:
         return summary.chosen
-    others = [name for name, row in table.ordered(summary) if row.ok and name != summary.reference and answered(row)]
+    others = [name for name, row in table.sort_variants(summary) if row.ok and name != summary.reference and was_evaluated(row)]
     return others[0] if others else None
 
 
-def answered(row: VariantSummary) -> bool:
-    """Whether it was evaluated: with a score, or where nothing is judged with an agreement of outputs."""
+def was_evaluated(row: VariantSummary) -> bool:
+    """Whether the variant has a score or, where the task judges nothing, an agreement of outputs."""
     return row.quality.score is not None or row.quality.sqnr_db is not None
 
 
-def cards(summary: Summary) -> Iterator[tuple[str, str, str]]:
-    """Title, variant and figure of what is best in one thing; a speed is named only where it may be claimed."""
+def make_cards(summary: Summary) -> Iterator[tuple[str, str, str]]:
+    """(title, variant, figure) of the fastest, the smallest and the leanest variant; the fastest only where a claim holds."""
     ok = {name: row for name, row in summary.variants.items() if row.ok}
     base = summary.variants[summary.reference]
-    fastest = verdicts.leaders({name: row for name, row in ok.items() if row.latency.verdict == verdicts.FASTER})
+    fastest = verdicts.fastest_group({name: row for name, row in ok.items() if row.latency.verdict == verdicts.FASTER})
     if fastest:
-        speed = f"at least {1 / verdicts.slowest(ok[fastest[0]]):.1f} times as fast as {summary.reference}"
+        speed = f"at least {1 / verdicts.worst_ratio(ok[fastest[0]]):.1f} times as fast as {summary.reference}"
         if len(fastest) == 1:
-            yield "fastest", fastest[0], f"{speed}{but(ok[fastest[0]], summary.primary_metric)}"
+            yield "fastest", fastest[0], f"{speed}{score_caveat(ok[fastest[0]], summary.primary_metric)}"
         else:
             yield "fastest: cannot tell", " or ".join(fastest), f"their intervals overlap; {fastest[0]} is {speed}"
     sized = {name: row.file.size_bytes for name, row in ok.items() if row.file.size_bytes}
@@ -102,7 +126,8 @@ def cards(summary: Summary) -> Iterator[tuple[str, str, str]]:
         yield (
             "smallest",
             name,
-            f"{sized[name] / 1e6:.1f} MB, {base.file.size_bytes / sized[name]:.1f} times smaller{but(ok[name], summary.primary_metric)}",
+            f"{sized[name] / 1e6:.1f} MB, {base.file.size_bytes / sized[name]:.1f} times smaller"
+            f"{score_caveat(ok[name], summary.primary_metric)}",
         )
     lean = {
         name: row.memory.peak_rss_above_baseline_bytes
@@ -111,47 +136,133 @@ def cards(summary: Summary) -> Iterator[tuple[str, str, str]]:
     }
     if lean:
         name = min(lean, key=lambda n: lean[n])
-        yield "least memory", name, f"{lean[name] / 1e6:.0f} MB above its runtime's own{but(ok[name], summary.primary_metric)}"
+        yield "least memory", name, f"{lean[name] / 1e6:.0f} MB above its runtime's own{score_caveat(ok[name], summary.primary_metric)}"
 
 
-def but(row: VariantSummary, metric: PrimaryMetric | None) -> str:
+def score_caveat(row: VariantSummary, metric: PrimaryMetric | None) -> str:
+    """Says so where the score is worse than the reference's; else empty."""
     return f", {metric.title} {metric.worse}" if metric and row.quality.verdict == metric.worse else ""
 
 
-def point(name: str, row: VariantSummary, summary: Summary) -> dict[str, Any]:
-    """What the script draws."""
-    shown = {name: figure(row, name) for name in POINT_FIGURES}
+def plot_point(name: str, row: VariantSummary, summary: Summary) -> dict[str, Any]:
+    """The values of a variant that page.js draws."""
+    shown = {figure_name: figure(row, figure_name) for figure_name in POINT_FIGURES}
     judged = {"score": row.quality.score, "score_delta": row.quality.delta, "score_delta_ci95": row.quality.delta_ci95}
     marks = {"pareto": name in summary.pareto, "chosen": name == summary.chosen, "reference": name == summary.reference}
-    return {"name": name, **shown, **judged, **marks, "verdict": table.verdict(row, summary.primary_metric)}
+    return {"name": name, **shown, **judged, **marks, "verdict": table.format_verdict(row, summary.primary_metric)}
 
 
-def records() -> Mapping[str, Any]:
-    """Of the data and of the training, as far as they are there; without the curve."""
-    found = {name: results.read_plain(path) for name in ("data", "train") if (path := METRICS / f"{name}.json").exists()}
+def read_run_records() -> Mapping[str, Any]:
+    """metrics/data.json and train.json, as far as they exist, without the training curve."""
+    found = {name: read_plain(path) for name in ("data", "train") if (path := METRICS / f"{name}.json").exists()}
     return {name: {key: value for key, value in record.items() if key not in ("schema", "curve")} for name, record in found.items()}
 
 
-def megabytes(size: float | None, digits: int = 1) -> str:
+@dataclass(frozen=True)
+class ClassChange:
+    """Recall of one class before and after, as shares; None for a class without test samples."""
+
+    label: str
+    samples: int
+    before: float | None
+    after: float | None
+
+    @property
+    def delta(self) -> float:
+        return (self.after or 0.0) - (self.before or 0.0)
+
+
+def class_changes(reference: str, variant: str) -> list[ClassChange]:
+    """At most MOST_CLASSES classes, the largest change of recall first; none where the task has no recall by class."""
+    before, after = read_recalls(reference), read_recalls(variant)
+    if before is None or after is None:
+        return []
+    counts = count_labels(np.load(MODELS / "evaluate" / variant / "targets.npy"), len(after))
+    found = [ClassChange(label, int(counts[i]), before[label], after[label]) for i, label in enumerate(after)]
+    return sorted(found, key=lambda change: (-abs(change.delta), change.label))[:MOST_CLASSES]
+
+
+def count_labels(targets: np.ndarray, labels: int) -> np.ndarray:
+    """Samples of each label, int [labels], from targets [n] or [n, labels]."""
+    return np.bincount(targets, minlength=labels) if targets.ndim == 1 else (targets > 0).sum(axis=0)
+
+
+def read_recalls(name: str) -> dict[str, float | None] | None:
+    """{label: recall}, in the order of the labels; None where the variant failed or the task has no recall by class."""
+    folder = MODELS / "evaluate" / name
+    made = artifact.read(folder)
+    if not made.ok:
+        return None
+    found = json.loads((folder / "details.json").read_text(encoding="utf-8")).get("recall_per_class")
+    return {label: found[label] for label in made.labels} if found else None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One test sample that the variant or the reference gets wrong. kind: one of KINDS. source: a data: URL."""
+
+    kind: str
+    truth: str
+    before: str
+    after: str
+    source: str
+
+
+def pick_pictures(reference: str, variant: str, task: Task) -> list[Picture]:
+    """At most MOST_PICTURES: samples that one of the two gets wrong, then those that both do; none where the data is not pictures."""
+    before, after = read_decisions(reference, task), read_decisions(variant, task)
+    if before is None or after is None or not (MODELS / "data" / artifact.MANIFEST).exists():
+        return []
+    data = Samples.open(MODELS / "data")
+    if data.preprocessing.get("kind") != "image":
+        return []
+    kinds = picture_kinds(before.right, after.right)
+    wrong = sorted(np.flatnonzero(kinds != ""), key=lambda i: (KINDS.index(kinds[i]), i))[:MOST_PICTURES]
+    if not wrong:
+        return []
+    images = next(iter(data.raw(data.indices("test")[wrong]).values()))
+    texts = [(after.truth[i], before.said[i], after.said[i]) for i in wrong]
+    return [Picture(str(kinds[i]), *text, data_url(image)) for i, text, image in zip(wrong, texts, images, strict=True)]
+
+
+def picture_kinds(right_before: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """One of KINDS for each sample, an empty string where both are right. Both arguments: bool [samples]."""
+    return np.select([right_before & ~right, ~right_before & right, ~right_before], KINDS, "")
+
+
+def data_url(image: np.ndarray) -> str:
+    """A data: URL of a PNG, of an image uint8 [height, width, 1 or 3]."""
+    from PIL import Image
+
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    picture.thumbnail((SIDE_PX, SIDE_PX))
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def format_megabytes(size: float | None, digits: int = 1) -> str:
     return "" if size is None else f"{size / 1e6:,.{digits}f}"
 
 
-def known_scores(scores: Mapping[str, Any]) -> str:
-    """The scores that stand on their own, each with its interval where it has one; what the pair tells is shown beside them."""
+def format_scores(scores: Mapping[str, Any]) -> str:
+    """The variant's own scores, each with its interval where it has one, without those that compare it with the reference."""
     shown = {key: value for key, value in scores.items() if isinstance(value, float) and key not in PAIRED}
-    return ", ".join(f"{key.replace('_', ' ')} {value:.4g}{between(scores.get(f'{key}_ci95'))}" for key, value in shown.items())
+    return ", ".join(
+        f"{key.replace('_', ' ')} {value:.4g}{format_score_interval(scores.get(f'{key}_ci95'))}" for key, value in shown.items()
+    )
 
 
-def between(interval: Interval) -> str:
-    return table.bracket(interval, lambda bound: f"{bound:.4g}")
+def format_score_interval(interval: Interval) -> str:
+    return table.format_interval(interval, lambda bound: f"{bound:.4g}")
 
 
-def flat(value: Any) -> str:
-    """A fact in one line: lists by comma, mappings as `key value`."""
+def format_fact(value: Any) -> str:
+    """A fact in one line: lists separated by commas, mappings as `key value`."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {flat(inner)}" for key, inner in value.items())
-    return ", ".join(map(flat, value)) if isinstance(value, (list, tuple)) else str(value)
+        return ", ".join(f"{key} {format_fact(inner)}" for key, inner in value.items())
+    return ", ".join(map(format_fact, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def plain_yaml(content: Any) -> str:
+def format_yaml(content: Any) -> str:
     return yaml.safe_dump(schema.to_plain(content), sort_keys=False, allow_unicode=True)

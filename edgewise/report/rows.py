@@ -1,4 +1,4 @@
-"""One row for each variant: its files read, and its answers paired with the reference's, sample by sample."""
+"""One row for each variant: its files read, and its predictions compared with the reference's, sample by sample."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from edgewise.artifacts.records import BenchResult, Evaluation, Failed, FileFact
 from edgewise.config.schema import Config, Plugin, Variant
 from edgewise.config.settings import build
 from edgewise.errors import EdgewiseError
-from edgewise.plugins import Predictions, Task
+from edgewise.plugins import Decisions, Predictions, Task
 from edgewise.proof.checks import sqnr_db
 from edgewise.report import explain
 
@@ -22,7 +22,7 @@ EMULATED = "not measured: the device is emulated"
 
 @dataclass(frozen=True)
 class Judge:
-    """The task with its settings."""
+    """A task plugin with its settings."""
 
     task: Task
     settings: Any
@@ -33,45 +33,37 @@ class Judge:
         return cls(module, build(module.Settings, plugin.settings, "task"))
 
 
-def rows(config: Config) -> dict[str, VariantSummary]:
+def read_rows(config: Config) -> dict[str, VariantSummary]:
     """The rows of all configured variants, in the order of the configuration."""
-    reference, judge = answers(config.reference), Judge.of(config.task)
-    return {name: row(variant, config.reference, reference, judge) for name, variant in config.variants.items()}
+    reference, judge = read_predictions(config.reference), Judge.of(config.task)
+    return {name: read_row(variant, config.reference, reference, judge) for name, variant in config.variants.items()}
 
 
-def row(variant: Variant, reference_name: str, reference: Predictions | None, judge: Judge) -> VariantSummary:
+def read_row(variant: Variant, reference_name: str, reference: Predictions | None, judge: Judge) -> VariantSummary:
+    """The row of one variant. reference: its predictions, None where it failed."""
     made = artifact.read(MODELS / "variants" / variant.name)
     evaluated = records.read(Evaluation, records.METRICS / "evaluate" / f"{variant.name}.json")
-    measured = bench(variant.name, reference_name)
+    measured = read_bench(variant.name, reference_name)
     failures = [record.reason for record in (evaluated, measured) if isinstance(record, Failed)]
     summary = VariantSummary(
         format=variant.format,
         scheme=variant.scheme,
         status="failed" if failures else "ok",
         reason=failures[0] if failures else None,
-        file=file_facts(made) if made.ok else FileFacts(),
-        proof=proof(made) if made.ok else Proof(),
+        file=read_file_facts(made) if made.ok else FileFacts(),
+        proof=read_proof(made) if made.ok else Proof(),
         quality=Quality(scores=dict.fromkeys(judge.task.SCORES)),
     )
     if isinstance(evaluated, Evaluation):
-        summary = judged(summary, evaluated, judge)
-        summary = paired(summary, answers(variant.name), reference, variant.name, judge)
+        summary = add_scores(summary, evaluated, judge)
+        summary = add_comparison(summary, read_predictions(variant.name), reference, variant.name, judge)
     if isinstance(measured, BenchResult):
-        return with_measurement(summary, measured)
+        return add_measurement(summary, measured)
     return replace(summary, latency=JudgedLatency(missing_reason=measured if isinstance(measured, str) else measured.reason))
 
 
-def answers(name: str) -> Predictions | None:
-    """None where the variant failed before it could answer."""
-    folder = MODELS / "evaluate" / name
-    if not artifact.read(folder).ok:
-        return None
-    made = artifact.read(folder)
-    return Predictions(np.load(folder / "outputs.npy"), np.load(folder / "targets.npy"), made.labels, made.details)
-
-
-def bench(name: str, reference: str) -> BenchResult | Failed | str:
-    """The measurement, its failure, or in words why there is none that could be compared."""
+def read_bench(name: str, reference: str) -> BenchResult | Failed | str:
+    """The measurement, its failure, or the reason why there is none that can be compared."""
     path = records.METRICS / "bench" / f"{name}.json"
     if not path.exists():
         return NOT_MEASURED
@@ -81,15 +73,15 @@ def bench(name: str, reference: str) -> BenchResult | Failed | str:
     return record
 
 
-def file_facts(made: artifact.Manifest) -> FileFacts:
-    """What the file is, as `quantize` read it from the file."""
+def read_file_facts(made: artifact.Manifest) -> FileFacts:
+    """Size, weights and form of the variant, as `quantize` read them from its file."""
     written = made.details.get("file", {})
     weights = dict(made.details["facts"]["weights_bytes_by_dtype"])
     return FileFacts(made.size_bytes, weights, form=written.get("form"), runtime_release=written.get("release"))
 
 
-def proof(made: artifact.Manifest) -> Proof:
-    """What the file holds of the scheme, as `quantize` found it."""
+def read_proof(made: artifact.Manifest) -> Proof:
+    """How much of the scheme the file holds, as `quantize` found it."""
     details = made.details
     return Proof(
         covered_share=details["covered_share"],
@@ -100,19 +92,36 @@ def proof(made: artifact.Manifest) -> Proof:
     )
 
 
-def judged(row: VariantSummary, evaluated: Evaluation, judge: Judge) -> VariantSummary:
-    """With the variant's own scores. EdgewiseError where it was judged by another task."""
-    metric, known = judge.task.PRIMARY_METRIC, evaluated.scores
-    if metric and metric.name not in known:
-        raise EdgewiseError(f"metrics/evaluate has no {metric.name}: it was written for another task; run `dvc repro`")
-    own = {name: known[name] for name in judge.task.SCORES if name in known}
-    score = known[metric.name] if metric else None
+def read_predictions(name: str) -> Predictions | None:
+    """The predictions of a variant on the test split; None where it failed before it made any."""
+    folder = MODELS / "evaluate" / name
+    made = artifact.read(folder)
+    if not made.ok:
+        return None
+    return Predictions(np.load(folder / "outputs.npy"), np.load(folder / "targets.npy"), made.labels, made.details)
+
+
+def read_decisions(name: str, task: Task) -> Decisions | None:
+    """Which samples the variant gets right; None where it failed, or where the task has no right and wrong."""
+    found = read_predictions(name)
+    return task.decide(found) if found else None
+
+
+def add_scores(row: VariantSummary, evaluated: Evaluation, judge: Judge) -> VariantSummary:
+    """The row with the variant's own scores. Raises EdgewiseError where it was judged by another task."""
+    metric, scores = judge.task.PRIMARY_METRIC, evaluated.scores
+    if metric and metric.name not in scores:
+        raise EdgewiseError(f"metrics/evaluate has no {metric.name}, it was written for another task: run `dvc repro`")
+    own = {name: scores[name] for name in judge.task.SCORES if name in scores}
+    score = scores[metric.name] if metric else None
     quality = replace(row.quality, samples=evaluated.samples, score=score, scores={**row.quality.scores, **own})
     return replace(row, file=replace(row.file, size_bytes=evaluated.size_bytes), quality=quality)
 
 
-def paired(row: VariantSummary, variant: Predictions | None, reference: Predictions | None, name: str, judge: Judge) -> VariantSummary:
-    """With what the pair tells; as it is where the reference failed. EdgewiseError where the two were judged on different samples."""
+def add_comparison(
+    row: VariantSummary, variant: Predictions | None, reference: Predictions | None, name: str, judge: Judge
+) -> VariantSummary:
+    """The row with its comparison to the reference; unchanged where either failed. Raises EdgewiseError where the samples differ."""
     if variant is None or reference is None:
         return row
     if not np.array_equal(variant.targets, reference.targets):
@@ -134,8 +143,8 @@ def paired(row: VariantSummary, variant: Predictions | None, reference: Predicti
     return replace(row, quality=quality)
 
 
-def with_measurement(row: VariantSummary, measured: BenchResult) -> VariantSummary:
-    """With the records of the measurement as they are, and what its profile of the operators says."""
+def add_measurement(row: VariantSummary, measured: BenchResult) -> VariantSummary:
+    """The row with the records of its measurement and of its operator profile."""
     return replace(
         row,
         latency=JudgedLatency(**vars(measured.latency), missing_reason=EMULATED if measured.conditions.emulated else None),
@@ -147,5 +156,5 @@ def with_measurement(row: VariantSummary, measured: BenchResult) -> VariantSumma
         fits_mb=measured.fits_mb,
         sustained=measured.sustained,
         engine_auto=measured.engine_auto,
-        operators=explain.operators(measured.variant),
+        operators=explain.read_operators(measured.variant),
     )

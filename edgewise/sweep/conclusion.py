@@ -61,9 +61,9 @@ def compute_importances(plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, di
 
 def track_in_mlflow(name: str) -> None:
     """Write all points to MLflow, from one process. A store that is down does not fail the sweep: the command can be repeated."""
-    command = [sys.executable, "-m", "stages.track", "--sweep", name]
+    command = [sys.executable, "-m", "edgewise.cli.main", "track", "--sweep", name]
     if subprocess.run(command, env=environment(Path.cwd())).returncode:
-        print(f"not in MLflow yet: run `python -m stages.track --sweep {name}` when the store is there", file=sys.stderr)
+        print(f"not in MLflow yet: run `edgewise track --sweep {name}` when the store is there", file=sys.stderr)
 
 
 def print_summary(summary: SweepSummary) -> None:

@@ -27,7 +27,7 @@ def project(tmp_path_factory):
 
 
 def study(project, *arguments: str):
-    return project.run("python", "-m", "edgewise.cli.study", *arguments)
+    return project.run("python", "-m", "edgewise.cli.main", "study", *arguments)
 
 
 def own_results(project) -> dict:
@@ -92,8 +92,8 @@ def test_gains_are_told_by_the_interleaved_ratio_with_its_interval():
         budget=Budget(name="none"),
         primary_metric=PRIMARY_METRIC,
     )
-    text = changes.markdown(summary)
-    assert list(changes.standing_out(summary)) == ["b", "c"]  # c is the fastest: its interval ends at 0.36, b's at 0.5
+    text = changes.gains_table(summary)
+    assert list(changes.pick_variants(summary)) == ["b", "c"]  # c is the fastest: its interval ends at 0.36, b's at 0.5
     assert "| size, MB | 40 | 10 (\N{MINUS SIGN}75.0 %) |" in text
     assert "(\N{MINUS SIGN}70.0 [\N{MINUS SIGN}80.0, \N{MINUS SIGN}50.0] %)" in text
     assert "45 (\N{MINUS SIGN}50.0 %)" in text and "\N{MINUS SIGN}1.00 points" in text
@@ -107,7 +107,7 @@ def test_each_step_on_the_way_is_told_against_the_one_before():
     parts = row(size_bytes=11, latency_ratio_to_reference=0.11, peak_rss_bytes=80, score=0.89, scheme="int8-static")
     rows = {"torch-fp32": torch, "onnx-fp32": engine, "onnx-int8-static": small, "onnx-int8-static-parts": parts}
     summary = Summary("torch-fp32", {}, rows, (), "onnx-int8-static-parts", "fits", Budget(name="none"), PRIMARY_METRIC)
-    found = changes.steps(summary, "onnx-int8-static-parts")
+    found = changes.find_steps(summary, "onnx-int8-static-parts")
     assert [(step.what, step.name) for step in found] == [
         ("engine", "onnx-fp32"),
         ("compression", "onnx-int8-static"),
@@ -117,5 +117,5 @@ def test_each_step_on_the_way_is_told_against_the_one_before():
     assert [step.latency for step in found] == [f"{minus}50.0 %", f"{minus}80.0 %", "+10.0 %"]
     assert [step.memory for step in found] == [f"{minus}50.0 %"] * 2 + [f"{minus}20.0 %"]
     assert [step.score for step in found] == ["0.00", f"{minus}1.00", "0.00"]
-    assert [step.name for step in changes.steps(summary, "onnx-int8-static")] == ["onnx-fp32", "onnx-int8-static"]
-    assert changes.steps(summary, "onnx-fp32") == [] and "| engine | onnx-fp32 |" in changes.markdown(summary)
+    assert [step.name for step in changes.find_steps(summary, "onnx-int8-static")] == ["onnx-fp32", "onnx-int8-static"]
+    assert changes.find_steps(summary, "onnx-fp32") == [] and "| engine | onnx-fp32 |" in changes.gains_table(summary)

@@ -70,6 +70,7 @@ def fabricate(root: Path, rows: Sequence[Made] = FIVE, *, samples: int = 540, be
     (root / "models/config.yaml").write_text(yaml.safe_dump(to_plain(settings), sort_keys=False), encoding="utf-8")
     metrics = root / "metrics"
     artifact.write_json(metrics / "device.json", {"schema": SCHEMA, "name": "local", "fingerprint": FINGERPRINT, "facts": device_facts()})
+    artifact.write_json(metrics / "runtimes.json", runtimes([row.name for row in rows]))
     artifact.write_json(metrics / "data.json", {"schema": SCHEMA, "digest": "5f" * 32, "files": 1797})
     artifact.write_json(metrics / "train.json", train_record())
     make_data(root, samples)
@@ -87,7 +88,7 @@ def write_report() -> Summary:
     """Run `report` on what lies in the current folder, without its table."""
     settings = schema.read()
     summary = overview.summarize(settings)
-    overview.write(summary, settings)
+    overview.write_report(summary, settings)
     return summary
 
 
@@ -254,7 +255,12 @@ def bench_result(row: Made) -> dict:
 
 def device_facts() -> dict:
     known = {"cpu": "Fabricated CPU @ 2.0GHz", "cores": 2, "memory_bytes": 25_000_000_000, "isa": ["avx2", "avx512f"], "os": "Linux"}
-    return {**known, "board": None, "packages": {"onnxruntime": "1.31.1", "numpy": "2.4.6"}}
+    return {**known, "board": None}
+
+
+def runtimes(variants: Sequence[str]) -> dict:
+    packages = {"onnxruntime": "1.31.1", "numpy": "2.4.6"}
+    return {"schema": SCHEMA, "packages": packages, "variants": dict.fromkeys(variants, "onnxruntime 1.31.1")}
 
 
 def train_record() -> dict:

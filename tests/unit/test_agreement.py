@@ -18,7 +18,7 @@ from edgewise.config.schema import Budget, Plugin, to_plain
 from edgewise.errors import ConfigError, DeviceError, VariantFailed
 from edgewise.measure import agreement
 from edgewise.report import choice, table, verdicts
-from edgewise.report import rows as pairing
+from edgewise.report.rows import read_rows
 from edgewise.tasks.classification import PRIMARY_METRIC
 from tests.support import fake_device
 from tests.support.fabricate import FINGERPRINT, fabricate, write_report
@@ -130,7 +130,7 @@ def emulated(tmp_path, monkeypatch):
 
 
 def test_an_emulated_result_is_never_ranked_with_real_ones(emulated):
-    rows = verdicts.judge(pairing.rows(emulated), emulated.reference, PRIMARY_METRIC)
+    rows = verdicts.add_verdicts(read_rows(emulated), emulated.reference, PRIMARY_METRIC)
     row = rows["onnx-int8-static"]
     assert (
         row.ok
@@ -151,4 +151,4 @@ def test_the_report_says_so(emulated):
     assert "onnx-int8-static" in page and "SQNR 38 dB, 94% of 16 answers the same" in page
     cells = next(text for text in said.splitlines() if text.startswith("| onnx-int8-static")).split("|")
     assert cells[5].strip() == cells[6].strip() == "", "no latency, no ratio"
-    assert table.ratio(summary.variants["onnx-int8-static"]) == ""
+    assert table.format_ratio(summary.variants["onnx-int8-static"]) == ""

@@ -27,7 +27,7 @@ SLOW_SENSOR = Energy("measured", EnergyFigures("rail_w", "board", 0.5, 2.0, 4.0,
 def finding(
     row: VariantSummary, metric: PrimaryMetric | None = classification.PRIMARY_METRIC, base: float = 0.954, **limit
 ) -> choice.Finding:
-    (found,) = choice.judge(row, Budget("test", **limit), metric, base)
+    (found,) = choice.check_limits(row, Budget("test", **limit), metric, base)
     return found
 
 
@@ -56,7 +56,7 @@ def test_a_limit_counts_as_met_only_when_the_evidence_says_so(limit, met, text):
 @pytest.mark.parametrize(
     ("missing", "limit", "text"),
     [
-        ({"latency_p90_ms": None}, {"latency_p90_ms": 9.0}, "640 samples carry none"),
+        ({"latency_p90_ms": None}, {"latency_p90_ms": 9.0}, "640 samples are too few for it"),
         ({"latency_p90_ci95_ms": None}, {"latency_p90_ms": 9.0}, "gives no interval"),
         ({"fits_mb": None}, {"fits_mb": 64}, "no limit was tried: set bench.fits_mb=[64]"),
         ({"fits_mb": {"64": LimitedRun("not tested")}}, {"fits_mb": 64}, "cannot tell, 64 MB not tested"),

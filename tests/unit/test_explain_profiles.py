@@ -7,8 +7,8 @@ import pytest
 
 from edgewise.artifacts.records import SCHEMA
 from edgewise.report import explain
-from edgewise.report import rows as pairing
-from edgewise.report.explain import Profiles, told
+from edgewise.report.explain import Profiles, describe_profiles
+from edgewise.report.rows import read_rows
 from tests.support.fabricate import THIRTEEN, fabricate
 
 
@@ -30,7 +30,7 @@ def test_the_time_of_dynamic_quantization_is_told():
     own = profile(
         entry("ConvInteger", 4.4, dtype="uint8"), entry("Cast", 0.5, converts=True), entry("DynamicQuantizeLinear", 0.1, 18, converts=True)
     )
-    said = told(Profiles(own, PARENT, "onnx-fp32", {"DynamicQuantizeLinear": 18}, (1.2, 1.01)))
+    said = describe_profiles(Profiles(own, PARENT, "onnx-fp32", {"DynamicQuantizeLinear": 18}, (1.2, 1.01)))
     assert said == [
         "20 ConvInteger take at least 1.06 of the reference's latency, the 20 Conv of onnx-fp32 at most 1.01: "
         "this runtime has no faster kernel for them on this CPU",
@@ -50,22 +50,22 @@ def test_the_time_of_dynamic_quantization_is_told():
     ],
 )
 def test_no_kernel_is_blamed_without_evidence(own, parent, ratios):
-    assert not any("faster kernel" in text for text in told(Profiles(own, parent, "parent", {}, ratios)))
+    assert not any("faster kernel" in text for text in describe_profiles(Profiles(own, parent, "parent", {}, ratios)))
 
 
 def test_conversions_that_take_no_time_are_not_worth_a_word():
-    assert told(Profiles(profile(entry("Conv", 10.0), entry("Cast", 0.04, converts=True)))) == ["its time goes to Conv 100 %"]
+    assert describe_profiles(Profiles(profile(entry("Conv", 10.0), entry("Cast", 0.04, converts=True)))) == ["its time goes to Conv 100 %"]
 
 
 def test_what_the_delegate_did_not_take_is_told_where_the_parents_was_taken():
     pads = entry("PADV2", None, 1, fallback=True)
     own = profile(pads, entry("CONV_2D", None, 3, fallback=True), entry("CONV_2D", None, 17), status="unsupported")
     parent = profile(pads, entry("CONV_2D", None), status="unsupported")
-    assert told(Profiles(own, parent, "tflite-fp32")) == [
+    assert describe_profiles(Profiles(own, parent, "tflite-fp32")) == [
         "3 CONV_2D are not computed by the fast kernels of this runtime, but by plain loops"
     ]
-    assert told(Profiles(parent, parent, "tflite-fp32")) == []
-    (timed, _) = told(Profiles(profile(entry("Interpolate", 1.0, 1, fallback=True), entry("Conv", 3.0))))
+    assert describe_profiles(Profiles(parent, parent, "tflite-fp32")) == []
+    (timed, _) = describe_profiles(Profiles(profile(entry("Interpolate", 1.0, 1, fallback=True), entry("Conv", 3.0))))
     assert (
         timed
         == "1 Interpolate are not computed by the fast kernels of this runtime, but by plain loops: 25 % of the time (1 ms an inference)"
@@ -74,12 +74,12 @@ def test_what_the_delegate_did_not_take_is_told_where_the_parents_was_taken():
 
 def test_without_a_profile_the_file_tells_of_conversions():
     counts = {"QuantizeLinear": 32, "DequantizeLinear": 31}
-    (said,) = told(Profiles(conversions=counts))
+    (said,) = describe_profiles(Profiles(conversions=counts))
     assert said.startswith("its file holds 31 DequantizeLinear, 32 QuantizeLinear, which only convert") and said.endswith(
-        "bench.profile=true tells"
+        "bench.profile=true shows how many of them run"
     )
-    assert told(Profiles()) == []
-    assert told(Profiles(profile(entry("QLinearConv", 1.0)), conversions=counts)) == ["its time goes to QLinearConv 100 %"], (
+    assert describe_profiles(Profiles()) == []
+    assert describe_profiles(Profiles(profile(entry("QLinearConv", 1.0)), conversions=counts)) == ["its time goes to QLinearConv 100 %"], (
         "all were fused away"
     )
 
@@ -89,7 +89,7 @@ def test_the_report_reads_the_profiles_of_both(tmp_path, monkeypatch):
     settings = fabricate(tmp_path, THIRTEEN)
     for name, content in (("onnx-fp32", PARENT), ("onnx-int8-dynamic", profile(entry("ConvInteger", 4.4, dtype="uint8")))):
         Path(f"models/bench/{name}/profile.json").write_text(json.dumps(content))
-    rows = explain.explain(pairing.rows(settings), {"isa": ["avx512_vnni"]})
+    rows = explain.explain_rows(read_rows(settings), {"isa": ["avx512_vnni"]})
     *_, blamed, goes = rows["onnx-int8-dynamic"].explanation
     assert blamed.startswith("20 ConvInteger take at least 1.53 of the reference's latency, the 20 Conv of onnx-fp32 at most 1.01")
     assert goes == "its time goes to ConvInteger 100 %"

@@ -84,7 +84,7 @@ def project(tmp_path, monkeypatch, empty_database):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(sys, "argv", ["track"])
-    monkeypatch.setattr(figure, "draw", lambda _, folder: (folder / "accuracy-latency.png").write_bytes(b"drawn elsewhere"))
+    monkeypatch.setattr(figure, "draw_figure", lambda _, folder: (folder / "accuracy-latency.png").write_bytes(b"drawn elsewhere"))
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     fabricate_real(tmp_path)
     return tmp_path

@@ -14,7 +14,7 @@ from edgewise.artifacts.records import read_summary
 from edgewise.config.schema import Budget
 from edgewise.errors import EdgewiseError
 from edgewise.report import overview, table
-from edgewise.report.figure import Box, Point, place
+from edgewise.report.figure import Box, LabelledCircle, place_labels
 from stages import report
 from tests.support.fabricate import FIVE, THIRTEEN, fabricate, write_report
 
@@ -129,7 +129,7 @@ def test_variants_of_former_configurations_are_not_reported(project):
 def test_check_is_a_gate_that_says_why(project, capsys, rows, budget, code, said):
     fabricate(project, rows, budget=budget)
     run()
-    assert overview.check(read_summary()) == code
+    assert overview.check_run(read_summary()) == code
     assert said in capsys.readouterr().out
 
 
@@ -143,8 +143,8 @@ def test_show_prints_the_table_of_the_last_report(project):
 
 
 def test_names_in_the_figure_overlap_nothing():
-    points = [Point(200 + 9 * (i % 4), 200 + 7 * (i // 4), 12, 90, 11) for i in range(13)]
-    boxes = place(points, Box(0, 0, 900, 600))
+    points = [LabelledCircle(200 + 9 * (i % 4), 200 + 7 * (i // 4), 12, 90, 11) for i in range(13)]
+    boxes = place_labels(points, Box(0, 0, 900, 600))
     overlaps = [a.overlap(b) for i, a in enumerate(boxes) for b in [*boxes[:i], *(p.box for p in points)]]
     assert max(overlaps) == 0
     assert all(box.outside(Box(0, 0, 900, 600)) == 0 for box in boxes)
@@ -164,7 +164,7 @@ def test_the_table_cuts_no_name_and_no_interval_in_any_terminal(project, monkeyp
     summary = overview.summarize(fabricate(project, THIRTEEN, budget=Budget("small", size_bytes=12_000_000)))
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", str(width))
-    table.show(summary)
+    table.print_table(summary)
     shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     body = shown.split("Against onnx-fp32")[0]
     assert "…" not in body and max(map(len, body.splitlines())) <= width

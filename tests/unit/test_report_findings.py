@@ -115,11 +115,11 @@ def test_the_lines_of_the_report_tell_every_figure(full):
         "Time by operator: torch-int8-dynamic: this runtime has no clock",
     ):
         assert said in text, said
-    assert "Not asked for" not in text
+    assert "Not measured" not in text
 
 
 def test_memory_of_its_own_is_told_from_what_is_mapped(full):
-    told = next(line for line in table.explain(write_report()) if line.startswith("Memory while running"))
+    told = next(line for line in table.explain_table(write_report()) if line.startswith("Memory while running"))
     assert "onnx-int8-static 23 + 53" in told  # 0.6 and 45 + 0.2 of the 39 MB that it was fabricated with
     assert "onnx-int8-static <em>23 + 53</em>" in (full / PAGE).read_text()
 
@@ -139,17 +139,17 @@ def test_the_page_shows_them_too_and_stays_whole(full):
 def test_what_was_not_measured_is_one_line(project):
     write_report()
     text, page = Path("metrics/report.md").read_text(), (project / PAGE).read_text()
-    said = "Not asked for: energy (bench.energy_s), memory limits (bench.fits_mb), minutes of load (bench.name=sustained), time by operator"
+    said = "Not measured: energy (bench.energy_s), memory limits (bench.fits_mb), minutes of load (bench.name=sustained), time by operator"
     assert said in text and said in page
     assert not re.search("<h2>(Energy|Memory limits|Under load|Where the time)", page)
-    assert "onnx-fp32 was not measured against itself with an interval: nothing is claimed of latency" in text
+    assert "onnx-fp32 was not measured against itself with an interval: no claim about latency is made" in text
 
 
 def test_without_latency_there_is_nothing_to_tell(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fabricate(tmp_path, bench=False)
     summary = write_report()
-    assert findings.lines(summary) == [] and "Not asked for" not in (tmp_path / PAGE).read_text()
+    assert findings.finding_lines(summary) == [] and "Not measured" not in (tmp_path / PAGE).read_text()
 
 
 def test_the_summary_keeps_them_and_comes_out_the_same_again(full):
@@ -163,15 +163,15 @@ def test_the_summary_keeps_them_and_comes_out_the_same_again(full):
 
 def test_the_tiles_name_the_fastest_only_where_it_can_be_told(project):
     summary = write_report()
-    (fastest,) = [card for card in page.cards(summary) if card[0].startswith("fastest")]
+    (fastest,) = [card for card in page.make_cards(summary) if card[0].startswith("fastest")]
     assert fastest == ("fastest", "onnx-int8-static", "at least 3.2 times as fast as onnx-fp32")  # 1 / (0.31 * 1.012)
     record = json.loads(Path("metrics/bench/onnx-int8-static.json").read_text())
     stray = merged(record, {"variant": "tflite-int4-weight", "latency": {"ratio_to_reference": 0.06, "ratio_ci95": [0.05, 0.8]}})
     Path("metrics/bench/tflite-int4-weight.json").write_text(json.dumps(stray))
     summary = write_report()
-    names = [name for name, _ in table.ordered(summary)]
+    names = [name for name, _ in table.sort_variants(summary)]
     assert names.index("onnx-int8-static") < names.index("tflite-int4-weight"), "the point of a wide interval does not win"
-    title, who, figure = next(iter(page.cards(summary)))
+    title, who, figure = next(iter(page.make_cards(summary)))
     assert (title, who) == ("fastest: cannot tell", "onnx-int8-static or tflite-int4-weight")
     assert figure == "their intervals overlap; onnx-int8-static is at least 3.2 times as fast as onnx-fp32"
 
@@ -186,12 +186,12 @@ def test_a_measurement_of_another_device_than_the_one_described_is_warned_of(pro
 
 
 def test_a_chart_spans_its_values_and_marks_the_minute():
-    (drawn,) = findings.of(series(2.0, 3.0, 4.0, degrees=None), Sustained(3, 2.0, 4.0, 1.0, 0.6, 1.2, throttled_from_minute=1))
+    (drawn,) = findings.make_charts(series(2.0, 3.0, 4.0, degrees=None), Sustained(3, 2.0, 4.0, 1.0, 0.6, 1.2, throttled_from_minute=1))
     points = [tuple(map(float, pair.split(","))) for pair in drawn.points.split()]
     assert points == [(3.0, 43.0), (110.0, 23.0), (217.0, 3.0)] and drawn.mark == 110.0
-    (flat,) = findings.of(series(2.0, 2.002, degrees=None), None)
+    (flat,) = findings.make_charts(series(2.0, 2.002, degrees=None), None)
     assert all(abs(float(pair.split(",")[1]) - 23.0) < 0.5 for pair in flat.points.split()), "0.1 % is no cliff"
-    assert flat.mark is None and findings.of([], None) == []
+    assert flat.mark is None and findings.make_charts([], None) == []
 
 
 @pytest.mark.system

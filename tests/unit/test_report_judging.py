@@ -52,7 +52,7 @@ def test_faster_is_claimed_only_beyond_one_and_beyond_the_devices_own_difference
         ((-0.02, -0.001), None, "lower"),
         ((0.001, 0.02), None, "higher"),
         ((-0.0146, 0.0054), 6335, "unresolved, needs 6,335 samples"),
-        ((-0.007, 0.007), None, "unresolved: none seen, 540 samples show 1.3 points or more"),
+        ((-0.007, 0.007), None, "unresolved: no difference seen, 540 samples resolve 1.3 points or more"),
         (None, None, None),
     ],
 )
@@ -61,15 +61,15 @@ def test_accuracy_is_judged_by_its_interval(interval, needed, verdict):
 
 
 def test_a_comparison_across_settings_is_warned_of():
-    found = verdicts.warnings(varied(GOOD, threads=2, noise_grade="noisy", covered_share=0.0005), varied(GOOD, threads=1))
+    found = verdicts.find_warnings(varied(GOOD, threads=2, noise_grade="noisy", covered_share=0.0005), varied(GOOD, threads=1))
     assert len(found) == 3
     assert "covers 0.05 % of the weights" in found[0] and "noisy" in found[1] and "threads 2, the reference with 1" in found[2]
 
 
 def test_what_the_kernels_of_this_machine_lose_is_warned_of():
-    (warning,) = verdicts.warnings(varied(GOOD, sqnr_to_source_db=15.1, sqnr_as_written_db=47.7), GOOD)
-    assert "keep SQNR 15 dB of the 48 that the file holds" in warning and "reduce_range: true" in warning
-    assert verdicts.warnings(varied(GOOD, sqnr_to_source_db=31.0, sqnr_as_written_db=33.0), GOOD) == []
+    (warning,) = verdicts.find_warnings(varied(GOOD, sqnr_to_source_db=15.1, sqnr_as_written_db=47.7), GOOD)
+    assert "reach SQNR 15 dB of the file's 48" in warning and "reduce_range: true" in warning
+    assert verdicts.find_warnings(varied(GOOD, sqnr_to_source_db=31.0, sqnr_as_written_db=33.0), GOOD) == []
 
 
 def test_the_pareto_set_is_what_nothing_else_beats():
@@ -86,7 +86,7 @@ def test_the_pareto_set_is_what_nothing_else_beats():
         "failed": row(0.99, 0.1, 1, "failed"),
         "unmeasured": row(0.95, None, 12),
     }
-    assert verdicts.pareto(rows, PRIMARY_METRIC) == ("accurate", "twin", "fast", "small")
+    assert verdicts.pareto_front(rows, PRIMARY_METRIC) == ("accurate", "twin", "fast", "small")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_the_pareto_set_is_what_nothing_else_beats():
     ],
 )
 def test_a_limit_is_met_only_when_the_interval_says_so(budget, met, text):
-    (finding,) = choice.judge(GOOD, Budget("test", **budget), PRIMARY_METRIC, 0.95)
+    (finding,) = choice.check_limits(GOOD, Budget("test", **budget), PRIMARY_METRIC, 0.95)
     assert finding.met is met and text in finding.text
     assert ("cannot tell" in finding.text) == ("cannot tell" in text)
 
@@ -123,7 +123,7 @@ def test_a_limit_is_met_only_when_the_interval_says_so(budget, met, text):
     ],
 )
 def test_what_was_not_measured_meets_no_limit(missing, budget, text):
-    (finding,) = choice.judge(varied(GOOD, **missing), Budget("test", **budget), PRIMARY_METRIC, 0.95)
+    (finding,) = choice.check_limits(varied(GOOD, **missing), Budget("test", **budget), PRIMARY_METRIC, 0.95)
     assert not finding.met and text in finding.text
 
 
@@ -152,15 +152,15 @@ def test_variants_are_ranked_by_the_least_favourable_end_of_their_interval():
         "bare": varied(GOOD, latency_ratio_to_reference=0.215, latency_ratio_ci95=None),
         "unmeasured": varied(GOOD, latency_ratio_to_reference=None, latency_ratio_ci95=None),
     }
-    assert sorted(rows, key=lambda name: verdicts.slowest(rows[name])) == ["sure", "bare", "near", "apart", "stray", "unmeasured"]
-    assert verdicts.leaders(rows) == ["sure", "near", "stray"], "cannot be told from the best: their intervals overlap with its own"
-    assert verdicts.leaders({"unmeasured": rows["unmeasured"]}) == []
+    assert sorted(rows, key=lambda name: verdicts.worst_ratio(rows[name])) == ["sure", "bare", "near", "apart", "stray", "unmeasured"]
+    assert verdicts.fastest_group(rows) == ["sure", "near", "stray"], "cannot be told from the best: their intervals overlap with its own"
+    assert verdicts.fastest_group({"unmeasured": rows["unmeasured"]}) == []
 
 
 def test_a_choice_among_equals_says_that_it_cannot_tell_them_apart():
     tied = {**ROWS, "small": varied(ROWS["small"], latency_ratio_ci95=(0.27, 0.31))}
     found = choice.choose(tied, Budget("test", peak_rss_bytes=100_000_000), PRIMARY_METRIC, 0.95)
-    assert found.chosen == "fast" and found.reason.endswith("among the fastest of 3, cannot tell it from small: their intervals overlap")
+    assert found.chosen == "fast" and found.reason.endswith("of 3, not distinguishable from small: their intervals overlap")
     assert choice.choose(ROWS, Budget("test", peak_rss_bytes=100_000_000), PRIMARY_METRIC, 0.95).reason.endswith("the best of 3 in latency")
 
 
@@ -173,12 +173,12 @@ def test_a_choice_among_equals_says_that_it_cannot_tell_them_apart():
         ({"governor": "powersave"}, "measured with governor powersave, the reference with performance: compare the ratio", "faster"),
         (
             {"device_fingerprint": "b"},
-            "measured with device_fingerprint b, the reference with a: its figures are of another machine",
+            "measured with device_fingerprint b, the reference with a: this is another machine",
             "no difference claimed",
         ),
         (
             {"emulated": True},
-            "measured with emulated True, the reference with False: its figures are of another machine",
+            "measured with emulated True, the reference with False: this is another machine",
             "no difference claimed",
         ),
     ],
@@ -188,14 +188,14 @@ def test_two_measurements_that_differ_in_their_conditions_carry_a_warning(change
     known["noise_grade"] = "clean"
     base = varied(GOOD, latency_ratio_to_reference=1.0, latency_ratio_ci95=(0.99, 1.01), **known)
     rows = {"base": base, "same": varied(GOOD, **known), "other": varied(GOOD, **{**known, **change})}
-    judged = verdicts.judge(rows, "base", PRIMARY_METRIC)
+    judged = verdicts.add_verdicts(rows, "base", PRIMARY_METRIC)
     assert judged["same"].warnings == () and judged["same"].latency.verdict == "faster"
     assert [text[: len(said)] for text in judged["other"].warnings] == [said] and judged["other"].latency.verdict == verdict
 
 
 def test_without_a_measured_reference_the_others_are_still_compared_with_each_other():
     rows = {"base": VariantSummary("onnx", "fp32", "failed"), "one": varied(GOOD, threads=1), "two": varied(GOOD, threads=2)}
-    judged = verdicts.judge(rows, "base", PRIMARY_METRIC)
+    judged = verdicts.add_verdicts(rows, "base", PRIMARY_METRIC)
     assert not judged["one"].warnings and "threads 2, one with 1" in judged["two"].warnings[0]
 
 

@@ -11,8 +11,7 @@ import pytest
 
 from edgewise.artifacts.records import SCHEMA
 from edgewise.config.schema import Budget
-from edgewise.report import changes, examples
-from edgewise.report import page as html
+from edgewise.report import changes, page
 from edgewise.tasks import classification
 from edgewise.tasks.classification import PRIMARY_METRIC
 from tests.support.fabricate import FIVE, LABELS, THIRTEEN, fabricate, write_report
@@ -27,7 +26,7 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def page(root, rows=FIVE, **options) -> str:
+def render_page(root, rows=FIVE, **options) -> str:
     fabricate(root, rows, **options)
     write_report()
     return (root / PAGE).read_text(encoding="utf-8")
@@ -52,7 +51,7 @@ class Structure(HTMLParser):
 
 
 def test_the_page_is_whole_and_asks_for_nothing_from_outside(project):
-    text = page(project, THIRTEEN, budget=Budget("small", size_bytes=12_000_000, accuracy_drop_points=2.5))
+    text = render_page(project, THIRTEEN, budget=Budget("small", size_bytes=12_000_000, accuracy_drop_points=2.5))
     structure = Structure(text)
     assert structure.open == []
     assert all(address.startswith("data:") for address in structure.addresses)
@@ -72,7 +71,7 @@ def test_the_page_is_whole_and_asks_for_nothing_from_outside(project):
 
 
 def test_the_script_gets_what_the_summary_says(project):
-    text = page(project)
+    text = render_page(project)
     points = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
     assert {point["name"] for point in points} == {row.name for row in FIVE if not row.fails_in}
     (static,) = [point for point in points if point["name"] == "onnx-int8-static"]
@@ -97,22 +96,22 @@ def test_a_page_without_latency_pictures_or_budget_leaves_these_out(project):
 
 
 def test_a_page_of_a_failed_reference_is_still_made(project):
-    text = page(project, [replace(FIVE[0], fails_in="evaluate"), *FIVE[1:]])
+    text = render_page(project, [replace(FIVE[0], fails_in="evaluate"), *FIVE[1:]])
     assert "the reference onnx-fp32 failed" in text
 
 
 def test_pictures_are_those_that_one_of_the_two_gets_wrong(project):
     fabricate(project)
-    found = examples.pictures("onnx-fp32", "onnx-int8-static", classification)
+    found = page.pick_pictures("onnx-fp32", "onnx-int8-static", classification)
     assert [picture.kind for picture in found[:5]] == ["lost"] * 3 + ["gained", "both wrong"]
     assert all(picture.before == picture.truth != picture.after for picture in found[:3])
-    assert len(found) == examples.MOST_PICTURES and all(picture.source.startswith("data:image/png;base64,") for picture in found)
-    assert examples.pictures("onnx-fp32", "openvino-int8-static", classification) == []
+    assert len(found) == page.MOST_PICTURES and all(picture.source.startswith("data:image/png;base64,") for picture in found)
+    assert page.pick_pictures("onnx-fp32", "openvino-int8-static", classification) == []
 
 
 def test_classes_come_with_the_greatest_change_first(project):
     fabricate(project)
-    found = examples.classes("onnx-fp32", "onnx-int8-static")
+    found = page.class_changes("onnx-fp32", "onnx-int8-static")
     assert {change.label for change in found} == set(LABELS) and sum(change.samples for change in found) == 540
     assert sum(change.delta * change.samples for change in found) == pytest.approx(-2)  # three lost, one gained
     assert [abs(change.delta) for change in found] == sorted((abs(change.delta) for change in found), reverse=True)
@@ -121,11 +120,11 @@ def test_classes_come_with_the_greatest_change_first(project):
 def test_the_page_sets_the_chosen_or_else_the_fastest_against_the_reference(project):
     fabricate(project)
     summary = write_report()
-    assert html.focused(summary) == "onnx-int8-static"
-    assert html.focused(replace(summary, chosen="tflite-int4-weight")) == "tflite-int4-weight"
-    found = {c.what: c for c in changes.changes(summary.variants["onnx-fp32"], summary.variants["onnx-int8-static"], PRIMARY_METRIC)}
+    assert page.choose_focus(summary) == "onnx-int8-static"
+    assert page.choose_focus(replace(summary, chosen="tflite-int4-weight")) == "tflite-int4-weight"
+    found = {c.what: c for c in changes.list_changes(summary.variants["onnx-fp32"], summary.variants["onnx-int8-static"], PRIMARY_METRIC)}
     assert found["size, MB"].change == "−74.6 %" and found["latency p50, ms"].change == "−69.0 [−69.4, −68.6] %"
-    assert [title for title, *_ in html.cards(summary)] == ["fastest", "smallest", "least memory"]
+    assert [title for title, *_ in page.make_cards(summary)] == ["fastest", "smallest", "least memory"]
 
 
 DRIVE = """<script>
@@ -141,7 +140,7 @@ document.querySelector('.spot[data-name="onnx-int8-static"]').dispatchEvent(new 
 @pytest.mark.system
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed: apt-get install chromium")
 def test_the_front_is_drawn_and_obeys_in_a_real_browser_without_network(project):
-    text = page(project)
+    text = render_page(project)
     (project / PAGE).write_text(text.replace("</body>", DRIVE))
     command = [
         "chromium",

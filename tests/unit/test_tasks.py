@@ -76,7 +76,7 @@ def test_a_task_gives_what_it_declares_and_answers_as_a_device_does(task, refere
     metric = {task.PRIMARY_METRIC.name} if task.PRIMARY_METRIC else set()
     given = {*found.scores, *(compared.scores if compared else ())}
     assert given == {*task.SCORES, *metric}
-    said = answers.answer(after.outputs, after.spec, after.labels)
+    said = answers.make_answers(after.outputs, after.spec, after.labels)
     decided = task.decide(after)
     assert len(said) == len(after.targets)
     if "label" in said[0] and task is classification:
@@ -90,7 +90,7 @@ def test_a_task_gives_what_it_declares_and_answers_as_a_device_does(task, refere
 def test_scores_of_a_detector_are_those_of_scikit_learn():
     test = parts()
     test = Predictions(np.round(test.outputs, 1), test.targets, test.labels, test.spec)  # ties, as int8 models have
-    scores, defect = answers.odds(test.outputs, test.spec), test.targets != NORMAL
+    scores, defect = answers.log_odds_against_normal(test.outputs, test.spec), test.targets != NORMAL
     found = judged(defect_detection, test)[0].scores
     assert found["auroc"] == pytest.approx(metrics.roc_auc_score(defect, scores))
     assert found["average_precision"] == pytest.approx(metrics.average_precision_score(defect, scores))
@@ -164,7 +164,7 @@ def test_no_threshold_lies_above_a_normal_sample_whose_score_is_infinite():
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.05, 0.5])
 def test_the_threshold_rejects_no_more_normal_samples_than_allowed_and_as_many_as_it_can(share):
     test = parts(400)
-    scores, defect = answers.odds(test.outputs, test.spec), test.targets != NORMAL
+    scores, defect = answers.log_odds_against_normal(test.outputs, test.spec), test.targets != NORMAL
     threshold = ranking.threshold(scores, defect, share)
     kept = np.sort(scores[~defect & (scores < threshold)])
     assert np.mean(scores[~defect] > threshold) <= share
@@ -174,8 +174,10 @@ def test_the_threshold_rejects_no_more_normal_samples_than_allowed_and_as_many_a
 def test_the_threshold_comes_from_validation_alone():
     held, test = parts(500, seed=5), parts(500, seed=6)
     found = defect_detection.judge(defect_detection.Settings(0.1), {"validation": held, "test": test})
-    assert found.decision["threshold"] == ranking.threshold(answers.odds(held.outputs, held.spec), held.targets != NORMAL, 0.1)
-    rejected = answers.odds(test.outputs, test.spec) > found.decision["threshold"]
+    assert found.decision["threshold"] == ranking.threshold(
+        answers.log_odds_against_normal(held.outputs, held.spec), held.targets != NORMAL, 0.1
+    )
+    rejected = answers.log_odds_against_normal(test.outputs, test.spec) > found.decision["threshold"]
     assert found.scores["recall_at_threshold"] == pytest.approx(np.mean(rejected[test.targets != NORMAL]))
     hits, total = int(rejected[test.targets == NORMAL].sum()), int((test.targets == NORMAL).sum())
     assert found.scores["false_alarms_at_threshold_ci95"] == pytest.approx([*stats.binomtest(hits, total).proportion_ci()], abs=1e-9)
@@ -190,7 +192,9 @@ def test_a_softmax_gives_the_same_detector_as_its_logits():
     test = parts()
     powers = np.exp(test.outputs)
     soft = Predictions(powers / powers.sum(1, keepdims=True), test.targets, LABELS, {**test.spec, "meaning": "probabilities"})
-    assert answers.odds(soft.outputs, soft.spec) == pytest.approx(answers.odds(test.outputs, test.spec), abs=1e-4)
+    assert answers.log_odds_against_normal(soft.outputs, soft.spec) == pytest.approx(
+        answers.log_odds_against_normal(test.outputs, test.spec), abs=1e-4
+    )
 
 
 def test_the_interval_of_an_auroc_difference_holds_the_truth_nineteen_times_in_twenty():
@@ -198,7 +202,10 @@ def test_the_interval_of_an_auroc_difference_holds_the_truth_nineteen_times_in_t
         made = [parts(samples, 1.0, seed, noise) for noise in (0.0, 0.8)]
         return [replace(each, spec={**each.spec, "threshold": 0.0}) for each in made]
 
-    before, after = (metrics.roc_auc_score(each.targets != NORMAL, answers.odds(each.outputs, each.spec)) for each in pair(1000, 200_000))
+    before, after = (
+        metrics.roc_auc_score(each.targets != NORMAL, answers.log_odds_against_normal(each.outputs, each.spec))
+        for each in pair(1000, 200_000)
+    )
     found = [defect_detection.compare(defect_detection.Settings(), *pair(seed, 200)).delta_ci95 for seed in range(40)]
     assert 0.85 <= np.mean([low <= after - before <= high for low, high in found]) <= 1.0
 

@@ -27,7 +27,7 @@ def project(tmp_path, monkeypatch, empty_database):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(sys, "argv", ["track"])
     monkeypatch.setattr(registry, "register", lambda *_: None)  # what was fabricated is no model; see test_registry
-    monkeypatch.setattr(figure, "draw", lambda _, folder: (folder / "accuracy-latency.png").write_bytes(b"drawn elsewhere"))
+    monkeypatch.setattr(figure, "draw_figure", lambda _, folder: (folder / "accuracy-latency.png").write_bytes(b"drawn elsewhere"))
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     make(tmp_path)
     return tmp_path

@@ -170,7 +170,7 @@ def test_the_table_goes_into_the_report_the_page_mlflow_and_the_settings_into_th
     assert "| arena=false | 0.900 [0.880, 0.920] | 200 | kept |" in text
     assert "| x=bf16 |  |  | refused: SQNR 45 dB / too low |" in text
     assert "<td>0.900 [0.880, 0.920]</td>" in page and Structure(page).open == []
-    assert all("onnx-int8-static (auto" not in line or "kept" in line for line in table.explain(summary))
+    assert all("onnx-int8-static (auto" not in line or "kept" in line for line in table.explain_table(summary))
     kept = book.record("onnx-int8-static", settings, summary, {})
     assert kept.params["engine_chosen.arena"] == "false" and kept.tags["engine_auto"] == "kept arena=false: 0.9"
     chosen = contents.Chosen.read(settings, summary, "onnx-int8-static", Path("models"))
