@@ -28,7 +28,7 @@ from benchmarks.foreign_tools import at_a_stretch, compare
 from edgewise.artifacts.samples import Samples
 from edgewise.config import schema
 from edgewise.config.settings import build
-from edgewise.devices.access import connected
+from edgewise.devices.access import connect
 from edgewise.measure.pairs import Rounds, pairing, rounds
 from edgewise.measure.subjects import Run, Subject, side, store_inputs, subject
 from edgewise.stats.timing import Side, levels, ratio, ratio_interval
@@ -100,7 +100,7 @@ def profile(name: str) -> schema.Bench:
 
 @contextlib.contextmanager
 def subjects(settings: schema.Config, names: Sequence[str], bench: schema.Bench) -> Iterator[list[Subject]]:
-    with tempfile.TemporaryDirectory() as folder, connected(settings.device) as connection:
+    with tempfile.TemporaryDirectory() as folder, connect(settings.device) as connection:
         samples = Samples.open(MODELS / "data")
         store_inputs(samples, bench.scope, Path(folder))
         inputs = f"{connection.place(Path(folder))}/inputs.npz"

@@ -74,7 +74,7 @@ class Project:
         """A variant, where `engine` is given with these settings instead of its own."""
         variant = self.configuration.variant(name)
         used = variant if engine is None else replace(variant, engine=dict(engine))
-        return subject(used, self.models, self._inputs, {}, BENCH, self.configuration.device, local.Local())
+        return subject(used, self.models, self._inputs, {}, BENCH, self.configuration.device, local.LocalDevice())
 
     def eager(self, **settings: Any) -> Subject:
         """The module itself, as the advice begins with it."""

@@ -16,7 +16,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 
 from benchmarks.article import eager
 from edgewise.agent import memory
-from edgewise.agent.sessions import release
+from edgewise.agent.sessions import release_memory
 from edgewise.sources import (
     transformers_model,  # noqa: F401  # used by eager; imported before anything is counted
 )
@@ -44,9 +44,9 @@ def steps(source: Path, feeds: Mapping[str, np.ndarray]) -> Mapping[str, Callabl
     def first() -> None:
         """Another, tiny one, so that all code is in memory before anything is counted."""
         ResNetForImageClassification(ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1]))
-        release()
+        release_memory()
 
-    return dict(zip(STEPS, (first, load, run, held.clear, gc.collect, torch.cuda.empty_cache, release), strict=True))
+    return dict(zip(STEPS, (first, load, run, held.clear, gc.collect, torch.cuda.empty_cache, release_memory), strict=True))
 
 
 def main() -> None:
@@ -55,7 +55,7 @@ def main() -> None:
     resident = {}
     for name, step in steps(Path(sys.argv[1]), feeds).items():
         step()
-        resident[name] = memory.marks()["rss"]
+        resident[name] = memory.read_usage()["rss"]
     print(json.dumps(resident))
 
 

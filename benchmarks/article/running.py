@@ -24,7 +24,8 @@ from benchmarks.article.findings import (
     told,
 )
 from benchmarks.article.project import ROOT, Made, Project, Span, peaks
-from edgewise.agent import machine, sensors
+from edgewise.agent import machine
+from edgewise.agent import power as power_sensors
 from edgewise.measure.passes import energy_of
 
 FASTER, DIVIDED, LESS_POWER = 5.0, 4.0, 40.0
@@ -117,7 +118,7 @@ def free(made: Made) -> Finding:
 
 
 def power(made: Made) -> Finding:
-    found = sensors.find("energy", "power")
+    found = power_sensors.find()
     readable = [source.name for source in found if not source.problem]
     claim = "The model takes 40 % less power (3.2 W to 1.9 W)."
     board = "dvc exp run -S device.name=ssh -S device.host=BOARD -S +bench.energy_s=10"

@@ -28,85 +28,22 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 CHECKSUMS, SETTINGS, MODEL, CODE = "checksums.json", "bundle.json", "model", "code"
 
 
-class Wrong(ValueError):
-    """What the user can understand and mend, in one line."""
+class BundleError(ValueError):
+    """What the user can fix, in one line."""
 
 
-def read_json(name: str) -> Any:
+def main() -> None:
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, os.path.join(HERE, CODE))
+    for stream in (sys.stdout, sys.stderr):  # whatever the locale; a broken character in a file name is escaped as in JSON
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        with open(os.path.join(HERE, name), encoding="utf-8") as stream:
-            return json.load(stream)
-    except (OSError, ValueError) as error:
-        raise Wrong(f"{name}: {error}; copy the whole bundle again") from None
-
-
-def verify() -> None:
-    """Every file has the content that was bundled, and beside model and code lies nothing of another bundle."""
-    checksums = read_json(CHECKSUMS)
-    for name, wanted in checksums.items():
-        try:
-            with open(os.path.join(HERE, *name.split("/")), "rb") as stream:
-                found = hashlib.sha256(stream.read()).hexdigest()
-        except OSError as error:
-            raise Wrong(f"{name}: {error.strerror}; copy the whole bundle again") from None
-        if found != wanted:
-            raise Wrong(f"{name}: damaged: its sha256 is {found[:12]}..., bundled was {wanted[:12]}...; copy the whole bundle again")
-    strangers = sorted({name for folder in (MODEL, CODE) for name in names_below(folder)} - set(checksums))
-    if strangers:
-        raise Wrong(f"{strangers[0]}: not a file of this bundle; remove it, or copy the whole bundle into an empty folder")
-
-
-def names_below(folder: str) -> Iterator[str]:
-    """The files of a folder of the bundle, by their names in checksums.json; without hidden ones and what Python compiles."""
-    for place, folders, names in os.walk(os.path.join(HERE, folder)):
-        folders[:] = [name for name in folders if name != "__pycache__"]
-        yield from (os.path.relpath(os.path.join(place, name), HERE).replace(os.sep, "/") for name in names if not name.startswith("."))
-
-
-def release(version: str) -> Tuple[int, ...]:
-    """The numbers at the beginning of a version, without the zeros at their end (PEP 440: 1.19 and 1.19.0 are one release):
-    1.19.2+cpu -> (1, 19, 2), 2026.0.0rc1 -> (2026,)."""
-    numbers = [int(number) for number in re.findall(r"\d+", re.match(r"[\d.]*", version).group())]  # type: ignore[union-attr]
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)
-
-
-def check_packages(requires: Mapping[str, Mapping[str, str]]) -> None:
-    advice = f"{os.path.basename(sys.executable)} -m pip install -r requirements.txt"
-    for package, wanted in requires.items():
-        said = f"this bundle needs {package} >= {wanted['from']} and < {wanted['below']} (measured with {wanted['measured']})"
-        try:
-            found = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            raise Wrong(f"{package} is not installed: {said}; install it with: {advice}") from None
-        if not release(wanted["from"]) <= release(found) < release(wanted["below"]):
-            raise Wrong(f"{package} {found} is installed: {said}; change it with: {advice}")
-
-
-def answers(arguments: argparse.Namespace, settings: Mapping[str, Any]) -> Iterator[Union[str, ValueError]]:
-    """A line of JSON for each sample, or what is wrong with it."""
-    from edgewise.agent import feeds, sessions
-
-    runner = importlib.import_module(settings["runner"])
-    session = sessions.load(runner, os.path.join(HERE, MODEL), settings["engine"])
-    for name, sample in feeds.samples(arguments.samples, arguments.frames, settings, HERE):
-        yield sample if isinstance(sample, ValueError) else line(session, name, sample, settings)
-
-
-def line(session: Any, name: str, sample: Mapping[str, Any], settings: Mapping[str, Any]) -> Union[str, Wrong]:
-    """The answer for one sample as a line of JSON."""
-    from edgewise.agent import answers as answer
-
-    try:
-        outputs = next(iter(session.run(sample).values()))
-        found = answer.answer(outputs, settings["answer"], settings["labels"])[0]
-    except Exception as error:  # each runtime has errors of its own, and the next sample may fit
-        return Wrong(f"{name}: the model gives no answer: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
-    try:
-        return json.dumps({"sample": name, **found}, ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        return Wrong(f"{name}: the model's answer holds NaN or infinity; look at the values that you give it")
+        run(sys.argv[1:])
+    except ValueError as error:  # Wrong, or what a reader or the runtime cannot take
+        print_error(error)
+        sys.exit(2)
+    except BrokenPipeError:  # the reader of stdout has closed it
+        os._exit(0)
 
 
 def run(given: List[str]) -> None:
@@ -115,49 +52,113 @@ def run(given: List[str]) -> None:
     parser.add_argument("--frames", metavar="WIDTHxHEIGHTx3", help="read raw frames of this size from stdin")
     parser.add_argument("--check", action="store_true", help="verify only")
     arguments = parser.parse_args(given)
-    verify()
+    verify_files()
     settings = read_json(SETTINGS)
     check_packages(settings["requires"])
     if arguments.check:
         print(f"{settings['variant']}: all files are as bundled, all packages fit")
         return
     if not arguments.samples and not arguments.frames:
-        raise Wrong("nothing to answer: name a file or a folder; --help says what else")
-    if not tell(answers(arguments, settings)):
-        raise Wrong(f"nothing to answer: there is no file in {', '.join(arguments.samples) or 'stdin'}")
+        raise BundleError("no samples: name a file or a folder; see --help for other ways")
+    if not print_answers(iterate_answers(arguments, settings)):
+        raise BundleError(f"no samples: there is no file in {', '.join(arguments.samples) or 'stdin'}")
 
 
-def tell(found: Iterator[Union[str, ValueError]]) -> int:
-    """Print each answer on stdout, each error on stderr. Number of answers; exit with 2 where there was an error."""
+def read_json(name: str) -> Any:
+    try:
+        with open(os.path.join(HERE, name), encoding="utf-8") as stream:
+            return json.load(stream)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{name}: {error}; copy the whole bundle again") from None
+
+
+def verify_files() -> None:
+    """BundleError unless every file has the content that was bundled, and model and code hold no other files."""
+    checksums = read_json(CHECKSUMS)
+    for name, wanted in checksums.items():
+        try:
+            with open(os.path.join(HERE, *name.split("/")), "rb") as stream:
+                found = hashlib.sha256(stream.read()).hexdigest()
+        except OSError as error:
+            raise BundleError(f"{name}: {error.strerror}; copy the whole bundle again") from None
+        if found != wanted:
+            raise BundleError(f"{name}: damaged: its sha256 is {found[:12]}..., bundled was {wanted[:12]}...; copy the whole bundle again")
+    unknown = sorted({name for folder in (MODEL, CODE) for name in list_files(folder)} - set(checksums))
+    if unknown:
+        raise BundleError(f"{unknown[0]}: not a file of this bundle; remove it, or copy the whole bundle into an empty folder")
+
+
+def list_files(folder: str) -> Iterator[str]:
+    """The files of a folder of the bundle, by their names in checksums.json, without hidden ones and __pycache__."""
+    for place, folders, names in os.walk(os.path.join(HERE, folder)):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        yield from (os.path.relpath(os.path.join(place, name), HERE).replace(os.sep, "/") for name in names if not name.startswith("."))
+
+
+def check_packages(requires: Mapping[str, Mapping[str, str]]) -> None:
+    """BundleError for a package that is missing or of another release than the bundle was measured with."""
+    advice = f"{os.path.basename(sys.executable)} -m pip install -r requirements.txt"
+    for package, wanted in requires.items():
+        needed = f"this bundle needs {package} >= {wanted['from']} and < {wanted['below']} (measured with {wanted['measured']})"
+        try:
+            found = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            raise BundleError(f"{package} is not installed: {needed}; install it with: {advice}") from None
+        if not parse_release(wanted["from"]) <= parse_release(found) < parse_release(wanted["below"]):
+            raise BundleError(f"{package} {found} is installed: {needed}; change it with: {advice}")
+
+
+def parse_release(version: str) -> Tuple[int, ...]:
+    """The numbers at the start of a version, without trailing zeros (PEP 440: 1.19 and 1.19.0 are the same release):
+    1.19.2+cpu -> (1, 19, 2), 2026.0.0rc1 -> (2026,)."""
+    numbers = [int(number) for number in re.findall(r"\d+", re.match(r"[\d.]*", version).group())]  # type: ignore[union-attr]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def iterate_answers(arguments: argparse.Namespace, settings: Mapping[str, Any]) -> Iterator[Union[str, ValueError]]:
+    """Yield a line of JSON for each sample, or what is wrong with it."""
+    from edgewise.agent import feeds, sessions
+
+    runner = importlib.import_module(settings["runner"])
+    session = sessions.load(runner, os.path.join(HERE, MODEL), settings["engine"])
+    for name, sample in feeds.read_samples(arguments.samples, arguments.frames, settings, HERE):
+        yield sample if isinstance(sample, ValueError) else make_line(session, name, sample, settings)
+
+
+def make_line(session: Any, name: str, sample: Mapping[str, Any], settings: Mapping[str, Any]) -> Union[str, BundleError]:
+    """The answer for one sample as a line of JSON."""
+    from edgewise.agent.answers import make_answers
+
+    try:
+        outputs = next(iter(session.run(sample).values()))
+        found = make_answers(outputs, settings["answer"], settings["labels"])[0]
+    except Exception as error:  # each runtime has errors of its own, and the next sample may fit
+        return BundleError(f"{name}: the model gives no answer: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+    try:
+        return json.dumps({"sample": name, **found}, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return BundleError(f"{name}: the model's answer holds NaN or infinity; look at the values that you give it")
+
+
+def print_answers(found: Iterator[Union[str, ValueError]]) -> int:
+    """Print each answer on stdout and each error on stderr. Returns the number of answers; exits with 2 if there was an error."""
     answered = errors = 0
-    for each in found:
-        if isinstance(each, ValueError):
+    for line in found:
+        if isinstance(line, ValueError):
             errors += 1
-            complain(each)
+            print_error(line)
         else:
             answered += 1
-            print(each, flush=True)
+            print(line, flush=True)
     if errors:
         sys.exit(2)
     return answered
 
 
-def complain(error: Exception) -> None:
+def print_error(error: Exception) -> None:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-
-
-def main() -> None:
-    sys.dont_write_bytecode = True
-    sys.path.insert(0, os.path.join(HERE, CODE))
-    for stream in (sys.stdout, sys.stderr):  # whatever the locale; half a character in a file's name is escaped as JSON escapes it
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
-    try:
-        run(sys.argv[1:])
-    except ValueError as error:  # Wrong, or what a reader or the runtime cannot take
-        complain(error)
-        sys.exit(2)
-    except BrokenPipeError:  # the reader had enough
-        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The device kept for one host: a lock in the workdir, held by this process for as long as its host is heard of.
+"""Lease of the device for one host: a lock file in the workdir, held by this process as long as it hears from its host.
 
-The kernel lets go of the lock when this process ends, however it ends, so no lock is ever stale. It ends with its stdin, and when its
-host has been silent for too long: a device may not notice for hours that a link is lost. This file is run alone, as `python -c`.
+The kernel releases the lock when this process ends, however it ends, so no lock is ever stale. The process ends with its stdin, and when
+its host has been silent for too long: a device may not notice for hours that a link is lost. This file is run alone, as `python -c`.
 
     stdin     one JSON line: {"workdir", "who", "wait_s", "silent_s"}, then a line now and then
-    stdout    JSON lines after MARK: {"waiting": who holds it} once where it has to wait, then {"held": true} or {"fault", "seen"}
+    stdout    JSON lines after MARK: {"waiting": holder} once if it has to wait, then {"held": true} or {"fault", "seen"}
 """
 
 from __future__ import annotations
@@ -20,48 +20,44 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO, Mapping
 
-MARK = "edgewise-hold:"
-STEP_S = 0.5
-UNKNOWN = "somebody"  # between taking the lock and writing the name
+MARK = "edgewise-lease:"
+POLL_S = 0.5
+UNKNOWN_HOLDER = "somebody"  # between locking the file and writing the name
 
 
-def tell(**reply: Any) -> None:
-    print(f"\n{MARK}{json.dumps(reply)}", flush=True)
+def main() -> None:
+    try:
+        hold_lease(json.loads(read_request()))
+    except OSError as error:
+        send(fault="agent_error", seen=f"{error.strerror} ({error.filename})" if error.filename else str(error.strerror))
 
 
-def take(lock: BinaryIO, wait_s: float) -> bool:
-    """Whether the lock was taken within `wait_s`."""
-    end, told = time.monotonic() + wait_s, False
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            holder = holder_of(lock)
-        if time.monotonic() >= end:
-            tell(fault="busy", seen=f"{holder} measures on it, and did not end within {wait_s:g} s")
-            return False
-        if not told:
-            tell(waiting=holder)
-            told = True
-        hear(STEP_S)  # also ends the wait where the host is gone
+def read_request() -> bytes:
+    """The first line of stdin, byte by byte: what follows is for `hear`, not for a buffer."""
+    content = b""
+    while not content.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            sys.exit(0)
+        content += byte
+    return content
 
 
-def holder_of(lock: BinaryIO) -> str:
-    lock.seek(0)
-    return lock.read(500).decode(errors="replace").strip() or UNKNOWN
+def hold_lease(request: Mapping[str, Any]) -> None:
+    """Acquire the lease, say so, and keep it until the host is silent for `silent_s` or stdin ends."""
+    workdir = make_private_folder(Path(request["workdir"]).expanduser().resolve())
+    with open_lock(workdir / "lock") as lock:
+        if not acquire(lock, request["wait_s"]):
+            return
+        lock.truncate(0)
+        lock.write(f"{request['who']} since {time.strftime('%H:%M:%S')}".encode())
+        send(held=True)
+        while wait_for_host(request["silent_s"]):
+            pass
 
 
-def hear(seconds: float) -> bool:
-    """Whether the host said something within `seconds`; this process ends with its stdin."""
-    ready, _, _ = select.select([0], [], [], seconds)
-    if ready and not os.read(0, 4096):
-        sys.exit(0)
-    return bool(ready)
-
-
-def own(folder: Path) -> Path:
-    """The folder, made where it is missing. OSError where it is another user's, or any user may write in it: what lies there is run."""
+def make_private_folder(folder: Path) -> Path:
+    """Create the folder if it is missing. Code in it is executed, so: OSError if it is another user's or any user may write in it."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.stat()
     advice = "name another folder in device.workdir"
@@ -72,8 +68,8 @@ def own(folder: Path) -> Path:
     return folder
 
 
-def opened(path: Path) -> BinaryIO:
-    """The lock file, which may hold the name of another holder. OSError where it is a symbolic link: its target would be written to."""
+def open_lock(path: Path) -> BinaryIO:
+    """Open the lock file, which may hold the name of another holder. OSError if it is a symbolic link: its target would be written to."""
     try:
         handle = os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -83,31 +79,40 @@ def opened(path: Path) -> BinaryIO:
     return os.fdopen(handle, "a+b", buffering=0)
 
 
-def hold(request: Mapping[str, Any]) -> None:
-    workdir = own(Path(request["workdir"]).expanduser().resolve())
-    with opened(workdir / "lock") as lock:
-        if not take(lock, request["wait_s"]):
-            return
-        lock.truncate(0)
-        lock.write(f"{request['who']} since {time.strftime('%H:%M:%S')}".encode())
-        tell(held=True)
-        while hear(request["silent_s"]):
-            pass
+def acquire(lock: BinaryIO, wait_s: float) -> bool:
+    """Whether the lock was taken within `wait_s`."""
+    end, announced = time.monotonic() + wait_s, False
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            holder = read_holder(lock)
+        if time.monotonic() >= end:
+            send(fault="busy", seen=f"{holder} measures on it, and did not end within {wait_s:g} s")
+            return False
+        if not announced:
+            send(waiting=holder)
+            announced = True
+        wait_for_host(POLL_S)  # exits if the host is gone
 
 
-def line() -> bytes:
-    """The first line of stdin, byte by byte: what follows is for `hear`, not for a buffer."""
-    said = b""
-    while not said.endswith(b"\n"):
-        byte = os.read(0, 1)
-        if not byte:
-            sys.exit(0)
-        said += byte
-    return said
+def read_holder(lock: BinaryIO) -> str:
+    lock.seek(0)
+    return lock.read(500).decode(errors="replace").strip() or UNKNOWN_HOLDER
+
+
+def wait_for_host(seconds: float) -> bool:
+    """Whether the host wrote something within `seconds`. Exits at the end of stdin."""
+    ready, _, _ = select.select([0], [], [], seconds)
+    if ready and not os.read(0, 4096):
+        sys.exit(0)
+    return bool(ready)
+
+
+def send(**reply: Any) -> None:
+    print(f"\n{MARK}{json.dumps(reply)}", flush=True)
 
 
 if __name__ == "__main__":
-    try:
-        hold(json.loads(line()))
-    except OSError as error:
-        tell(fault="agent_error", seen=f"{error.strerror} ({error.filename})" if error.filename else str(error.strerror))
+    main()

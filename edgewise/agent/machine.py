@@ -1,6 +1,6 @@
-"""Stable facts of the machine that this runs on: what a result may depend on, and nothing that changes by itself.
+"""Stable facts of the machine that this runs on, which a result may depend on, and their fingerprint.
 
-No host name, no frequency, no free memory: the same machine gives the same fingerprint tomorrow.
+No host name, no frequency, no free memory: the same machine has the same fingerprint tomorrow.
 """
 
 from __future__ import annotations
@@ -13,42 +13,42 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Optional
 
 # Instructions that decide how fast a float or integer kernel can be (x86, then arm64).
-ISA = (
+INSTRUCTION_SETS = (
     *("sse4_1", "sse4_2", "avx", "f16c", "fma", "avx2", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
     *("amx_tile", "amx_int8", "amx_bf16", "neon", "asimd", "fphp", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"),
 )
-RAM_STEP_MIB = 64  # a kernel update moves MemTotal by a few MiB; that is no other machine
+RAM_STEP_MIB = 64  # a kernel update changes MemTotal by a few MiB, but not the machine
 
 
 def facts(packages: Iterable[str]) -> Dict[str, Any]:
-    """`packages`: distributions whose versions matter here; they are looked up, never imported."""
-    cpuinfo = _text("/proc/cpuinfo")
+    """The facts, with None for what this machine does not tell. packages: distributions whose versions matter; they are not imported."""
+    cpuinfo = _read_text("/proc/cpuinfo")
     return {
         "machine": platform.machine(),
-        "board": _text("/proc/device-tree/model").strip("\0\n ") or None,
-        "cpu": _cpu(cpuinfo),
-        "isa": _isa(cpuinfo),
+        "board": _read_text("/proc/device-tree/model").strip("\0\n ") or None,
+        "cpu": _find_cpu(cpuinfo),
+        "isa": _find_isa(cpuinfo),
         "cores": os.cpu_count(),
         "cores_allowed": len(os.sched_getaffinity(0)),
-        "cpu_quota_cores": _quota_cores(),
-        "ram_mib": _ram_mib(_text("/proc/meminfo")),
+        "cpu_quota_cores": _find_quota_cores(),
+        "ram_mib": _find_ram_mib(_read_text("/proc/meminfo")),
         "system": platform.system(),
         "kernel_major": platform.release().split(".", 1)[0],
-        "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
+        "governor": _read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in sorted({"numpy", *packages})},
+        "packages": {name: find_version(name) for name in sorted({"numpy", *packages})},
     }
 
 
 def fingerprint(found: Mapping[str, Any]) -> str:
-    """sha256 over the facts."""
+    """sha256 of the facts as JSON."""
     import hashlib  # 4 MB, which a measured process should not hold
 
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
-def version(package: str) -> Optional[str]:
-    """Version of an installed distribution; None where it is not installed."""
+def find_version(package: str) -> Optional[str]:
+    """Version of a distribution; None if it is not installed."""
     from importlib import metadata  # 3 MB, as above
 
     try:
@@ -57,39 +57,39 @@ def version(package: str) -> Optional[str]:
         return None
 
 
-def _text(path: str) -> str:
-    """The text of a file of /proc or /sys; empty where this machine has no such file."""
+def _read_text(path: str) -> str:
+    """The content of a file of /proc or /sys; empty if this machine does not have it."""
     try:
         return Path(path).read_text()
     except OSError:
         return ""
 
 
-def _cpu(cpuinfo: str) -> str:
-    """The processor's name; arm64 kernels give numbers of maker and part instead (ARM's "Main ID Register")."""
-    named = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    if named:
-        return named.group(1).strip()
+def _find_cpu(cpuinfo: str) -> str:
+    """The processor's name; arm64 kernels give numbers of implementer and part instead (Arm, Main ID Register)."""
+    name = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+    if name:
+        return name.group(1).strip()
     parts = (re.search(rf"^CPU {key}\s*:\s*(\w+)$", cpuinfo, re.MULTILINE) for key in ("implementer", "part"))
     return " ".join(found.group(1) for found in parts if found) or platform.processor() or "unknown"
 
 
-def _isa(cpuinfo: str) -> List[str]:
+def _find_isa(cpuinfo: str) -> List[str]:
     listed = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     present = set(listed.group(1).split()) if listed else set()
-    return [name for name in ISA if name in present]
+    return [name for name in INSTRUCTION_SETS if name in present]
 
 
-def _ram_mib(meminfo: str) -> Optional[int]:
+def _find_ram_mib(meminfo: str) -> Optional[int]:
     total = re.search(r"^MemTotal:\s*(\d+) kB$", meminfo, re.MULTILINE)
     return round(int(total.group(1)) / 1024 / RAM_STEP_MIB) * RAM_STEP_MIB if total else None
 
 
-def _quota_cores() -> Optional[float]:
-    """Processor time that the control group allows, in cores; None without a limit. v2, then v1."""
-    words = _text("/sys/fs/cgroup/cpu.max").split() or [
-        _text("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").strip(),
-        _text("/sys/fs/cgroup/cpu/cpu.cfs_period_us").strip(),
+def _find_quota_cores() -> Optional[float]:
+    """Processor time that the control group (v2, then v1) allows, in cores; None without a limit."""
+    words = _read_text("/sys/fs/cgroup/cpu.max").split() or [
+        _read_text("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").strip(),
+        _read_text("/sys/fs/cgroup/cpu/cpu.cfs_period_us").strip(),
     ]
     limited = len(words) == 2 and all(word.isdigit() for word in words)
     return round(int(words[0]) / int(words[1]), 3) if limited else None

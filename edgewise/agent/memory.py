@@ -1,4 +1,9 @@
-"""What this process occupies, as the kernel counts it."""
+"""Memory of a process: what it uses, as the kernel counts it, and whether a model runs within a limit that the kernel enforces.
+
+The limit is a control group (v1 or v2) of its own, or a scope of systemd-run; without either the question is not answered. File pages
+are charged to the process that touches them first, so the files of the model and of its runtime are dropped from the page cache
+before; what Python itself shares with this agent is not charged to the run.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +23,28 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from edgewise.agent import protocol
 
-FIELDS = {"rss": "VmRSS", "peak": "VmHWM", "anonymous": "RssAnon", "file": "RssFile", "shared": "RssShmem"}
+USAGE_FIELDS = {"rss": "VmRSS", "peak": "VmHWM", "anonymous": "RssAnon", "file": "RssFile", "shared": "RssShmem"}
+OWN_GROUPS = Path("/proc/self/cgroup")
+GROUP_ROOTS = {"v1": Path("/sys/fs/cgroup/memory"), "v2": Path("/sys/fs/cgroup")}
+LIMIT_FILES = {  # version -> files of the limit, of the limit with swap (v1) or of swap (v2), and of the kill counter
+    "v1": ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.oom_control"),
+    "v2": ("memory.max", "memory.swap.max", "memory.events"),
+}
+AGENT = (sys.executable, "-m", "edgewise.agent.program")
+JOIN_GROUP = ("sh", "-c", 'echo $$ > "$0" && exec "$@"')  # the shell joins the group, then becomes the agent
+TRIAL_BYTES = 64 << 20  # for finding out whether a limit can be set
+REMOVE_S = 2.0  # a group can be removed only a moment after its last process has ended
 
 
-def marks() -> Dict[str, int]:
-    """rss, peak since the last reset, and the anonymous, file-backed and shared parts of rss; bytes."""
+def read_usage() -> Dict[str, int]:
+    """Bytes of this process: rss, its peak since the last reset, and its anonymous, file-backed and shared parts; see proc(5)."""
     status = Path("/proc/self/status").read_text()
-    found = {name: re.search(rf"^{key}:\s*(\d+) kB$", status, re.MULTILINE) for name, key in FIELDS.items()}
+    found = {name: re.search(rf"^{key}:\s*(\d+) kB$", status, re.MULTILINE) for name, key in USAGE_FIELDS.items()}
     return {name: int(match.group(1)) * 1024 for name, match in found.items() if match}
 
 
 def reset_peak() -> bool:
-    """Set the peak back to what is occupied now (5 in clear_refs, see proc(5)); False where the kernel refuses."""
+    """Reset the peak to the current rss (write 5 to clear_refs, see proc(5)). False if the kernel refuses."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -37,57 +52,49 @@ def reset_peak() -> bool:
     return True
 
 
-# Files that a measured run should read anew: pages in the cache are charged to whoever touched them first.
+def run_limited(job: Mapping[str, Any]) -> Dict[str, Any]:
+    """Run the job as a latency job under its limit. Fields of the event `limited`; verdict: ok, oom (by the kernel's own count), failed, or
+    not tested where no limit can be set."""
+    limit = create_limit(job["limit_bytes"])
+    common = {"limit_bytes": job["limit_bytes"], "how": limit.how if limit else "none", "events": []}
+    if not limit:
+        return {
+            **common,
+            "verdict": "not tested",
+            "evidence": "this machine lets the user set no memory limit (cgroup v1, v2, systemd-run)",
+        }
+    try:
+        drop_from_page_cache(list_files(job["runner"], job["model"]))
+        before, start = limit.oom_kills(), time.monotonic()
+        events, code = _run_agent(limit, job)
+        kills, spent_s = limit.oom_kills() - before, time.monotonic() - start
+    finally:
+        limit.remove()
+    if events and events[-1]["event"] == "done":
+        return {**common, "events": events, "verdict": "ok", "evidence": "ran to its end"}
+    if kills:
+        return {**common, "events": events, "verdict": "oom", "evidence": f"exit {code}; the kernel counts oom_kill {kills} in {limit.how}"}
+    if spent_s >= job["inner_deadline_s"]:
+        evidence = f"no end after {spent_s:.0f} s: at this limit the same pages are read again and again"
+        return {**common, "events": events, "verdict": "failed", "evidence": evidence}
+    last = events[-1].get("message", events[-1]["event"]) if events else "nothing"
+    return {**common, "events": events, "verdict": "failed", "evidence": f"exit {code} without a kill for memory; last message: {last}"}
 
 
-def files(runner: str, model: str) -> List[Path]:
-    """All files below a model's folder, and the shared objects of its runtime and of numpy, found without importing either."""
-    packages = ["numpy", _runtime(runner).partition(".")[0]]
-    folders = [Path(place) for name in packages for place in _places(name)]
-    return [path for path in Path(model).rglob("*") if path.is_file()] + [p for f in folders for p in f.rglob("*.so*") if p.is_file()]
-
-
-def _runtime(runner: str) -> str:
-    """RUNTIME of a run.py, read from its text: importing it would load numpy into this process."""
-    spec = importlib.util.find_spec(runner)
-    tree = ast.parse(Path(spec.origin).read_text() if spec and spec.origin else "")
-    names = {t.id: n.value for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
-    return str(ast.literal_eval(names["RUNTIME"]))
-
-
-def _places(package: str) -> List[str]:
-    spec = importlib.util.find_spec(package)
-    return list(spec.submodule_search_locations or []) if spec else []
-
-
-def forget(paths: List[Path]) -> None:
-    """Drop files from the page cache, as far as nobody maps them."""
-    for path in paths:
-        with contextlib.suppress(OSError), path.open("rb") as stream:
-            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-# Does a model run within so many bytes? Answered by running it under a limit that the kernel enforces, or not at all.
-#
-# The limit is a control group (v1 or v2) of its own, or a scope of systemd-run. File pages are charged to whoever touches them first,
-# so the files of the model and of its runtime are dropped from the page cache before; what python itself shares with this agent is not
-# charged to the run.
-
-PROCESSES = Path("/proc/self/cgroup")
-ROOTS = {"v1": Path("/sys/fs/cgroup/memory"), "v2": Path("/sys/fs/cgroup")}
-FILES = {  # limit, no swap beside it, counter of kills
-    "v1": ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.oom_control"),
-    "v2": ("memory.max", "memory.swap.max", "memory.events"),
-}
-AGENT = (sys.executable, "-m", "edgewise.agent.program")
-ENTER = ("sh", "-c", 'echo $$ > "$0" && exec "$@"')  # the shell joins the group, then becomes the agent
-TRIAL_BYTES = 64 << 20  # to see whether a limit can be set
-EMPTY_S = 2.0  # a group can be removed a moment after its last process has gone
+def _run_agent(limit: MemoryLimit, job: Mapping[str, Any]) -> Tuple[List[Dict[str, Any]], int]:
+    inner = subprocess.Popen([*limit.prefix, *AGENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert inner.stdin and inner.stdout
+    fields = {name: job[name] for name in protocol.JOBS["latency"]}
+    with contextlib.suppress(BrokenPipeError):
+        inner.stdin.write(protocol.encode_job(kind="latency", deadline_s=job["inner_deadline_s"], **fields))
+        inner.stdin.flush()
+    lines = inner.stdout.read().splitlines(keepends=True)  # its stdin stays open until then: the end of it would end the agent
+    return [json.loads(line) for line in lines if line.endswith(b"\n")], inner.wait()
 
 
 @dataclass(frozen=True)
-class Limit:
-    """A way to start a process under a limit. counter: a file with a line `oom_kill N`."""
+class MemoryLimit:
+    """A way to start a process under a limit: `prefix` goes before its command. counter: a file with a line `oom_kill N`."""
 
     how: str
     prefix: Tuple[str, ...]
@@ -99,48 +106,48 @@ class Limit:
         return int(found.group(1)) if found else 0
 
     def remove(self) -> None:
-        end = time.monotonic() + EMPTY_S
+        end = time.monotonic() + REMOVE_S
         while self.folder and self.folder.exists() and time.monotonic() < end:
             with contextlib.suppress(OSError):
                 self.folder.rmdir()
             time.sleep(0.02)
 
 
-def make(limit_bytes: int) -> Optional[Limit]:
-    """The first way that works on this machine; None where there is none."""
-    return next((limit for limit in _ways(limit_bytes) if limit), None)
+def create_limit(limit_bytes: int) -> Optional[MemoryLimit]:
+    """A memory limit, by the first method that works on this machine; None if the user can set none."""
+    return next((limit for limit in _try_methods(limit_bytes) if limit), None)
 
 
-def available() -> str:
-    """How a limit is set on this machine; `none` where the user can set none."""
-    limit = make(TRIAL_BYTES)
+def available_method() -> str:
+    """The method by which a limit is set on this machine; `none` if the user can set none."""
+    limit = create_limit(TRIAL_BYTES)
     if not limit:
         return "none"
     limit.remove()
     return limit.how
 
 
-def _ways(limit_bytes: int) -> Iterator[Optional[Limit]]:
-    for line in PROCESSES.read_text().splitlines():
+def _try_methods(limit_bytes: int) -> Iterator[Optional[MemoryLimit]]:
+    for line in OWN_GROUPS.read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         version = "v2" if not controllers else "v1"
         if version == "v2" or "memory" in controllers.split(","):
-            own = ROOTS[version] / path.lstrip("/")
-            for parent in (own, own.parent, ROOTS[version]):
-                yield _group(version, parent, limit_bytes)
+            own = GROUP_ROOTS[version] / path.lstrip("/")
+            for parent in (own, own.parent, GROUP_ROOTS[version]):
+                yield _try_cgroup(version, parent, limit_bytes)
     for user in ((), ("--user",)):
-        yield _scope(user, limit_bytes)
+        yield _try_systemd(user, limit_bytes)
 
 
-def _group(version: str, parent: Path, limit_bytes: int) -> Optional[Limit]:
+def _try_cgroup(version: str, parent: Path, limit_bytes: int) -> Optional[MemoryLimit]:
     folder = parent / f"edgewise-{os.getpid()}"
-    limit, swap, counter = (folder / name for name in FILES[version])
+    limit, swap, counter = (folder / name for name in LIMIT_FILES[version])
     try:
         folder.mkdir()
     except OSError:
         return None
     try:
-        with limit.open("r+") as stream:  # never made here: the kernel offers it or not
+        with limit.open("r+") as stream:  # never created here: the kernel offers it or not
             stream.write(str(limit_bytes))
         if swap.exists():
             swap.write_text(str(limit_bytes if version == "v1" else 0))
@@ -148,46 +155,38 @@ def _group(version: str, parent: Path, limit_bytes: int) -> Optional[Limit]:
     except OSError:  # the memory controller is not handed down to this group
         folder.rmdir()
         return None
-    return Limit(f"cgroup {version}", (*ENTER, str(folder / "cgroup.procs")), counter, folder)
+    return MemoryLimit(f"cgroup {version}", (*JOIN_GROUP, str(folder / "cgroup.procs")), counter, folder)
 
 
-def _scope(user: Tuple[str, ...], limit_bytes: int) -> Optional[Limit]:
+def _try_systemd(user: Tuple[str, ...], limit_bytes: int) -> Optional[MemoryLimit]:
     command = ("systemd-run", *user, "--scope", "--quiet", "-p", f"MemoryMax={limit_bytes}", "-p", "MemorySwapMax=0")
     if not shutil.which(command[0]) or subprocess.run([*command, "true"], stdout=2, stderr=subprocess.DEVNULL).returncode:
         return None
-    return Limit("systemd-run", command, Path("/proc/vmstat"))
+    return MemoryLimit("systemd-run", command, Path("/proc/vmstat"))
 
 
-def run(job: Mapping[str, Any]) -> Dict[str, Any]:
-    """Run the job as a latency job under its limit. verdict: ok, oom (with the kernel's count), failed or not tested."""
-    limit = make(job["limit_bytes"])
-    told = {"limit_bytes": job["limit_bytes"], "how": limit.how if limit else "none", "events": []}
-    if not limit:
-        return {**told, "verdict": "not tested", "evidence": "this machine lets the user set no memory limit (cgroup v1, v2, systemd-run)"}
-    try:
-        forget(files(job["runner"], job["model"]))
-        before, start = limit.oom_kills(), time.monotonic()
-        events, code = _run_inner(limit, job)
-        kills, spent_s = limit.oom_kills() - before, time.monotonic() - start
-    finally:
-        limit.remove()
-    if events and events[-1]["event"] == "done":
-        return {**told, "events": events, "verdict": "ok", "evidence": "ran to its end"}
-    if kills:
-        return {**told, "events": events, "verdict": "oom", "evidence": f"exit {code}; the kernel counts oom_kill {kills} in {limit.how}"}
-    if spent_s >= job["inner_deadline_s"]:
-        evidence = f"no end after {spent_s:.0f} s: at this limit the same pages are read again and again"
-        return {**told, "events": events, "verdict": "failed", "evidence": evidence}
-    last = events[-1].get("message", events[-1]["event"]) if events else "nothing"
-    return {**told, "events": events, "verdict": "failed", "evidence": f"exit {code} without a kill for memory; last said: {last}"}
+def list_files(runner: str, model: str) -> List[Path]:
+    """All files in a model's folder and the shared objects of its runtime and of numpy, found without importing either."""
+    packages = ["numpy", _runtime_package(runner).partition(".")[0]]
+    folders = [Path(place) for name in packages for place in _package_folders(name)]
+    return [path for path in Path(model).rglob("*") if path.is_file()] + [p for f in folders for p in f.rglob("*.so*") if p.is_file()]
 
 
-def _run_inner(limit: Limit, job: Mapping[str, Any]) -> Tuple[List[Dict[str, Any]], int]:
-    inner = subprocess.Popen([*limit.prefix, *AGENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert inner.stdin and inner.stdout
-    fields = {name: job[name] for name in protocol.JOBS["latency"]}
-    with contextlib.suppress(BrokenPipeError):
-        inner.stdin.write(protocol.job_line(kind="latency", deadline_s=job["inner_deadline_s"], **fields))
-        inner.stdin.flush()
-    lines = inner.stdout.read().splitlines(keepends=True)  # its stdin stays open until then: the end of it would end the agent
-    return [json.loads(line) for line in lines if line.endswith(b"\n")], inner.wait()
+def _runtime_package(runner: str) -> str:
+    """RUNTIME of a run.py, read from its source: importing it would load numpy into this process."""
+    spec = importlib.util.find_spec(runner)
+    tree = ast.parse(Path(spec.origin).read_text() if spec and spec.origin else "")
+    names = {t.id: n.value for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
+    return str(ast.literal_eval(names["RUNTIME"]))
+
+
+def _package_folders(package: str) -> List[str]:
+    spec = importlib.util.find_spec(package)
+    return list(spec.submodule_search_locations or []) if spec else []
+
+
+def drop_from_page_cache(paths: List[Path]) -> None:
+    """Drop files from the page cache, except for pages that some process has mapped."""
+    for path in paths:
+        with contextlib.suppress(OSError), path.open("rb") as stream:
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

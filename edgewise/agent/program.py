@@ -2,8 +2,8 @@
 
     python -m edgewise.agent.program < job
 
-It reports raw samples; the host does the statistics. It ends at the end of stdin, so a lost link leaves nothing running, and at
-its own deadline, even where the runtime hangs inside native code. Standard library, numpy and the one runtime; Python 3.9.
+It reports raw samples; the host does the statistics. It exits at the end of stdin, so a lost link leaves nothing running, and at
+its own deadline, even if the runtime hangs in native code. Standard library, numpy and the one runtime; Python 3.9.
 """
 
 from __future__ import annotations
@@ -17,13 +17,31 @@ import sys
 import threading
 
 from edgewise.agent import protocol
-from edgewise.agent.blocks import Refused
-from edgewise.agent.jobs import KINDS
-from edgewise.agent.protocol import Wire
+from edgewise.agent.jobs import HANDLERS
+from edgewise.agent.latency import ChildFailed
+from edgewise.agent.protocol import EventStream
 
 
-def fault_of(error: Exception, phase: str) -> str:
-    """Which word of faults.FAULTS an exception is. What the runtime itself raises while it has the file is about the file."""
+def main() -> None:
+    stream = EventStream()
+    faulthandler.enable()  # a crash in native code leaves its Python line on stderr
+    try:
+        job = protocol.check_job(json.loads(sys.stdin.buffer.readline()))
+        faulthandler.dump_traceback_later(job["deadline_s"], exit=True)  # its own thread: needs no interpreter lock
+        threading.Thread(target=watch_stdin, args=(stream,), daemon=True).start()
+        HANDLERS[job["kind"]](stream, job)
+        stream.send("done")
+    except ChildFailed as error:
+        stream.send("error", fault=error.fault, phase=error.phase, message=error.message)
+    except Exception as error:  # reported to the host, which decides
+        message = f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
+        with contextlib.suppress(BrokenPipeError):  # the host is gone
+            stream.send("error", fault=classify(error, stream.phase), phase=stream.phase, message=message)
+    os._exit(0)  # some runtimes crash while the interpreter shuts down
+
+
+def classify(error: Exception, phase: str) -> str:
+    """The word of protocol.FAULTS for an exception. What the runtime raises once it has the file is blamed on the file."""
     if isinstance(error, ImportError):
         return "runtime_missing"
     if isinstance(error, MemoryError) or "bad_alloc" in str(error):
@@ -33,29 +51,11 @@ def fault_of(error: Exception, phase: str) -> str:
     return "model_rejected" if phase in ("load", "first inference", "run") else "agent_error"
 
 
-def watch_stdin(wire: Wire) -> None:
-    """Count the turns that come; leave when the host is gone."""
+def watch_stdin(stream: EventStream) -> None:
+    """Release a turn for each line; exit when the host is gone."""
     for _ in iter(sys.stdin.buffer.readline, b""):
-        wire.turns.release()
+        stream.turns.release()
     os._exit(1)
-
-
-def main() -> None:
-    wire = Wire()
-    faulthandler.enable()  # a crash in native code leaves its Python line on stderr
-    try:
-        job = protocol.check_job(json.loads(sys.stdin.buffer.readline()))
-        faulthandler.dump_traceback_later(job["deadline_s"], exit=True)  # its own thread: needs no interpreter lock
-        threading.Thread(target=watch_stdin, args=(wire,), daemon=True).start()
-        KINDS[job["kind"]](wire, job)
-        wire.send("done")
-    except Refused as error:
-        wire.send("error", fault=error.fault, phase=error.phase, message=error.message)
-    except Exception as error:  # reported whole to the host, which decides
-        message = f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
-        with contextlib.suppress(BrokenPipeError):  # the host has gone: nobody is left to be told
-            wire.send("error", fault=fault_of(error, wire.phase), phase=wire.phase, message=message)
-    os._exit(0)  # some runtimes crash while the interpreter shuts down
 
 
 if __name__ == "__main__":

@@ -1,4 +1,9 @@
-"""Any number of samples through a session, in batches as large as the file allows. Standard library and numpy; Python 3.9."""
+"""Sessions: load a model from its folder, whole or in parts, and run samples through it. Standard library and numpy; Python 3.9.
+
+A folder with parts.json holds one artifact folder for each part of a model that was cut, in their order; every other folder is one
+whole model. Beside parts.json may lie gate.npz: a sample whose features lie near those of normal samples then gets a stored answer,
+and the parts after the first are neither loaded nor run for it.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +16,46 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Seque
 
 import numpy as np
 
+# {"parts": [folder names, first to last], "keep": bool, "inputs": [...], "outputs": [...]}, the latter two as a manifest has them
+PARTS_FILE = "parts.json"
+# names, channel_axis, mean, std: of the features; limit: a larger distance opens the gate; answer:NAME: for each output
+GATE_FILE = "gate.npz"
 Arrays = Dict[str, np.ndarray]
 
 
+def load(runner: Any, folder: str, settings: Mapping[str, Any], keep: bool = False) -> Any:
+    """A plugins.Session of `folder` by a format's run.py, whole or in parts. keep: keep all parts loaded, whatever parts.json says."""
+    path = os.path.join(folder, PARTS_FILE)
+    if not os.path.exists(path):
+        return runner.load(folder, settings)
+    with open(path, encoding="utf-8") as stream:
+        plan = json.load(stream)
+    opens = [_make_opener(runner, os.path.join(folder, part), settings) for part in plan["parts"]]
+    gate = Gate(folder) if os.path.exists(os.path.join(folder, GATE_FILE)) else None
+    return PartsSession(opens, keep or plan["keep"], plan["inputs"], plan["outputs"], gate)
+
+
+def part_names(folder: str) -> List[str]:
+    """Names of the folders of the parts, first to last."""
+    with open(os.path.join(folder, PARTS_FILE), encoding="utf-8") as stream:
+        return list(json.load(stream)["parts"])
+
+
+def _make_opener(runner: Any, folder: str, settings: Mapping[str, Any]) -> Callable[[], Any]:
+    return lambda: runner.load(folder, settings)
+
+
 def run_batched(session: Any, feeds: Arrays, batch: int = 64) -> Arrays:
-    """Outputs of `session` for all samples of `feeds`, batched as far as the file's first dimension allows."""
+    """Outputs of `session` for all samples of `feeds`, [n, ...] each: `batch` samples at a time, or as many as the file's fixed batch."""
     fixed = [entry["shape"][0] for entry in session.inputs if entry["shape"]]
     step = next((size for size in fixed if size is not None), batch)
     count = len(next(iter(feeds.values())))
-    parts = [session.run(_chunk(feeds, start, step, exact=any(fixed))) for start in range(0, count, step)]
+    parts = [session.run(_take_batch(feeds, start, step, exact=any(fixed))) for start in range(0, count, step)]
     return {name: np.concatenate([p[name] for p in parts])[:count] for name in parts[0]}
 
 
-def _chunk(feeds: Arrays, start: int, step: int, exact: bool) -> Arrays:
-    """Samples start to start + step; where the batch is fixed the last chunk is filled up with copies of its last sample."""
+def _take_batch(feeds: Arrays, start: int, step: int, exact: bool) -> Arrays:
+    """Samples start to start + step. exact: the batch is fixed, so a short last one is filled with copies of its last sample."""
     chunk = {name: array[start : start + step] for name, array in feeds.items()}
     short = step - len(next(iter(chunk.values())))
     if exact and short > 0:
@@ -32,35 +63,10 @@ def _chunk(feeds: Arrays, start: int, step: int, exact: bool) -> Arrays:
     return chunk
 
 
-# A model that was cut into parts, run one after the other, so that not all of its weights are in memory at once.
-#
-# A folder with parts.json holds one artifact folder for each part, in their order; every other folder is one whole model.
-# Standard library and numpy; Python 3.9.
-
-FILE = "parts.json"  # {"parts": [folder names, first to last], "keep": bool, "inputs": [...], "outputs": [...]} as a manifest has them
-
-
-def names(folder: str) -> List[str]:
-    """The folders of the parts, first to last."""
-    with open(os.path.join(folder, FILE), encoding="utf-8") as stream:
-        return list(json.load(stream)["parts"])
-
-
-def load(runner: Any, folder: str, settings: Mapping[str, Any], keep: bool = False) -> Any:
-    """A plugins.Session of `folder` by a format's run.py, whole or in parts. keep: hold all parts, whatever the folder says."""
-    path = os.path.join(folder, FILE)
-    if not os.path.exists(path):
-        return runner.load(folder, settings)
-    with open(path, encoding="utf-8") as stream:
-        plan = json.load(stream)
-    opens = [_opener(runner, os.path.join(folder, part), settings) for part in plan["parts"]]
-    gate = Gate(folder) if os.path.exists(os.path.join(folder, GATE_FILE)) else None
-    return Chain(opens, keep or plan["keep"], plan["inputs"], plan["outputs"], gate)
-
-
-class Chain:
-    """A session over parts. keep: all stay loaded once they were used (the speed of the whole); else each is released before the
-    next one is loaded (the memory of the largest). gate: the first part stays; the others are loaded for the samples that pass."""
+class PartsSession:
+    """A session over parts. keep: every part stays loaded (as fast as the whole model); otherwise each is released before the next
+    one is loaded (as much memory as the largest part). gate: the first part stays; the others are loaded only for samples that need
+    them."""
 
     def __init__(
         self,
@@ -72,72 +78,61 @@ class Chain:
     ):
         self._opens, self._gate = opens, gate
         self._kept = set(range(len(opens))) if keep else ({0} if gate else set())
-        self._held: Dict[int, Any] = {}
+        self._loaded: Dict[int, Any] = {}
         self.inputs, self.outputs = inputs, outputs
         for number in {0} & self._kept if gate else self._kept:
-            self._part(number)
+            self._get_part(number)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
-        every = range(len(self._opens))
+        numbers = range(len(self._opens))
         if self._gate is None:
-            return self._answers(self._through(every, feeds))
-        known = self._through(every[:1], feeds)
-        opened = self._gate.opens(known)
+            return self._select_outputs(self._run_parts(numbers, feeds))
+        known = self._run_parts(numbers[:1], feeds)
+        opened = self._gate.find_unusual(known)
         if not opened.any():
-            return passed(self._gate.answers, opened, {})
-        rest = self._through(every[1:], {name: array[opened] for name, array in known.items()})
-        return passed(self._gate.answers, opened, self._answers(rest))
+            return fill_in_outputs(self._gate.answers, opened, {})
+        rest = self._run_parts(numbers[1:], {name: array[opened] for name, array in known.items()})
+        return fill_in_outputs(self._gate.answers, opened, self._select_outputs(rest))
 
-    def _through(self, numbers: Iterable[int], known: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
-        """All that is known after these parts: what was, and their outputs."""
+    def _run_parts(self, numbers: Iterable[int], known: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+        """`known` and the outputs of these parts, run in order."""
         found = dict(known)
         for number in numbers:
-            session = self._part(number)
+            session = self._get_part(number)
             found.update(session.run({entry["name"]: found[entry["name"]] for entry in session.inputs}))
             del session
             if number not in self._kept:
-                release()
+                release_memory()
         return found
 
-    def _part(self, number: int) -> Any:
-        session = self._held.get(number) or self._opens[number]()
+    def _get_part(self, number: int) -> Any:
+        session = self._loaded.get(number) or self._opens[number]()
         if number in self._kept:
-            self._held[number] = session
+            self._loaded[number] = session
         return session
 
-    def _answers(self, known: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    def _select_outputs(self, known: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
         return {entry["name"]: known[entry["name"]] for entry in self.outputs}
 
     def profile(self) -> Mapping[str, Any]:
-        """What the parts, all held, tell of each run: their operators one after the other. A trace is of one session only."""
-        found = [self._part(number).profile() for number in range(len(self._opens))]
+        """The operators of each run, part after part; all parts must be kept loaded. There is no trace: it would cover one part only."""
+        found = [self._get_part(number).profile() for number in range(len(self._opens))]
         return {"runs": [list(itertools.chain(*run)) for run in zip(*(part["runs"] for part in found))], "trace": None}
 
 
-def release() -> None:
-    """Give freed memory back to the system; glibc keeps it otherwise. Other C libraries have no such call and need none."""
+def release_memory() -> None:
+    """Return freed memory to the system, which glibc does not do by itself. Other C libraries lack malloc_trim and need none."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
-def _opener(runner: Any, folder: str, settings: Mapping[str, Any]) -> Callable[[], Any]:
-    return lambda: runner.load(folder, settings)
-
-
-# Whether a sample needs the rest of a model: how far its features lie from those of normal samples.
-#
-# The distance is the mean of ((feature - mean) / std)^2 over the channels, each averaged over the picture: the squared Mahalanobis
-# distance with a diagonal covariance, per channel. Standard library and numpy; Python 3.9.
-
-GATE_FILE = (
-    "gate.npz"  # names, channel_axis, mean, std: of the features; limit: the largest distance at which the gate stays shut; answer:NAME
-)
-
-
 class Gate:
-    """answers: what is said of a sample that does not pass, by output: what the whole model says of such samples in the mean."""
+    """Decides whether a sample needs the parts after the first: whether its features lie far from those of normal samples.
+
+    answers: by output, the mean output of the whole model for normal samples, given to the samples that need no further part.
+    """
 
     def __init__(self, folder: str):
         with np.load(os.path.join(folder, GATE_FILE)) as stored:
@@ -146,32 +141,33 @@ class Gate:
             self._mean, self._std = stored["mean"], stored["std"]
             self.answers = {key[len("answer:") :]: stored[key] for key in stored.files if key.startswith("answer:")}
 
-    def opens(self, known: Mapping[str, np.ndarray]) -> np.ndarray:
-        """bool [n]: the samples that the rest of the model has to look at."""
-        return distances(pooled(known, self._names, self._axis), self._mean, self._std) > self._limit
+    def find_unusual(self, known: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The samples that need the rest of the model: bool [n]."""
+        return squared_distances(pool_channels(known, self._names, self._axis), self._mean, self._std) > self._limit
 
 
-def pooled(known: Mapping[str, np.ndarray], names: Sequence[str], channel_axis: int) -> np.ndarray:
-    """float32 [n, channels of all features]: each channel averaged over all else of a sample."""
-    return np.concatenate([_channels(np.asarray(known[name], np.float32), channel_axis) for name in names], axis=1)
+def pool_channels(known: Mapping[str, np.ndarray], names: Sequence[str], channel_axis: int) -> np.ndarray:
+    """Features as rows, float32 [n, channels of all features]: each channel averaged over the other axes of a sample."""
+    return np.concatenate([_pool_feature(np.asarray(known[name], np.float32), channel_axis) for name in names], axis=1)
 
 
-def _channels(feature: np.ndarray, channel_axis: int) -> np.ndarray:
+def _pool_feature(feature: np.ndarray, channel_axis: int) -> np.ndarray:
     if feature.ndim == 1:
         return feature[:, None]
     means: np.ndarray = np.moveaxis(feature, channel_axis, 1).reshape(len(feature), feature.shape[channel_axis], -1).mean(axis=2)
     return means
 
 
-def distances(features: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """float32 [n]."""
+def squared_distances(features: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """The mean over the channels of ((feature - mean) / std)^2, float32 [n]: per channel the squared Mahalanobis distance with a diagonal
+    covariance."""
     distances: np.ndarray = (((features - mean) / std) ** 2).mean(axis=1)
     return distances
 
 
-def passed(answers: Mapping[str, np.ndarray], opened: np.ndarray, rest: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
-    """The outputs for all samples: `rest` holds those of the samples that passed, in their order."""
-    every = {name: np.repeat(answer[None], len(opened), axis=0) for name, answer in answers.items()}
+def fill_in_outputs(answers: Mapping[str, np.ndarray], opened: np.ndarray, rest: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    """The outputs for all samples: those in `rest` for the samples of `opened`, bool [n], and the stored answers for all others."""
+    outputs = {name: np.repeat(answer[None], len(opened), axis=0) for name, answer in answers.items()}
     for name, array in rest.items():
-        every[name][opened] = array
-    return every
+        outputs[name][opened] = array
+    return outputs

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Plugin
-from edgewise.devices.access import connected, exclusive
+from edgewise.devices.access import connect, lock
 from edgewise.errors import DeviceError
 from edgewise.measure.subjects import Run
 
@@ -21,7 +21,7 @@ DEADLINE_S = 180.0  # to start python, import a runtime and answer once on a slo
 
 def run(device: Plugin, bundle: Path, data: Path) -> tuple[str, dict[str, Any]]:
     """The bundle's path on the device and its answer there. DeviceError with what it said where it gave none."""
-    with sample(bundle, data) as (folder, arguments), exclusive(device), connected(device) as connection:
+    with sample(bundle, data) as (folder, arguments), lock(device), connect(device) as connection:
         place = connection.place(bundle)
         beside = connection.place(folder)
         job = {"kind": "bundle", "bundle": place, "arguments": [argument.replace("FOLDER", beside) for argument in arguments]}

@@ -72,7 +72,9 @@ def write_parts(model: Cuttable, load: Load, first_nodes: Sequence[str], folder:
         target.mkdir()
         model.write(start, end, target)
     names = [f"part-{number}" for number in range(len(bounds))]
-    write_json(folder / sessions.FILE, {"parts": names, "keep": load.keep, "inputs": list(model.inputs), "outputs": list(model.outputs)})
+    write_json(
+        folder / sessions.PARTS_FILE, {"parts": names, "keep": load.keep, "inputs": list(model.inputs), "outputs": list(model.outputs)}
+    )
     return [sum(step["weights_bytes"] for step in steps[start:end]) for start, end in bounds]
 
 
@@ -127,7 +129,7 @@ def remove_unsplit(folder: Path, names: Sequence[str]) -> None:
 def store(variant: schema.Variant, folder: Path) -> Mapping[str, Any]:
     """Write the model, or each of its parts, in its final form. Returns what the format's store.py reports of it."""
     store_model = schema.part(variant.module, "store").store
-    places = [folder / name for name in sessions.names(str(folder))] if variant.load.in_parts else [folder]
+    places = [folder / name for name in sessions.part_names(str(folder))] if variant.load.in_parts else [folder]
     first: Mapping[str, Any]
     first, *_ = [store_model(place, variant.file, variant.engine, variant.load.mode == "mapped") for place in places]
     if first:
@@ -150,12 +152,12 @@ def fit_gate(variant: schema.Variant, samples: Samples, channel_axis: int, folde
         )
     feeds, run = samples.feeds(normal), schema.part(variant.module, "run")
     settings = {"threads": 1, **variant.engine}
-    first = run.load(str(folder / sessions.names(str(folder))[0]), settings)
+    first = run.load(str(folder / sessions.part_names(str(folder))[0]), settings)
     features = run_batched(first, feeds)
     names = list(features)
-    rows = sessions.pooled(features, names, channel_axis)
+    rows = sessions.pool_channels(features, names, channel_axis)
     mean, std = rows.mean(axis=0), np.maximum(rows.std(axis=0), MIN_STD)
-    distances = sessions.distances(rows, mean, std)
+    distances = sessions.squared_distances(rows, mean, std)
     limit = float(np.quantile(distances, variant.load.shut_share))
     shut = distances <= limit
     outputs = run_batched(sessions.load(run, str(folder), settings), feeds)
@@ -166,7 +168,7 @@ def fit_gate(variant: schema.Variant, samples: Samples, channel_axis: int, folde
 
 def count_reloaded_parts(folder: Path) -> int:
     """Number of parts of the variant in `folder` that are loaded and released at each inference; 0 for an undivided model."""
-    if not (folder / sessions.FILE).exists():
+    if not (folder / sessions.PARTS_FILE).exists():
         return 0
-    plan = json.loads((folder / sessions.FILE).read_text(encoding="utf-8"))
+    plan = json.loads((folder / sessions.PARTS_FILE).read_text(encoding="utf-8"))
     return 0 if plan["keep"] else len(plan["parts"])

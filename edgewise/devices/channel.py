@@ -1,6 +1,6 @@
-"""One run of the agent through a child process: the job goes to its stdin, checked events come from its stdout.
+"""Run the agent once in a child process: the job goes to its stdin, checked events come from its stdout.
 
-Every transport talks to the agent this way; they differ in the command that starts it and in what an ended child means.
+Every transport does it this way; they differ in the command that starts the agent and in what the end of the child means.
 """
 
 import contextlib
@@ -13,68 +13,36 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgewise.agent.protocol import MAX_LINE_BYTES, Fault, ProtocolFault, Reader, job_line
+from edgewise.agent.protocol import MAX_LINE_BYTES, EventReader, Fault, ProtocolFault, encode_job
 
 STDERR_TAIL_BYTES = 8192
 CHUNK_BYTES = 1 << 20
-GRACE_S = 3.0  # the agent ends itself at its deadline and tells where it stood; the host's limit comes after that
+GRACE_S = 3.0  # the agent ends itself at its deadline and prints where it was; the host kills it only after that
 CRASH_MARK = "Fatal Python error"
-ABORTS = (signal.SIGABRT, signal.SIGSEGV, signal.SIGILL, signal.SIGFPE, signal.SIGBUS)
+ABORT_SIGNALS = (signal.SIGABRT, signal.SIGSEGV, signal.SIGILL, signal.SIGFPE, signal.SIGBUS)
 
 
-@dataclass(frozen=True)
-class Ending:
-    """How a child ended without a terminal event. code: as of subprocess, negative for a signal; None: it had to be killed."""
-
-    code: int | None
-    stderr: str
-    started: bool  # the agent had said hello
-    elapsed_s: float
-    deadline_s: float
-
-    @property
-    def last_words(self) -> str:
-        """The last lines before a crash, and where it happened (faulthandler prints the innermost frame first)."""
-        said, crashed, trace = self.stderr.partition(CRASH_MARK)
-        frame = trace.rpartition("most recent call first):")[2].strip().splitlines()[:1] if crashed else []
-        lines = [line.strip() for line in (said + (crashed + trace.partition("\n")[0] if crashed else "")).splitlines() if line.strip()]
-        return " | ".join([*lines[-3:], *frame])[-500:] or "it printed nothing"
-
-
-def explain(ending: Ending) -> Fault:
-    """The fault that holds for every transport; each may look for its own faults first."""
-    if ending.code is None or ending.elapsed_s >= ending.deadline_s:
-        return Fault("deadline", f"the run took more than {ending.deadline_s:g} s ({ending.last_words})")
-    name = signal.Signals(-ending.code).name if ending.code < 0 else f"exit code {ending.code}"
-    seen = f"the run ended with {name} ({ending.last_words})"
-    if "bad_alloc" in ending.stderr:
-        return Fault("out_of_memory", seen)
-    if -ending.code in ABORTS and ending.started:
-        return Fault("model_aborted", seen)
-    return Fault("killed" if ending.code < 0 and -ending.code not in ABORTS else "agent_error", seen)
-
-
-def converse(
+def run_agent(
     command: Sequence[str],
     job: Mapping[str, Any],
     deadline_s: float,
-    explain: Callable[[Ending], Fault] = explain,
+    explain: Callable[["ProcessEnd"], Fault] | None = None,
     **popen: Any,
 ) -> Iterator[dict[str, Any]]:
-    """Start `command` in a process group of its own and yield its events up to the terminal one, which must be `done`.
+    """Start `command` in a process group of its own and yield its events, the last of which is `done`.
 
-    job: the fields of protocol.JOBS with `kind`. Raises Fault; whatever happens, nothing of the group is left running.
+    job: `kind` and the fields of protocol.JOBS. Raises Fault if another end comes. In any case the whole group is killed afterwards.
     """
-    line = job_line(deadline_s=deadline_s, **job)
-    process = start(command, **popen)
+    line = encode_job(deadline_s=deadline_s, **job)
+    process = start_process(command, **popen)
     try:
-        yield from _Conversation(process, deadline_s, explain).events(line)
+        yield from _AgentRun(process, deadline_s, explain or explain_end).events(line)
     finally:
-        _end_group(process)
+        _kill_group(process)
 
 
-def start(command: Sequence[str], **popen: Any) -> subprocess.Popen:
-    """A process with three pipes, in a group of its own. Fault where there is no such program, or it is none."""
+def start_process(command: Sequence[str], **popen: Any) -> subprocess.Popen[bytes]:
+    """Start a process with three pipes, in a group of its own. Fault if the program does not exist or cannot be executed."""
     pipe = subprocess.PIPE
     try:
         return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True, **popen)
@@ -82,17 +50,17 @@ def start(command: Sequence[str], **popen: Any) -> subprocess.Popen:
         raise Fault("agent_error", f"{command[0]} cannot be started: {error.strerror}") from error
 
 
-class _Conversation:
-    def __init__(self, process: subprocess.Popen, deadline_s: float, explain: Callable[[Ending], Fault]):
+class _AgentRun:
+    def __init__(self, process: subprocess.Popen[bytes], deadline_s: float, explain: Callable[["ProcessEnd"], Fault]):
         self.process, self.deadline_s, self.explain = process, deadline_s, explain
         self.start = time.monotonic()
-        self.reader, self.stderr = Reader(), b""
+        self.reader, self.stderr = EventReader(), b""
         self.unsent = b""
 
     def events(self, job: bytes) -> Iterator[dict[str, Any]]:
         self.unsent = job
         for line in self._lines():
-            event = self.reader.line(line)
+            event = self.reader.parse_line(line)
             if event and event["event"] == "error":
                 raise Fault(event["fault"], f"{event['phase']}: {event['message']}")
             if event:
@@ -101,7 +69,7 @@ class _Conversation:
             raise self._fault()
 
     def _lines(self) -> Iterator[bytes]:
-        """Lines of stdout with their newline; the last may lack it, and one that is too long comes cut."""
+        """Lines of stdout with their newline; the last one may lack it, and a line that is too long is yielded incomplete."""
         rest = bytearray()
         for chunk in self._chunks():
             first, *others = chunk.split(b"\n")
@@ -115,7 +83,7 @@ class _Conversation:
             yield bytes(rest)
 
     def _chunks(self) -> Iterator[bytes]:
-        """What comes on stdout until its end; the job is written and stderr read beside it, and the tail of that is kept."""
+        """Data from stdout until its end. Meanwhile the job is written and stderr read, of which the tail is kept."""
         with selectors.DefaultSelector() as selector:
             for stream in (self.process.stdout, self.process.stderr):
                 selector.register(stream, selectors.EVENT_READ)  # type: ignore[arg-type]
@@ -142,10 +110,10 @@ class _Conversation:
                         self.stderr = (self.stderr + data)[-STDERR_TAIL_BYTES:]
 
     def _send(self, stdin: int) -> None:
-        """As much of the job as the pipe takes, past Python's buffer: closing that would raise where the child has ended."""
+        """Write as much of the job as the pipe takes, without Python's buffer: closing that would raise once the child has ended."""
         try:
             self.unsent = self.unsent[os.write(stdin, self.unsent) :]
-        except BrokenPipeError:  # it ended; the reason stands in its stderr
+        except BrokenPipeError:  # it has ended; the reason is in its stderr
             self.unsent = b""
 
     def _patience_s(self) -> float:
@@ -165,19 +133,51 @@ class _Conversation:
         os.set_blocking(self.process.stderr.fileno(), False)
         self.stderr = (self.stderr + (self.process.stderr.read() or b""))[-STDERR_TAIL_BYTES:]
         elapsed_s = time.monotonic() - self.start
-        ending = Ending(code, self.stderr.decode(errors="replace"), self.reader.started, elapsed_s, self.deadline_s)
+        ending = ProcessEnd(code, self.stderr.decode(errors="replace"), self.reader.started, elapsed_s, self.deadline_s)
         try:
-            self.reader.end()
+            self.reader.check_end()
         except ProtocolFault as fault:
             return fault
         return self.explain(ending)
 
 
-def _end_group(process: subprocess.Popen) -> None:
-    """End the child and whatever it started. The group has the child's number, and outlives it where a grandchild hangs."""
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill the child and all that it started. The group has the child's number, and outlives it if a grandchild hangs."""
     with contextlib.suppress(ProcessLookupError):  # all of it has ended already
         os.killpg(process.pid, signal.SIGKILL)
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream:
             stream.close()
     process.wait()
+
+
+@dataclass(frozen=True)
+class ProcessEnd:
+    """How a child ended without the event done or error. code: as in subprocess, negative for a signal; None: it had to be killed."""
+
+    code: int | None
+    stderr: str
+    started: bool  # `hello` had come
+    elapsed_s: float
+    deadline_s: float
+
+    @property
+    def last_words(self) -> str:
+        """The last lines of stderr before a crash, and its innermost frame, which faulthandler prints first."""
+        printed, crashed, trace = self.stderr.partition(CRASH_MARK)
+        frame = trace.rpartition("most recent call first):")[2].strip().splitlines()[:1] if crashed else []
+        lines = [line.strip() for line in (printed + (crashed + trace.partition("\n")[0] if crashed else "")).splitlines() if line.strip()]
+        return " | ".join([*lines[-3:], *frame])[-500:] or "it printed nothing"
+
+
+def explain_end(ending: ProcessEnd) -> Fault:
+    """The fault behind an end, for any transport; each may look for faults of its own first."""
+    if ending.code is None or ending.elapsed_s >= ending.deadline_s:
+        return Fault("deadline", f"the run took more than {ending.deadline_s:g} s ({ending.last_words})")
+    name = signal.Signals(-ending.code).name if ending.code < 0 else f"exit code {ending.code}"
+    seen = f"the run ended with {name} ({ending.last_words})"
+    if "bad_alloc" in ending.stderr:
+        return Fault("out_of_memory", seen)
+    if -ending.code in ABORT_SIGNALS and ending.started:
+        return Fault("model_aborted", seen)
+    return Fault("killed" if ending.code < 0 and -ending.code not in ABORT_SIGNALS else "agent_error", seen)

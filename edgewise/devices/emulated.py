@@ -1,6 +1,6 @@
-"""An arm64 board imitated by qemu on this machine: the arm64 builds of the runtimes in an arm64 Python, in the folder of `make arm64`.
+"""An arm64 board emulated by qemu on this machine: an arm64 Python with the arm64 builds of the runtimes, made by `make arm64`.
 
-It tells what such a board answers, and nothing of what that costs there: neither time nor memory.
+It shows what such a board computes, but neither the time nor the memory that it takes there.
 """
 
 import contextlib
@@ -15,25 +15,25 @@ from edgewise.config.settings import option
 from edgewise.devices import local, shipping
 
 EMULATED = True
-READY = "key"  # written last by arm64.sh
+READY = "key"  # the file that arm64.sh writes last
 
 
 @dataclass(frozen=True)
 class Settings(local.Settings):
     sysroot: str = option(".arm64", "folder that `make arm64` has made; relative to the project")
-    cpu: str = option("cortex-a76", "processor that qemu imitates, with its instruction sets: qemu-aarch64 -cpu help")
-    run_max_s: float = option(600.0, "the longest that one run may take: float arithmetic is slow here", low=1.0)
+    cpu: str = option("cortex-a76", "processor to emulate, with its instruction sets; `qemu-aarch64 -cpu help` lists them")
+    run_max_s: float = option(600.0, "time limit of one run, seconds: emulated float arithmetic is slow", low=1.0)
 
 
 @contextlib.contextmanager
-def connect(settings: Settings) -> Iterator["Emulated"]:
+def connect(settings: Settings) -> Iterator["EmulatedDevice"]:
     folder = Path(settings.sysroot).expanduser().resolve()
     if not (folder / READY).is_file():
         raise Fault("no_emulator", f"{folder} holds no arm64 system")
-    yield Emulated(settings, folder)
+    yield EmulatedDevice(settings, folder)
 
 
-class Emulated(local.Local):
+class EmulatedDevice(local.LocalDevice):
     def __init__(self, settings: Settings, folder: Path):
         root = folder / "root"
         qemu = (str(folder / "qemu-aarch64"), "-cpu", settings.cpu, "-L", str(root))
@@ -41,7 +41,7 @@ class Emulated(local.Local):
         self.folder, self.run_max_s = folder, settings.run_max_s
 
     def environment(self) -> dict[str, str]:
-        """Nothing of this machine's own: its libraries and packages are for another processor."""
+        """No variable of this machine: its libraries and packages are for another processor."""
         paths = os.pathsep.join((str(self.folder / "site"), str(local.ROOT)))
         return {"PATH": os.environ["PATH"], "PYTHONHOME": str(self.folder / "root/usr"), "PYTHONPATH": paths, "PYTHONNOUSERSITE": "1"}
 
@@ -51,7 +51,8 @@ class Emulated(local.Local):
         except Fault as fault:
             if fault.word != "runtime_missing":
                 raise
-            there = ", ".join(sorted(path.name.removesuffix(".dist-info") for path in (self.folder / "site").glob("*.dist-info")))
+            installed = ", ".join(sorted(path.name.removesuffix(".dist-info") for path in (self.folder / "site").glob("*.dist-info")))
             raise Fault(
-                "not_offered", f"{', '.join(shipping.runners(job)) or job['kind']} needs a runtime that is not in {self.folder} ({there})"
+                "not_offered",
+                f"{', '.join(shipping.find_runners(job)) or job['kind']} needs a runtime that is not in {self.folder} ({installed})",
             ) from fault

@@ -1,4 +1,4 @@
-"""The machine that Edgewise runs on, measured as any other device: the agent in a fresh process for each run."""
+"""The machine that Edgewise runs on, as a device: each run of the agent is a fresh process."""
 
 import contextlib
 import os
@@ -22,44 +22,46 @@ COMMAND = (sys.executable, "-m", "edgewise.agent.program")
 @dataclass(frozen=True)
 class Settings:
     threads: int = option(1, "threads that a runtime may use", low=1, high=1024)
-    cool_down_degc: float | None = option(None, "wait for this temperature before each run, where one can be read", low=20.0, high=110.0)
-    cool_down_max_s: float = option(300.0, "the longest such wait", low=0.0)
+    cool_down_degc: float | None = option(
+        None, "let the device cool down to this temperature before each run, if it has a sensor", low=20.0, high=110.0
+    )
+    cool_down_max_s: float = option(300.0, "time limit of that wait, seconds", low=0.0)
 
 
 @contextlib.contextmanager
-def connect(settings: Settings) -> Iterator["Local"]:
-    yield Local()
+def connect(settings: Settings) -> Iterator["LocalDevice"]:
+    yield LocalDevice()
 
 
-class Local:
-    """`command` starts the agent."""
+class LocalDevice:
+    """A plugins.Connection. command: starts the agent."""
 
     def __init__(self, command: tuple[str, ...] = COMMAND):
         self.command = command
 
-    def alone(self) -> contextlib.AbstractContextManager[None]:
-        """devices.access sees to it: no other host measures here."""
+    def reserve(self) -> contextlib.AbstractContextManager[None]:
+        """Nothing to do: no other host measures here, and devices.access.lock holds back other processes."""
         return contextlib.nullcontext()
 
     def place(self, folder: Path) -> str:
         return str(folder.resolve())
 
     def run(self, job: Mapping[str, Any], deadline_s: float) -> Iterator[dict[str, Any]]:
-        kills = oom_kills()
+        kills = count_oom_kills()
 
-        def explain(ending: channel.Ending) -> Fault:
-            if ending.code == -signal.SIGKILL and oom_kills() > kills:
-                return Fault("oom_killed", f"the run ended with SIGKILL and the kernel counts {oom_kills() - kills} kill for memory")
-            return channel.explain(ending)
+        def explain(ending: channel.ProcessEnd) -> Fault:
+            if ending.code == -signal.SIGKILL and count_oom_kills() > kills:
+                return Fault("oom_killed", f"the run ended with SIGKILL and the kernel counts {count_oom_kills() - kills} kill for memory")
+            return channel.explain_end(ending)
 
-        return channel.converse(self.command, job, deadline_s, explain, env=self.environment())
+        return channel.run_agent(self.command, job, deadline_s, explain, env=self.environment())
 
     def environment(self) -> dict[str, str]:
-        """What the agent finds in its environment; with it, the code."""
+        """The environment of the agent: this process's, with Edgewise on PYTHONPATH."""
         return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
 
 
-def oom_kills() -> int:
-    """Processes that this kernel has killed for memory, in all control groups; 0 on a kernel that does not count them."""
+def count_oom_kills() -> int:
+    """Number of processes that the kernel has killed for memory since boot; 0 on a kernel that does not count them."""
     found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.MULTILINE)
     return int(found.group(1)) if found else 0

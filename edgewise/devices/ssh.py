@@ -1,7 +1,7 @@
-"""A device that is reached over SSH: it needs a login, Python 3.9 or newer and the runtime's wheel, nothing of Edgewise.
+"""A device that is reached over SSH. It needs a login, Python 3.9 or newer and the runtime's wheel, nothing of Edgewise.
 
-Files are sent once, by content, into a cache on the device (agent.cache). Each run of the agent is a fresh process there; a shell
-around it says how it ended, since ssh's own exit code does not tell a lost link from a killed program.
+Files are sent once, by content, into a cache on the device (agent.cache). Each run of the agent is a fresh process there, inside a
+shell that reports how it ended: ssh's own exit code does not tell a lost link from a killed program.
 """
 
 import base64
@@ -22,28 +22,30 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from edgewise.agent import cache, lease
-from edgewise.agent.protocol import Fault
+from edgewise.agent.protocol import BOOLEAN, COUNT, STRING, Fault
 from edgewise.config.settings import option
 from edgewise.devices import channel, shipping
-from edgewise.devices.access import Hold, checked, reply_in
-from edgewise.devices.openssh import FAILED, Address, Link, refusal
+from edgewise.devices.access import Lease, check_reply, parse_reply
+from edgewise.devices.openssh import FAILED, SshAddress, SshConnection, explain_refusal
 
 T = TypeVar("T")
 EMULATED = False
-WAITS_S = (1.0, 4.0)  # before the second and the third attempt
-RETRIED = ("unreachable", "dropped")  # what another attempt may mend
-LOOK_S, SLOWEST_BYTES_PER_S = 60.0, 50_000
+RETRY_WAITS_S = (1.0, 4.0)  # before the second and the third attempt, seconds
+RETRIED = ("unreachable", "dropped")  # faults that another attempt may not meet
+CACHE_CALL_S, SLOWEST_BYTES_PER_S = 60.0, 50_000
 NO_PROGRAM = (126, 127)  # a shell's exit codes: cannot be executed, not found
-OLD = "edgewise: python "
-REPLIES = {  # of agent.cache: name -> kind, as in protocol.CHECKS
-    "look": {"home": "text", "path": "text", "whole": "flag"},
-    "receive": {"path": "text"},
-    "end": {"ended": "count"},
+TOO_OLD = "edgewise: python "
+REPLIES = {  # of agent.cache, by request: name -> kind, see protocol.CHECKS
+    "find": {"home": STRING, "path": STRING, "complete": BOOLEAN},
+    "receive": {"path": STRING},
+    "kill": {"killed": COUNT},
 }
-BOOT = f"""import sys,base64;sys.version_info<(3,9) and sys.exit("{OLD}"+sys.version.split()[0]);exec(base64.b64decode("%s").decode())"""
+BOOTSTRAP = (
+    f"""import sys,base64;sys.version_info<(3,9) and sys.exit("{TOO_OLD}"+sys.version.split()[0]);exec(base64.b64decode("%s").decode())"""
+)
 # $0: the run's name, by which it can be found on the device; $1: folder of the code; $2: python. The bare echo ends a line that a
-# login shell may have begun; the last command ends whatever a runtime has started beside itself, and this shell.
-AROUND = "; ".join(
+# login shell may have begun; the last command kills whatever a runtime has started, and this shell.
+REMOTE_WRAPPER = "; ".join(
     (
         'cd "$1" || exit 1',
         'kills() { sed -n "s/^oom_kill //p" /proc/vmstat; }',
@@ -56,62 +58,64 @@ AROUND = "; ".join(
 
 
 @dataclass(frozen=True)
-class Settings(Address):
+class Settings(SshAddress):
     python: str = option("python3", "python on the device, 3.9 or newer, with the runtimes; relative to the home folder")
     workdir: str = option(".cache/edgewise", "folder on the device for what is sent there; relative to the home folder")
-    busy_max_s: float = option(600.0, "how long to wait where another host measures on the device", low=0.0)
-    cache_mb: int = option(2048, "most that is kept in it, MB (2^20 bytes)", low=1)
-    run_max_s: float | None = option(None, "the longest that one run may take; null: what the bench profile needs", low=1.0)
+    busy_max_s: float = option(600.0, "how long to wait while another host measures on the device, seconds", low=0.0)
+    cache_mb: int = option(2048, "limit of that folder, MB (2^20 bytes)", low=1)
+    run_max_s: float | None = option(None, "time limit of one run, seconds; null: what the bench profile needs", low=1.0)
     threads: int = option(1, "threads that a runtime may use", low=1, high=1024)
-    cool_down_degc: float | None = option(None, "wait for this temperature before each run, where one can be read", low=20.0, high=110.0)
-    cool_down_max_s: float = option(300.0, "the longest such wait", low=0.0)
+    cool_down_degc: float | None = option(
+        None, "let the device cool down to this temperature before each run, if it has a sensor", low=20.0, high=110.0
+    )
+    cool_down_max_s: float = option(300.0, "time limit of that wait, seconds", low=0.0)
 
 
 @contextlib.contextmanager
-def connect(settings: Settings) -> Iterator["Ssh"]:
-    with tempfile.TemporaryDirectory(prefix="ew-", dir="/tmp") as folder:  # a socket's path has at most 107 bytes
-        link = Link(settings, Path(folder))
+def connect(settings: Settings) -> Iterator["SshDevice"]:
+    with tempfile.TemporaryDirectory(prefix="ew-", dir="/tmp") as folder:  # the path of a socket has at most 107 bytes
+        link = SshConnection(settings, Path(folder))
         try:
-            yield Ssh(settings, link)
+            yield SshDevice(settings, link)
         finally:
             link.close()
 
 
-class Ssh:
-    def __init__(self, settings: Settings, link: Link):
+class SshDevice:
+    def __init__(self, settings: Settings, link: SshConnection):
         self.settings, self.link = settings, link
-        self.placed: dict[str, str] = {}  # key of a tree -> its path on the device
-        self.lost: list[str] = []  # runs that may still go on there
+        self.placed: dict[str, str] = {}  # key of a tree -> path on the device
+        self.lost: list[str] = []  # runs that may still be going on there
         self.python = settings.python
-        self.hold: Hold | None = None
+        self.lease: Lease | None = None
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        command = self.link.command(shlex.join([home_relative(self.settings.python), "-c", booted(lease)]))
+    def reserve(self) -> Iterator[None]:
+        command = self.link.command(shlex.join([strip_home(self.settings.python), "-c", make_program(lease)]))
         settings = self.settings
-        self.hold = Hold(command, settings.host, settings.workdir, settings.busy_max_s, partial(explain_store, settings=settings))
+        self.lease = Lease(command, settings.host, settings.workdir, settings.busy_max_s, partial(explain_cache, settings=settings))
         try:
-            self._retrying(lambda: None)
+            self._retry(lambda: None)
             yield
         finally:
-            self.hold.end()
-            self.hold = None
+            self.lease.release()
+            self.lease = None
 
     def place(self, folder: Path) -> str:
-        return self._retrying(lambda: self._place(shipping.folder(folder)))
+        return self._retry(lambda: self._place(shipping.read_folder(folder)))
 
     def run(self, job: Mapping[str, Any], deadline_s: float) -> list[dict[str, Any]]:
-        """All events of the one attempt that came to its end; another attempt starts from nothing."""
+        """All events of the attempt that was completed; each attempt starts from the beginning."""
         limit_s = min(deadline_s, self.settings.run_max_s or deadline_s)
-        return self._retrying(lambda: self._run(job, limit_s))
+        return self._retry(lambda: self._run(job, limit_s))
 
-    def _retrying(self, act: Callable[[], T]) -> T:
-        for wait_s in (*WAITS_S, None):
+    def _retry(self, act: Callable[[], T]) -> T:
+        for wait_s in (*RETRY_WAITS_S, None):
             try:
                 self.link.ensure()
-                self._end_lost()
-                if self.hold:
-                    self.hold.ensure()
+                self._kill_lost()
+                if self.lease:
+                    self.lease.ensure()
                 return act()
             except Fault as fault:
                 if fault.word not in RETRIED or wait_s is None:
@@ -122,76 +126,77 @@ class Ssh:
         raise AssertionError("the last attempt returns or raises")
 
     def _run(self, job: Mapping[str, Any], limit_s: float) -> list[dict[str, Any]]:
-        code, run = self._place(shipping.code(*shipping.runners(job))), f"edgewise-{uuid.uuid4().hex[:12]}"
-        remote = shlex.join(["exec", "sh", "-c", AROUND, run, code, self.python])
+        code, run = self._place(shipping.code_tree(*shipping.find_runners(job))), f"edgewise-{uuid.uuid4().hex[:12]}"
+        remote = shlex.join(["exec", "sh", "-c", REMOTE_WRAPPER, run, code, self.python])
 
-        def explain(ending: channel.Ending) -> Fault:
+        def explain(ending: channel.ProcessEnd) -> Fault:
             fault = explain_end(ending, run, self.link)
             if fault.word in ("dropped", "deadline"):
                 self.lost.append(run)
             return fault
 
-        return list(channel.converse(self.link.command(remote), job, limit_s, explain))
+        return list(channel.run_agent(self.link.command(remote), job, limit_s, explain))
 
-    def _end_lost(self) -> None:
+    def _kill_lost(self) -> None:
         if self.lost:
-            self._ask({"act": "end", "runs": self.lost})
+            self._ask({"act": "kill", "runs": self.lost})
             self.lost = []
 
-    def _place(self, tree: shipping.Tree) -> str:
+    def _place(self, tree: shipping.FileTree) -> str:
         if tree.key not in self.placed:
-            request = {"key": tree.key, "files": tree.listed, "workdir": self.settings.workdir}
-            found = self._ask({"act": "look", **request})
+            request = {"key": tree.key, "files": tree.checksums, "workdir": self.settings.workdir}
+            found = self._ask({"act": "find", **request})
             if "/" in self.settings.python:
-                self.python = str(Path(found["home"], home_relative(self.settings.python)))
-            if not found["whole"]:
+                self.python = str(Path(found["home"], strip_home(self.settings.python)))
+            if not found["complete"]:
                 limits = {"limit_bytes": self.settings.cache_mb << 20, "keep": list(self.placed)}
                 self._ask({"act": "receive", **request, **limits}, tree.content())
             self.placed[tree.key] = found["path"]
         return self.placed[tree.key]
 
     def _ask(self, request: Mapping[str, Any], content: bytes = b"") -> dict[str, Any]:
-        """One call of agent.cache on the device."""
-        remote = shlex.join([home_relative(self.settings.python), "-c", booted(cache)])
-        limit_s = LOOK_S + len(content) / SLOWEST_BYTES_PER_S
+        """Call agent.cache on the device and return its reply."""
+        remote = shlex.join([strip_home(self.settings.python), "-c", make_program(cache)])
+        limit_s = CACHE_CALL_S + len(content) / SLOWEST_BYTES_PER_S
         done = self.link.call(remote, json.dumps(request).encode() + b"\n" + content, limit_s)
-        replies = [reply for line in done.stdout.splitlines() if (reply := reply_in(line, cache.MARK)) is not None]
+        replies = [reply for line in done.stdout.splitlines() if (reply := parse_reply(line, cache.MARK)) is not None]
         if not replies:
-            raise explain_store(done.returncode, done.stderr.decode(errors="replace"), self.settings)
-        return checked(replies[-1], self.settings.host, REPLIES[request["act"]])
+            raise explain_cache(done.returncode, done.stderr.decode(errors="replace"), self.settings)
+        return check_reply(replies[-1], self.settings.host, REPLIES[request["act"]])
 
 
-def booted(module: ModuleType) -> str:
-    """A program that is one file of the payload, for `python -c`."""
-    return BOOT % base64.b64encode(Path(str(module.__file__)).read_bytes()).decode()
+def make_program(module: ModuleType) -> str:
+    """The text of a program for `python -c` that is one file of the agent."""
+    return BOOTSTRAP % base64.b64encode(Path(str(module.__file__)).read_bytes()).decode()
 
 
-def home_relative(path: str) -> str:
+def strip_home(path: str) -> str:
     return path.removeprefix("~/")
 
 
-def explain_end(ending: channel.Ending, run: str, link: Link) -> Fault:
-    """Why a run of the agent ended, from what the shell around it said last, or from its silence."""
-    said = re.search(rf"^{run} ended (\d+) (\d+) (\d*)$", ending.stderr, re.MULTILINE)
-    if said:
-        code, before, after = (int(number or 0) for number in said.groups())
-        ended = replace(ending, code=128 - code if code > 128 else code, stderr=ending.stderr.replace(said.group(), ""))
+def explain_end(ending: channel.ProcessEnd, run: str, link: SshConnection) -> Fault:
+    """Why a run of the agent ended: from the last line of REMOTE_WRAPPER, or from its absence."""
+    report = re.search(rf"^{run} ended (\d+) (\d+) (\d*)$", ending.stderr, re.MULTILINE)
+    if report:
+        code, before, after = (int(number or 0) for number in report.groups())
+        ended = replace(ending, code=128 - code if code > 128 else code, stderr=ending.stderr.replace(report.group(), ""))
         if ended.code == -signal.SIGKILL and after > before:
             return Fault("oom_killed", f"the run ended with SIGKILL and the device's kernel counts {after - before} kill for memory")
-        return channel.explain(ended)
+        return channel.explain_end(ended)
     if ending.code == FAILED and ending.elapsed_s < ending.deadline_s:
         seen = f"after {ending.elapsed_s:.0f} s ({ending.last_words})"
-        return Fault("dropped", f"the link ended {seen}") if link.is_lost() else Fault("killed", f"the shell around the run ended {seen}")
-    return channel.explain(ending)
+        return Fault("dropped", f"the link ended {seen}") if link.is_lost() else Fault("killed", f"the shell of the run ended {seen}")
+    return channel.explain_end(ending)
 
 
-def explain_store(code: int, stderr: str, settings: Settings) -> Fault:
+def explain_cache(code: int, stderr: str, settings: Settings) -> Fault:
+    """Why a call of agent.cache or agent.lease ended without a reply."""
     last = " | ".join(line.strip() for line in stderr.splitlines()[-3:]) or "it printed nothing"
-    if OLD in stderr:
+    if TOO_OLD in stderr:
         return Fault("python_too_old", f"{settings.host}: '{settings.python}' is {last.rpartition('edgewise: ')[2]}")
     if code in NO_PROGRAM:
         return Fault("no_python", f"{settings.host}: '{settings.python}' cannot be started ({last})")
     if code == FAILED:
-        fault = refusal(stderr, settings.host)
+        fault = explain_refusal(stderr, settings.host)
         return Fault("dropped", f"{settings.host}: the link ended ({last})") if fault.word in ("unreachable", "ssh_error") else fault
     return Fault("agent_error", f"{settings.host}: '{settings.python}' ended with exit code {code} ({last})")

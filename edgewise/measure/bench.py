@@ -8,9 +8,11 @@ from typing import Any
 from edgewise.artifacts import artifact, records
 from edgewise.artifacts.samples import Samples
 from edgewise.config import schema
-from edgewise.devices.access import connected, exclusive
+from edgewise.devices.access import connect, lock
+from edgewise.errors import DeviceError, VariantFailed
 from edgewise.measure import agreement, tuning
 from edgewise.measure import passes as profile
+from edgewise.measure.device_facts import missing_runtime
 from edgewise.measure.outcomes import Passes, bench_result
 from edgewise.measure.pairs import Rounds, pairing, rounds
 from edgewise.measure.passes import by_minute
@@ -29,11 +31,22 @@ def subjects(settings: schema.Config, name: str, samples: Samples, connection: C
 
 
 def measure(settings: schema.Config, name: str, target: Path) -> records.BenchResult:
+    """As `measure_there`. VariantFailed where the device lacks the runtime of the variant or of the reference."""
+    try:
+        return measure_there(settings, name, target)
+    except DeviceError as error:
+        lacking = missing_runtime(records.read_plain(METRICS / "runtimes.json"), name, settings.reference)
+        if error.fault != "runtime_missing" or lacking is None:
+            raise
+        raise VariantFailed(f"{lacking} on the device: {error}") from error
+
+
+def measure_there(settings: schema.Config, name: str, target: Path) -> records.BenchResult:
     """Compare the outputs of one variant, then time it, which an emulated device is not worth; the raw results go into `target`."""
     bench, device, samples = settings.bench, records.read_plain(METRICS / "device.json"), Samples.open(MODELS / "data")
     chosen, emulated = settings.variant(name), settings.device.load().EMULATED
     pair: dict[str, Any] = {"variant": name, "reference": settings.reference}
-    with tempfile.TemporaryDirectory() as folder, exclusive(settings.device), connected(settings.device) as connection, connection.alone():
+    with tempfile.TemporaryDirectory() as folder, lock(settings.device), connect(settings.device) as connection, connection.reserve():
         feeds = agreement.store(samples, bench.agreement_samples, Path(folder), needed=emulated)
         variant, reference = subjects(settings, name, samples, connection, Path(folder))
         there = agreement.there(variant, feeds)  # first: what makes the device fail may make this machine fail too

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 from tqdm import tqdm
 
-from edgewise.agent.protocol import DETERMINISTIC, Fault, ProtocolFault, Reader
+from edgewise.agent.protocol import DETERMINISTIC, Fault, ProtocolFault, EventReader
 from edgewise.config.schema import Bench
 from edgewise.errors import VariantFailed
 from edgewise.measure.subjects import Event, Run, Subject, side
@@ -72,13 +72,13 @@ def _parted(runs: list[Run], variant_first: bool) -> tuple[Run, Run]:
 
 def _unwrapped(events: list[Event], count: int) -> list[list[Event]]:
     """The events of each side, checked as those of a run of its own."""
-    readers = [Reader() for _ in range(count)]
+    readers = [EventReader() for _ in range(count)]
     found: list[list[Event]] = [[] for _ in range(count)]
     for event in events:
         if event["event"] == "side":
             if event["index"] >= count:
                 raise ProtocolFault("out_of_order", f"side {event['index']} of {count}")
-            inner = readers[event["index"]].line(event["line"].encode() + b"\n")
+            inner = readers[event["index"]].parse_line(event["line"].encode() + b"\n")
             found[event["index"]] += [inner] if inner else []
     return found
 

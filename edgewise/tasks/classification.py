@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgewise.agent.answers import log_scale
+from edgewise.agent.answers import to_log_scale
 from edgewise.plugins import Comparison, Decisions, Predictions, PrimaryMetric, Scores
 from edgewise.stats import paired, ranking
 
@@ -32,7 +32,7 @@ def compare(settings: Settings, reference: Predictions, variant: Predictions) ->
     answer_reference, answer = reference.outputs.argmax(axis=1), variant.outputs.argmax(axis=1)
     found = paired.flips(answer_reference == variant.targets, answer == variant.targets)
     agreement = float(np.mean(answer == answer_reference))
-    logits = (log_scale(answers.outputs, answers.spec) for answers in (reference, variant))
+    logits = (to_log_scale(answers.outputs, answers.spec) for answers in (reference, variant))
     return found.with_scores(agreement=agreement, kl_nats=paired.kl_nats(*logits))
 
 

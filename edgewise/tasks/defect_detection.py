@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.agent.answers import odds
+from edgewise.agent.answers import log_odds_against_normal
 from edgewise.config.settings import option
 from edgewise.errors import DataError
 from edgewise.plugins import Comparison, Decisions, Predictions, PrimaryMetric, Scores
@@ -40,10 +40,10 @@ class Settings:
 def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
     held, test = answers["validation"], answers["test"]
     check_kinds(held, test)
-    threshold = ranking.threshold(odds(held.outputs, held.spec), is_defect(held), settings.false_alarms)
+    threshold = ranking.threshold(log_odds_against_normal(held.outputs, held.spec), is_defect(held), settings.false_alarms)
     matrix = ranking.confusion(test.targets, test.outputs.argmax(axis=1), len(test.labels))
     kinds = {name: value for name, value in ranking.confusion_summary(matrix).items() if name in SCORES}
-    rejected = odds(test.outputs, test.spec) > threshold
+    rejected = log_odds_against_normal(test.outputs, test.spec) > threshold
     found = {**ranked(test), **decided(rejected, is_defect(test)), "threshold": threshold, **kinds}
     per_kind = dict(zip(test.labels, ranking.recalls(matrix), strict=True))
     decision = {"answer": "odds", "threshold": threshold}
@@ -72,7 +72,7 @@ def is_defect(answers: Predictions) -> np.ndarray:
 
 def ranked(test: Predictions) -> dict[str, Any]:
     """The scores of the ranking with their bootstrap intervals."""
-    order = Ranking.of(odds(test.outputs, test.spec), is_defect(test))
+    order = Ranking.of(log_odds_against_normal(test.outputs, test.spec), is_defect(test))
     values = ranking.summary(order, np.ones((1, len(test.targets)), np.float32))[0]
     draws = distribution(lambda weights: ranking.summary(order, weights), is_defect(test))
     intervals = {f"{name}_ci95": list(percentiles(draws[:, i])) for i, name in enumerate(ranking.NAMES)}
@@ -90,7 +90,7 @@ def compare(settings: Settings, reference: Predictions, variant: Predictions) ->
     """The difference of the two AUROCs over the same bootstrap samples; flips of the decisions at each one's own threshold; the
     difference in top-1, which no threshold enters."""
     defect = is_defect(variant)
-    orders = [Ranking.of(odds(answers.outputs, answers.spec), defect) for answers in (reference, variant)]
+    orders = [Ranking.of(log_odds_against_normal(answers.outputs, answers.spec), defect) for answers in (reference, variant)]
 
     def difference(weights: np.ndarray) -> np.ndarray:
         deltas: np.ndarray = ranking.auroc(orders[1], weights) - ranking.auroc(orders[0], weights)
@@ -107,6 +107,6 @@ def compare(settings: Settings, reference: Predictions, variant: Predictions) ->
 
 
 def decide(answers: Predictions) -> Decisions:
-    rejected, defect = odds(answers.outputs, answers.spec) > answers.spec["threshold"], is_defect(answers)
+    rejected, defect = log_odds_against_normal(answers.outputs, answers.spec) > answers.spec["threshold"], is_defect(answers)
     said = tuple(DEFECT if is_rejected else answers.labels[answers.spec["normal"]] for is_rejected in rejected)
     return Decisions(said, tuple(answers.labels[i] for i in answers.targets), rejected == defect)

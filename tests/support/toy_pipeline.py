@@ -88,7 +88,7 @@ def bench() -> None:
     from edgewise.config import schema
     from edgewise.devices import access
 
-    with access.exclusive(schema.read().device):
+    with access.lock(schema.read().device):
         start = time.time()
         time.sleep(float(os.environ.get("TOY_BENCH_S", "0")))
         log(f"bench {start:.3f} {time.time():.3f}")

@@ -38,10 +38,10 @@ class Toy:
         return f"sqlite:///{self.folder}/mlflow.db"
 
     def sweep(self, *arguments: str) -> subprocess.CompletedProcess:
-        return self.workspace.run("env", *self.added, "python", "-m", "edgewise.cli.sweep", "--name", self.name, *arguments)
+        return self.workspace.run("env", *self.added, "python", "-m", "edgewise.cli.main", "sweep", "--name", self.name, *arguments)
 
     def start(self, *arguments: str) -> subprocess.Popen:
-        command = ("env", *self.added, "python", "-m", "edgewise.cli.sweep", "--name", self.name, *arguments)
+        command = ("env", *self.added, "python", "-m", "edgewise.cli.main", "sweep", "--name", self.name, *arguments)
         return self.workspace.start(*command, log=self.out)
 
     @property

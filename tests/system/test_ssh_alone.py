@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from edgewise.devices.access import connected
+from edgewise.devices.access import connect
 from edgewise.errors import DeviceError
 from edgewise.measure.subjects import Run
 from tests.system.board import PROBE, plugin
@@ -14,24 +14,24 @@ pytestmark = pytest.mark.system
 
 
 def test_a_second_host_is_told_who_measures(sshd):
-    with connected(plugin(sshd.device())) as first, first.alone():
+    with connect(plugin(sshd.device())) as first, first.reserve():
         assert Run.of(first.run(PROBE, 30), facts=1)
         said = r"busy: 127.0.0.1: \w+@\S+ since .* within 1 s; another measurement runs on this device"
-        with pytest.raises(DeviceError, match=said), connected(plugin(sshd.device(busy_max_s=1.0))) as second, second.alone():
+        with pytest.raises(DeviceError, match=said), connect(plugin(sshd.device(busy_max_s=1.0))) as second, second.reserve():
             pass
-        with connected(plugin(sshd.device())) as third:
+        with connect(plugin(sshd.device())) as third:
             assert Run.of(third.run(PROBE, 30), facts=1), "a probe disturbs nobody, and need not wait"
-    with connected(plugin(sshd.device(busy_max_s=5.0))) as second, second.alone():
+    with connect(plugin(sshd.device(busy_max_s=5.0))) as second, second.reserve():
         assert Run.of(second.run(PROBE, 30), facts=1)
     assert sshd.nothing_runs()
 
 
 def test_a_lost_link_gives_the_board_free_and_takes_it_again(sshd):
-    with connected(plugin(sshd.device())) as first, first.alone():
+    with connect(plugin(sshd.device())) as first, first.reserve():
         os.kill(first.link.master.pid, signal.SIGKILL)
         first.link.master.wait()
-        with connected(plugin(sshd.device(busy_max_s=10.0))) as second, second.alone():
+        with connect(plugin(sshd.device(busy_max_s=10.0))) as second, second.reserve():
             assert Run.of(second.run(PROBE, 30), facts=1)
         assert Run.of(first.run(PROBE, 30), facts=1)
-        with pytest.raises(DeviceError, match="busy"), connected(plugin(sshd.device(busy_max_s=0.0))) as second, second.alone():
+        with pytest.raises(DeviceError, match="busy"), connect(plugin(sshd.device(busy_max_s=0.0))) as second, second.reserve():
             pass

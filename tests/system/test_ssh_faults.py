@@ -12,7 +12,7 @@ import pytest
 from edgewise.agent import memory
 from edgewise.config.schema import Bench, Warmup
 from edgewise.devices import ssh
-from edgewise.devices.access import connected
+from edgewise.devices.access import connect
 from edgewise.errors import DeviceError
 from edgewise.measure.pairs import pairing
 from edgewise.measure.subjects import Subject
@@ -25,11 +25,11 @@ COUNTED = re.compile("device's kernel counts [1-9][0-9]* kill")  # on the whole 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(ssh, "WAITS_S", (0.1,))
+    monkeypatch.setattr(ssh, "RETRY_WAITS_S", (0.1,))
 
 
 def fault(device: dict, act) -> DeviceError:
-    with pytest.raises(DeviceError) as caught, connected(plugin(device)) as connection:
+    with pytest.raises(DeviceError) as caught, connect(plugin(device)) as connection:
         act(connection)
     assert "\n" not in str(caught.value) and caught.value.exit_code == 3
     return caught.value
@@ -140,7 +140,7 @@ def narrow_sshd(start_sshd):
     made = []
 
     def start(mib: int):
-        limit = memory.make(mib << 20)
+        limit = memory.create_limit(mib << 20)
         if not limit or not limit.folder:
             pytest.skip("this machine lets this user make no control group with a memory limit")
         made.append((start_sshd(prefix=limit.prefix), limit))
@@ -176,7 +176,7 @@ def test_two_models_that_fit_only_one_at_a_time(narrow_sshd, tmp_path):
     kills = limit.oom_kills()  # of the one model or of both
     assert error.fault == "oom_killed" and kills in (1, 2)
     assert COUNTED.search(str(error)) and "each runs alone: set bench.interleave=processes" in str(error)
-    with connected(plugin(board.device())) as connection:
+    with connect(plugin(board.device())) as connection:
         runs = compared(connection, "processes")
     assert [len(run.blocks_ms) for run in runs] == [8, 8] and limit.oom_kills() == kills
     assert board.nothing_runs()

@@ -9,7 +9,7 @@ import pytest
 
 from edgewise.agent.protocol import Fault
 from edgewise.devices import ssh
-from edgewise.devices.access import connected
+from edgewise.devices.access import connect
 from edgewise.measure.subjects import Run
 from tests.system.board import fake_model, latency_job, plugin
 from tests.system.conftest import children
@@ -51,8 +51,8 @@ def wait_for(condition, within_s: float = 20.0) -> None:
 
 
 def test_the_end_of_the_server_is_a_dropped_link_and_ends_the_run(sshd, tmp_path, monkeypatch):
-    monkeypatch.setattr(ssh, "WAITS_S", ())
-    with connected(plugin(sshd.device())) as connection:
+    monkeypatch.setattr(ssh, "RETRY_WAITS_S", ())
+    with connect(plugin(sshd.device())) as connection:
         running = started(sshd, connection, tmp_path, 60.0, 60.0)
         for child in children(sshd.process.pid):
             os.kill(child, 9)
@@ -89,9 +89,9 @@ def pulled(root, start_sshd):
 
 
 def test_a_pulled_cable_is_a_dropped_link_and_the_run_ends_at_its_own_deadline(pulled, tmp_path, monkeypatch):
-    monkeypatch.setattr(ssh, "WAITS_S", ())
+    monkeypatch.setattr(ssh, "RETRY_WAITS_S", ())
     board, set_link = pulled
-    with connected(plugin(board.device(run_max_s=20.0))) as connection:
+    with connect(plugin(board.device(run_max_s=20.0))) as connection:
         running = started(board, connection, tmp_path, 60.0, 60.0)
         set_link("down")
         running.join(15)
@@ -102,7 +102,7 @@ def test_a_pulled_cable_is_a_dropped_link_and_the_run_ends_at_its_own_deadline(p
 
 def test_a_cable_that_comes_back_gives_a_new_run_and_ends_the_old_one(pulled, tmp_path):
     board, set_link = pulled
-    with connected(plugin(board.device())) as connection:
+    with connect(plugin(board.device())) as connection:
         running = started(board, connection, tmp_path, 60.0, 4.0)
         first = set(board.running())
         set_link("down")

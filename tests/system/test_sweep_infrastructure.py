@@ -15,7 +15,7 @@ def test_no_space_for_the_clones_is_one_line(root, tmp_path):
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(place)], check=True)
     try:
-        sweep = ("python", "-m", "edgewise.cli.sweep", "--name", "full", f"variants.{VARIANT}.calibration.samples=10,20")
+        sweep = ("python", "-m", "edgewise.cli.main", "sweep", "--name", "full", f"variants.{VARIANT}.calibration.samples=10,20")
         done = toy.run("env", f"TOY_LOG={tmp_path}/toy.log", *sweep)
     finally:
         subprocess.run(["umount", str(place)], check=True)

@@ -145,10 +145,10 @@ def dark(server, tmp_path_factory):
     toy.before = len(runs(server))
     server.stop_server()
     try:
-        toy.done = toy.run(*toy.given, "edgewise.cli.sweep", "--name", "dark", f"variants.{VARIANT}.calibration.samples=10,20")
+        toy.done = toy.run(*toy.given, "edgewise.cli.main", "sweep", "--name", "dark", f"variants.{VARIANT}.calibration.samples=10,20")
     finally:
         server.serve()
-    toy.late = toy.run(*toy.given, "stages.track", "--sweep", "dark")
+    toy.late = toy.run(*toy.given, "edgewise.cli.main", "track", "--sweep", "dark")
     return toy
 
 
@@ -158,7 +158,7 @@ def mine(server) -> list:
 
 def test_a_server_that_is_down_during_a_sweep_loses_nothing(server, dark):
     done, late = dark.done, dark.late
-    assert done.returncode == 0 and "run `python -m stages.track --sweep dark` when the store is there" in done.stderr, done.stderr
+    assert done.returncode == 0 and "run `edgewise track --sweep dark` when the store is there" in done.stderr, done.stderr
     assert len(json.loads((dark.folder / "metrics/sweeps/dark.json").read_text())["rows"]) == 2
     assert late.returncode == 0, late.stderr
     found = mine(server)

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgewise.agent import blocks, machine
-from edgewise.agent.protocol import Fault, job_line
-from edgewise.devices.local import COMMAND, Local
+from edgewise.agent import latency, machine
+from edgewise.agent.protocol import Fault, encode_job
+from edgewise.devices.local import COMMAND, LocalDevice
 from tests.conftest import ROOT
 
 WARMUP = {"min_runs": 3, "min_s": 0.0, "max_s": 0.05, "spread": 0.05}
@@ -40,7 +40,7 @@ def make_job(folder, kind="latency", runner="tests.support.fake_format.run", doe
 
 
 def run(job: dict, deadline_s: float = 20.0, command=COMMAND) -> list[dict]:
-    return list(Local(command).run(job, deadline_s))
+    return list(LocalDevice(command).run(job, deadline_s))
 
 
 def write_onnx(folder, features: int = 8) -> None:
@@ -150,7 +150,7 @@ def test_a_measured_process_holds_no_module_that_it_does_not_need():
 def test_ends_when_the_host_is_gone(tmp_path):
     job = make_job(tmp_path, does={"sleep_ms": 1}, blocks=1, block_s=60.0)
     agent = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    agent.stdin.write(job_line(deadline_s=60, **job))
+    agent.stdin.write(encode_job(deadline_s=60, **job))
     agent.stdin.flush()
     assert b"hello" in agent.stdout.readline()
     agent.stdin.close()
@@ -169,17 +169,17 @@ def test_probe_tells_stable_facts_only():
 LATE = """
 import sys
 from pathlib import Path
-from edgewise.agent import model
+from edgewise.agent import jobs
 
-class Wire:
+class Stream:
     phase = ""
     def send(self, *_, **__): pass
 
 Path(sys.argv[1], "model.json").write_text("{}")
 job = {"runner": "tests.support.fake_format.run", "kind": "latency", "model": sys.argv[1], "settings": {"threads": 1}, "scope": "model"}
-runner = model.import_runner(Wire(), job)
+runner = jobs.import_runner(Stream(), job)
 known = set(sys.modules)
-model.load(Wire(), runner, job, [])
+jobs.load_model(Stream(), runner, job, [])
 print(sorted(set(sys.modules) - known))
 """
 
@@ -193,7 +193,7 @@ def test_a_block_leaves_no_file_open():
     """A run of hundreds of blocks would come to the limit of open files, and every sensor would seem to have gone."""
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
-        blocks.block(lambda i: None, 0.0, 1, [])
+        latency.measure_block(lambda i: None, 0.0, 1, [])
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
@@ -201,6 +201,6 @@ def test_an_agent_whose_host_has_gone_ends_without_a_traceback():
     pipe = subprocess.PIPE
     with subprocess.Popen(COMMAND, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe) as process:
         process.stdout.close()
-        process.stdin.write(job_line(kind="probe", deadline_s=20.0, packages=[]))
+        process.stdin.write(encode_job(kind="probe", deadline_s=20.0, packages=[]))
         process.stdin.flush()
         assert process.stderr.read() == b""

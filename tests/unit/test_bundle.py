@@ -95,7 +95,7 @@ def expected(folder: Path, pictures: list[Path]) -> list[dict]:
     session = onnxruntime.InferenceSession(folder / "model/model.onnx")
     feeds = [preprocess.normalize(preprocess.fit(preprocess.decode(str(path)), SPEC)[None], SPEC) for path in pictures]
     logits = np.concatenate([session.run(None, {"image": feed})[0] for feed in feeds])
-    return answers.answer(logits, {"answer": "highest"}, LABELS)
+    return answers.make_answers(logits, {"answer": "highest"}, LABELS)
 
 
 def test_pictures_a_folder_and_frames_get_the_answers_of_the_model(made):
@@ -189,7 +189,7 @@ def test_what_is_no_picture_is_named(made, tmp_path):
     path.write_text("not a picture")
     assert f"{path}: not a picture that Pillow knows; give a picture" in complaint(run(made, str(path)))
     assert "No such file" in complaint(run(made, str(tmp_path / "gone.png")))
-    assert "nothing to answer" in complaint(run(made))
+    assert "no samples" in complaint(run(made))
 
 
 def test_bad_files_are_named_and_the_others_answered(made, tmp_path):
@@ -209,7 +209,7 @@ def test_bad_files_are_named_and_the_others_answered(made, tmp_path):
 
 def test_a_folder_without_files_is_named(made, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert f"nothing to answer: there is no file in {tmp_path / 'empty'}" in complaint(run(made, str(tmp_path / "empty")))
+    assert f"no samples: there is no file in {tmp_path / 'empty'}" in complaint(run(made, str(tmp_path / "empty")))
 
 
 def test_a_folder_that_cannot_be_listed_is_named_and_the_others_are_read(tmp_path, monkeypatch):
@@ -224,8 +224,8 @@ def test_a_folder_that_cannot_be_listed_is_named_and_the_others_are_read(tmp_pat
         return real(path)
 
     monkeypatch.setattr(os, "listdir", listdir)
-    assert list(feeds.files([str(tmp_path)])) == [str(tmp_path / name) for name in ("a.png", "closed", "open/c.png")]
-    assert isinstance(feeds.picture(str(tmp_path / "closed"), SPEC, "image"), ValueError)
+    assert list(feeds.list_files([str(tmp_path)])) == [str(tmp_path / name) for name in ("a.png", "closed", "open/c.png")]
+    assert isinstance(feeds.read_picture(str(tmp_path / "closed"), SPEC, "image"), ValueError)
 
 
 def test_a_name_that_is_not_utf_8_stops_nothing(made, tmp_path):
@@ -252,12 +252,12 @@ def test_bad_arrays_are_named_and_the_others_read(tmp_path):
     (tmp_path / "half.npz").write_bytes((tmp_path / "good.npz").read_bytes()[:200])
     (tmp_path / "empty.npz").touch()
     names = ["empty", "half", "lacks", "scalar", "uneven", "wide", "good", "gone"]
-    found = list(feeds.samples([str(tmp_path / f"{name}.npz") for name in names], None, ARRAYS, ""))
+    found = list(feeds.read_samples([str(tmp_path / f"{name}.npz") for name in names], None, ARRAYS, ""))
     bad = {Path(name).stem: str(given) for name, given in found if isinstance(given, ValueError)}
     assert list(bad) == [name for name in names if name != "good"]
     assert all(text.startswith(str(tmp_path / f"{name}.npz: ")) for name, text in bad.items())
     assert (
-        "a has 2 rows, b has 1 rows; give as many rows of each" in bad["uneven"] and "b has rows of [4], the model takes [3]" in bad["wide"]
+        "a has 2 rows, b has 1 rows; give the same number of rows for each input" in bad["uneven"] and "b has rows of [4], the model takes [3]" in bad["wide"]
     )
     good = [given for _, given in found if not isinstance(given, ValueError)]
     assert [given["b"].tolist() for given in good] == [[[0, 1, 2]], [[3, 4, 5]]]
@@ -271,9 +271,9 @@ def test_a_line_that_is_not_utf_8_is_named_and_the_others_read(tmp_path, monkeyp
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one two\n\xff\xfe\ntwo\r\n"), "ascii"))
     settings = {"preprocessing": {"kind": "text", "tokenizer": "tokenizer.json"}, "inputs": []}
-    found = list(feeds.samples(["-", "one"], None, settings, str(tmp_path)))
+    found = list(feeds.read_samples(["-", "one"], None, settings, str(tmp_path)))
     assert [given["input_ids"].tolist() for _, given in found if not isinstance(given, ValueError)] == [[[1, 2]], [[2]], [[1]]]
-    assert [str(given) for _, given in found if isinstance(given, ValueError)] == ["line 2 of stdin: it is not UTF-8; save it as UTF-8"]
+    assert [str(given) for _, given in found if isinstance(given, ValueError)] == ["line 2 of stdin: not UTF-8; save it as UTF-8"]
 
 
 class Moody:
@@ -294,16 +294,20 @@ def test_a_sample_that_the_model_cannot_take_stops_no_other(tmp_path, monkeypatc
     monkeypatch.setattr(sessions, "load", Moody)
     settings = {**ARRAYS, "runner": "json", "engine": {}, "answer": {"answer": "values"}, "labels": []}
     arguments = argparse.Namespace(samples=[str(tmp_path / "x.npz")], frames=None)
-    first, second, third = infer.answers(arguments, settings)
-    assert isinstance(first, infer.Wrong) and str(first) == f"{tmp_path}/x.npz[0]: the model gives no answer: MemoryError: out of memory"
-    assert isinstance(second, infer.Wrong) and "x.npz[1]: the model's answer holds NaN or infinity" in str(second)
+    first, second, third = infer.iterate_answers(arguments, settings)
+    assert (
+        isinstance(first, infer.BundleError) and str(first) == f"{tmp_path}/x.npz[0]: the model gives no answer: MemoryError: out of memory"
+    )
+    assert isinstance(second, infer.BundleError) and "x.npz[1]: the model's answer holds NaN or infinity" in str(second)
     assert json.loads(third) == {"sample": f"{tmp_path}/x.npz[2]", "values": [0.25, 0.25]}
 
 
 def test_versions_compare_by_their_numbers():
-    assert infer.release("1.19.2+cpu") == (1, 19, 2) and infer.release("2026.0.0rc1") == (2026,)
-    assert infer.release("1.19.0") <= infer.release("1.19") <= infer.release("1.19.0") and infer.release("10") > infer.release("9.9")
-    assert infer.release("1.9") < infer.release("1.19") < infer.release("2")
+    assert infer.parse_release("1.19.2+cpu") == (1, 19, 2) and infer.parse_release("2026.0.0rc1") == (2026,)
+    assert infer.parse_release("1.19.0") <= infer.parse_release("1.19") <= infer.parse_release("1.19.0") and infer.parse_release(
+        "10"
+    ) > infer.parse_release("9.9")
+    assert infer.parse_release("1.9") < infer.parse_release("1.19") < infer.parse_release("2")
 
 
 def test_the_card_tells_figures_device_and_hashes(made):

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from edgewise.agent.protocol import Fault, event_line
+from edgewise.agent.protocol import Fault, encode_event
 from edgewise.devices import channel
-from edgewise.devices.local import Local
+from edgewise.devices.local import LocalDevice
 
-HELLO = event_line(0, "hello", {"schema": 1, "python": "3", "versions": {}, "modules": [], "cpus": [0]})
-DONE = event_line(1, "done", {})
+HELLO = encode_event(0, "hello", {"schema": 1, "python": "3", "versions": {}, "modules": [], "cpus": [0]})
+DONE = encode_event(1, "done", {})
 PROBE = {"kind": "probe", "packages": []}
 
 
 def converse(code: str, deadline_s: float = 10.0) -> list[dict]:
     prelude = f"import os, signal, subprocess, sys, time\nHELLO, DONE = {HELLO!r}, {DONE!r}\nwrite = lambda b: os.write(1, b)\n"
-    return list(channel.converse([sys.executable, "-S", "-c", prelude + code], PROBE, deadline_s))
+    return list(channel.run_agent([sys.executable, "-S", "-c", prelude + code], PROBE, deadline_s))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_helpers_of_the_agent_do_not_survive_it(tmp_path: Path):
 
 
 def test_a_consumer_that_stops_early_leaves_nothing(tmp_path: Path):
-    events = channel.converse([sys.executable, "-S", "-c", f"import os, time; os.write(1, {HELLO!r}); time.sleep(60)"], PROBE, 30.0)
+    events = channel.run_agent([sys.executable, "-S", "-c", f"import os, time; os.write(1, {HELLO!r}); time.sleep(60)"], PROBE, 30.0)
     next(events)
     start = time.monotonic()
     events.close()
@@ -84,12 +84,12 @@ def test_a_consumer_that_stops_early_leaves_nothing(tmp_path: Path):
 def test_a_kill_is_for_memory_only_with_the_kernels_word(monkeypatch):
     from edgewise.devices import local
 
-    kill = Local((sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"))
+    kill = LocalDevice((sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"))
     with pytest.raises(Fault) as caught:
         list(kill.run(PROBE, 5))
     assert caught.value.word == "killed"
     counts = iter((3, 4, 4))
-    monkeypatch.setattr(local, "oom_kills", lambda: next(counts))
+    monkeypatch.setattr(local, "count_oom_kills", lambda: next(counts))
     with pytest.raises(Fault, match="counts 1 kill") as caught:
         list(kill.run(PROBE, 5))
     assert caught.value.word == "oom_killed"
@@ -100,7 +100,7 @@ LONG = {"kind": "probe", "packages": ["x" * 300_000]}  # more than a pipe holds
 
 def talk(code: str, deadline_s: float = 10.0) -> list[dict]:
     prelude = f"import os, sys, time\nHELLO, DONE = {HELLO!r}, {DONE!r}\nwrite = lambda b: os.write(1, b)\n"
-    return list(channel.converse([sys.executable, "-S", "-c", prelude + code], LONG, deadline_s))
+    return list(channel.run_agent([sys.executable, "-S", "-c", prelude + code], LONG, deadline_s))
 
 
 class Over(subprocess.Popen):
@@ -115,7 +115,7 @@ class Over(subprocess.Popen):
 def test_an_agent_that_ends_before_its_job_is_written_is_a_fault(job, monkeypatch):
     monkeypatch.setattr(channel.subprocess, "Popen", Over)
     with pytest.raises(Fault, match=r"exit code 1 .no module named numpy") as caught:
-        list(channel.converse([sys.executable, "-S", "-c", "import sys; sys.exit('no module named numpy')"], job, 10.0))
+        list(channel.run_agent([sys.executable, "-S", "-c", "import sys; sys.exit('no module named numpy')"], job, 10.0))
     assert caught.value.word == "agent_error"
 
 
@@ -137,5 +137,5 @@ def test_a_program_that_cannot_be_started_is_a_fault(tmp_path: Path):
     (tmp_path / "qemu").chmod(0o755)
     for name, seen in (("absent", "No such file"), ("qemu", "Exec format error")):
         with pytest.raises(Fault, match=f"{name} cannot be started: {seen}") as caught:
-            list(channel.converse([str(tmp_path / name)], PROBE, 5.0))
+            list(channel.run_agent([str(tmp_path / name)], PROBE, 5.0))
         assert caught.value.word == "agent_error"

@@ -11,7 +11,7 @@ import pytest
 
 from edgewise.config.schema import Plugin
 from edgewise.devices import access
-from edgewise.devices.access import exclusive, file_of
+from edgewise.devices.access import lock, lock_file
 from edgewise.errors import StorageError
 from tests.conftest import ROOT
 
@@ -19,8 +19,8 @@ BOARD = Plugin("board", "edgewise.devices.local", {"host": "board-1", "threads":
 HOLDER = """
 import sys, time
 from edgewise.config.schema import Plugin
-from edgewise.devices.access import exclusive
-with exclusive(Plugin("board", "edgewise.devices.local", {"host": sys.argv[1], "threads": 4})):
+from edgewise.devices.access import lock
+with lock(Plugin("board", "edgewise.devices.local", {"host": sys.argv[1], "threads": 4})):
     print(time.monotonic_ns(), flush=True)
     time.sleep(float(sys.argv[2]))
     print(time.monotonic_ns(), flush=True)
@@ -51,7 +51,7 @@ def test_a_killed_holder_keeps_nobody_waiting():
     process.kill()
     process.wait()
     started = time.monotonic()
-    with exclusive(BOARD):
+    with lock(BOARD):
         assert time.monotonic() - started < 1
 
 
@@ -59,20 +59,20 @@ def test_another_device_is_not_waited_for():
     process = holder("board-2", 600)
     process.stdout.readline()
     started = time.monotonic()
-    with exclusive(BOARD):
+    with lock(BOARD):
         assert time.monotonic() - started < 1
     process.kill()
     process.communicate()
 
 
 def test_how_a_device_is_used_does_not_make_it_another():
-    assert file_of(BOARD) == file_of(Plugin("board", "edgewise.devices.local", {"host": "board-1", "threads": 8}))
-    assert file_of(BOARD) != file_of(Plugin("board", "edgewise.devices.local", {"host": "board-2", "threads": 1}))
+    assert lock_file(BOARD) == lock_file(Plugin("board", "edgewise.devices.local", {"host": "board-1", "threads": 8}))
+    assert lock_file(BOARD) != lock_file(Plugin("board", "edgewise.devices.local", {"host": "board-2", "threads": 1}))
 
 
 def test_the_lock_is_free_again_after_an_error():
     for _ in range(2):
-        with pytest.raises(RuntimeError), exclusive(BOARD):
+        with pytest.raises(RuntimeError), lock(BOARD):
             raise RuntimeError
 
 
@@ -81,12 +81,12 @@ def shared(tmp_path, monkeypatch):
     """A folder for temporary files, without a session's own folder; the place of the lock files in it."""
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     monkeypatch.setattr(access.tempfile, "tempdir", str(tmp_path))
-    assert access.folder() == tmp_path / f"edgewise-{os.getuid()}"
-    return access.folder()
+    assert access.lock_folder() == tmp_path / f"edgewise-{os.getuid()}"
+    return access.lock_folder()
 
 
 def refused(device: Plugin = BOARD) -> str:
-    with pytest.raises(StorageError) as caught, exclusive(device):
+    with pytest.raises(StorageError) as caught, lock(device):
         pass
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -95,9 +95,9 @@ def refused(device: Plugin = BOARD) -> str:
 def test_nobody_else_may_look_into_the_folder(shared):
     before = os.umask(0)
     try:
-        with exclusive(BOARD):
+        with lock(BOARD):
             assert stat.S_IMODE(shared.stat().st_mode) == 0o700
-            assert stat.S_IMODE(file_of(BOARD).stat().st_mode) == 0o600
+            assert stat.S_IMODE(lock_file(BOARD).stat().st_mode) == 0o600
     finally:
         os.umask(before)
 
@@ -124,15 +124,15 @@ def test_a_folder_in_which_anybody_may_write_is_refused(shared):
 def test_a_lock_file_that_is_a_link_is_refused_and_its_target_stays(shared, tmp_path):
     (tmp_path / "precious").write_text("data")
     shared.mkdir(mode=0o700)
-    file_of(BOARD).symlink_to(tmp_path / "precious")
-    assert str(file_of(BOARD)) in refused() and (tmp_path / "precious").read_text() == "data"
+    lock_file(BOARD).symlink_to(tmp_path / "precious")
+    assert str(lock_file(BOARD)) in refused() and (tmp_path / "precious").read_text() == "data"
 
 
 def test_a_lock_file_is_not_emptied(shared):
     shared.mkdir(mode=0o700)
-    file_of(BOARD).write_text("kept")
-    with exclusive(BOARD):
-        assert file_of(BOARD).read_text() == "kept"
+    lock_file(BOARD).write_text("kept")
+    with lock(BOARD):
+        assert lock_file(BOARD).read_text() == "kept"
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch):

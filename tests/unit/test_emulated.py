@@ -8,7 +8,7 @@ import pytest
 from edgewise.agent.protocol import Fault
 from edgewise.config.schema import Plugin, to_plain
 from edgewise.devices import emulated
-from edgewise.devices.access import connected
+from edgewise.devices.access import connect
 from edgewise.errors import DeviceError, VariantFailed
 from edgewise.measure.subjects import Subject
 
@@ -42,25 +42,25 @@ def plugin(folder: Path) -> Plugin:
 
 def test_without_its_system_one_line_names_make_arm64(tmp_path):
     said = r"^no_emulator: .*/none holds no arm64 system; make one with `make arm64`, or name the folder of one in device.sysroot$"
-    with pytest.raises(DeviceError, match=said) as caught, connected(plugin(tmp_path / "none")):
+    with pytest.raises(DeviceError, match=said) as caught, connect(plugin(tmp_path / "none")):
         pass
     assert caught.value.exit_code == 3
 
 
 def test_a_half_made_system_is_none(sysroot):
     (sysroot / "key").unlink()
-    with pytest.raises(DeviceError, match="holds no arm64 system"), connected(plugin(sysroot)):
+    with pytest.raises(DeviceError, match="holds no arm64 system"), connect(plugin(sysroot)):
         pass
 
 
 def test_a_runtime_that_it_lacks_fails_the_variant_and_not_the_pipeline(sysroot):
     said = r"torch-fp32 on the device: edgewise.formats.torch.run needs a runtime that is not in .*/arm64 \(numpy-2.4.6\)"
-    with connected(plugin(sysroot)) as connection, pytest.raises(VariantFailed, match=said):
+    with connect(plugin(sysroot)) as connection, pytest.raises(VariantFailed, match=said):
         Subject("torch-fp32", MODEL, connection, 5.0, {}).outputs("i", 2)
 
 
 def test_nothing_of_this_machine_reaches_the_emulated_one(sysroot):
-    with connected(plugin(sysroot)) as connection, pytest.raises(Fault):
+    with connect(plugin(sysroot)) as connection, pytest.raises(Fault):
         list(connection.run({"kind": "outputs", **MODEL}, 5.0))
     found = dict(line.split("=", 1) for line in (sysroot / "environment").read_text().splitlines())
     assert set(found) - {"PWD", "OLDPWD", "SHLVL", "_"} == {"PATH", "PYTHONHOME", "PYTHONPATH", "PYTHONNOUSERSITE"}
@@ -72,6 +72,6 @@ def test_nothing_of_this_machine_reaches_the_emulated_one(sysroot):
 
 @pytest.mark.parametrize("job", [{"kind": "pair", "sides": [], "blocks": 1}, {"kind": "probe", "packages": []}])
 def test_a_runtime_that_it_lacks_is_named_for_a_job_without_a_model_too(sysroot, job):
-    with connected(plugin(sysroot)) as connection, pytest.raises(Fault, match="needs a runtime that is not in") as caught:
+    with connect(plugin(sysroot)) as connection, pytest.raises(Fault, match="needs a runtime that is not in") as caught:
         list(connection.run(job, 5.0))
     assert caught.value.word == "not_offered"

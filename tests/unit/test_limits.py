@@ -8,7 +8,7 @@ import pytest
 
 from edgewise.agent import memory
 from edgewise.config.schema import Bench
-from edgewise.devices.local import Local
+from edgewise.devices.local import LocalDevice
 from edgewise.errors import ConfigError
 from edgewise.measure import outcomes
 from edgewise.measure.subjects import Run, Subject, check_limits
@@ -19,7 +19,7 @@ BENCH = Bench("smoke", memory=False, fits_mb=(64, 300))
 
 @pytest.fixture
 def kernel_limit():
-    limit = memory.make(64 << 20)
+    limit = memory.create_limit(64 << 20)
     if limit is None:
         pytest.skip("this machine lets the user set no memory limit")
     limit.remove()
@@ -29,7 +29,7 @@ def kernel_limit():
 def subject(folder: Path, does: dict) -> Subject:
     job = make_job(folder, does=does)
     fields = {key: job[key] for key in ("runner", "model", "settings", "inputs", "scope", "preprocessing")}
-    return Subject("fake-b", fields, Local(), 20.0, {})
+    return Subject("fake-b", fields, LocalDevice(), 20.0, {})
 
 
 def test_what_fits_and_what_is_killed(tmp_path, kernel_limit):
@@ -49,11 +49,11 @@ def test_another_failure_is_not_taken_for_memory(tmp_path, kernel_limit, does, l
 
 
 def test_not_tested_where_no_limit_can_be_set(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "PROCESSES", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "cgroup")
     (tmp_path / "cgroup").write_text("4:memory:/a\n0::/b\n")
-    monkeypatch.setattr(memory, "ROOTS", {"v1": tmp_path / "absent", "v2": tmp_path / "absent"})
+    monkeypatch.setattr(memory, "GROUP_ROOTS", {"v1": tmp_path / "absent", "v2": tmp_path / "absent"})
     monkeypatch.setenv("PATH", str(tmp_path))
-    told = memory.run({"limit_bytes": 64 << 20, "inner_deadline_s": 1.0})
+    told = memory.run_limited({"limit_bytes": 64 << 20, "inner_deadline_s": 1.0})
     found = outcomes.limited_runs([Run(({"event": "limited", **told},))])
     assert set(found) == {"64"} and found["64"].verdict == "not tested" and "no memory limit" in found["64"].evidence
     assert found["64"].p50_ms is None
@@ -62,11 +62,11 @@ def test_not_tested_where_no_limit_can_be_set(tmp_path, monkeypatch):
 def test_version_2_is_found_and_a_group_without_the_controller_is_left_alone(tmp_path, monkeypatch):
     """A fixture tree: a plain folder takes the files that the kernel would offer."""
     (tmp_path / "user").mkdir()
-    monkeypatch.setattr(memory, "PROCESSES", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "cgroup")
     (tmp_path / "cgroup").write_text("0::/user/session\n")
-    monkeypatch.setattr(memory, "ROOTS", {"v1": tmp_path, "v2": tmp_path})
+    monkeypatch.setattr(memory, "GROUP_ROOTS", {"v1": tmp_path, "v2": tmp_path})
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert memory.make(64 << 20) is None and [path.name for path in tmp_path.rglob("edgewise-*")] == []
+    assert memory.create_limit(64 << 20) is None and [path.name for path in tmp_path.rglob("edgewise-*")] == []
     make_folder = Path.mkdir
 
     def mkdir(self, *arguments, **more):
@@ -77,7 +77,7 @@ def test_version_2_is_found_and_a_group_without_the_controller_is_left_alone(tmp
             (self / "memory.swap.max").write_text("max\n")
 
     monkeypatch.setattr(Path, "mkdir", mkdir)
-    limit = memory.make(64 << 20)
+    limit = memory.create_limit(64 << 20)
     assert limit.how == "cgroup v2" and limit.folder == tmp_path / f"user/edgewise-{os.getpid()}" and limit.oom_kills() == 3
     assert (limit.folder / "memory.max").read_text().startswith(str(64 << 20)) and (limit.folder / "memory.swap.max").read_text() == "0"
 
@@ -100,6 +100,8 @@ def test_the_parts_of_a_cut_model_are_read_anew_too(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     found = {
-        str(path.relative_to(tmp_path)) for path in memory.files("edgewise.formats.onnx.run", str(tmp_path)) if tmp_path in path.parents
+        str(path.relative_to(tmp_path))
+        for path in memory.list_files("edgewise.formats.onnx.run", str(tmp_path))
+        if tmp_path in path.parents
     }
     assert found == {"parts.json", "part-0/model.onnx", "part-1/weights.bin"}

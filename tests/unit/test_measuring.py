@@ -8,7 +8,7 @@ import pytest
 from edgewise.agent.protocol import Fault, ProtocolFault
 from edgewise.artifacts import records
 from edgewise.config.schema import Bench, Plugin
-from edgewise.devices.access import connected
+from edgewise.devices.access import connect
 from edgewise.errors import DeviceError, VariantFailed
 from edgewise.measure import grading, outcomes, pairs, passes, subjects
 from edgewise.measure.subjects import Run
@@ -168,7 +168,7 @@ def test_only_the_files_own_faults_are_the_variants_failure(word, error):
 
 
 def test_a_fault_leaves_as_a_device_error_with_its_word():
-    with pytest.raises(DeviceError) as caught, connected(Plugin("local", "edgewise.devices.local", {"threads": 1})):
+    with pytest.raises(DeviceError) as caught, connect(Plugin("local", "edgewise.devices.local", {"threads": 1})):
         raise Fault("oom_killed", "seen")
     assert caught.value.fault == "oom_killed" and caught.value.exit_code == 3
 

@@ -72,7 +72,7 @@ class Doubling:
 @pytest.mark.parametrize(("keep", "most"), [(True, 3), (False, 1)])
 def test_parts_run_in_order_and_are_released_unless_kept(tmp_path, keep, most):
     tensors = {"inputs": [{"name": "t0"}], "outputs": [{"name": "t3"}]}
-    (tmp_path / sessions.FILE).write_text(json.dumps({"parts": ["part-0", "part-1", "part-2"], "keep": keep, **tensors}))
+    (tmp_path / sessions.PARTS_FILE).write_text(json.dumps({"parts": ["part-0", "part-1", "part-2"], "keep": keep, **tensors}))
     runner = Doubling()
     session = sessions.load(runner, str(tmp_path), {})
     for _ in range(2):
@@ -90,14 +90,14 @@ def test_a_profile_of_kept_parts_is_that_of_all_of_them():
         def profile(self):
             return {"runs": [[f"{self.name}{run}"] for run in range(2)], "trace": "one session's"}
 
-    chain = sessions.Chain([lambda: Told("a"), lambda: Told("b")], True, [], [])
+    chain = sessions.PartsSession([lambda: Told("a"), lambda: Told("b")], True, [], [])
     assert chain.profile() == {"runs": [["a0", "b0"], ["a1", "b1"]], "trace": None}
 
 
 def gated(folder, keep=False):
     """Parts that double, behind a gate that lets samples pass whose two channels lie further than 1 from (0, 10)."""
     tensors = {"inputs": [{"name": "t0"}], "outputs": [{"name": "t2"}]}
-    (folder / sessions.FILE).write_text(json.dumps({"parts": ["part-0", "part-1"], "keep": keep, **tensors}))
+    (folder / sessions.PARTS_FILE).write_text(json.dumps({"parts": ["part-0", "part-1"], "keep": keep, **tensors}))
     fields = {"names": ["t1"], "channel_axis": 1, "mean": np.array([0.0, 10.0]), "std": np.ones(2), "limit": 1.0}
     np.savez(folder / sessions.GATE_FILE, **fields, **{"answer:t2": np.array([-1.0, -1.0])})
     runner = Doubling()
@@ -124,7 +124,7 @@ def test_a_kept_rest_is_loaded_at_its_first_use(tmp_path):
 def test_channels_are_averaged_over_the_picture(channel_axis):
     picture = np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2)
     given = picture if channel_axis == 1 else picture.transpose(0, 2, 3, 1)
-    found = sessions.pooled({"a": given, "b": np.ones((2, 4))}, ["a", "b"], channel_axis)
+    found = sessions.pool_channels({"a": given, "b": np.ones((2, 4))}, ["a", "b"], channel_axis)
     assert found.shape == (2, 7) and found[:, :3].tolist() == picture.mean(axis=(2, 3)).tolist()
 
 

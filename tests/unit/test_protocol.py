@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewise.agent import protocol
-from edgewise.agent.protocol import GARBAGE, Fault, ProtocolFault, Reader
+from edgewise.agent.protocol import LINE_PROBLEMS, EventReader, Fault, ProtocolFault
 from tests.conftest import ROOT
 
 HELLO = {"schema": 1, "python": "3.9.2", "versions": {}, "modules": ["numpy"], "cpus": [0, 1]}
@@ -16,13 +16,13 @@ BLOCK = {"wall_ns": [5, 6], "cpu_ns": [4, 4], "wait_ns": [0, 1], "before": {}, "
 
 
 def lines(*events: tuple) -> list[bytes]:
-    return [protocol.event_line(n, name, fields) for n, (name, fields) in enumerate(events)]
+    return [protocol.encode_event(n, name, fields) for n, (name, fields) in enumerate(events)]
 
 
 def read(given: list[bytes]) -> list[dict]:
-    reader = Reader()
-    found = [reader.line(line) for line in given]
-    reader.end()
+    reader = EventReader()
+    found = [reader.parse_line(line) for line in given]
+    reader.check_end()
     return [event for event in found if event]
 
 
@@ -42,9 +42,9 @@ BROKEN = {
     "not_text": swap(1, b'{"event": "\xff\xfe"}\n'),
     "not_json": swap(1, b"Segmentation fault\n"),
     "not_an_event": swap(1, b"[1, 2]\n"),
-    "wrong_schema": swap(0, protocol.event_line(0, "hello", {**HELLO, "schema": 7})),
-    "unknown_event": swap(1, protocol.event_line(1, "blok", BLOCK)),
-    "bad_field": swap(1, protocol.event_line(1, "block", {**BLOCK, "wall_ns": [5]})),
+    "wrong_schema": swap(0, protocol.encode_event(0, "hello", {**HELLO, "schema": 7})),
+    "unknown_event": swap(1, protocol.encode_event(1, "blok", BLOCK)),
+    "bad_field": swap(1, protocol.encode_event(1, "block", {**BLOCK, "wall_ns": [5]})),
     "out_of_order": [GOOD[0], GOOD[2]],
     "after_end": [*GOOD, GOOD[2]],
     "no_hello": GOOD[1:],
@@ -52,12 +52,12 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("garbage", GARBAGE)
-def test_each_kind_of_garbage_has_its_name(garbage):
+@pytest.mark.parametrize("problem", LINE_PROBLEMS)
+def test_each_kind_of_problem_has_its_name(problem):
     with pytest.raises(ProtocolFault) as caught:
-        read(BROKEN[garbage])
-    assert caught.value.garbage == garbage and caught.value.word == "protocol"
-    assert garbage.replace("_", " ") in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 600
+        read(BROKEN[problem])
+    assert caught.value.problem == problem and caught.value.word == "protocol"
+    assert problem.replace("_", " ") in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 600
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_each_kind_of_garbage_has_its_name(garbage):
 )
 def test_a_block_that_is_no_measurement_gives_no_number(fields):
     with pytest.raises(ProtocolFault, match="bad field"):
-        read([GOOD[0], protocol.event_line(1, "block", {**BLOCK, **fields})])
+        read([GOOD[0], protocol.encode_event(1, "block", {**BLOCK, **fields})])
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_block_that_is_no_measurement_gives_no_number(fields):
 )
 def test_readings_that_are_no_numbers_or_have_no_time_are_no_event(event, fields):
     with pytest.raises(ProtocolFault, match="bad field"):
-        read([GOOD[0], protocol.event_line(1, event, fields)])
+        read([GOOD[0], protocol.encode_event(1, event, fields)])
 
 
 def test_readings_of_sensors_that_came_and_went_are_an_event():
@@ -121,7 +121,7 @@ def test_any_damage_to_a_line_is_an_event_or_a_protocol_fault(index, place, dama
     try:
         read(swap(index, line))
     except ProtocolFault as fault:
-        assert fault.garbage in GARBAGE
+        assert fault.problem in LINE_PROBLEMS
 
 
 @settings(max_examples=40)
@@ -134,12 +134,12 @@ def test_any_json_is_an_event_or_a_protocol_fault(content):
 @pytest.mark.parametrize(
     ("job", "message"),
     [
-        ({}, "no job"),
-        ([], "no job"),
+        ({}, "not a job"),
+        ([], "not a job"),
         ({"kind": "dance"}, "kinds are probe, cool_down, latency"),
-        ({"kind": "probe", "schema": 2}, "speaks 1"),
+        ({"kind": "probe", "schema": 2}, "speaks schema 1"),
         ({"kind": "probe", "schema": 1, "packages": []}, "deadline_s is missing"),
-        ({"kind": "probe", "schema": 1, "deadline_s": 1, "packages": [1]}, "must be a texts"),
+        ({"kind": "probe", "schema": 1, "deadline_s": 1, "packages": [1]}, "required: list of strings"),
     ],
 )
 def test_a_wrong_job_is_refused(job, message):

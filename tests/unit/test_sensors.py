@@ -12,13 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from edgewise.agent import sensors
-from edgewise.agent.sensors import battery, contention, cpufreq, hwmon, rapl, raspberry, thermal
+from edgewise.agent import power, sensors
 from edgewise.artifacts.records import Energy
-from edgewise.devices.local import Local
+from edgewise.devices.local import LocalDevice
 from edgewise.measure import grading, passes
 from edgewise.measure.subjects import Run
-from tests.conftest import ROOT
 from tests.unit.test_agent import make_job
 
 
@@ -29,9 +27,18 @@ def tree(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
-def found(module, monkeypatch, root: Path, files: dict[str, str]) -> dict[str, sensors.Source]:
-    monkeypatch.setattr(module, "ROOT", tree(root, files))
-    return {source.name: source for source in module.find()}
+PLACES = {  # finder -> the module and the name of the folder that it looks into
+    power.find_batteries: (power, "BATTERIES"),
+    power.find_power_monitors: (power, "HWMON"),
+    power.find_rapl: (power, "RAPL"),
+    sensors.find_temperatures: (sensors, "THERMAL"),
+    sensors.find_frequencies: (sensors, "PROCESSORS"),
+}
+
+
+def found(finder, monkeypatch, root: Path, files: dict[str, str]) -> dict[str, sensors.Source]:
+    monkeypatch.setattr(*PLACES[finder], tree(root, files))
+    return {source.name: source for source in finder()}
 
 
 RAPL = {
@@ -51,7 +58,7 @@ BATTERY = {"BAT0/type": "Battery", "BAT0/status": "Discharging", "BAT0/voltage_n
 
 
 def test_rapl(monkeypatch, tmp_path):
-    sources = found(rapl, monkeypatch, tmp_path, RAPL)
+    sources = found(power.find_rapl, monkeypatch, tmp_path, RAPL)
     package = sources["rapl_0_package-0_uj"]
     assert (package.read(), package.wraps_at, package.scope, package.counter) == (262143000000, 262143328850, "package", True)
     assert sources["rapl_0.0_core_uj"].scope == "core" and sources["rapl_1_psys_uj"].scope == "board"
@@ -59,14 +66,14 @@ def test_rapl(monkeypatch, tmp_path):
 
 
 def test_ina3221_by_label_and_never_the_shunt_voltages(monkeypatch, tmp_path):
-    sources = found(hwmon, monkeypatch, tmp_path, INA3221)
+    sources = found(power.find_power_monitors, monkeypatch, tmp_path, INA3221)
     assert {source.scope for source in sources.values()} == {"board", "VDD_CPU_GPU_CV", "VDD_SOC"}
     assert sources["hwmon1_ina3221_VDD_IN_uw"].read() == pytest.approx(19.0 * 0.350 * 1e6)
 
 
 def test_power_and_energy_inputs_of_any_driver(monkeypatch, tmp_path):
     files = {"hwmon0/name": "ina226", "hwmon0/power1_input": "2500000", "hwmon2/name": "sbrmi", "hwmon2/energy1_input": "123"}
-    sources = found(hwmon, monkeypatch, tmp_path, {**files, "hwmon0/temp1_input": "4"})
+    sources = found(power.find_power_monitors, monkeypatch, tmp_path, {**files, "hwmon0/temp1_input": "4"})
     assert {n: (s.read(), s.quantity, s.counter) for n, s in sources.items()} == {
         "hwmon0_ina226_power1_uw": (2.5e6, "power", False),
         "hwmon2_sbrmi_energy1_uj": (123, "energy", True),
@@ -74,24 +81,24 @@ def test_power_and_energy_inputs_of_any_driver(monkeypatch, tmp_path):
 
 
 def test_a_battery_counts_only_while_discharging(monkeypatch, tmp_path):
-    source = found(battery, monkeypatch, tmp_path, {**BATTERY, "AC/type": "Mains"})["BAT0_uw"]
+    source = found(power.find_batteries, monkeypatch, tmp_path, {**BATTERY, "AC/type": "Mains"})["BAT0_uw"]
     assert source.read() == pytest.approx(11.8 * 1.5 * 1e6) and source.scope == "device" and source.problem is None
     (tmp_path / "BAT0/status").write_text("Charging\n")
     assert sensors.snapshot([source]) == {"BAT0_uw": None}
-    assert "only while discharging" in battery.find()[0].problem
+    assert "only while discharging" in power.find_batteries()[0].problem
     tree(tmp_path, {"BAT0/status": "Discharging", "BAT0/power_now": "4200000"})
-    assert battery.find()[0].read() == 4.2e6
+    assert power.find_batteries()[0].read() == 4.2e6
 
 
 def test_steal_is_a_share_of_all_processors_whatever_the_agent_is_pinned_to(monkeypatch, tmp_path):
     """Of 8 processors each loses 0.2 s in a second; the agent may use 2 of them."""
     lines = "".join(f"\ncpu{number} 0 0 0 0 0 0 0 20 0 0" for number in range(8))
-    monkeypatch.setattr(contention, "STAT", tmp_path / "stat")
-    monkeypatch.setattr(contention.os, "sysconf", lambda name: 100)
+    monkeypatch.setattr(sensors, "STAT", tmp_path / "stat")
+    monkeypatch.setattr(sensors.os, "sysconf", lambda name: 100)
     readings = []
     for ticks in (0, 8 * 20):
         tree(tmp_path, {"stat": f"cpu  0 0 0 0 0 0 0 {ticks} 0 0{lines}\nintr 5"})
-        readings.append({"steal_ns": contention.steal_ns()})
+        readings.append({"steal_ns": sensors.read_steal_ns()})
     block = {
         "event": "block",
         "wall_ns": [250_000_000] * 4,
@@ -105,9 +112,13 @@ def test_steal_is_a_share_of_all_processors_whatever_the_agent_is_pinned_to(monk
 
 
 def test_temperature_and_frequency(monkeypatch, tmp_path):
-    zones = found(thermal, monkeypatch, tmp_path / "t", {"thermal_zone0/type": "cpu-thermal", "thermal_zone0/temp": "51234"})
+    zones = found(
+        sensors.find_temperatures, monkeypatch, tmp_path / "t", {"thermal_zone0/type": "cpu-thermal", "thermal_zone0/temp": "51234"}
+    )
     assert zones["thermal_zone0_cpu-thermal_mdegc"].read() == 51234
-    clocks = found(cpufreq, monkeypatch, tmp_path / "f", {"cpu0/cpufreq/scaling_cur_freq": "1500000", "cpu0/cpufreq/x": ""})
+    clocks = found(
+        sensors.find_frequencies, monkeypatch, tmp_path / "f", {"cpu0/cpufreq/scaling_cur_freq": "1500000", "cpu0/cpufreq/x": ""}
+    )
     assert clocks["cpu0_khz"].read() == 1.5e6
 
 
@@ -116,12 +127,12 @@ def test_steal_and_pressure(monkeypatch, tmp_path):
         tmp_path,
         {"stat": "cpu  1 2 3 4 5 6 7 250 0 0\ncpu0 1\nctxt 9", "pressure": "some avg10=0 avg60=0 avg300=0 total=4242\nfull total=1"},
     )
-    monkeypatch.setattr(contention, "STAT", tmp_path / "stat")
-    monkeypatch.setattr(contention, "PRESSURE", tmp_path / "pressure")
-    assert contention.steal_ns() == pytest.approx(2.5e9) and contention.pressure_us() == 4242
+    monkeypatch.setattr(sensors, "STAT", tmp_path / "stat")
+    monkeypatch.setattr(sensors, "PRESSURE", tmp_path / "pressure")
+    assert sensors.read_steal_ns() == pytest.approx(2.5e9) and sensors.read_pressure_us() == 4242
     tree(tmp_path, {"pressure": "garbage", "stat": "cpu  1 2 3 4"})  # the steal column is as old as Linux 2.6.11
-    assert sensors.snapshot([s for s in contention.find() if s.quantity == "steal"]) == {"steal_ns": None}
-    assert sensors.snapshot([s for s in contention.find() if s.quantity == "pressure"]) == {"pressure_cpu_some_us": None}
+    assert sensors.snapshot([s for s in sensors.find_contention() if s.quantity == "steal"]) == {"steal_ns": None}
+    assert sensors.snapshot([s for s in sensors.find_contention() if s.quantity == "pressure"]) == {"pressure_cpu_some_us": None}
 
 
 PI = """#!/bin/sh
@@ -145,7 +156,10 @@ def pi(tmp_path, monkeypatch):
     tree(tmp_path, {"bin/vcgencmd": PI})
     command.chmod(command.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{command.parent}:/usr/bin:/bin")
-    return lambda adc: (monkeypatch.setenv("ADC", adc), {source.name: source for source in raspberry.find()})[1]
+    return lambda adc: (
+        monkeypatch.setenv("ADC", adc),
+        {source.name: source for source in [*sensors.find_throttling(), *power.find_pmic()]},
+    )[1]
 
 
 @pytest.mark.parametrize("adc", [ADC, ADC.replace("     3", "3").replace("   V", "V").replace("(1)", "")])
@@ -167,18 +181,18 @@ def test_garbage_is_a_problem_not_a_number(monkeypatch, tmp_path, content, probl
         files = {"intel-rapl:0/name": "package-0"}
     else:
         files = {"intel-rapl:0/name": "package-0", "intel-rapl:0/energy_uj": content}
-    (source,) = found(rapl, monkeypatch, tmp_path, files).values()
+    (source,) = found(power.find_rapl, monkeypatch, tmp_path, files).values()
     assert problem in source.problem and sensors.snapshot([source]) == {source.name: None}
 
 
-def mounted(fixture: Path, *prelude: str) -> Local:
+def mounted(fixture: Path, *prelude: str) -> LocalDevice:
     """The agent in a mount namespace of its own, with `fixture` in the place of /sys/class."""
     script = " && ".join([f"mount --bind {fixture} /sys/class", *prelude, f"exec {sys.executable} -m edgewise.agent.program"])
     command = ("unshare", "--mount", "--map-root-user", "sh", "-c", script)
     trial = subprocess.run([*command[:-1], f"mount --bind {fixture} /sys/class"], capture_output=True)
     if not shutil.which("unshare") or trial.returncode:
         pytest.skip("this machine allows no mount namespace")
-    return Local(command)
+    return LocalDevice(command)
 
 
 def run_energy(tmp_path: Path, files: dict[str, str], *prelude: str) -> Energy:
@@ -209,8 +223,8 @@ def test_permission_denied_is_said(monkeypatch, tmp_path):
     def deny(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(sensors, "number", deny)
-    (package, *_) = found(rapl, monkeypatch, tmp_path, {k: v for k, v in RAPL.items() if ":1" not in k}).values()
+    monkeypatch.setattr(sensors, "read_number", deny)
+    (package, *_) = found(power.find_rapl, monkeypatch, tmp_path, {k: v for k, v in RAPL.items() if ":1" not in k}).values()
     assert package.problem.endswith("energy_uj: Permission denied")
     sources = [sensors.describe(package)]
     fields = passes.energy_of(Run.of([{"event": "sources", "sources": json.loads(json.dumps(sources))}]))
@@ -263,9 +277,7 @@ def test_power_is_integrated():
     assert fields.figures.mean_w == pytest.approx(3.0) and fields.figures.net_mj == pytest.approx(400)
 
 
-def test_every_file_in_the_folder_is_asked():
-    names = {path.stem for path in (ROOT / "edgewise/agent/sensors").glob("*.py")} - {"__init__"}
-    assert names == {module.__name__.rpartition(".")[2] for module in (battery, contention, cpufreq, hwmon, raspberry, rapl, thermal)}
+def test_find_lists_what_was_asked_for():
     assert {source.quantity for source in sensors.find("switches", "steal")} == {"switches", "steal"}
 
 

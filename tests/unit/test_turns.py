@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgewise.agent import blocks
-from edgewise.agent.protocol import Fault, job_line
+from edgewise.agent import latency
+from edgewise.agent.protocol import Fault, encode_job
 from edgewise.config.schema import Bench, Warmup
-from edgewise.devices.local import COMMAND, Local
+from edgewise.devices.local import COMMAND, LocalDevice
 from edgewise.errors import VariantFailed
 from edgewise.measure.pairs import in_turns, pairing
 from edgewise.measure.subjects import Subject
@@ -30,7 +30,7 @@ def subject(folder: Path, name: str, deadline_s: float = 20.0, **does) -> Subjec
     (folder / name).mkdir()
     job = make_job(folder / name, does=does)
     fields = {key: job[key] for key in ("runner", "model", "settings", "inputs", "scope", "preprocessing")}
-    return Subject(name, fields, Local(), deadline_s, {})
+    return Subject(name, fields, LocalDevice(), deadline_s, {})
 
 
 def noted(file: Path) -> list[str]:
@@ -80,7 +80,7 @@ def test_a_failure_is_that_of_the_model_which_fails_alone(tmp_path, broken, load
 
 
 def test_a_kill_for_memory_of_both_together_names_the_setting(tmp_path):
-    class Narrow(Local):
+    class Narrow(LocalDevice):
         def run(self, job, deadline_s):
             if job["kind"] == "pair":
                 raise Fault("oom_killed", "the run ended with SIGKILL and the kernel counts 1 kill for memory")
@@ -106,7 +106,7 @@ def test_a_stopped_process_ends_with_its_parent(tmp_path):
     sides = [subject(tmp_path, name, sleep_ms=1).timed(Bench(name="x", blocks=1000, block_s=0.2, warmup=BENCH.warmup)) for name in "vr"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     agent = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=environment, start_new_session=True)
-    agent.stdin.write(job_line(kind="pair", deadline_s=60, sides=sides, blocks=1000))
+    agent.stdin.write(encode_job(kind="pair", deadline_s=60, sides=sides, blocks=1000))
     agent.stdin.flush()
     wait_for(lambda: len(agents()) == 3 and "T" in states())
     agent.send_signal(signal.SIGKILL)
@@ -142,20 +142,20 @@ def wait_for(condition) -> None:
 def test_a_player_that_is_killed_within_a_line_ends_the_pair_as_it_ended(monkeypatch):
     """A block is a line of megabytes: a kill for memory may well come in the middle of it."""
     code = 'import os, sys; sys.stdin.readline(); os.write(1, b\'{"event": "blo\'); os.kill(os.getpid(), 9)'
-    monkeypatch.setattr(blocks, "AGENT", (sys.executable, "-S", "-c", code))
+    monkeypatch.setattr(latency, "AGENT", (sys.executable, "-S", "-c", code))
 
     def ended(code: int) -> None:
         raise SystemExit(code)
 
-    monkeypatch.setattr(blocks, "end_like", ended)
+    monkeypatch.setattr(latency, "exit_like", ended)
     job = {"runner": "r", "model": "m", "settings": {}, "inputs": "i", "scope": "model", "preprocessing": None, "warmup": {}}
     with pytest.raises(SystemExit) as caught:
-        blocks.Player({**job, "blocks": 1, "block_s": 1.0, "min_runs": 1}, 20.0)
+        latency.TurnProcess({**job, "blocks": 1, "block_s": 1.0, "min_runs": 1}, 20.0)
     assert caught.value.code == -signal.SIGKILL
 
 
 def test_a_signal_that_python_ignores_or_catches_is_passed_on_too():
     """Python ignores SIGPIPE and makes an exception of SIGINT."""
     for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGKILL):
-        code = f"from edgewise.agent import turns; turns.end_like({-number})"
+        code = f"from edgewise.agent import latency; latency.exit_like({-number})"
         assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL).returncode == -number

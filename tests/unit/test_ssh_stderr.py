@@ -9,8 +9,8 @@ import pytest
 from edgewise.agent import cache
 from edgewise.agent.protocol import Fault
 from edgewise.devices import shipping, ssh
-from edgewise.devices.channel import Ending
-from edgewise.devices.openssh import Link, refusal
+from edgewise.devices.channel import ProcessEnd
+from edgewise.devices.openssh import SshConnection, explain_refusal
 from edgewise.devices.ssh import explain_end
 
 CHANGED = "@@@@@@@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n@@@@@@@@@@\nHost key verification failed.\n"
@@ -32,7 +32,7 @@ CHANGED = "@@@@@@@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!    
     ],
 )
 def test_each_saying_has_its_word(said, word):
-    fault = refusal(said, "pi")
+    fault = explain_refusal(said, "pi")
     assert fault.word == word and "\n" not in str(fault) and str(fault).startswith("pi: ")
 
 
@@ -60,26 +60,26 @@ class FakeLink:
     ],
 )
 def test_how_a_run_ended(code, stderr, lost, word):
-    assert explain_end(Ending(code, stderr, True, 1.0, 9.0), "edgewise-1", FakeLink(lost)).word == word
+    assert explain_end(ProcessEnd(code, stderr, True, 1.0, 9.0), "edgewise-1", FakeLink(lost)).word == word
 
 
 def test_a_reply_of_the_cache_that_breaks_off_is_a_lost_link(tmp_path):
     settings = ssh.Settings(host="board")
-    link = Link(settings, tmp_path)
+    link = SshConnection(settings, tmp_path)
     link.call = lambda *given: subprocess.CompletedProcess((), 255, f'\n{cache.MARK}{{"pa'.encode(), b"Connection closed")
     with pytest.raises(Fault, match="the link ended") as caught:
-        ssh.Ssh(settings, link)._ask({"act": "look"})
+        ssh.SshDevice(settings, link)._ask({"act": "find"})
     assert caught.value.word == "dropped"
 
 
 @pytest.mark.parametrize(
-    "reply", [{"home": "/", "whole": True}, {"path": 5, "home": "/", "whole": True}, {"fault": "no such word", "seen": "x"}]
+    "reply", [{"home": "/", "complete": True}, {"path": 5, "home": "/", "complete": True}, {"fault": "no such word", "seen": "x"}]
 )
 def test_a_reply_of_the_cache_that_is_none_is_a_fault_of_the_protocol(tmp_path, reply):
     settings = ssh.Settings(host="board")
-    link = Link(settings, tmp_path)
+    link = SshConnection(settings, tmp_path)
     link.call = lambda *given: subprocess.CompletedProcess((), 0, f"{cache.MARK}{json.dumps(reply)}".encode(), b"")
     (tmp_path / "tree").mkdir()
     with pytest.raises(Fault) as caught:
-        ssh.Ssh(settings, link)._place(shipping.folder(tmp_path / "tree"))
+        ssh.SshDevice(settings, link)._place(shipping.read_folder(tmp_path / "tree"))
     assert caught.value.word == "protocol"

@@ -23,24 +23,24 @@ def ask(workdir: Path, act: str, content: bytes = b"", **request) -> dict:
 
 
 @pytest.fixture
-def tree(tmp_path) -> shipping.Tree:
+def tree(tmp_path) -> shipping.FileTree:
     (tmp_path / "model/part").mkdir(parents=True)
     (tmp_path / "model/manifest.json").write_text("{}")
     (tmp_path / "model/part/weights.bin").write_bytes(bytes(range(256)) * 100)
-    return shipping.folder(tmp_path / "model")
+    return shipping.read_folder(tmp_path / "model")
 
 
-def send(workdir: Path, tree: shipping.Tree, content: bytes | None = None, limit_bytes: int = 1 << 20, keep: tuple = ()) -> dict:
-    request = {"key": tree.key, "files": tree.listed, "limit_bytes": limit_bytes, "keep": keep}
+def send(workdir: Path, tree: shipping.FileTree, content: bytes | None = None, limit_bytes: int = 1 << 20, keep: tuple = ()) -> dict:
+    request = {"key": tree.key, "files": tree.checksums, "limit_bytes": limit_bytes, "keep": keep}
     return ask(workdir, "receive", tree.content() if content is None else content, **request)
 
 
 def test_what_is_sent_lies_there_as_it_was(tmp_path, tree):
     workdir = tmp_path / "device"
-    assert not ask(workdir, "look", key=tree.key, files=tree.listed)["whole"]
+    assert not ask(workdir, "find", key=tree.key, files=tree.checksums)["complete"]
     path = Path(send(workdir, tree)["path"])
     assert {name: (path / name).read_bytes() for name in tree.files} == {name: file.read_bytes() for name, file in tree.files.items()}
-    assert ask(workdir, "look", key=tree.key, files=tree.listed) == {"home": str(Path.cwd()), "path": str(path), "whole": True}
+    assert ask(workdir, "find", key=tree.key, files=tree.checksums) == {"home": str(Path.cwd()), "path": str(path), "complete": True}
 
 
 @pytest.mark.parametrize("spoil", [lambda c: c[:-1] + b"x", lambda c: c[:-1]], ids=["changed", "cut"])
@@ -53,7 +53,7 @@ def test_what_came_wrong_is_not_kept(tmp_path, tree, spoil):
 def test_a_file_that_changed_on_the_device_is_noticed(tmp_path, tree):
     path = Path(send(tmp_path / "device", tree)["path"], "part/weights.bin")
     path.write_bytes(b"x" + path.read_bytes()[1:])
-    assert not ask(tmp_path / "device", "look", key=tree.key, files=tree.listed)["whole"]
+    assert not ask(tmp_path / "device", "find", key=tree.key, files=tree.checksums)["complete"]
 
 
 def test_room_is_made_by_what_was_not_used_for_longest(tmp_path, monkeypatch):
@@ -74,24 +74,24 @@ def test_a_lost_run_is_ended_by_its_name(tmp_path):
     lost, other = (
         subprocess.Popen(["sh", "-c", "sleep 60; :", name], start_new_session=True) for name in ("edgewise-lost", "edgewise-other")
     )
-    assert ask(tmp_path, "end", runs=["edgewise-lost"]) == {"ended": 1}
+    assert ask(tmp_path, "kill", runs=["edgewise-lost"]) == {"killed": 1}
     assert lost.wait(5) == -9 and other.poll() is None
     os.killpg(other.pid, 9)
     other.wait()
 
 
 def test_the_code_for_a_device_is_the_payload_and_the_one_run_py():
-    files = shipping.code("edgewise.formats.onnx.run").files
-    assert {"edgewise/agent/program.py", "edgewise/agent/sensors/rapl.py", "edgewise/formats/onnx/run.py", "edgewise/__init__.py"} <= set(
+    files = shipping.code_tree("edgewise.formats.onnx.run").files
+    assert {"edgewise/agent/program.py", "edgewise/agent/power.py", "edgewise/formats/onnx/run.py", "edgewise/__init__.py"} <= set(
         files
     )
     assert not [name for name in files if "make" in name or "tflite" in name or "core" in name]
-    assert shipping.code().files.keys() < files.keys()
-    assert shipping.code("edgewise.formats.onnx.profile").files.keys() - files.keys() == {"edgewise/formats/onnx/profile.py"}
+    assert shipping.code_tree().files.keys() < files.keys()
+    assert shipping.code_tree("edgewise.formats.onnx.profile").files.keys() - files.keys() == {"edgewise/formats/onnx/profile.py"}
 
 
 def test_a_tree_is_known_by_names_and_content(tmp_path, tree):
     before = tree.key
-    assert tree.listed["manifest.json"] == (2, hashlib.sha256(b"{}").hexdigest())
+    assert tree.checksums["manifest.json"] == (2, hashlib.sha256(b"{}").hexdigest())
     (tmp_path / "model/manifest.json").rename(tmp_path / "model/other.json")
-    assert shipping.folder(tmp_path / "model").key != before
+    assert shipping.read_folder(tmp_path / "model").key != before

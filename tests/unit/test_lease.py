@@ -11,7 +11,7 @@ import pytest
 
 from edgewise.agent import cache, lease
 from edgewise.agent.protocol import Fault
-from edgewise.devices.access import Hold
+from edgewise.devices.access import Lease
 
 COMMAND = (sys.executable, lease.__file__)
 
@@ -84,12 +84,12 @@ def test_a_host_that_is_heard_of_keeps_it(host):
     assert first.process.poll() is None, "2.4 s, silent for no more than 0.2 s of them"
 
 
-def keeper(workdir, wait_s: float = 0.0, command=COMMAND) -> Hold:
-    return Hold(command, "board", str(workdir), wait_s, lambda code, stderr: Fault("no_python", f"{code} {stderr.strip()}"))
+def make_lease(workdir, wait_s: float = 0.0, command=COMMAND) -> Lease:
+    return Lease(command, "board", str(workdir), wait_s, lambda code, stderr: Fault("no_python", f"{code} {stderr.strip()}"))
 
 
 def test_the_hosts_end_takes_it_again_after_its_link_was_lost(tmp_path):
-    one, other = keeper(tmp_path), keeper(tmp_path)
+    one, other = make_lease(tmp_path), make_lease(tmp_path)
     one.ensure()
     with pytest.raises(Fault, match=r"^board: \w+@\S+ since \d\d:\d\d:\d\d measures on it.*wait for it to end$") as caught:
         other.ensure()
@@ -99,14 +99,14 @@ def test_the_hosts_end_takes_it_again_after_its_link_was_lost(tmp_path):
     one.process.wait()
     one.ensure()
     assert one.process.poll() is None
-    one.end()
+    one.release()
     other.ensure()
-    other.end()
+    other.release()
 
 
 def test_a_program_that_does_not_start_is_explained(tmp_path):
     with pytest.raises(Fault, match=r"^127 no such python; install python") as caught:
-        keeper(tmp_path, command=("sh", "-c", "echo no such python >&2; exit 127")).ensure()
+        make_lease(tmp_path, command=("sh", "-c", "echo no such python >&2; exit 127")).ensure()
     assert caught.value.word == "no_python"
 
 
@@ -120,30 +120,30 @@ def test_a_lock_that_is_a_link_is_refused_and_its_target_stays(host, tmp_path):
 
 @pytest.mark.parametrize("module", [lease, cache])
 def test_a_workdir_of_another_user_is_refused(module, tmp_path, monkeypatch):
-    module.own(tmp_path / "mine")
+    module.make_private_folder(tmp_path / "mine")
     assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o700
     owner = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     with pytest.raises(OSError, match=f"belongs to user {owner}; name another folder in device.workdir"):
-        module.own(tmp_path / "mine")
+        module.make_private_folder(tmp_path / "mine")
 
 
 @pytest.mark.parametrize("module", [lease, cache])
 def test_a_workdir_in_which_anybody_may_write_is_refused(module, tmp_path):
     tmp_path.chmod(0o1777)
     with pytest.raises(OSError, match="any user may write in it"):
-        module.own(tmp_path)
+        module.make_private_folder(tmp_path)
 
 
 def test_a_reply_that_breaks_off_is_explained(tmp_path):
     code = f"printf '\\n{lease.MARK}{{\"hel'; exit 255"
     with pytest.raises(Fault, match=r"^255 "):
-        keeper(tmp_path, command=("sh", "-c", code)).ensure()
+        make_lease(tmp_path, command=("sh", "-c", code)).ensure()
 
 
 def test_a_program_that_is_not_there_is_a_fault(tmp_path):
     with pytest.raises(Fault, match="no-such-program cannot be started: No such file"):
-        keeper(tmp_path, command=("no-such-program",)).ensure()
+        make_lease(tmp_path, command=("no-such-program",)).ensure()
 
 
 @pytest.mark.parametrize(
@@ -153,5 +153,5 @@ def test_a_reply_that_is_none_is_a_fault_of_the_protocol(tmp_path, reply):
     """What a device says is not trusted."""
     code = f"echo '{lease.MARK}{reply}'; exit 255"
     with pytest.raises(Fault) as caught:
-        keeper(tmp_path, command=("sh", "-c", code)).ensure()
+        make_lease(tmp_path, command=("sh", "-c", code)).ensure()
     assert caught.value.word == ("no_python" if reply == "[]" else "protocol")
