@@ -57,13 +57,13 @@ def test_the_page_is_whole_and_asks_for_nothing_from_outside(project):
     assert all(address.startswith("data:") for address in structure.addresses)
     assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", text)
     for title in (
-        "The front",
+        "Pareto front",
         "Before and after",
         "Every variant",
         "The budget",
-        "Memory along the way",
+        "Memory step by step",
         "Class by class",
-        "Where they err",
+        "Samples with errors",
     ):
         assert title in text
     assert all(f'data-name="{row.name}"' in text for row in THIRTEEN)
@@ -92,7 +92,7 @@ def test_a_page_without_latency_pictures_or_budget_leaves_these_out(project):
     shutil.rmtree(project / "models/data")
     write_report()
     text = (project / PAGE).read_text()
-    assert "Where they err" not in text and "Memory along the way" not in text and "without bench-on-device" in text
+    assert "Samples with errors" not in text and "Memory step by step" not in text and "without bench-on-device" in text
 
 
 def test_a_page_of_a_failed_reference_is_still_made(project):
