@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 repro: setup ## run the pipeline and print the table; PROFILE=smoke|quick|standard measures for less or more time
 	$(if $(PROFILE),dvc exp run -S bench.name=$(PROFILE),dvc repro)
-	@python -m stages.report --show
+	@edgewise report
 
 test: setup ## the test suite (15 to 30 minutes on two cores)
 	python -m pytest

@@ -102,7 +102,7 @@ def twelve_points(project: Workspace, name: str, launcher: tuple[str, ...]) -> d
     """Accuracy and size by settings."""
     swept = [f"variants.{VARIANT}.{key}={','.join(map(str, values))}" for key, values in SETTINGS.items()]
     begun = time.monotonic()
-    run(project, "python", "-m", "edgewise.cli.sweep", "--name", name, *launcher, *swept)
+    run(project, "python", "-m", "edgewise.cli.main", "sweep", "--name", name, *launcher, *swept)
     every = refs(project)
     must(
         len(every) == POINTS == children(project, name), f"{name}: {POINTS} refs and {POINTS} children in {time.monotonic() - begun:.0f} s"
@@ -140,7 +140,7 @@ def at_once() -> None:
             samples, name = FIRST + JOBS * number, f"round{number}"
             parallel = ("hydra/launcher=joblib", f"hydra.launcher.n_jobs={JOBS}")
             swept = f"variants.{VARIANT}.calibration.samples=range({samples},{samples + JOBS})"
-            run(project, "python", "-m", "edgewise.cli.sweep", "--name", name, *parallel, swept)
+            run(project, "python", "-m", "edgewise.cli.main", "sweep", "--name", name, *parallel, swept)
             new = [ref for ref in refs(project) if ref not in known]
             must(len(new) == JOBS and not mixed_up(project, name, new), f"{name}: {JOBS} of {JOBS}, the params of each match its metrics")
             known += new

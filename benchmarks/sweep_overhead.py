@@ -106,7 +106,7 @@ def sweep(project: Workspace, count: int) -> list[Mark]:
     places = {"TOY_LOG": project.folder / ".edgewise/toy.log", "STAGE_LOG": project.folder / ".edgewise/stages.log"}
     given = [f"{key}={value}" for key, value in places.items()]
     key = f"variants.{VARIANT}.calibration.samples"
-    command = ["env", *given, sys.executable, "-m", "edgewise.cli.sweep", "--name", NAME, f"{key}=range({FIRST},{FIRST + count})"]
+    command = ["env", *given, sys.executable, "-m", "edgewise.cli.main", "sweep", "--name", NAME, f"{key}=range({FIRST},{FIRST + count})"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen(command, cwd=project.folder, env=project.environment, stdout=subprocess.PIPE, text=True, bufsize=1)
     assert process.stdout

@@ -1,31 +1,47 @@
-"""edgewise COMMAND ...: the stage modules by a shorter name."""
+"""edgewise COMMAND ...: what a user types beside `dvc repro`."""
 
-import runpy
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
+from edgewise.cli.commands import COMMANDS
 from edgewise.config.settings import nearest
+from edgewise.errors import UserError, run_main
 
-COMMANDS = {
-    "compose": ("stages.compose", "validate params.yaml and conf/ (--check), or write models/config.yaml"),
-    "probe": ("stages.probe_device", "check the device and print what it is"),
-    "sweep": ("edgewise.cli.sweep", "many sets of choices, each an experiment, judged together"),
-    "study": ("edgewise.cli.study", "a question with choices of its own, answered beside your project"),
-    "inspect": ("edgewise.inspect.command", "what a model file expects and is, and the yaml with which it runs"),
-    "bundle": ("stages.bundle", "the chosen variant as a folder for the device; --to device puts it there"),
-    "report": ("stages.report", "the table of the last run (--show), or a gate for CI (--check)"),
-}
+USAGE = """usage: edgewise COMMAND ...
+
+Edge variants of trained models: made, proved, judged and measured. `dvc repro`
+runs the pipeline of a project; beside it there are
+
+{commands}
+
+  edgewise COMMAND --help      what it reads and writes, its options, examples
+  edgewise --version
+
+exit codes: 0 done; 1 a check failed, or an unexpected error; 2 a mistake in a setting,
+a file or a command; 3 the machine, the network or a missing package"""
 
 
 def main() -> None:
-    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    run_main(lambda: dispatch(sys.argv[1:]))
+
+
+def dispatch(arguments: Sequence[str]) -> int | None:
+    name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help"):
-        print("usage: edgewise COMMAND [ARGUMENTS]", *(f"  {key:8} {text}" for key, (_, text) in COMMANDS.items()), sep="\n")
-    elif name not in COMMANDS:
-        sys.exit(f"error: {name!r} is no command; {nearest(name, COMMANDS)}")
-    else:
-        module = COMMANDS[name][0]
-        sys.argv = [f"edgewise {name}", *sys.argv[2:]]
-        runpy.run_module(module, run_name="__main__", alter_sys=False)
+        print(USAGE.format(commands="\n".join(f"  {key:8} {command.summary}" for key, command in COMMANDS.items())))
+        return 0
+    if name in ("-V", "--version"):
+        from importlib import metadata
+
+        print(f"edgewise {metadata.version('edgewise')}")
+        return 0
+    if name not in COMMANDS:
+        raise UserError(f"{name!r} is no command of edgewise; {nearest(name, COMMANDS)}; see `edgewise --help`")
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)  # as for `python -m`: the project's own modules, which settings may name
+    return COMMANDS[name].call(name, arguments[1:])
 
 
 if __name__ == "__main__":

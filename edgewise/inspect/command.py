@@ -1,16 +1,8 @@
-"""What a model file expects and is, and the sections of params.yaml with which it runs.
+"""What a model file expects and is, and the sections of params.yaml with which it runs."""
 
-    edgewise inspect FILE [--data PATH] [--schemes fp32,int8-static]
-    edgewise inspect FILE --data PATH --whole > mine.yaml       params.yaml with these sections in it, to be moved there
-
-Reads   FILE: .onnx, .tflite, .keras, .h5, a SavedModel directory, .pt2, .safetensors; conf/ for the formats that it can reach
-Writes  nothing; the yaml that it prints replaces the sections of the same names in params.yaml
-"""
-
-import argparse
 import importlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +10,7 @@ from typing import Any
 import yaml
 
 from edgewise.config import schema
-from edgewise.errors import MissingExtra, ModelError, run_main
+from edgewise.errors import MissingExtra, ModelError
 from edgewise.inspect import suggestion
 from edgewise.proof import isolation
 from edgewise.sources.inspection import Inspection, Port
@@ -98,24 +90,18 @@ def formats(conf: Path) -> dict[str, Mapping[str, Any]]:
     return {name: {"sources": schema.part(form["module"], "make").SOURCES, "schemes": list(form["schemes"])} for name, form in read.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m edgewise.inspect.command", description="what a model file expects and is")
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--data", default=None, help="your data, for the yaml: a folder of pictures by class, an .npz, a .tsv")
-    parser.add_argument("--schemes", default=None, help="the schemes to list, with commas; the usual four without it")
-    parser.add_argument("--whole", action="store_true", help="print params.yaml as it would be, and what the file is on stderr")
-    arguments = parser.parse_args()
-    importer, found = examine(arguments.file)
-    print(describe(arguments.file, found), file=sys.stderr if arguments.whole else sys.stdout)
+def show(path: Path, project: Path, data: str | None, schemes: Sequence[str], *, full: bool) -> None:
+    """Print what the file is and the YAML with which it runs.
+
+    project: the folder of conf/ and params.yaml. data: the user's data, for the YAML. full: print all of params.yaml with these sections
+    in it, and what the file is on stderr.
+    """
+    importer, found = examine(path, project / CONF)
+    print(describe(path, found), file=sys.stderr if full else sys.stdout)
     if found.model is None:
         return
-    wanted = tuple(arguments.schemes.split(",")) if arguments.schemes else suggestion.USUAL
-    text = suggestion.text(found, importer.FORMAT, formats(CONF), arguments.data, wanted)
-    if arguments.whole:
-        print(suggestion.replaced(PARAMS.read_text(encoding="utf-8"), text), end="")
+    text = suggestion.text(found, importer.FORMAT, formats(project / CONF), data, schemes)
+    if full:
+        print(suggestion.replaced((project / PARAMS).read_text(encoding="utf-8"), text), end="")
     else:
         print(f"\n# for params.yaml, in the place of the sections of these names\n{text}", end="")
-
-
-if __name__ == "__main__":
-    run_main(main)

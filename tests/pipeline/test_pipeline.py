@@ -116,12 +116,12 @@ def test_a_failed_variant_takes_no_other_with_it_and_the_gate_says_so(workspace)
         assert "does not offer int16x8-static; it has" in variants["onnx-int16x8-static"]["reason"]
         assert "'no_such_layer' matches no layer of the source" in variants["onnx-int8-static-lost"]["reason"]
         assert variants["onnx-fp32"]["status"] == "ok"
-        gate = workspace.run("python", "-m", "stages.report", "--check")
+        gate = workspace.run("edgewise", "report", "--check")
         assert gate.returncode == 1 and "onnx-int16x8-static" in gate.stdout + gate.stderr
     finally:
         (workspace.folder / "params.yaml").write_text(before)
     workspace.repro()
-    assert workspace.run("python", "-m", "stages.report", "--check").returncode == 0
+    assert workspace.run("edgewise", "report", "--check").returncode == 0
 
 
 def test_a_model_that_aborts_its_runtime_takes_no_other_with_it(workspace):

@@ -23,7 +23,7 @@ class Project:
         self.folder = folder
 
     def sweep(self, *arguments: str) -> subprocess.CompletedProcess:
-        return self.workspace.run("env", f"TOY_LOG={self.folder}/.edgewise/toy.log", "python", "-m", "edgewise.cli.sweep", *arguments)
+        return self.workspace.run("env", f"TOY_LOG={self.folder}/.edgewise/toy.log", "python", "-m", "edgewise.cli.main", "sweep", *arguments)
 
     def dvc(self, *arguments: str) -> subprocess.CompletedProcess:
         return self.workspace.run("env", f"TOY_LOG={self.folder}/.edgewise/toy.log", "dvc", *arguments)
@@ -175,7 +175,7 @@ def test_wrong_points_are_named_before_anything_runs(project, grid):
 def start_and_wait_for_the_slow_point(project, log) -> subprocess.Popen:
     """A sweep of a point that is restored and one that waits, in the latter."""
     signals = ("env", "--default-signal=INT")  # a suite that was started in the background hands down an interrupt that is ignored
-    command = (*signals, f"TOY_LOG={project.folder}/.edgewise/toy.log", "python", "-m", "edgewise.cli.sweep", *STOPPED)
+    command = (*signals, f"TOY_LOG={project.folder}/.edgewise/toy.log", "python", "-m", "edgewise.cli.main", "sweep", *STOPPED)
     waiting = project.log.count(f"quantize {VARIANT}") + 1
     process = project.workspace.start(*command, log=log)
     deadline = time.monotonic() + 120
@@ -206,7 +206,7 @@ def test_after_kill_9_the_same_command_runs_the_rest_and_mlflow_has_each_once(pr
     assert not left_running(project)
     refs = project.refs
     again = project.workspace.run(
-        "env", "TOY_SLOW_S=0", f"TOY_LOG={project.folder}/.edgewise/toy.log", "python", "-m", "edgewise.cli.sweep", *STOPPED
+        "env", "TOY_SLOW_S=0", f"TOY_LOG={project.folder}/.edgewise/toy.log", "python", "-m", "edgewise.cli.main", "sweep", *STOPPED
     )
     assert again.returncode == 0 and again.stdout.count("  restored  ") == 1, again.stdout + again.stderr
     assert len(project.refs) == len(refs) + 1 and set(refs) < set(project.refs)

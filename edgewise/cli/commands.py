@@ -1,0 +1,241 @@
+"""Every command: its options, and the help that its function's docstring holds. Functions import what they need when they are called."""
+
+from argparse import SUPPRESS, Namespace
+from pathlib import Path
+
+from edgewise.cli.parsing import Command, Parser
+from edgewise.errors import UserError
+
+PARAMS, CONF = Path("params.yaml"), Path("conf")
+
+
+def init(given: Namespace) -> None:
+    """reads:   the files of the installed package, and which packages are installed beside it
+    writes:  dvc.yaml, params.yaml, conf/, stages/, .dvc/, .gitignore, .dvcignore; outside
+             of any git repository also a new one, with a first commit
+
+    params.yaml lists the variants whose formats can be made and run here; the others stand
+    in it as comments, with the command that installs what they need. A folder that has
+    files of these names already is left alone. On an error nothing is left.
+
+    examples:
+      edgewise init camera && cd camera && dvc repro
+      edgewise init .                  # here, in an empty folder
+      edgewise init tools/camera       # below a folder of your own repository
+    """
+    from edgewise.cli.init import create, described
+
+    if not given.folder:
+        raise UserError("edgewise init: the folder's name is empty; for example: edgewise init camera")
+    print(described(create(Path(given.folder))))
+
+
+def compose(given: Namespace) -> None:
+    """reads:   params.yaml, conf/
+    writes:  models/config.yaml, which every stage reads; nothing with --check
+
+    A mistake is one line that names the file, the key, the value and what is allowed.
+
+    examples:
+      edgewise compose --check
+    """
+    from edgewise.config.compose import compose as composed
+    from edgewise.config.compose import write
+
+    config = composed(PARAMS, CONF)
+    if given.check:
+        print(f"params.yaml and conf/ are valid: {len(config.variants)} variants, reference {config.reference}")
+    else:
+        write(config)
+
+
+def probe(given: Namespace) -> None:
+    """reads:   params.yaml, conf/; the device that they name
+    writes:  nothing; `dvc repro` probes too and writes metrics/device.json
+
+    Tells the processor, memory, installed runtimes, governor, sensors and limits of the
+    device, in seconds. Exit code 3 where it cannot be reached.
+
+    examples:
+      edgewise probe
+    """
+    from edgewise.config.compose import compose as composed
+    from edgewise.measure import device_facts
+
+    print(device_facts.format_facts(device_facts.probe(composed(PARAMS, CONF))))
+
+
+def inspect(given: Namespace) -> None:
+    """reads:   FILE: .onnx, .tflite, .keras, .h5, a SavedModel folder, .pt2, .safetensors;
+             conf/ and params.yaml of the project, or those of a new one outside of a
+             project
+    writes:  nothing; the YAML that it prints replaces the sections of the same names in
+             params.yaml
+
+    examples:
+      edgewise inspect own/model.onnx
+      edgewise inspect own/model.onnx --data own/pictures --schemes fp32,int8-static --full > mine.yaml && mv mine.yaml params.yaml
+    """
+    from edgewise.cli import template
+    from edgewise.inspect import command, suggestion
+
+    if given.whole:
+        raise UserError("edgewise inspect: --whole is now called --full")
+    project = Path() if CONF.is_dir() else template.root()
+    schemes = tuple(given.schemes.split(",")) if given.schemes else suggestion.USUAL
+    command.show(Path(given.file), project, given.data, schemes, full=given.full)
+
+
+def sweep(given: Namespace) -> int:
+    """reads:   params.yaml, whose keys are the override keys; conf/sweep/; the whole project
+             as it is now
+    writes:  an experiment for each point (`dvc exp show`), metrics/sweeps/NAME.json and
+             .png, runs in MLflow; logs in .edgewise/sweeps/NAME
+
+    Overrides are Hydra's: key=a,b tries both values, and several such keys every
+    combination. None of your files is edited. What is finished stays: the same command goes
+    on where it was interrupted.
+
+    examples:
+      edgewise sweep variants.onnx-int8-static.calibration.method=minmax,entropy variants.onnx-int8-static.per_channel=true,false
+      edgewise sweep +search=pareto                                  # a search instead of a grid, by conf/sweep/search/pareto.yaml
+      edgewise sweep hydra/launcher=joblib hydra.launcher.n_jobs=2 ...    # two at a time; or submitit_local, submitit_slurm, ray
+    """
+    from edgewise.cli.sweep import run
+
+    if not given.overrides:
+        raise UserError("edgewise sweep: nothing to sweep; give values with commas, for example: edgewise sweep train.epochs=1,2")
+    return run([*(("--name", given.name) if given.name else ()), *given.overrides])
+
+
+def study(given: Namespace) -> None:
+    """reads:   conf/studies/NAME.yaml in the place of params.yaml, and the whole project as it
+             is now
+    writes:  metrics/studies/NAME: its choices, metrics, report, page and figure, and what
+             it gained. Its clone stays in .edgewise/studies/NAME
+
+    Your params.yaml, metrics and models are not touched.
+
+    examples:
+      edgewise study smart-camera
+      edgewise study smart-camera train.epochs=1      # the study with another choice
+    """
+    from edgewise.cli.study import run
+
+    run(given.name, given.overrides)
+
+
+def report(given: Namespace) -> int:
+    """reads:   metrics/summary.json, which the report stage wrote in the last `dvc repro`
+    writes:  nothing
+
+    exit code with --check: 1 where a variant failed or no variant keeps the budget, each
+    with its reason; else 0
+
+    examples:
+      edgewise report
+      dvc repro && edgewise report --check      # a gate for CI
+    """
+    from edgewise.artifacts import records
+    from edgewise.report import overview, table
+
+    summary = records.read_summary()
+    if given.check:
+        return overview.check_run(summary)
+    table.print_table(summary)
+    print(overview.NEXT_STEPS)
+    return 0
+
+
+def bundle(given: Namespace) -> None:
+    """reads:   what the last `dvc repro` made and chose; with --to, models/bundle
+    writes:  models/bundle: the chosen variant with the code that runs it, a card and
+             checksums. With --to, a copy of it on the device
+
+    `dvc repro` makes the bundle too. --to runs it on the device, on one sample of the test
+    split, and prints its answer.
+
+    examples:
+      edgewise bundle --to device
+    """
+    from edgewise.bundle import assembly
+
+    assembly.send() if given.to else assembly.make()
+
+
+def track(given: Namespace) -> None:
+    """reads:   metrics/, models/ and dvc.lock of the last `dvc repro`; with --sweep,
+             metrics/sweeps/NAME.json
+    writes:  runs in MLflow: mlflow.db and mlartifacts/ in this folder, or the server that
+             MLFLOW_TRACKING_URI names
+
+    `dvc repro` and sweeps do this themselves. The command is for afterwards, when the
+    server was down or has lost runs.
+
+    examples:
+      edgewise track --force
+      edgewise track --sweep method-1f2e3d4c
+    """
+    from edgewise.track import tracking
+
+    if given.sweep:
+        tracking.track_sweep(given.sweep)
+    else:
+        tracking.track_pipeline(force=given.force)
+
+
+def init_options(parser: Parser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="a folder that is empty or does not exist yet; . for this one")
+
+
+def compose_options(parser: Parser) -> None:
+    parser.add_argument("--check", action="store_true", help="only check, write nothing")
+
+
+def inspect_options(parser: Parser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a model file, or a folder that holds a SavedModel")
+    parser.add_argument("--data", metavar="PATH", help="your data, for the YAML: a folder of pictures by class, an .npz, a .tsv")
+    parser.add_argument(
+        "--schemes", metavar="A,B", help="the schemes to list; without it the usual four: fp32, fp16, int8-dynamic, int8-static"
+    )
+    parser.add_argument("--full", action="store_true", help="print all of params.yaml with these sections, and what the file is on stderr")
+    parser.add_argument("--whole", action="store_true", help=SUPPRESS)
+
+
+def sweep_options(parser: Parser) -> None:
+    parser.add_argument("overrides", metavar="OVERRIDE", nargs="*", help="KEY=VALUE,VALUE ..., +search=NAME, hydra/launcher=NAME")
+    parser.add_argument("--name", help="for metrics/sweeps/NAME.json; without it made from the overrides")
+    parser.add_argument("-m", "--multirun", action="store_true", help=SUPPRESS)  # Hydra's own; a sweep always is one
+
+
+def study_options(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a file of conf/studies/, without .yaml")
+    parser.add_argument("overrides", metavar="OVERRIDE", nargs="*", help="KEY=VALUE, over the choices of the study")
+
+
+def report_options(parser: Parser) -> None:
+    parser.add_argument("--check", action="store_true", help="print what is wrong instead of the table")
+
+
+def bundle_options(parser: Parser) -> None:
+    parser.add_argument(
+        "--to", metavar="device", choices=("device",), help="copy the bundle to the configured device and run it there once"
+    )
+
+
+def track_options(parser: Parser) -> None:
+    parser.add_argument("--force", action="store_true", help="look every run up in MLflow, also those that were written before")
+    parser.add_argument("--sweep", metavar="NAME", help="write the runs of this sweep instead")
+
+
+COMMANDS = {
+    "init": Command("make a new project in a folder", init, init_options),
+    "compose": Command("check params.yaml and conf/, and write models/config.yaml", compose, compose_options),
+    "probe": Command("tell what the device is and has", probe),
+    "inspect": Command("tell what a model file takes and gives, and print the YAML with which it runs", inspect, inspect_options),
+    "sweep": Command("run many sets of choices, each as an experiment, and judge them together", sweep, sweep_options),
+    "study": Command("answer a question that has choices of its own, beside your project", study, study_options),
+    "report": Command("show the table of the last run, or check it in CI", report, report_options),
+    "bundle": Command("make the chosen variant a folder that runs by itself, or put it on the device", bundle, bundle_options),
+    "track": Command("write the results into MLflow again", track, track_options),
+}

@@ -1,0 +1,256 @@
+"""A new project: the files of the package, params.yaml with the variants that can be made here, and git where there is none yet."""
+
+import contextlib
+import importlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from edgewise.cli import template
+from edgewise.errors import InfrastructureError, UserError
+
+OURS = ("dvc.yaml", "params.yaml", "conf", "stages", ".gitignore", ".dvcignore", ".dvc", "dvc.lock", "models", "metrics")
+MESSAGE = "Start"
+
+
+@dataclass(frozen=True)
+class Created:
+    """repository: that of the user, which the project lies in. committed: whether the project's own repository has its first commit;
+    why not: what git said."""
+
+    folder: Path
+    variants: tuple[str, ...]
+    missing: Mapping[str, str]  # format -> the extra that installs it
+    repository: Path | None
+    committed: bool = False
+    why_not: str = ""
+
+
+def create(folder: Path) -> Created:
+    """Make a project in `folder`, which is made too if it is not there. On failure or interruption nothing is left of it.
+
+    Raises UserError for a folder that is a file or has files of these names already, InfrastructureError where no format can be used
+    and where git is missing or fails.
+    """
+    refuse_what_is_there(folder)
+    source = template.root()
+    missing = missing_formats(source / "conf")
+    params = choose((source / "params.yaml").read_text(encoding="utf-8"), missing)
+    repository = repository_of(folder)
+    with moved_in(folder) as workshop:
+        template.copy(source, workshop)
+        (workshop / "params.yaml").write_text(params, encoding="utf-8")
+        committed, why_not = (False, "") if repository else first_commit(workshop)
+    return Created(folder, tuple(yaml.safe_load(params)["variants"]), missing, repository, committed, why_not)
+
+
+def refuse_what_is_there(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; name a folder that is empty or does not exist yet")
+    found = [name for name in OURS if os.path.lexists(folder / name)]
+    if found:
+        example = shlex.quote(str(folder / "edge"))
+        raise UserError(f"{folder} has {', '.join(found)} already, which init does not touch; name another folder: edgewise init {example}")
+
+
+# Which variants
+
+
+def missing_formats(conf: Path) -> dict[str, str]:
+    """The formats that cannot be made or run here, with the extra of Edgewise that installs what they need."""
+    modules = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))["module"] for path in sorted((conf / "format").glob("*.yaml"))}
+    return {name: extra for name, module in modules.items() if (extra := missing_extra(module))}
+
+
+def missing_extra(module: str) -> str | None:
+    """The extra that a format needs and that is not fully installed. module: its package, edgewise.formats.NAME.
+
+    A format names its runtime in run.PACKAGE and what makes its files in make.REQUIRES; the first extra there is the format's own,
+    the others are for sources of one kind.
+    """
+    runtime, requires = importlib.import_module(f"{module}.run").PACKAGE, importlib.import_module(f"{module}.make").REQUIRES
+    extra: str = next(iter(requires.values()))
+    there = installed(runtime) and all(util.find_spec(package) for package, needs in requires.items() if needs == extra)
+    return None if there else extra
+
+
+def installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def choose(params: str, missing: Mapping[str, str]) -> str:
+    """The text of params.yaml, in which the variants of the missing formats are comments and the reference is one of the others."""
+    tree = yaml.safe_load(params)
+    formats = {name: variant["format"] for name, variant in tree["variants"].items()}
+    kept = [name for name, form in formats.items() if form not in missing]
+    if not kept:
+        raise InfrastructureError(f"no format can be used here: what makes and runs its files is not installed; {pip('train,onnx')}")
+    reference = tree["reference"] if tree["reference"] in kept else kept[0]
+    text = re.sub(r"^reference: \S+", f"reference: {reference}", params, flags=re.MULTILINE)
+    return "".join(lines(text, formats, missing))
+
+
+def lines(params: str, formats: Mapping[str, str], missing: Mapping[str, str]) -> Iterator[str]:
+    """Each variant of a missing format as a comment, below one that says how to install what it needs."""
+    head, said = params.partition("\nvariants:\n")[0], set()
+    yield from (head, "\nvariants:\n")
+    for line in params[len(head) + len("\nvariants:\n") :].splitlines(keepends=True):
+        form = formats.get(line.partition(":")[0].strip(), "")
+        if form in missing and form not in said:
+            said.add(form)
+            yield f"  # {pip(missing[form])}    # then uncomment:\n"
+        yield f"  # {line.lstrip()}" if form in missing else line
+
+
+def pip(extra: str) -> str:
+    return f"pip install 'edgewise[{extra}]'"
+
+
+# Git
+
+
+def git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
+    except FileNotFoundError:
+        raise InfrastructureError("git is not installed, and DVC keeps the project's history in it; install git, then try again") from None
+
+
+def repository_of(folder: Path) -> Path | None:
+    """The top folder of the git repository that `folder` lies or would lie in."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    done = git(there, "rev-parse", "--show-toplevel")
+    if done.returncode and "not a git repository" not in done.stderr:
+        raise InfrastructureError(f"git rev-parse failed in {there}: {' '.join(done.stderr.split())}")
+    return None if done.returncode else Path(done.stdout.rstrip("\n"))
+
+
+def first_commit(folder: Path) -> tuple[bool, str]:
+    """Make a repository and commit everything. (False, git's words) where it cannot commit, as without a user's name."""
+    for command in (("init", "--quiet"), ("add", "--all")):
+        done = git(folder, *command)
+        if done.returncode:
+            raise InfrastructureError(f"git {command[0]} failed: {' '.join(done.stderr.split())}")
+    done = git(folder, "commit", "--quiet", "--message", MESSAGE)
+    return done.returncode == 0, " ".join(done.stderr.split())
+
+
+def knows_user(folder: Path) -> bool:
+    return all(git(folder, "var", name).returncode == 0 for name in ("GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"))
+
+
+# All or nothing
+
+
+@contextlib.contextmanager
+def moved_in(folder: Path) -> Iterator[Path]:
+    """A temporary folder whose content is in `folder` when the block ends well, and nowhere otherwise.
+
+    It lies beside `folder`, or in it where that exists, so that it can be renamed. SIGTERM ends the block like Ctrl-C.
+    """
+    target = folder.absolute()
+    home = next(path for path in (target, *target.parents) if path.is_dir())
+    workshop = home / f".edgewise-init-{os.getpid()}"
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        workshop.mkdir()
+        yield workshop
+        move(workshop, target)
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+        signal.signal(signal.SIGTERM, before)
+
+
+def move(workshop: Path, target: Path) -> None:
+    """Rename the whole folder, or each entry of it where `target` exists; undo that where one of them fails."""
+    refuse_what_is_there(target)  # another process may have made it meanwhile
+    new = [path for path in (target, *target.parents) if not path.exists()]
+    moved: list[Path] = []
+    try:
+        if new:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            workshop.rename(target)
+            return
+        for entry in sorted(workshop.iterdir()):
+            entry.rename(target / entry.name)
+            moved.append(target / entry.name)
+    except BaseException as error:
+        for path in moved:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in new:
+            with contextlib.suppress(OSError):  # not made yet, or another process uses it by now
+                path.rmdir()
+        if isinstance(error, OSError):
+            refuse_what_is_there(target)
+        raise
+
+
+# What is said at the end
+
+
+def described(made: Created) -> str:
+    """What was made, what is missing, and the next three commands."""
+    folder = shlex.quote(str(made.folder))
+    choices = yaml.safe_load((made.folder / "params.yaml").read_text(encoding="utf-8"))
+    said = [
+        f"{made.folder}: a project with data {choices['data']['name']}, model {choices['model']['name']} and "
+        f"{len(made.variants)} variants: {', '.join(made.variants)}",
+        *missing_lines(made, choices),
+        *git_lines(made),
+        "next:",
+        f"  cd {folder}" if made.folder != Path() else "  edgewise compose --check",
+        "  dvc repro",
+        "  edgewise report",
+    ]
+    return "\n".join([*said[:-4], *environment_lines(), *said[-4:]])
+
+
+def missing_lines(made: Created, choices: Mapping[str, Any]) -> list[str]:
+    """How to add formats, and what the model needs."""
+    found = [f"  {name:10} {pip(extra)}" for name, extra in made.missing.items()]
+    lines = ["formats that are not installed; their variants are comments in params.yaml:", *found] if found else []
+    name = choices["model"]["name"]
+    option = yaml.safe_load((made.folder / f"conf/model/{name}.yaml").read_text(encoding="utf-8"))
+    requires: Mapping[str, str] = importlib.import_module(option["module"]).REQUIRES
+    lacking = [package for package in requires if not util.find_spec(package)]
+    return lines + ([f"the model {name} needs {', '.join(lacking)}: {pip(requires[lacking[0]])}"] if lacking else [])
+
+
+def git_lines(made: Created) -> Sequence[str]:
+    folder = shlex.quote(str(made.folder))
+    if made.repository:
+        return [f"nothing is committed in {made.repository}; experiments and sweeps need that: git add {folder}; git commit -m {MESSAGE}"]
+    if made.committed:
+        return []
+    if knows_user(made.folder):
+        return [f"git could not make the first commit: {made.why_not}; later: git commit -m {MESSAGE}"]
+    return [
+        "git does not know your name, so nothing is committed yet; experiments and sweeps need a first commit:",
+        '  git config --global user.name "Your Name"; git config --global user.email you@example.com',
+        f"  git -C {folder} commit -m {MESSAGE}",
+    ]
+
+
+def environment_lines() -> list[str]:
+    """Where `dvc` and `python` are not those of this environment, the stages would run in another one."""
+    own = Path(sys.executable).parent
+    found = shutil.which("python")
+    if found and Path(found).parent == own and shutil.which("dvc"):
+        return []
+    activate = own / "activate"
+    return [f"enter the environment first: . {shlex.quote(str(activate))}" if activate.exists() else f"put {own} first in PATH"]

@@ -1,0 +1,184 @@
+"""The command line: help, mistakes in one line, exit codes, and which function of the library a command calls."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from edgewise.cli import template
+from edgewise.cli.commands import COMMANDS
+from edgewise.cli.main import dispatch
+from edgewise.errors import UserError
+from tests.conftest import ROOT
+
+
+def edgewise(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgewise.cli.main", *arguments]
+    return subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+
+
+@pytest.fixture
+def text(capsys):
+    """What a command prints."""
+
+    def run(*arguments: str) -> str:
+        dispatch(arguments)
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_help_names_every_command(text):
+    said = text("--help")
+    assert said == text() == text("-h")
+    for name, command in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(command.summary)}$", said, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_and_does_nothing(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # no project, so anything else than help would fail
+    with pytest.raises(SystemExit) as left:
+        dispatch([name, "--help"])
+    said = capsys.readouterr().out
+    assert left.value.code == 0 and not list(tmp_path.iterdir())
+    assert said.startswith(f"usage: edgewise {name} ") and COMMANDS[name].summary in said
+    for part in ("\nreads: ", "\nwrites: ", f"\nexamples:\n  edgewise {name}" if name != "report" else "\nexamples:\n  edgewise report"):
+        assert part in said, part
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_of_the_help_are_accepted(name):
+    """Every option of an example is one that the command has."""
+    from edgewise.cli.parsing import Parser
+
+    examples = (COMMANDS[name].run.__doc__ or "").partition("examples:")[2]
+    commands = re.findall(rf"edgewise {name}(.*)$", examples, re.MULTILINE)
+    assert commands
+    for command in commands:
+        parser = Parser(name, "", "")
+        COMMANDS[name].options(parser)
+        parser.parse(re.split(r" #|&&|>", command)[0].split())
+
+
+def test_help_is_quick():
+    """Of ten starts the quickest, against an empty Python's: what the machine does beside is in both."""
+
+    def fastest(*command: str) -> float:
+        times = []
+        for _ in range(10):
+            began = time.perf_counter()
+            subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    assert fastest("-m", "edgewise.cli.main", "--help") < fastest("-c", "pass") + 0.25
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; sys.argv[1:] = ['--help']; from edgewise.cli.main import dispatch; dispatch(['--help']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert not {"numpy", "yaml", "hydra", "omegaconf", "dvc", "mlflow", "torch"} & set(done.stdout.split())
+
+
+def test_version(text):
+    assert text("--version") == f"edgewise {metadata.version('edgewise')}\n"
+
+
+MISTAKES = [
+    (["repot"], "'repot' is no command of edgewise; did you mean 'report'?"),
+    (["--hepl"], "'--hepl' is no command of edgewise"),
+    (["report", "--chek"], "edgewise report: unknown option '--chek'; did you mean '--check'?"),
+    (["report", "--show"], "edgewise report: unknown option '--show'; "),
+    (["report", "all"], "edgewise report: 'all' is one argument too many"),
+    (["compose", "--check=yes"], "edgewise compose: argument --check: ignored explicit argument 'yes'"),
+    (["bundle", "--to", "devise"], "edgewise bundle: argument --to: invalid choice: 'devise' (choose from 'device')"),
+    (["bundle", "--t", "device"], "edgewise bundle: unknown option '--t'; "),
+    (["track", "--sweep"], "edgewise track: argument --sweep: expected one argument"),
+    (["track", "--forse"], "edgewise track: unknown option '--forse'; did you mean '--force'?"),
+    (["inspect"], "edgewise inspect: the following arguments are required: FILE"),
+    (["inspect", "x.onnx", "--whole"], "edgewise inspect: --whole is now called --full"),
+    (["inspect", "gone.onnx"], "gone.onnx does not exist"),
+    (["sweep"], "edgewise sweep: nothing to sweep"),
+    (["sweep", "--nmae", "first", "train.epochs=1,2"], "edgewise sweep: unknown option '--nmae'; did you mean '--name'?"),
+    (["sweep", "train.epochs=1,2", "--name", "a/b"], "--name 'a/b': "),
+    (["study", "smart-camra"], "there is no study 'smart-camra' in conf/studies; did you mean 'smart-camera'?"),
+    (["init"], "edgewise init: the following arguments are required: DIR"),
+    (["init", ""], "edgewise init: the folder's name is empty"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), MISTAKES, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_a_mistake_is_one_line(arguments, said, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError) as error:
+        dispatch(arguments)
+    assert str(error.value).startswith(said) and "\n" not in str(error.value)
+
+
+def test_exit_codes(tmp_path):
+    assert edgewise("--help").returncode == 0
+    done = edgewise("repot")
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    for command in ("compose", "probe", "report", "bundle", "track"):  # outside of any project
+        done = edgewise(command, folder=tmp_path)
+        assert done.returncode in (1, 2) and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, (command, done.stderr)
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_may_stand_anywhere(monkeypatch):
+    from edgewise.cli import sweep
+
+    monkeypatch.setattr(sweep, "run", lambda arguments: given.append(arguments) or 0)
+    given: list[list[str]] = []
+    assert dispatch(["sweep", "-m", "a=1,2", "--name", "first", "~b", "+search=pareto", "hydra/launcher=joblib"]) == 0
+    assert dispatch(["sweep", "a=-1,2", "--multirun"]) == 0
+    assert given == [["--name", "first", "a=1,2", "~b", "+search=pareto", "hydra/launcher=joblib"], ["a=-1,2"]]
+
+
+def test_compose_checks_and_writes(tmp_path, monkeypatch, text):
+    template.copy(ROOT, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert "params.yaml and conf/ are valid: 13 variants, reference onnx-fp32" in text("compose", "--check")
+    assert not (tmp_path / "models").exists()
+    text("compose")
+    written = (tmp_path / "models/config.yaml").read_bytes()
+    (tmp_path / "models/config.yaml").unlink()
+    subprocess.run([sys.executable, "-m", "stages.compose"], check=True)
+    assert (tmp_path / "models/config.yaml").read_bytes() == written, "the command and the stage write the same"
+
+
+def test_probe_writes_nothing(tmp_path, monkeypatch, text):
+    template.copy(ROOT, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    said = text("probe")
+    assert all(re.search(rf"^{name} +\S", said, re.MULTILINE) for name in ("cpu", "memory", "python", "sensors"))
+    assert not (tmp_path / "models").exists() and not (tmp_path / "metrics").exists()
+
+
+def test_the_project_s_own_modules_can_be_named_in_its_settings(tmp_path):
+    """As with `python -m`, the current folder comes first in sys.path, also in the installed command."""
+    template.copy(ROOT, tmp_path)
+    (tmp_path / "mine.py").write_text("from edgewise.data.digits import *\nprint('imported')\n")
+    (tmp_path / "conf/data/mine.yaml").write_text((tmp_path / "conf/data/digits.yaml").read_text().replace("edgewise.data.digits", "mine"))
+    params = (tmp_path / "params.yaml").read_text().replace("data: {name: digits", "data: {name: mine")
+    (tmp_path / "params.yaml").write_text(params)
+    command = [str(Path(sys.executable).parent / "edgewise"), "compose", "--check"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "imported" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("stage", ["compose", "report", "bundle", "track"])
+def test_the_stage_scripts_take_no_options(stage, tmp_path):
+    """What they once took is a command's now, so a user may change or replace the script."""
+    command = [sys.executable, "-m", f"stages.{stage}", "--force"]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert (
+        done.stderr.startswith(f"error: stages.{stage} takes no arguments, not '--force'; ") and f"`edgewise {stage} --help`" in done.stderr
+    )
