@@ -1,16 +1,16 @@
-"""Notice that what the user brings has changed: the data set, and the files that the model's settings name.
+"""probe-data: notice changes of the user's own files: the data set, and what the model's settings name.
 
     python -m stages.probe_data
 
 Reads   the data and model sections of models/config.yaml
 Writes  metrics/data.json   the digest of the data set
-        metrics/model.json  sha256 of each file that a model setting names (weights, path)
+        metrics/model.json  sha256 of each file that a setting of the model names (path, weights)
 
-Runs always; the stages after it only when a digest differs.
+Always runs; the stages after it run only if a digest differs.
 """
 
 from edgewise.config.schema import read
-from edgewise.data.probing import probe, probe_model
+from edgewise.data.dataset import probe, probe_model
 from edgewise.errors import run_main
 
 

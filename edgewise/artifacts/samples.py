@@ -24,8 +24,8 @@ def named(items: Sequence[Item], settings: Any) -> tuple[list[str], np.ndarray]:
 
 def classes(items: Sequence[Item], settings: Any) -> tuple[list[str], np.ndarray]:
     """The labels, in the data set's order. DataError unless there are at least two."""
-    names = [settings.target(item.label) for item in items]
-    labels, number = settings.number(set(names))
+    names = [settings.merge_label(item.label) for item in items]
+    labels, number = settings.index_classes(set(names))
     if len(labels) < 2:
         raise DataError(
             f"data: {len(items)} samples of {len(labels)} class {', '.join(labels)}; two classes or more are needed to tell them apart"

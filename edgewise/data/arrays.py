@@ -1,7 +1,7 @@
-"""Arrays in .npy or .npz files: X [n, ...] and y, labels [n] or numbers [n, k].
+"""Arrays in .npy or .npz files: inputs [n, ...] and y, labels [n] or numbers [n, k].
 
-path: features.npy, labels: labels.npy     the input is called x
-path: set.npz                              `y` in it are the labels, `groups` (if there) the groups, every other array is an input
+path: features.npy, labels: labels.npy     one input, named x
+path: set.npz                              array y holds the labels, groups (optional) the groups, every other array is an input
 """
 
 import hashlib
@@ -16,8 +16,8 @@ import numpy as np
 
 from edgewise.artifacts.samples import CLASSES
 from edgewise.config.settings import option
-from edgewise.data.array_encoder import DTYPE, ArrayEncoder, content_hash
-from edgewise.data.common import DataSettings, TargetSettings, numeric_order
+from edgewise.data.common import DataSettings, TargetSettings, sort_numerically
+from edgewise.data.encoders import DTYPE, ArrayEncoder, content_hash
 from edgewise.errors import DataError
 from edgewise.plugins import Item
 
@@ -29,17 +29,17 @@ encoder = ArrayEncoder
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(TargetSettings, DataSettings):
-    path: str = option(help="X as .npy, or X and y as .npz; absolute or relative to the project")
-    labels: str | None = option(None, "y as .npy; null: the array y in the .npz")
-    groups: str | None = option(None, "groups as .npy; null: the array groups in the .npz, if there is one")
+    path: str = option(help=".npy file with the inputs, or .npz file with inputs and y; absolute or relative to the project")
+    labels: str | None = option(None, ".npy file with y; null: the array y in the .npz file")
+    groups: str | None = option(None, ".npy file with the groups; null: the array groups in the .npz file, if there is one")
     dtype: str = DTYPE
 
-    def order(self, labels: Any) -> list[str]:
-        return numeric_order(labels)
+    def sort_labels(self, labels: Any) -> list[str]:
+        return sort_numerically(labels)
 
 
 def probe(settings: Settings) -> Mapping[str, Any]:
-    """Digest of the files' whole content: their headers alone would not tell."""
+    """Digest of the files' content."""
     paths = [Path(p).expanduser() for p in (settings.path, settings.labels, settings.groups) if p]
     digest = hashlib.sha256()
     for path in paths:
@@ -54,11 +54,11 @@ def items(settings: Settings) -> Iterator[Item]:
     labels, groups = arrays.pop(LABELS), arrays.pop(GROUPS, None)
     for i, label in enumerate(labels):
         value = {name: array[i] for name, array in arrays.items()}
-        yield Item(f"{i:06d}", settings.label(label), None if groups is None else str(groups[i]), content_hash(value), value)
+        yield Item(f"{i:06d}", settings.parse_label(label), None if groups is None else str(groups[i]), content_hash(value), value)
 
 
 def read(settings: Settings) -> dict[str, np.ndarray]:
-    """All arrays by name, checked to have one row a sample."""
+    """All arrays by name. DataError unless all have one row per sample."""
     arrays = load(Path(settings.path).expanduser())
     for key, path in ((LABELS, settings.labels), (GROUPS, settings.groups)):
         if path:
@@ -67,24 +67,35 @@ def read(settings: Settings) -> dict[str, np.ndarray]:
         raise DataError(f"data.labels: no labels; give a .npy file as data.labels, or an array {LABELS!r} in {settings.path}")
     lengths = {name: array.shape[0] if array.ndim else 0 for name, array in arrays.items()}
     if len(set(lengths.values())) > 1 or 0 in lengths.values() or not set(arrays) - {LABELS, GROUPS}:
-        raise DataError(f"data.path: {settings.path}: rows by array: {lengths}; each input, y and groups must have one row a sample")
+        raise DataError(f"data.path: {settings.path}: rows by array: {lengths}; each input, y and groups must have one row per sample")
     if arrays[LABELS].ndim != 1 and settings.targets == CLASSES:
         raise DataError(
-            f"data.labels: shape {list(arrays[LABELS].shape)}; one label a sample is needed, for one-hot rows take their argmax, "
-            "for others set data.targets to multi_label or values"
+            f"data.labels: shape {list(arrays[LABELS].shape)}; give one label per sample: the argmax of one-hot rows; "
+            "for other targets set data.targets to multi_label or values"
         )
     return arrays
 
 
-# what numpy, zipfile and zlib raise for files that are damaged, encrypted or of another kind (OverflowError, SyntaxError: in a header)
-DAMAGED = (OSError, ValueError, EOFError, KeyError, OverflowError, SyntaxError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+# what numpy, zipfile and zlib raise for files that are damaged, encrypted or of another type (OverflowError, SyntaxError: in a header)
+READ_ERRORS = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    OverflowError,
+    SyntaxError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file by name, mapped from disk where it is .npy. Never unpickles anything."""
+    """The arrays of a file by name; .npy files are memory-mapped. Never unpickles anything. DataError if the file cannot be read."""
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
         return {name: loaded[name] for name in loaded.files} if isinstance(loaded, np.lib.npyio.NpzFile) else {"x": loaded}
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
-        raise DataError(f"data.path: {path}: {reason}; give a .npy or .npz file of plain numbers (no objects, no ragged rows)") from None
+        raise DataError(f"data.path: {path}: {reason}; give a .npy or .npz file of numbers (no objects, no ragged rows)") from None

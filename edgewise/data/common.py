@@ -1,8 +1,4 @@
-"""The classes of a model that the user brings: a file with one name a line, in the order of the model's outputs.
-
-The folders of the data set then need not be all of them, nor in this order: each is found among the names, or among the
-synonyms that a line lists with commas (`tench, Tinca tinca`).
-"""
+"""What all data sets share: their settings, the names of the classes, and what happens to samples that cannot be read."""
 
 import difflib
 import importlib
@@ -22,23 +18,101 @@ from edgewise.errors import ConfigError, DataError, MissingExtra
 from edgewise.plugins import Unreadable
 
 BACKGROUND = "background"
+DEFECT = "defect"
+MAX_LISTED = 3  # unreadable samples in an error message
+SPLIT_NAMES = {"train": None, "test": "test", "dev": "validation", "val": "validation", "valid": "validation", "validation": "validation"}
+# names of folders and files of a data set that is split already; None: split further, calibration is taken out of it
 
 
-def read(path: Path, offset: int) -> list[str]:
-    """One name for each output, none twice. offset: outputs before the first line; negative: lines before the first output."""
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Settings that every data set has."""
+
+    targets: ClassVar[str] = CLASSES
+    splits: Shares = option(Shares())
+    normal: str | None = option(None, "label of samples without a defect, for the task defect_detection")
+    merge_defects: bool = option(False, f"all labels except data.normal become '{DEFECT}'")
+    label_names: str | None = option(None, "file with the class names of your model, one per line in the order of its outputs")
+    label_offset: int = option(
+        0,
+        "output of the first line of label_names: 1 if output 0 is an unnamed background class; -1 skips the first line",
+    )
+
+    def __post_init__(self) -> None:
+        if self.merge_defects and self.normal is None:
+            raise ConfigError("data.merge_defects: true needs data.normal; set it to the label of samples without a defect")
+
+    def merge_label(self, label: str) -> str:
+        """The class of a label: its own, or with merge_defects one for all defects."""
+        return DEFECT if self.merge_defects and label != self.normal else label
+
+    def index_classes(self, labels: Iterable[str]) -> tuple[list[str], dict[str, int]]:
+        """All class names in the order of the model's outputs, and the index of each label of the data in them."""
+        if self.label_names is None:
+            names = self.sort_labels(labels)
+            return names, {name: place for place, name in enumerate(names)}
+        names = read_class_names(Path(self.label_names).expanduser(), self.label_offset)
+        return names, find_classes(labels, names)
+
+    def sort_labels(self, labels: Iterable[str]) -> list[str]:
+        """In the order of the model's outputs: by name, as torchvision and Keras order folders."""
+        return sorted(labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSettings:
+    """Settings of data sets that may have other targets than classes; must precede DataSettings among the bases."""
+
+    targets: str = option(CLASSES, "classes: one label per sample; multi_label: 0 or 1 for each label; values: numbers", choices=KINDS)
+    target_names: tuple[str, ...] = option((), "names of the target columns; empty: y0, y1 ...")
+
+    def parse_label(self, label: Any) -> str | tuple[float, ...]:
+        """The label of a sample as `Item` holds it: the name of its class, or its numbers. DataError where it is neither."""
+        if self.targets == CLASSES:
+            return parse_class_name(label)
+        try:
+            numbers = np.asarray(label, np.float64).ravel()
+        except (TypeError, ValueError):
+            numbers = np.array([np.nan])
+        if not len(numbers) or not np.isfinite(numbers).all():
+            raise DataError(
+                f"data.labels: {label!r} is not valid for data.targets={self.targets}; give finite numbers, equally many for each sample"
+            )
+        return tuple(numbers.tolist())
+
+
+def parse_class_name(label: Any) -> str:
+    """The class as a string, also from a numpy or torch scalar. DataError for an array and for a number that is not an integer."""
+    label = label.item() if hasattr(label, "item") and np.size(label) == 1 else label
+    if np.ndim(label):
+        raise DataError(
+            f"data.labels: shape {list(np.shape(label))}; give one label per sample: the argmax of one-hot rows; "
+            "for other targets set data.targets to multi_label or values"
+        )
+    if isinstance(label, float):
+        if not label.is_integer():
+            raise DataError(f"data.labels: {label} is not a class; labels are integers or strings (data.targets=values allows any number)")
+        label = int(label)
+    return str(label)
+
+
+def read_class_names(path: Path, offset: int) -> list[str]:
+    """One unique name for each output, from a file with one per line. offset: outputs before the first line; negative: lines to skip."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"data.label_names: {path}: {getattr(error, 'strerror', None) or error}; give a text of one class a line") from None
+        raise DataError(
+            f"data.label_names: {path}: {getattr(error, 'strerror', None) or error}; give a text file with one class per line"
+        ) from None
     names = [line.strip() for line in lines if line.strip()]
     if len(names) + min(offset, 0) < 2:
-        raise ConfigError(f"data.label_offset: {offset} with {len(names)} names in {path} leaves fewer than two classes")
-    before = [BACKGROUND] if offset == 1 else [f"{BACKGROUND} {i}" for i in range(offset)]
-    return unique([*before, *names[max(0, -offset) :]])
+        raise ConfigError(f"data.label_offset: {offset} with {len(names)} names in {path} leaves fewer than two classes; name at least two")
+    unnamed = [BACKGROUND] if offset == 1 else [f"{BACKGROUND} {i}" for i in range(offset)]
+    return make_unique([*unnamed, *names[max(0, -offset) :]])
 
 
-def unique(names: Sequence[str]) -> list[str]:
-    """Two kinds of crane are two classes: a name that was there before gets its place in brackets."""
+def make_unique(names: Sequence[str]) -> list[str]:
+    """Repeated names get their index appended: the two cranes of ImageNet are two classes."""
     seen: set[str] = set()
     found = []
     for place, name in enumerate(names):
@@ -47,132 +121,62 @@ def unique(names: Sequence[str]) -> list[str]:
     return found
 
 
-def find(labels: Iterable[str], names: Sequence[str]) -> dict[str, int]:
-    """Position in `names` of each label of the data. DataError for a label that is in none of them, or in several."""
+def find_classes(labels: Iterable[str], names: Sequence[str]) -> dict[str, int]:
+    """Index in `names` of each label of the data. DataError for a label that is in none of them, or in several.
+
+    The data may lack classes, and a label may be one of the comma-separated synonyms in a name (`tench, Tinca tinca`).
+    """
     places: dict[str, set[int]] = {}
     for place, name in enumerate(names):
         for synonym in (name, *name.split(",")):
-            places.setdefault(plain(synonym), set()).add(place)
-    whole = {plain(name): place for place, name in enumerate(names)}
-    return {label: whole[plain(label)] if plain(label) in whole else _only(label, places, names) for label in labels}
+            places.setdefault(normalize_name(synonym), set()).add(place)
+    exact = {normalize_name(name): place for place, name in enumerate(names)}
+    return {
+        label: exact[normalize_name(label)] if normalize_name(label) in exact else _find_synonym(label, places, names) for label in labels
+    }
 
 
-def plain(name: str) -> str:
+def normalize_name(name: str) -> str:
     return name.replace("_", " ").strip().casefold()
 
 
-def _only(label: str, places: Mapping[str, set[int]], names: Sequence[str]) -> int:
-    found = sorted(places.get(plain(label), ()))
+def _find_synonym(label: str, places: Mapping[str, set[int]], names: Sequence[str]) -> int:
+    found = sorted(places.get(normalize_name(label), ()))
     if len(found) == 1:
         return found[0]
     if found:
-        raise DataError(
-            f"data.label_names: {label!r} is in several lines ({'; '.join(names[i] for i in found)}); use the whole name of one"
-        )
-    close = difflib.get_close_matches(plain(label), places, n=3)
+        raise DataError(f"data.label_names: {label!r} is in several lines ({'; '.join(names[i] for i in found)}); use the full name of one")
+    close = difflib.get_close_matches(normalize_name(label), places, n=3)
     raise DataError(
-        f"data.label_names: {label!r}, a class of the data, is none of the {len(names)} names; near to it: {', '.join(close) or 'nothing'};"
-        " rename the class, or mend the file"
+        f"data.label_names: {label!r}, a class of the data, is not among the {len(names)} names; similar: {', '.join(close) or 'none'};"
+        " rename the class, or fix the file"
     )
 
 
-# Settings that every data set has, and what is done about samples that cannot be read.
-
-DEFECT = "defect"
-NAMED = 3  # unreadable samples in an error message
-SPLIT_NAMES = {"train": None, "test": "test", "dev": "validation", "val": "validation", "valid": "validation", "validation": "validation"}
-# what folders and files of a divided data set are called; None: divided further, calibration comes out of it
-
-
-@dataclass(frozen=True, kw_only=True)
-class TargetSettings:
-    """Of data sets that may have other targets than classes; before DataSettings among the bases."""
-
-    targets: str = option(CLASSES, "multi_label: 0 or 1 for each label; values: numbers", choices=KINDS)
-    target_names: tuple[str, ...] = option((), "what the columns of the targets are called; empty: y0, y1 ...")
-
-    def label(self, given: Any) -> str | tuple[float, ...]:
-        """The label of a sample as `Item` holds it: its class, or its numbers."""
-        if self.targets == CLASSES:
-            return name_label(given)
-        try:
-            numbers = np.asarray(given, np.float64).ravel()
-        except (TypeError, ValueError):
-            numbers = np.array([np.nan])
-        if not len(numbers) or not np.isfinite(numbers).all():
-            raise DataError(f"data.labels: {given!r} is no target of data.targets={self.targets}; give finite numbers, as many a sample")
-        return tuple(numbers.tolist())
-
-
-def name_label(label: Any) -> str:
-    """A class by name; also of a numpy or torch scalar. DataError for an array and for a number that is not whole."""
-    label = label.item() if hasattr(label, "item") and np.size(label) == 1 else label
-    if np.ndim(label):
-        raise DataError(
-            f"data.labels: shape {list(np.shape(label))}; one label a sample is needed, for one-hot rows take their argmax, "
-            "for others set data.targets to multi_label or values"
-        )
-    if isinstance(label, float):
-        if not label.is_integer():
-            raise DataError(f"data.labels: {label} is no class; labels are whole numbers or texts (data.targets=values takes any number)")
-        label = int(label)
-    return str(label)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSettings:
-    targets: ClassVar[str] = CLASSES
-    splits: Shares = option(Shares())
-    normal: str | None = option(None, "label of samples without a defect; with it a model is also judged as a detector of defects")
-    merge_defects: bool = option(False, f"all labels but the normal one become '{DEFECT}'")
-    label_names: str | None = option(None, "file with the classes of your model, one a line in the order of its outputs")
-    label_offset: int = option(
-        0, "outputs before the first line of label_names: 1 for a background class that it leaves out; -1 the other way round"
-    )
-
-    def __post_init__(self) -> None:
-        if self.merge_defects and self.normal is None:
-            raise ConfigError("data.merge_defects: needs data.normal, the label of samples without a defect")
-
-    def target(self, label: str) -> str:
-        """The label that a model learns."""
-        return DEFECT if self.merge_defects and label != self.normal else label
-
-    def number(self, labels: Iterable[str]) -> tuple[list[str], dict[str, int]]:
-        """The classes as the model numbers them, and which of them each label of the data is."""
-        if self.label_names is None:
-            names = self.order(labels)
-            return names, {name: place for place, name in enumerate(names)}
-        names = read(Path(self.label_names).expanduser(), self.label_offset)
-        return names, find(labels, names)
-
-    def order(self, labels: Iterable[str]) -> list[str]:
-        """As a model numbers them: by name, as torchvision and Keras number folders."""
-        return sorted(labels)
-
-
-def numeric_order(labels: Iterable[str]) -> list[str]:
-    """Where labels are numbers, the order of a model that was trained on the numbers."""
+def sort_numerically(labels: Iterable[str]) -> list[str]:
+    """In numerical order if all labels are integers, as a model that was trained on these numbers has them; else by name."""
     names = sorted(labels)
     return sorted(names, key=int) if all(name.removeprefix("-").isdecimal() for name in names) else names
 
 
 def check_unreadable(unreadable: Sequence[Unreadable], total: int, share: float, what: str) -> None:
-    """DataError where more than this share of the samples cannot be read. what: 'data.path: pictures'."""
+    """DataError if more than `share` of the samples cannot be read. what: the setting and the plural noun, 'data.path: pictures'."""
     if len(unreadable) > share * total:
-        named = "; ".join(f"{u.name}: {u.reason}" for u in unreadable[:NAMED])
+        listed = "; ".join(f"{u.name}: {u.reason}" for u in unreadable[:MAX_LISTED])
         key, _, noun = what.partition(": ")
         raise DataError(
-            f"{key}: {len(unreadable)} of {total} {noun} cannot be read ({named}{' ...' if len(unreadable) > NAMED else ''}); "
-            f"mend or remove them, or raise data.max_unreadable_share above {share}"
+            f"{key}: {len(unreadable)} of {total} {noun} cannot be read ({listed}{' ...' if len(unreadable) > MAX_LISTED else ''}); "
+            f"fix or remove them, or raise data.max_unreadable_share above {share}"
         )
 
 
 def versions(*packages: str) -> Mapping[str, str]:
+    """Installed versions by distribution name."""
     return {name: importlib.metadata.version(name) for name in packages}
 
 
-def need(package: str, extra: str) -> ModuleType:
+def import_or_raise(package: str, extra: str) -> ModuleType:
+    """The module. MissingExtra names the extra of Edgewise that installs it."""
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""1,797 scans of handwritten digits, 8x8 pixels, grey: the real data that ships inside scikit-learn (UCI, CC BY 4.0)."""
+"""1,797 scans of handwritten digits, 8x8 pixels, grayscale: real data that ships with scikit-learn (UCI, CC BY 4.0)."""
 
 import hashlib
 import importlib.metadata
@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.data.pictures import PictureSettings, encoder
+from edgewise.data.encoders import PictureEncoder, PictureSettings
 from edgewise.errors import MissingExtra
 from edgewise.plugins import Item
 
 __all__ = ["Settings", "encoder", "items", "probe"]
 
-INK = 16  # the scans count dark pixels of a 4x4 cell: 0 to 16
+MAX_VALUE = 16  # each pixel counts the dark pixels of a 4x4 cell of the original scan
+encoder = PictureEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class Settings(PictureSettings):
 
 
 def probe(settings: Settings) -> Mapping[str, Any]:
-    """Digest of the file inside scikit-learn and of its version. Reads it without importing scikit-learn, which takes a second."""
+    """Digest of the data file and version of scikit-learn, without importing it, which takes a second."""
     spec = importlib.util.find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtra("scikit-learn", "all")
@@ -39,5 +40,5 @@ def items(settings: Settings) -> Iterator[Item]:
 
     digits = load_digits()
     for number, (scan, target) in enumerate(zip(digits.images, digits.target, strict=True)):
-        image = np.rint(scan * (255 / INK)).astype(np.uint8)[:, :, None]
+        image = np.rint(scan * (255 / MAX_VALUE)).astype(np.uint8)[:, :, None]
         yield Item(f"{number:04d}", str(target), None, hashlib.sha256(image.tobytes()).hexdigest(), image)

@@ -1,4 +1,8 @@
-"""Patterns of a surface: float32 [height, width], mean 0 and standard deviation 1."""
+"""A simulated production line: generated pictures of a moving surface, some with a defect, several exposures of each scene.
+
+Scene n looks the same whatever the number of samples. Exposures of one scene are nearly the same and therefore form a group. Textures are
+float32 [height, width] with mean 0 and standard deviation 1; defects change a scene of brightness 0..1, float32 [height, width].
+"""
 
 import hashlib
 import importlib.metadata
@@ -9,80 +13,87 @@ from typing import Any
 import numpy as np
 
 from edgewise.config.settings import option
-from edgewise.data.pictures import PictureSettings, encoder
+from edgewise.data.encoders import PictureEncoder, PictureSettings
 from edgewise.plugins import Item
 
+__all__ = ["Settings", "encoder", "items", "probe"]
+
+GOOD = "good"
+MARGIN = 0.05  # largest shift between the exposures of a scene, share of a side
+GREY_LEVEL = 0.5  # mean brightness, 0..1
+TEXTURE_CONTRAST = (0.05, 0.11)  # standard deviation of the brightness
+NOISE = (0.01, 0.025)  # of the sensor, standard deviation
+OVERSAMPLING = 2  # lines are drawn larger and then reduced, for smooth edges
 Shape = tuple[int, ...]
+encoder = PictureEncoder
 
 
-def cloud(generator: np.random.Generator, shape: Shape, cells: Shape) -> np.ndarray:
-    """Smooth noise: random values in cells (rows, columns), interpolated."""
+def smooth_noise(generator: np.random.Generator, shape: Shape, cells: Shape) -> np.ndarray:
+    """Random values on a grid of cells (rows, columns), interpolated to `shape`."""
     from PIL import Image
 
     coarse = generator.standard_normal(cells, np.float32)
     return np.array(Image.fromarray(coarse).resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
 
 
-def standard(pattern: np.ndarray) -> np.ndarray:
+def standardize(pattern: np.ndarray) -> np.ndarray:
+    """To mean 0 and standard deviation 1."""
     scaled: np.ndarray = ((pattern - pattern.mean()) / pattern.std()).astype(np.float32)
     return scaled
 
 
 def metal(generator: np.random.Generator, shape: Shape) -> np.ndarray:
-    """Brushed: fine streaks along the line, over soft bands and grain."""
+    """Brushed metal: fine streaks along the direction of motion, over soft bands and grain."""
     height = shape[0]
-    streaks = cloud(generator, shape, (height, 3)) + cloud(generator, shape, (height // 2, 8))
-    return standard(streaks + 0.8 * cloud(generator, shape, (6, 3)) + 0.5 * generator.standard_normal(shape, np.float32))
+    streaks = smooth_noise(generator, shape, (height, 3)) + smooth_noise(generator, shape, (height // 2, 8))
+    return standardize(streaks + 0.8 * smooth_noise(generator, shape, (6, 3)) + 0.5 * generator.standard_normal(shape, np.float32))
 
 
 def tiles(generator: np.random.Generator, shape: Shape) -> np.ndarray:
-    """Glazed tiles, each of its own shade, with mottles and dark joints."""
+    """Glazed, mottled tiles of different shades with dark joints."""
     side = max(shape) / generator.uniform(2.5, 4.0)
     down, across = (np.arange(n) / side + generator.uniform(0, 1) for n in shape)
     shades = generator.standard_normal((8, 8), np.float32)[down.astype(int)[:, None], across.astype(int)[None, :]]
     gap = np.minimum(*np.meshgrid(*(np.abs((axis + 0.5) % 1 - 0.5) for axis in (across, down))))
     joint = np.clip(1.5 - gap * side / (0.012 * max(shape)), 0, 1)
-    mottles = cloud(generator, shape, (40, 40)) + cloud(generator, shape, (12, 12))
-    return standard(0.5 * shades + 0.6 * mottles - 4.0 * joint + 0.3 * generator.standard_normal(shape, np.float32))
+    mottles = smooth_noise(generator, shape, (40, 40)) + smooth_noise(generator, shape, (12, 12))
+    return standardize(0.5 * shades + 0.6 * mottles - 4.0 * joint + 0.3 * generator.standard_normal(shape, np.float32))
 
 
 def fabric(generator: np.random.Generator, shape: Shape) -> np.ndarray:
-    """Plain weave: threads that go over and under each other, a little bent, of uneven thickness."""
+    """Plain weave of slightly bent threads of uneven thickness."""
     pitch = max(shape) / generator.uniform(24, 34)
     grid = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in shape), indexing="ij")
-    down, across = (axis / pitch + 0.35 * cloud(generator, shape, (5, 5)) for axis in grid)
+    down, across = (axis / pitch + 0.35 * smooth_noise(generator, shape, (5, 5)) for axis in grid)
     over = (np.floor(down) + np.floor(across)) % 2
     threads = np.where(over == 1, np.sin(np.pi * (down % 1)) * 1.1, np.sin(np.pi * (across % 1)))
-    slubs = cloud(generator, shape, (shape[0] // 6, 4)) + cloud(generator, shape, (4, shape[1] // 6))
-    return standard(threads + 0.12 * slubs + 0.15 * generator.standard_normal(shape, np.float32))
+    slubs = smooth_noise(generator, shape, (shape[0] // 6, 4)) + smooth_noise(generator, shape, (4, shape[1] // 6))
+    return standardize(threads + 0.12 * slubs + 0.15 * generator.standard_normal(shape, np.float32))
 
 
 TEXTURES: dict[str, Callable[[np.random.Generator, Shape], np.ndarray]] = {"metal": metal, "tiles": tiles, "fabric": fabric}
 
 
-# Defects, and what is none: each takes brightness 0..1, float32 [height, width], and gives it back changed. strength about 0.3 to 1.3.
-
-FINE = 2  # lines are drawn so many times larger, then shrunk: smooth edges
-
-
 def line(points: np.ndarray, width: float, shape: tuple[int, ...]) -> np.ndarray:
-    """How much of each pixel a line through points [n, (row, column)] covers, 0..1. width in pixels, at least 1."""
+    """Coverage 0..1 of each pixel by a line through points [n, (row, column)]. width in pixels, at least 1."""
     from PIL import Image, ImageDraw
 
-    canvas = Image.new("L", (shape[1] * FINE, shape[0] * FINE))
-    ImageDraw.Draw(canvas).line([(x * FINE, y * FINE) for y, x in points], fill=255, width=round(max(width, 1) * FINE), joint="curve")
+    canvas = Image.new("L", (shape[1] * OVERSAMPLING, shape[0] * OVERSAMPLING))
+    ImageDraw.Draw(canvas).line(
+        [(x * OVERSAMPLING, y * OVERSAMPLING) for y, x in points], fill=255, width=round(max(width, 1) * OVERSAMPLING), joint="curve"
+    )
     return np.asarray(canvas.resize((shape[1], shape[0]), Image.Resampling.BOX), np.float32) / 255
 
 
 def path(generator: np.random.Generator, shape: tuple[int, ...], length: float, jitter: float, steps: int) -> np.ndarray:
-    """Points [steps, 2] of a line that starts well inside; each step turns by a normal angle of `jitter` radians."""
+    """Points [steps, 2] of a random walk that starts well inside; each step turns by a normal angle of `jitter` radians."""
     start = generator.uniform(0.2, 0.8, 2) * shape
     angles = generator.uniform(0, 2 * np.pi) + np.cumsum(generator.normal(0, jitter, steps))
     return start + np.cumsum(np.stack([np.sin(angles), np.cos(angles)], 1), 0) * length / steps
 
 
 def spot(shape: tuple[int, ...], centre: np.ndarray, radii: np.ndarray, angle: float) -> np.ndarray:
-    """Distance from the centre of an ellipse, 1 on its edge: float32 [height, width]."""
+    """Distance from the center of an ellipse, 1 on its edge: float32 [height, width]."""
     down, across = (np.arange(n, dtype=np.float32) - c for n, c in zip(shape, centre, strict=True))
     along = np.cos(angle) * down[:, None] + np.sin(angle) * across[None, :]
     beside = np.cos(angle) * across[None, :] - np.sin(angle) * down[:, None]
@@ -129,7 +140,7 @@ def stain(generator: np.random.Generator, canvas: np.ndarray, strength: float) -
     side = max(canvas.shape)
     radii = generator.uniform(0.07, 0.16, 2) * side
     distance = spot(canvas.shape, generator.uniform(0.2, 0.8, 2) * canvas.shape, radii, generator.uniform(0, np.pi))
-    patch = np.clip((1.1 - distance + 0.22 * cloud(generator, canvas.shape, (14, 14))) * 5, 0, 1)
+    patch = np.clip((1.1 - distance + 0.22 * smooth_noise(generator, canvas.shape, (14, 14))) * 5, 0, 1)
     stained: np.ndarray = canvas * (1 + generator.choice((-1.0, 0.8)) * 0.28 * strength * patch)
     return stained
 
@@ -155,7 +166,7 @@ def disturb(generator: np.random.Generator, canvas: np.ndarray, difficulty: floa
     """What a good part may show too: light that falls off a little, a soft shadow, dust and short hairs."""
     side = max(canvas.shape)
     canvas = canvas * (1 - generator.uniform(0, 0.05 + 0.12 * difficulty) * slope(generator, canvas.shape))
-    canvas = canvas + 0.02 * difficulty * cloud(generator, canvas.shape, (4, 4))
+    canvas = canvas + 0.02 * difficulty * smooth_noise(generator, canvas.shape, (4, 4))
     for _ in range(generator.poisson(6 * difficulty)):
         speck = path(generator, canvas.shape, generator.uniform(0.004, 0.02) * side, 0.6, 4)
         speck += generator.uniform(-0.2, 0.2, 2) * canvas.shape
@@ -172,31 +183,18 @@ DEFECTS: dict[str, Callable[[np.random.Generator, np.ndarray, float], np.ndarray
 }
 
 
-# A generated production line: pictures of a moving surface, some with a defect, several exposures of each scene.
-#
-# Scene n looks the same whatever the number of samples. Exposures of a scene are near twins, so they are one group.
-
-__all__ = ["Settings", "encoder", "items", "probe"]
-
-GOOD = "good"
-MARGIN = 0.05  # of a side: how far the exposures of a scene are shifted against each other, at most
-GREY_LEVEL = 0.5  # mean brightness, 0..1
-TEXTURE_CONTRAST = (0.05, 0.11)  # standard deviation of the brightness
-NOISE = (0.01, 0.025)  # of the sensor, standard deviation
-
-
 @dataclass(frozen=True, kw_only=True)
 class Settings(PictureSettings):
-    seed: int = option(0, "another seed is another production run", low=0)
-    samples: int = option(4000, "pictures in all", low=10, high=1_000_000)
+    seed: int = option(0, "seed of the generated scenes", low=0)
+    samples: int = option(4000, "number of pictures", low=10, high=1_000_000)
     exposures: int = option(2, "pictures of each scene", low=1, high=20)
-    texture: str = option("metal", "mixed: each scene has one of the others", choices=(*TEXTURES, "mixed"))
-    defect_share: float = option(0.2, "share of the scenes with a defect, the same number of each kind", low=0.01, high=0.9)
-    difficulty: float = option(0.3, "0: strong defects on a clean surface, 1: faint ones among dust and shadows", low=0.0, high=1.0)
+    texture: str = option("metal", "mixed: each scene has one of the other textures", choices=(*TEXTURES, "mixed"))
+    defect_share: float = option(0.2, "share of scenes with a defect, equally many of each type", low=0.01, high=0.9)
+    difficulty: float = option(0.3, "0: strong defects on a clean surface; 1: faint defects among dust and shadows", low=0.0, high=1.0)
 
 
 def probe(settings: Settings) -> Mapping[str, Any]:
-    """The pictures depend on the settings, which the stage's parameters watch, and on what draws them."""
+    """The pictures depend on the settings, which are parameters of the stage, and on the versions of numpy and Pillow."""
     tools = " ".join(f"{name} {importlib.metadata.version(name)}" for name in ("numpy", "pillow"))
     return {"digest": hashlib.sha256(tools.encode()).hexdigest(), "files": 0, "bytes": 0}
 
@@ -208,15 +206,15 @@ def items(settings: Settings) -> Iterator[Item]:
         index, exposure = divmod(number, settings.exposures)
         if exposure == 0:
             generator = np.random.default_rng([settings.seed, index])
-            kind = kind_of(index, settings.defect_share)
-            canvas = scene(generator, kind, settings)
+            kind = choose_kind(index, settings.defect_share)
+            canvas = draw_scene(generator, kind, settings)
         image = expose(generator, canvas, settings)
         name = f"{kind}/{index:06d}-{exposure}"
         yield Item(name, kind, f"{index:06d}", hashlib.sha256(image.tobytes()).hexdigest(), image)
 
 
-def kind_of(index: int, defect_share: float) -> str:
-    """Every 1/defect_share-th scene has a defect, the kinds in turn."""
+def choose_kind(index: int, defect_share: float) -> str:
+    """Every 1/defect_share-th scene has a defect, each type in turn."""
     count = int((index + 1) * defect_share)
     if count == int(index * defect_share):
         return GOOD
@@ -224,8 +222,8 @@ def kind_of(index: int, defect_share: float) -> str:
     return kinds[count % len(kinds)]
 
 
-def scene(generator: np.random.Generator, kind: str, settings: Settings) -> np.ndarray:
-    """Brightness 0..1, float32 [height, width], larger than the pictures by the margin."""
+def draw_scene(generator: np.random.Generator, kind: str, settings: Settings) -> np.ndarray:
+    """Brightness 0..1, float32 [height, width], larger than the pictures by MARGIN on each side."""
     shape = tuple(round(side * (1 + 2 * MARGIN)) for side in settings.size)
     texture = settings.texture if settings.texture != "mixed" else str(generator.choice(list(TEXTURES)))
     pattern = TEXTURES[texture](generator, shape)
@@ -238,7 +236,7 @@ def scene(generator: np.random.Generator, kind: str, settings: Settings) -> np.n
 
 
 def expose(generator: np.random.Generator, canvas: np.ndarray, settings: Settings) -> np.ndarray:
-    """One picture of the scene, uint8 [height, width, 1]: shifted, lighter or darker, with the noise of a sensor."""
+    """One picture of the scene, uint8 [height, width, 1]: shifted, with its own exposure and sensor noise."""
     height, width = settings.size
     top, left = (int(generator.integers(0, whole - part + 1)) for whole, part in zip(canvas.shape, (height, width), strict=True))
     light = canvas[top : top + height, left : left + width] * np.float32(generator.uniform(0.75, 1.25))

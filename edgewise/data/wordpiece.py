@@ -1,6 +1,6 @@
-"""Text to token ids: a WordPiece tokenizer, learned from the training split or brought by the user.
+"""Text to token ids: a WordPiece tokenizer, trained on the training split or supplied by the user.
 
-models/data/tokenizer.json is what a device needs to do the same (package `tokenizers`).
+Devices tokenize with models/data/tokenizer.json and the package `tokenizers`.
 """
 
 from collections.abc import Mapping
@@ -12,23 +12,23 @@ import numpy as np
 
 from edgewise.artifacts.artifact import Tensor
 from edgewise.config.settings import option
-from edgewise.data.common import DataSettings, need, versions
+from edgewise.data.common import DataSettings, import_or_raise, versions
 from edgewise.errors import DataError
 
-PAD, UNKNOWN, FIRST, LAST, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # as BERT has them, [PAD] is 0
+PAD, UNKNOWN, FIRST, LAST, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # as in BERT; [PAD] is 0
 FILE = "tokenizer.json"
 Tokenizer = Any  # tokenizers.Tokenizer, imported late
-PRIVATE = 0xF0000  # the first code point of the planes for private use
+PRIVATE_USE = 0xF0000  # first code point of the Unicode planes for private use
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextSettings(DataSettings):
-    """What every data set of text has."""
+    """Settings that every data set of text has."""
 
-    length: int = option(64, "tokens of a sentence: longer ones are cut, shorter ones padded", low=4, high=4096)
-    vocab_size: int = option(8000, "tokens that are learned from the training split", low=100, high=1_000_000)
+    length: int = option(64, "tokens per sentence: longer ones are truncated, shorter ones padded", low=4, high=4096)
+    vocab_size: int = option(8000, "size of the vocabulary that is learned from the training split", low=100, high=1_000_000)
     lowercase: bool = option(True)
-    tokenizer: str | None = option(None, "tokenizer.json or vocab.txt of your model; null: learned from the training split")
+    tokenizer: str | None = option(None, "tokenizer.json or vocab.txt of your model; null: train one on the training split")
 
 
 class WordPieceEncoder:
@@ -42,8 +42,10 @@ class WordPieceEncoder:
         self.texts.append(text)
 
     def finish(self, train: np.ndarray) -> Mapping[str, Any]:
-        tokenizer = brought(self.settings) if self.settings.tokenizer else learned([self.texts[i] for i in train], self.settings)
-        pad_id = frame(tokenizer, self.settings.length)
+        tokenizer = (
+            load_tokenizer(self.settings) if self.settings.tokenizer else train_tokenizer([self.texts[i] for i in train], self.settings)
+        )
+        pad_id = set_length(tokenizer, self.settings.length)
         tokenizer.save(str(self.folder / FILE))
         encoded = tokenizer.encode_batch(self.texts)
         (self.folder / "inputs").mkdir(exist_ok=True)
@@ -63,7 +65,8 @@ class WordPieceEncoder:
         }
 
 
-def blank(vocabulary: Mapping[str, int] | None, lowercase: bool) -> Tokenizer:
+def make_tokenizer(vocabulary: Mapping[str, int] | None, lowercase: bool) -> Tokenizer:
+    """A WordPiece tokenizer that splits text into words as BERT does."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     tokenizer = Tokenizer(models.WordPiece(dict(vocabulary or {}), unk_token=UNKNOWN))
@@ -73,52 +76,58 @@ def blank(vocabulary: Mapping[str, int] | None, lowercase: bool) -> Tokenizer:
     return tokenizer
 
 
-def learned(texts: list[str], settings: TextSettings) -> Tokenizer:
-    """WordPieceTrainer learns by byte-pair merges too, but breaks ties by the order of a randomly seeded hash table: another vocabulary
-    in each process. Ties come from the "##" of inner letters only, so inner letters are learned as letters of an alphabet of their own."""
-    tokenizers = need("tokenizers", "train")
+def train_tokenizer(texts: list[str], settings: TextSettings) -> Tokenizer:
+    """A tokenizer with the vocabulary of a repeatable byte-pair training.
+
+    `tokenizers`' own WordPieceTrainer breaks ties by the order of a randomly seeded hash table, so each process gets another vocabulary.
+    Only the "##" prefix of inner letters causes ties; here inner letters are moved to a separate alphabet instead.
+    """
+    tokenizers = import_or_raise("tokenizers", "train")
     from tokenizers import models, pre_tokenizers, trainers
 
-    split = blank(None, settings.lowercase)
+    split = make_tokenizer(None, settings.lowercase)
     words = [split.pre_tokenizer.pre_tokenize_str(split.normalizer.normalize_str(text)) for text in texts]
     pairs = tokenizers.Tokenizer(models.BPE(unk_token=UNKNOWN))
     pairs.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.BpeTrainer(vocab_size=settings.vocab_size, special_tokens=list(SPECIAL), show_progress=False)
-    pairs.train_from_iterator((" ".join(word[0] + inner(word[1:]) for word, _ in line) for line in words), trainer)
-    return blank({piece(token): number for token, number in pairs.get_vocab().items()}, settings.lowercase)
+    pairs.train_from_iterator((" ".join(word[0] + to_private_use(word[1:]) for word, _ in line) for line in words), trainer)
+    return make_tokenizer({to_wordpiece(token): number for token, number in pairs.get_vocab().items()}, settings.lowercase)
 
 
-def inner(letters: str) -> str:
-    """Letters moved into the private use planes, which end at 0x10FFFF."""
-    return "".join(chr(ord(letter) + PRIVATE) if ord(letter) + PRIVATE <= 0x10FFFF else letter for letter in letters)
+def to_private_use(letters: str) -> str:
+    """Move letters to the private use planes, which end at 0x10FFFF."""
+    return "".join(chr(ord(letter) + PRIVATE_USE) if ord(letter) + PRIVATE_USE <= 0x10FFFF else letter for letter in letters)
 
 
-def piece(token: str) -> str:
-    letters = "".join(chr(ord(letter) - PRIVATE) if ord(letter) >= PRIVATE else letter for letter in token)
-    return f"##{letters}" if ord(token[0]) >= PRIVATE else letters
+def to_wordpiece(token: str) -> str:
+    """Move letters back; a token that began with an inner letter gets the prefix ##."""
+    letters = "".join(chr(ord(letter) - PRIVATE_USE) if ord(letter) >= PRIVATE_USE else letter for letter in token)
+    return f"##{letters}" if ord(token[0]) >= PRIVATE_USE else letters
 
 
-def brought(settings: TextSettings) -> Tokenizer:
-    """tokenizer.json as `tokenizers` and transformers save it, or vocab.txt: one token a line, its number is its id."""
-    tokenizers = need("tokenizers", "train")
+def load_tokenizer(settings: TextSettings) -> Tokenizer:
+    """The user's tokenizer.json, as `tokenizers` and transformers save it, or vocab.txt: one token per line, the line number is the id."""
+    tokenizers = import_or_raise("tokenizers", "train")
     path = Path(settings.tokenizer or "").expanduser()
     try:
         if path.suffix == ".json":
             return tokenizers.Tokenizer.from_file(str(path))
-        return blank({token: i for i, token in enumerate(path.read_text(encoding="utf-8").split("\n")) if token}, settings.lowercase)
+        return make_tokenizer(
+            {token: i for i, token in enumerate(path.read_text(encoding="utf-8").split("\n")) if token}, settings.lowercase
+        )
     except Exception as error:  # tokenizers raises plain Exception for whatever it cannot read
-        raise DataError(f"data.tokenizer: {path}: {error}; give a tokenizer.json, or a vocab.txt with one token a line") from None
+        raise DataError(f"data.tokenizer: {path}: {error}; give a tokenizer.json, or a vocab.txt with one token per line") from None
 
 
-def frame(tokenizer: Tokenizer, length: int) -> int:
-    """Cut and pad to `length`; [CLS] and [SEP] around the text where the tokenizer does not add its own. Returns the id of padding."""
+def set_length(tokenizer: Tokenizer, length: int) -> int:
+    """Make the tokenizer truncate and pad to `length`, and add [CLS] and [SEP] unless it adds its own. Returns the id of [PAD]."""
     from tokenizers.processors import TemplateProcessing
 
     ids = {token: number for token in (PAD, UNKNOWN, FIRST, LAST) if (number := tokenizer.token_to_id(token)) is not None}
     missing = {PAD, UNKNOWN, FIRST, LAST} - set(ids)
     if missing:
         raise DataError(
-            f"data.tokenizer: its vocabulary lacks {', '.join(sorted(missing))}; a WordPiece vocabulary of the BERT kind has them"
+            f"data.tokenizer: its vocabulary lacks {', '.join(sorted(missing))}; give a WordPiece vocabulary as BERT's, which has them"
         )
     if tokenizer.post_processor is None:
         tokenizer.post_processor = TemplateProcessing(

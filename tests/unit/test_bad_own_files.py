@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgewise.config.schema import Train
-from edgewise.data import preparing
+from edgewise.data import dataset
 from edgewise.errors import DataError, ModelError
 from edgewise.sources import checkpoint, keras_file, obtaining, onnx_file, tflite_file, torch_file
 from tests.support import own_files
@@ -133,8 +133,8 @@ DATA = {
     "text that is not UTF-8": ("text_tsv", lambda f: text(f / "t.tsv", b"caf\xe9\t1\n"), "is not UTF-8 at byte 3"),
     "ragged arrays": ("arrays", lambda f: npz(f / "a.npz", x=RAGGED, y=np.arange(2)), "no objects, no ragged rows"),
     "NaN": ("arrays", lambda f: npz(f / "a.npz", x=np.full((4, 2), np.nan), y=np.arange(4)), "2 of 2 values are NaN or infinite"),
-    "rows that do not match": ("arrays", lambda f: npz(f / "a.npz", x=np.zeros((4, 2)), y=np.arange(3)), "must have one row a sample"),
-    "labels between the classes": ("arrays", lambda f: npz(f / "a.npz", x=np.zeros((4, 2)), y=np.arange(4) / 2), "0.5 is no class"),
+    "rows that do not match": ("arrays", lambda f: npz(f / "a.npz", x=np.zeros((4, 2)), y=np.arange(3)), "must have one row per sample"),
+    "labels between the classes": ("arrays", lambda f: npz(f / "a.npz", x=np.zeros((4, 2)), y=np.arange(4) / 2), "0.5 is not a class"),
     "a cut archive": ("arrays", lambda f: cut(npz(f / "a.npz", x=np.zeros((40, 2)), y=np.arange(40))), "give a .npy or .npz file"),
     "a picture folder without classes": ("image_folder", lambda f: text(f / "one.png").parent, "folder of pictures for each class"),
 }
@@ -146,7 +146,7 @@ def test_bad_data_is_one_clear_line(fault, tmp_path):
     (tmp_path / "own").mkdir()
     data = plugin(name, path=str(build(tmp_path / "own")))
     with pytest.raises(DataError, match=message) as caught:
-        preparing.prepare(data, 0, tmp_path / "models/data", tmp_path / "models")
+        dataset.prepare(data, 0, tmp_path / "models/data", tmp_path / "models")
     assert "\n" not in str(caught.value) and not (tmp_path / "models/data").exists()
 
 

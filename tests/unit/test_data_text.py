@@ -122,7 +122,7 @@ def test_the_probe_follows_text_and_tokenizer(tmp_path):
     ("make", "given", "message"),
     [
         (lambda p: p / "absent.tsv", {}, "No such file or directory; give a file of lines with text, tab, label"),
-        (lambda p: p, {}, "no train.tsv in it"),
+        (lambda p: p, {}, "has no train.tsv"),
         (lambda p: (p / "x.tsv").write_bytes(b"caf\xe9\t1\n") and p / "x.tsv", {}, "is not UTF-8 at byte 3; convert it"),
         (lambda p: write(p / "x.tsv", 40), {"tokenizer": "absent.json"}, r"data.tokenizer: absent.json: .*; give a tokenizer.json"),
         (lambda p: write(p / "x.tsv", 40), {"tokenizer": "{p}/x.tsv"}, r"data.tokenizer: its vocabulary lacks \[CLS\], \[PAD\]"),

@@ -8,7 +8,7 @@ import pytest
 from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest, Tensor
 from edgewise.config.schema import Plugin, Variant
-from edgewise.data import preparing, splitting
+from edgewise.data import dataset, splitting
 from edgewise.errors import DataError, run_main
 from edgewise.tasks import evaluating
 from tests.unit.test_prepare_data import make_pictures, plugin
@@ -19,7 +19,7 @@ DETECTION = Plugin("defect_detection", "edgewise.tasks.defect_detection", {"fals
 
 def judge(tmp_path, monkeypatch, task: Plugin, data: Plugin, moved: dict[str, str]) -> Manifest:
     """evaluate on prepared data, with random answers; before that all samples of a label are put where `moved` says: label -> split."""
-    real = splitting.divide
+    real = splitting.assign_splits
 
     def divide(items, *arguments):
         splits = real(items, *arguments)
@@ -29,9 +29,9 @@ def judge(tmp_path, monkeypatch, task: Plugin, data: Plugin, moved: dict[str, st
             splits[place] = np.union1d(splits[place], mine).astype(np.int64)
         return splits
 
-    monkeypatch.setattr(splitting, "divide", divide)
+    monkeypatch.setattr(splitting, "assign_splits", divide)
     monkeypatch.chdir(tmp_path)
-    preparing.prepare(data, 0)
+    dataset.prepare(data, 0)
     random = np.random.default_rng(0)
     monkeypatch.setattr(
         evaluating, "outputs", lambda _, samples, indices: random.normal(size=(len(indices), len(samples.labels))).astype(np.float32)
@@ -99,7 +99,7 @@ def test_a_test_split_of_one_number_has_no_interval(tmp_path, monkeypatch):
 def test_a_data_set_of_one_sample_is_refused(tmp_path, targets):
     np.savez(tmp_path / "d.npz", x=np.ones((1, 4), np.float32), y={"multi_label": [[1, 0]]}.get(targets, [1]))
     with pytest.raises(DataError, match=r"^data: 1 samples "):
-        preparing.prepare(plugin("arrays", path=str(tmp_path / "d.npz"), targets=targets), 0, tmp_path / "data", tmp_path)
+        dataset.prepare(plugin("arrays", path=str(tmp_path / "d.npz"), targets=targets), 0, tmp_path / "data", tmp_path)
 
 
 def test_a_data_set_without_a_readable_sample_is_refused(tmp_path):
@@ -110,4 +110,4 @@ def test_a_data_set_without_a_readable_sample_is_refused(tmp_path):
     for settings in ({}, {"label_names": names_file(tmp_path)}):
         data = plugin("image_folder", path=str(folder), max_unreadable_share=1.0, **settings)
         with pytest.raises(DataError, match=r"^data: 0 samples"):
-            preparing.prepare(data, 0, tmp_path / "data", tmp_path)
+            dataset.prepare(data, 0, tmp_path / "data", tmp_path)

@@ -122,10 +122,10 @@ def test_a_folder_that_may_not_be_read(folder, name):
     [
         (lambda folder: folder / "absent", "No such file or directory; it must hold a folder of pictures for each class"),
         (lambda folder: folder / "good/a.png", "Not a directory"),
-        (lambda folder: folder / "good/deeper", "0 folders with no picture in them, 1 pictures outside; it must hold a folder"),
+        (lambda folder: folder / "good/deeper", "0 folders without pictures, 1 pictures outside of folders; it must hold a folder"),
         (
             lambda folder: (folder / "empty/class").mkdir(parents=True) or folder / "empty",
-            "1 folders with no picture in them, 0 pictures outside",
+            "1 folders without pictures, 0 pictures outside",
         ),
     ],
     ids=["absent", "file", "no class folders", "empty"],
@@ -140,7 +140,7 @@ def test_wrong_folders(folder, make, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"image_size": 7}, "data.image_size: 7 must be at least 8"),
+        ({"image_size": 7}, "data.image_size: 7 must be an integer or \\[height, width\\], at least 8"),
         ({"image_size": [64]}, r"data.image_size: \[64\] must be"),
         ({"image_size": "big"}, "data.image_size: 'big' must be"),
         ({"image_size": True}, "data.image_size: True must be"),
@@ -194,16 +194,16 @@ def test_groups_come_from_the_csv(folder, encoding):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,group\na,1\n", "has no column file; its first line is 'name,group'"),
-        ("file;group\na;1\n", "has no column file and group; its first line is 'file;group'"),
-        ("", "has no column file and group; its first line is ''"),
+        ("name,group\na,1\n", "has no column file in its first line, 'name,group'"),
+        ("file;group\na;1\n", "has no column file and group in its first line, 'file;group'"),
+        ("", "has no column file and group in its first line, ''"),
         ("file,group\n", "has no group for 5 of 5 pictures, such as good/a.png; add them"),
         (
             "file,group\npictures/good/a.png,1\n",
-            "has no group for 5 of 5 pictures, such as good/a.png; the file knows pictures/good/a.png, ...",
+            "has no group for 5 of 5 pictures, such as good/a.png; the file lists pictures/good/a.png, ...",
         ),
-        ("file,group\ngood/a.png,\n", "line 2: file and group must both be given"),
-        ("file,group\ngood/a.png\n", "line 2: file and group must both be given"),
+        ("file,group\ngood/a.png,\n", "line 2: file or group is empty"),
+        ("file,group\ngood/a.png\n", "line 2: file or group is empty"),
         ("file,group\ngood/a.png,1\ngood/a.png,2\n", "line 3: good/a.png is in group 1 and in group 2; keep one"),
     ],
 )

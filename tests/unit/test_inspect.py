@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from edgewise.artifacts import artifact
 from edgewise.config import compose
 from edgewise.config.compose import Options
-from edgewise.data import preparing
+from edgewise.data import dataset
 from edgewise.errors import ConfigError, ModelError
 from edgewise.inspect import command, suggestion
 from edgewise.sources.inspection import Inspection, Port
@@ -92,7 +92,7 @@ def test_the_data_of_the_yaml_have_the_shape_that_the_model_takes(files, tmp_pat
             Image.fromarray(np.full((9, 9, 3), 20 * number + label, np.uint8)).save(tmp_path / f"pictures/{label}/{number}.png")
     importer, seen = command.examine(files["pt2"], CONF)
     config = paste(suggestion.text(seen, importer.FORMAT, command.formats(CONF), str(tmp_path / "pictures")))
-    manifest = preparing.prepare(config.data, 0, tmp_path / "models/data", tmp_path / "models")
+    manifest = dataset.prepare(config.data, 0, tmp_path / "models/data", tmp_path / "models")
     assert [tensor.shape for tensor in manifest.inputs] == [(None, 3, 16, 16)]
     assert artifact.read(tmp_path / "models/data").preprocessing["scale"] == pytest.approx(1 / 255)
 
@@ -135,7 +135,7 @@ def test_published_files(shared_data):
 
 
 def test_the_command_prints_it_all(files):
-    command = [sys.executable, "-m", "edgewise.inspect.command", str(files["onnx"]), "--data", "/my/pictures"]
+    command = [sys.executable, "-m", "edgewise.cli.main", "inspect", str(files["onnx"]), "--data", "/my/pictures"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "multiply-adds  18,480" in done.stdout and yaml.safe_load(done.stdout.split("\n\n", 1)[1])["data"]["path"] == "/my/pictures"

@@ -9,8 +9,8 @@ import pytest
 from edgewise.agent import preprocess
 from edgewise.artifacts.samples import Samples
 from edgewise.config.settings import build
-from edgewise.data import common, preparing, probing
-from edgewise.data.pictures import PictureSettings
+from edgewise.data import common, dataset
+from edgewise.data.encoders import PictureSettings
 from edgewise.errors import ConfigError, DataError
 from tests.unit.test_prepare_data import make_pictures, plugin
 
@@ -48,10 +48,10 @@ def test_bytes_stay_bytes():
     [
         ({"range": [0]}, r"data\.range: \[0\.0\] must be two different numbers"),
         ({"range": [1, 1]}, r"data\.range: .* two different numbers"),
-        ({"dtype": "uint8"}, r"data\.dtype: uint8 takes pictures as they are: set data\.range=\[0,255\]"),
+        ({"dtype": "uint8"}, r"data\.dtype: uint8 takes unscaled pixel values: set data\.range=\[0,255\]"),
         ({"channel_order": "bgr", "channels": 1}, r"data\.channel_order: 'bgr' needs data\.channels=3"),
         ({"channel_order": "gbr"}, r"data\.channel_order: 'gbr'; did you mean"),
-        ({"crop_share": 0.875}, r"data\.crop_share: 0\.875 is for data\.resize=crop"),
+        ({"crop_share": 0.875}, r"data\.crop_share: 0\.875 needs data\.resize=crop"),
         ({"std": [0.5, -1, 1]}, r"data\.std: .* must be above 0"),
     ],
 )
@@ -81,21 +81,21 @@ def names_file(tmp_path: Path) -> Path:
 
 def test_names_are_numbered_as_the_model_does(names_file):
     plain = ["tench, Tinca tinca", "crane", "hot_dog, red hot", "crane (3)"]
-    assert common.read(names_file, 0) == plain
-    assert common.read(names_file, 1) == ["background", *plain[:3], "crane (4)"]
-    assert common.read(names_file, -1) == ["crane", "hot_dog, red hot", "crane (2)"]
-    assert common.find(["Tinca_Tinca", "Hot Dog", "crane (3)"], plain) == {"Tinca_Tinca": 0, "Hot Dog": 2, "crane (3)": 3}
+    assert common.read_class_names(names_file, 0) == plain
+    assert common.read_class_names(names_file, 1) == ["background", *plain[:3], "crane (4)"]
+    assert common.read_class_names(names_file, -1) == ["crane", "hot_dog, red hot", "crane (2)"]
+    assert common.find_classes(["Tinca_Tinca", "Hot Dog", "crane (3)"], plain) == {"Tinca_Tinca": 0, "Hot Dog": 2, "crane (3)": 3}
 
 
 def test_labels_that_fit_no_name_or_two(names_file, tmp_path):
-    with pytest.raises(DataError, match=r"'trench', a class of the data, is none of the 4 names; near to it: tench"):
-        common.find(["trench"], common.read(names_file, 0))
+    with pytest.raises(DataError, match=r"'trench', a class of the data, is not among the 4 names; similar: tench"):
+        common.find_classes(["trench"], common.read_class_names(names_file, 0))
     with pytest.raises(DataError, match="'heron' is in several lines"):
-        common.find(["heron"], ["crane, heron", "bird, heron"])
+        common.find_classes(["heron"], ["crane, heron", "bird, heron"])
     with pytest.raises(DataError, match=r"data\.label_names: .*gone\.txt: No such file"):
-        common.read(tmp_path / "gone.txt", 0)
+        common.read_class_names(tmp_path / "gone.txt", 0)
     with pytest.raises(ConfigError, match=r"data\.label_offset: -3 with 4 names .* fewer than two"):
-        common.read(names_file, -3)
+        common.read_class_names(names_file, -3)
 
 
 def test_data_that_has_some_of_the_models_classes(tmp_path, names_file):
@@ -103,7 +103,7 @@ def test_data_that_has_some_of_the_models_classes(tmp_path, names_file):
     pictures = make_pictures(tmp_path / "pictures", each=4, labels=("hot dog", "tench"))
     shares = {"validation": 0, "calibration": 0.25, "test": 0.75}
     data = plugin("image_folder", path=str(pictures), label_names=str(names_file), label_offset=1, splits=shares)
-    manifest = preparing.prepare(data, 0, tmp_path / "models/data", tmp_path / "models")
+    manifest = dataset.prepare(data, 0, tmp_path / "models/data", tmp_path / "models")
     samples = Samples.open(tmp_path / "models/data")
     assert manifest.labels[0] == "background" and len(manifest.labels) == 5
     assert [samples.targets(samples.indices("test")).tolist().count(number) for number in (1, 3)] == [3, 3]
@@ -113,10 +113,10 @@ def test_data_that_has_some_of_the_models_classes(tmp_path, names_file):
 
 def test_another_file_of_names_is_another_data_set(tmp_path, names_file):
     data = plugin("image_folder", path=str(make_pictures(tmp_path / "pictures")), label_names=str(names_file))
-    probing.probe(data, tmp_path / "before.json")
+    dataset.probe(data, tmp_path / "before.json")
     names_file.write_text(LINES.upper())
-    probing.probe(data, tmp_path / "after.json")
+    dataset.probe(data, tmp_path / "after.json")
     assert (tmp_path / "before.json").read_text() != (tmp_path / "after.json").read_text()
     without = dataclasses.replace(data, settings={**data.settings, "label_names": None})
-    probing.probe(without, tmp_path / "none.json")
+    dataset.probe(without, tmp_path / "none.json")
     assert "label_names" not in (tmp_path / "none.json").read_text()

@@ -12,8 +12,8 @@ from edgewise.agent import preprocess
 from edgewise.artifacts import artifact
 from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Plugin
-from edgewise.data import preparing, probing, splitting
-from edgewise.data.array_encoder import ArrayFile
+from edgewise.data import dataset, splitting
+from edgewise.data.encoders import ArrayFile
 from edgewise.errors import DataError
 from tests.conftest import ROOT
 
@@ -26,7 +26,7 @@ def plugin(name: str, **settings) -> Plugin:
 
 
 def prepare(data: Plugin, tmp_path: Path, seed: int = 0) -> artifact.Manifest:
-    return preparing.prepare(data, seed, tmp_path / "models/data", tmp_path / "models")
+    return dataset.prepare(data, seed, tmp_path / "models/data", tmp_path / "models")
 
 
 def make_pictures(folder: Path, each: int = 12, labels=tuple(SHADES)) -> Path:
@@ -108,7 +108,7 @@ def test_groups_and_copies_stay_in_one_split(tmp_path):
         owners = [{files[i][key] for i in indices} for indices in splits.values()]
         assert sum(map(len, owners)) == len(set.union(*owners))
     assert manifest.details["copies"] == {"count": 2, "with_another_label": 1, "named": ["dark/00.png = light/98.png"]}
-    assert "1 samples have a copy with another label: dark/00.png = light/98.png" in splitting.notes(manifest.details)
+    assert "1 samples have a copy with another label: dark/00.png = light/98.png" in splitting.list_warnings(manifest.details)
 
 
 def test_unreadable_pictures_are_counted_and_some_named(tmp_path):
@@ -118,7 +118,7 @@ def test_unreadable_pictures_are_counted_and_some_named(tmp_path):
     manifest = prepare(plugin("image_folder", path=str(folder), max_unreadable_share=0.9), tmp_path)
     unreadable = manifest.details["unreadable"]
     assert unreadable["count"] == 30 and len(unreadable["named"]) == 20 and manifest.details["samples"] == 36
-    assert "30 samples could not be read" in splitting.notes(manifest.details)[0]
+    assert "30 samples could not be read" in splitting.list_warnings(manifest.details)[0]
     assert len(Samples.open(tmp_path / "models/data").arrays["image"]) == 36
 
 
@@ -126,7 +126,7 @@ def test_unreadable_pictures_are_counted_and_some_named(tmp_path):
     ("each", "labels", "extra", "message"),
     [
         (12, ("dark",), {}, r"12 samples of 1 class dark; two classes or more are needed"),
-        (1, ("dark", "light", "mid"), {}, "3 samples in 3 groups leave validation empty; add samples or raise data.splits"),
+        (1, ("dark", "light", "mid"), {}, "3 samples in 3 groups leave validation empty; add samples, or change data.splits"),
         (2, ("dark", "light"), {"splits": {"calibration": 0.001, "validation": 0.001, "test": 0.4}}, "leave .* empty"),
     ],
     ids=["one class", "fewer than splits", "tiny shares"],
@@ -142,7 +142,7 @@ def test_a_class_in_one_group_cannot_be_judged(tmp_path):
     folder = make_pictures(tmp_path / "pictures")
     rows = "".join(f"{p.relative_to(folder)},{'one' if 'mid' in str(p) else p.stem + p.parent.name}\n" for p in folder.rglob("*.png"))
     (tmp_path / "groups.csv").write_text("file,group\n" + rows)
-    with pytest.raises(DataError, match="class 'mid' has 12 samples in 1 groups, not in both train and test; add more of it"):
+    with pytest.raises(DataError, match="class 'mid' has 12 samples in 1 groups, not in both train and test; add samples of it"):
         prepare(plugin("image_folder", path=str(folder), groups=str(tmp_path / "groups.csv")), tmp_path)
 
 
@@ -160,7 +160,7 @@ def test_the_probe_is_stable_and_follows_the_data(tmp_path):
     folder = make_pictures(tmp_path / "pictures")
     seen = []
     for data in (plugin("digits"), plugin("digits"), plugin("image_folder", path=str(folder))):
-        probing.probe(data, tmp_path / "metrics/data.json")
+        dataset.probe(data, tmp_path / "metrics/data.json")
         seen.append(json.loads((tmp_path / "metrics/data.json").read_text()))
     assert seen[0] == seen[1] and seen[0]["digest"] != seen[2]["digest"] and seen[2]["files"] == 36
 
@@ -172,7 +172,7 @@ def test_magnetic_tile_keeps_its_groups(shared_data, tmp_path):
     splits = json.loads((tmp_path / "models/data/splits.json").read_text())
     owners = [{files[i]["group"] for i in indices} for indices in splits.values()]
     assert manifest.details["samples"] == 1344 and sum(map(len, owners)) == len(set.union(*owners))
-    assert not splitting.notes(manifest.details)
+    assert not splitting.list_warnings(manifest.details)
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3, 1)])
@@ -190,5 +190,5 @@ def test_an_array_file_refuses_ragged_rows(tmp_path):
     with ArrayFile(tmp_path / "x.npy") as written:
         written.append(np.zeros(3))
         for row in (np.zeros(4), np.zeros(3, np.float32)):
-            with pytest.raises(ValueError, match="does not match the rows before, float64"):
+            with pytest.raises(ValueError, match="does not match earlier rows, float64"):
                 written.append(row)

@@ -2,11 +2,11 @@
 
 import json
 
-from edgewise.data import probing
+from edgewise.data import dataset
 
 
 def probed(tmp_path, settings) -> dict:
-    probing.probe_model(settings, tmp_path / "model.json")
+    dataset.probe_model(settings, tmp_path / "model.json")
     return json.loads((tmp_path / "model.json").read_text())["sha256"]
 
 

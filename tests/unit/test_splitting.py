@@ -25,7 +25,7 @@ def by_class(targets, splits):
 def test_disjoint_complete_and_groups_whole(targets, shares, seed, data):
     groups = np.array(data.draw(st.lists(st.integers(0, 40), min_size=len(targets), max_size=len(targets))))
     groups = np.unique(groups, return_inverse=True)[1]
-    splits = split(targets, groups, shares.open(), seed)
+    splits = split(targets, groups, shares.without(), seed)
     assert sorted(np.concatenate(list(splits.values()))) == list(range(len(targets)))
     owners = [set(groups[indices]) for indices in splits.values()]
     assert sum(map(len, owners)) == len(set(groups))
@@ -34,36 +34,36 @@ def test_disjoint_complete_and_groups_whole(targets, shares, seed, data):
 @settings(max_examples=150, deadline=None)
 @given(targets_of, shares_of, st.integers(0, 5))
 def test_without_groups_every_class_has_its_share_rounded(targets, shares, seed):
-    table = by_class(targets, split(targets, np.arange(len(targets)), shares.open(), seed))
-    exact = np.outer(table.sum(1), list(shares.open().values()))
-    large = table.sum(1) * min(shares.open()["train"], shares.test) >= 1  # a smaller class goes to train and test first
+    table = by_class(targets, split(targets, np.arange(len(targets)), shares.without(), seed))
+    exact = np.outer(table.sum(1), list(shares.without().values()))
+    large = table.sum(1) * min(shares.without()["train"], shares.test) >= 1  # a smaller class goes to train and test first
     assert (np.abs(table - exact)[large] < 1 + 1e-6).all()
 
 
 @settings(max_examples=50, deadline=None)
 @given(targets_of, shares_of, st.integers(0, 5))
 def test_a_class_of_two_samples_or_more_is_learned_and_judged(targets, shares, seed):
-    table = by_class(targets, split(targets, np.arange(len(targets)), shares.open(), seed))
+    table = by_class(targets, split(targets, np.arange(len(targets)), shares.without(), seed))
     assert (table[table.sum(1) >= 2][:, [0, 3]] > 0).all()
 
 
 def test_many_small_classes_leave_no_split_empty():
     targets = np.repeat(np.arange(100), 4)
-    sizes = [len(i) for i in split(targets, np.arange(400), Shares(validation=0.1, calibration=0.1, test=0.3).open(), 0).values()]
+    sizes = [len(i) for i in split(targets, np.arange(400), Shares(validation=0.1, calibration=0.1, test=0.3).without(), 0).values()]
     assert all(abs(size - expected) <= 1 for size, expected in zip(sizes, (200, 40, 40, 120), strict=True)), sizes
 
 
 def test_the_seed_alone_decides():
     targets, groups = np.random.default_rng(0).integers(0, 4, 300), np.arange(300)
-    one, again, other = (split(targets, groups, Shares().open(), seed) for seed in (7, 7, 8))
+    one, again, other = (split(targets, groups, Shares().without(), seed) for seed in (7, 7, 8))
     assert all(np.array_equal(one[name], again[name]) for name in SPLITS)
     assert not np.array_equal(one["test"], other["test"])
 
 
 def test_large_groups_come_into_all_splits_alike():
     groups = np.concatenate([np.repeat(np.arange(100), 6), np.arange(100, 300)])
-    splits = split(np.zeros(800, np.int64), groups, Shares().open(), 0)
-    for indices, share in zip(splits.values(), list(Shares().open().values()), strict=True):
+    splits = split(np.zeros(800, np.int64), groups, Shares().without(), 0)
+    for indices, share in zip(splits.values(), list(Shares().without().values()), strict=True):
         assert len(set(groups[indices])) == pytest.approx(300 * share, abs=8)
 
 
@@ -74,7 +74,7 @@ def test_groups_are_dealt_as_evenly_as_by_scikit_learn():
     groups = np.sort(generator.integers(0, 120, 600))
     targets = generator.choice(4, 120, p=[0.6, 0.2, 0.15, 0.05])[groups]
     groups = np.unique(groups, return_inverse=True)[1]
-    quarters = split(targets, groups, Shares(validation=0.25, calibration=0.25, test=0.25).open(), 0)
+    quarters = split(targets, groups, Shares(validation=0.25, calibration=0.25, test=0.25).without(), 0)
     folds = StratifiedGroupKFold(4, shuffle=True, random_state=0).split(targets, targets, groups)
     theirs = np.array([np.bincount(targets[fold], minlength=4) for _, fold in folds]).T
     ours = by_class(targets, quarters)
@@ -90,7 +90,7 @@ def test_counts_names_splits_and_labels():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"test": 0.9}, "data.splits: 1.1 in all; validation .* at most 1"),
+        ({"test": 0.9}, "data.splits: validation .* is 1.1, must be at most 1"),
         ({"test": -0.1}, "data.splits.test: -0.1 must be at least"),
         ({"train": 0.5}, "data.splits.train: no such setting"),
         ({"test": "many"}, "data.splits.test: 'many' must be a number"),

@@ -51,14 +51,14 @@ def test_exposures_of_a_scene_are_a_group_of_near_twins():
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.25, 0.9])
 def test_defects_are_as_rare_as_asked_and_their_kinds_alike(share):
-    kinds = [surface.kind_of(index, share) for index in range(2000)]
+    kinds = [surface.choose_kind(index, share) for index in range(2000)]
     counts = [kinds.count(kind) for kind in DEFECTS]
     assert sum(counts) == int(2000 * share) and max(counts) - min(counts) <= 1
 
 
 def defect_alone(kind: str, index: int, **given) -> np.ndarray:
     asked = settings(image_size=224, **given)
-    scenes = [surface.scene(np.random.default_rng([0, index]), k, asked) for k in (kind, surface.GOOD)]
+    scenes = [surface.draw_scene(np.random.default_rng([0, index]), k, asked) for k in (kind, surface.GOOD)]
     return np.abs(scenes[0] - scenes[1])
 
 
@@ -90,7 +90,7 @@ def test_the_probe_knows_no_files():
     [
         ({"texture": "wood"}, "data.texture: 'wood'; allowed: fabric, metal, mixed, tiles"),
         ({"difficulty": 2}, "data.difficulty: 2.0 must be"),
-        ({"merge_defects": True}, "data.merge_defects: needs data.normal"),
+        ({"merge_defects": True}, "data.merge_defects: true needs data.normal"),
         ({"samples": 5}, "data.samples: 5 must be at least 10"),
     ],
 )

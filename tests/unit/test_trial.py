@@ -11,7 +11,7 @@ from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest, Tensor
 from edgewise.artifacts.samples import Samples
 from edgewise.config.settings import build
-from edgewise.data.pictures import PictureSettings
+from edgewise.data.encoders import PictureSettings
 from edgewise.errors import ModelError
 from edgewise.sources import imported, trial
 

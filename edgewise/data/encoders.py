@@ -1,0 +1,210 @@
+"""How samples are stored in models/data: arrays and pictures, one inputs/NAME.npy for each input of the model, one row per sample."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from edgewise.agent import preprocess
+from edgewise.artifacts.artifact import Tensor
+from edgewise.config.settings import option
+from edgewise.data.common import DataSettings, versions
+from edgewise.errors import ConfigError, DataError
+
+DTYPE = option("float32", "type of the model's inputs: float32, or int64 for token ids", choices=("float32", "int64"))
+SIDE_RANGE = (8, 2048)  # pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureSettings(DataSettings):
+    """Settings that every data set of pictures has."""
+
+    image_size: Any = option(64, "size of the model's input in pixels: an integer for a square, or [height, width]")
+    channels: int = option(3, "1: grayscale, 3: RGB", choices=(1, 3))
+    resize: str = option(
+        "stretch", "crop keeps the center, pad adds black bars, stretch ignores the aspect ratio", choices=("crop", "stretch", "pad")
+    )
+    interpolation: str = option("bilinear", choices=("nearest", "bilinear", "bicubic", "lanczos"))
+    crop_share: float = option(
+        1.0, "with crop: share of each side that the center crop keeps; 0.875 is the usual 224 of 256", low=0.1, high=1.0
+    )
+    channels_last: bool = option(False, "true: the model takes [n, height, width, channels], as Keras and TFLite models do")
+    channel_order: str = option("rgb", "bgr: blue first, as OpenCV reads images", choices=("rgb", "bgr"))
+    dtype: str = option("float32", "uint8: the model takes the unscaled pixel values", choices=("float32", "uint8"))
+    range: tuple[float, ...] | None = option(
+        None, "values of black and white: [0, 255], [0, 1] or [-1, 1]; null: [0, 1] if mean or std is given, else [-1, 1]"
+    )
+    mean: tuple[float, ...] | None = option(
+        None, "subtracted after scaling to range; one number, or one per channel in the model's order; null: 0"
+    )
+    std: tuple[float, ...] | None = option(None, "divisor after mean is subtracted; one number, or one per channel; null: 1")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.size) != 2 or not all(type(side) is int and SIDE_RANGE[0] <= side <= SIDE_RANGE[1] for side in self.size):
+            raise ConfigError(
+                f"data.image_size: {self.image_size!r} must be an integer or [height, width], "
+                f"at least {SIDE_RANGE[0]} and at most {SIDE_RANGE[1]} pixels"
+            )
+        self._check_values()
+        if self.crop_share < 1 and self.resize != "crop":
+            raise ConfigError(f"data.crop_share: {self.crop_share} needs data.resize=crop, but it is {self.resize}")
+        if self.channel_order != "rgb" and self.channels == 1:
+            raise ConfigError(f"data.channel_order: {self.channel_order!r} needs data.channels=3, but it is {self.channels}")
+
+    def _check_values(self) -> None:
+        if self.range is not None and (len(self.range) != 2 or self.range[0] == self.range[1]):
+            raise ConfigError(f"data.range: {list(self.range)} must be two different numbers, for example [0, 255], [0, 1] or [-1, 1]")
+        for key in ("mean", "std"):
+            if len(getattr(self, key) or (0,)) not in (1, self.channels):
+                raise ConfigError(f"data.{key}: {list(getattr(self, key))} must be 1 number, or {self.channels}, one per channel")
+        if min(self.std or (1,)) <= 0:
+            raise ConfigError(f"data.std: {list(self.std or ())} must be above 0")
+        if self.dtype == "uint8" and (self.range != (0, 255) or self.mean or self.std):
+            raise ConfigError("data.dtype: uint8 takes unscaled pixel values: set data.range=[0,255], and remove data.mean and data.std")
+
+    @property
+    def size(self) -> list[int]:
+        """[height, width]"""
+        return list(self.image_size) if isinstance(self.image_size, (list, tuple)) else [self.image_size] * 2
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The preprocessing as manifests record it; see edgewise.agent.preprocess."""
+        limits = self.range or ((0.0, 1.0) if self.mean or self.std else (-1.0, 1.0))
+        return {
+            "kind": "image",
+            "size": self.size,
+            "channels": self.channels,
+            "resize": self.resize,
+            "interpolation": self.interpolation,
+            "crop_share": self.crop_share,
+            **preprocess.values(limits, self.mean or (0.0,), self.std or (1.0,), self.channels),
+            "order": self.channel_order.upper(),
+            "layout": "NHWC" if self.channels_last else "NCHW",
+            "dtype": self.dtype,
+        }
+
+
+class PictureEncoder:
+    """Resizes each picture and stores it: inputs/image.npy, uint8 [n, height, width, channels]."""
+
+    def __init__(self, settings: PictureSettings, folder: Path):
+        self.spec = settings.spec
+        self.rows = ArrayFile(folder / "inputs" / "image.npy")
+
+    def add(self, picture: np.ndarray) -> None:
+        self.rows.append(preprocess.fit(picture, self.spec))
+
+    def finish(self, train: np.ndarray) -> Mapping[str, Any]:
+        self.rows.close()
+        channels, size = self.spec["channels"], self.spec["size"]
+        shape = (None, *size, channels) if self.spec["layout"] == "NHWC" else (None, channels, *size)
+        return {
+            "inputs": (Tensor("image", shape, self.spec["dtype"], self.spec["layout"], "image"),),
+            "preprocessing": self.spec,
+            "tools": versions("numpy", "pillow"),
+        }
+
+
+class ArrayEncoder:
+    """Stores each array of a sample in inputs/NAME.npy: audio features, sensor windows, token ids. All samples have the same names and
+    shapes."""
+
+    def __init__(self, settings: Any, folder: Path):
+        self.dtype, self.folder = np.dtype(settings.dtype), folder
+        self.files: dict[str, ArrayFile] = {}
+        self.count = 0
+
+    def add(self, value: Mapping[str, np.ndarray]) -> None:
+        if not self.count:
+            self.files = {check_name(name): ArrayFile(self.folder / "inputs" / f"{name}.npy") for name in value}
+        if set(value) != set(self.files):
+            raise DataError(
+                f"data: sample {self.count} has the arrays {sorted(value)}, earlier ones {sorted(self.files)}; make them the same"
+            )
+        for name, array in value.items():
+            self._append(name, check_values(np.asarray(array), f"data: sample {self.count}, array {name!r}"))
+        self.count += 1
+
+    def _append(self, name: str, array: np.ndarray) -> None:
+        try:
+            self.files[name].append(array.astype(self.dtype))
+        except ValueError as error:
+            raise DataError(f"data: sample {self.count}, array {name!r}: {error}; crop or pad all samples to one shape") from None
+
+    def finish(self, train: np.ndarray) -> Mapping[str, Any]:
+        for file in self.files.values():
+            file.close()
+        tensors = (Tensor(name, (None, *file.shape), str(self.dtype), None, "array") for name, file in self.files.items())
+        return {"inputs": tuple(tensors), "preprocessing": {"kind": "none"}, "tools": versions("numpy")}
+
+
+def check_name(name: str) -> str:
+    if not re.fullmatch(r"\w+", name):
+        raise DataError(f"data: {name!r} cannot be the name of an input; allowed: letters, digits and _; rename the array")
+    return name
+
+
+def check_values(array: np.ndarray, where: str) -> np.ndarray:
+    """DataError for values that are not finite numbers."""
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"{where}: values of type {array.dtype} are not numbers; give floats, integers or booleans of one shape")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DataError(f"{where}: {np.count_nonzero(~np.isfinite(array))} of {array.size} values are NaN or infinite; impute or drop them")
+    return array
+
+
+def content_hash(value: Mapping[str, np.ndarray]) -> str:
+    """sha256 over names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, array in sorted(value.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+class ArrayFile:
+    """An .npy file that is written row by row, so that the data set never has to fit in memory.
+
+    with ArrayFile(path) as rows:
+        rows.append(array)  # ValueError unless it has the shape and dtype of the first
+    """
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._stream = path.open("wb")
+        self._length = 0
+        self.shape: tuple[int, ...] = ()
+        self.dtype: np.dtype = np.dtype(np.uint8)
+
+    def append(self, row: np.ndarray) -> None:
+        if not self._length:
+            self.shape, self.dtype = row.shape, row.dtype
+            self._write_header()
+        if (row.shape, row.dtype) != (self.shape, self.dtype):
+            raise ValueError(f"{row.dtype} {list(row.shape)} does not match earlier rows, {self.dtype} {list(self.shape)}")
+        self._stream.write(np.ascontiguousarray(row).tobytes())
+        self._length += 1
+
+    def close(self) -> None:
+        """Rewrite the header with the final length: numpy pads it so that the first axis may grow in place."""
+        if not self._stream.closed:
+            self._stream.seek(0)
+            self._write_header()
+            self._stream.close()
+
+    def _write_header(self) -> None:
+        shape = (self._length, *self.shape)
+        npy.write_array_header_1_0(self._stream, {"descr": npy.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape})
+
+    def __enter__(self) -> "ArrayFile":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
