@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 repro: setup ## run the pipeline and print the table; PROFILE=smoke|quick|standard measures for less or more time
-	$(if $(PROFILE),dvc exp run -S bench.name=$(PROFILE),dvc repro)
+	$(if $(PROFILE),EDGEWISE_PROFILE=$(PROFILE) )dvc repro
 	@edgewise report
 
 test: setup ## the test suite (15 to 30 minutes on two cores)

@@ -3,6 +3,7 @@
 import copy
 import importlib
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +28,8 @@ from edgewise.config.schema import (
 )
 from edgewise.config.settings import build, nearest
 from edgewise.errors import ConfigError
+
+PROFILE = "EDGEWISE_PROFILE"
 
 
 class Options:
@@ -270,7 +273,20 @@ OPTIONAL = {"task": {"name": "classification"}}  # what holds where the section 
 
 def compose(params: Path, conf: Path) -> Config:
     """The whole checked configuration. ConfigError names the file, the key, the value and what is allowed."""
-    return compose_choices(read_choices(params), Options(conf))
+    options = Options(conf)
+    return compose_choices(with_profile(read_choices(params), options), options)
+
+
+def with_profile(choices: dict[str, Any], options: Options) -> dict[str, Any]:
+    """The choices with the bench.name of the environment variable EDGEWISE_PROFILE, if it is set: `make repro PROFILE=smoke` measures
+    for another time once and leaves params.yaml as it is."""
+    name, bench = os.environ.get(PROFILE), choices.get("bench")
+    if not name or not isinstance(bench, dict):
+        return choices
+    if name not in options.names("bench"):
+        raise ConfigError(f"{PROFILE}: {name!r} is no option of conf/bench/; {nearest(name, options.names('bench'))}")
+    print(f"bench.name: {name}, as {PROFILE} says; params.yaml says {bench.get('name')}", file=sys.stderr)
+    return {**choices, "bench": {**bench, "name": name}}
 
 
 def compose_choices(choices: dict[str, Any], options: Options) -> Config:

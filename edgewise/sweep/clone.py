@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from edgewise.artifacts.artifact import check_space
+from edgewise.config.compose import PROFILE
 from edgewise.errors import ConfigError, InfrastructureError
 from edgewise.sweep import kill_with_parent
 
@@ -277,7 +278,11 @@ def summarize_error(text: str) -> str:
 
 
 def environment(code: Path) -> Mapping[str, str]:
-    """The variables with which `python` is this interpreter and `stages` and `edgewise` are those of the folder `code`."""
+    """The variables with which `python` is this interpreter and `stages` and `edgewise` are those of the folder `code`.
+
+    EDGEWISE_PROFILE is left out: what a point measures stands in its params.yaml alone.
+    """
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     modules = os.pathsep.join(filter(None, (str(code), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PATH": path, "PYTHONPATH": modules}
+    kept = {name: value for name, value in os.environ.items() if name != PROFILE}
+    return {**kept, "PATH": path, "PYTHONPATH": modules}

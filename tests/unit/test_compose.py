@@ -308,6 +308,24 @@ def test_wrong_module_in_an_option(project):
     assert done.returncode == 2 and "conf/data/mine.yaml: module: 'edgewise.data.mine' cannot be imported" in done.stderr
 
 
+def test_the_environment_names_another_profile_for_one_run(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    written = Path("params.yaml").read_text()
+    monkeypatch.setenv("EDGEWISE_PROFILE", "standard")
+    config = compose.compose(Path("params.yaml"), Path("conf"))
+    assert (config.bench.name, config.bench.max_s) == ("standard", Options(Path("conf")).load("bench", "standard", "")["max_s"])
+    assert "bench.name: standard, as EDGEWISE_PROFILE says" in capsys.readouterr().err
+    assert Path("params.yaml").read_text() == written
+    monkeypatch.setenv("EDGEWISE_PROFILE", "")
+    assert compose.compose(Path("params.yaml"), Path("conf")).bench.name == yaml.safe_load(written)["bench"]["name"]
+
+
+def test_an_unknown_profile_in_the_environment_is_named(project, monkeypatch):
+    monkeypatch.setenv("EDGEWISE_PROFILE", "smok")
+    done = run(project)
+    assert done.returncode == 2 and done.stderr.startswith("error: EDGEWISE_PROFILE: 'smok'") and "did you mean 'smoke'?" in done.stderr
+
+
 def test_outside_the_project(tmp_path):
     done = run(tmp_path)
     assert done.returncode == 2 and "run the command from the top folder of the project" in done.stderr

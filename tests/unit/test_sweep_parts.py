@@ -22,6 +22,12 @@ from tests.conftest import ROOT
 STATIC = "variants.onnx-int8-static"
 
 
+def test_a_point_measures_what_its_params_say(monkeypatch):
+    """Whatever profile the shell that starts the sweep names."""
+    monkeypatch.setenv("EDGEWISE_PROFILE", "smoke")
+    assert "EDGEWISE_PROFILE" not in clone.environment(ROOT) and "HOME" in clone.environment(ROOT)
+
+
 @pytest.fixture(scope="module")
 def options():
     return Options(ROOT / "conf")
