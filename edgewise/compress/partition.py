@@ -160,7 +160,7 @@ def fit_gate(variant: schema.Variant, samples: Samples, channel_axis: int, folde
     distances = sessions.squared_distances(rows, mean, std)
     limit = float(np.quantile(distances, variant.load.shut_share))
     shut = distances <= limit
-    outputs = run_batched(sessions.load(run, str(folder), settings), feeds)
+    outputs = run_batched(sessions.load(run, str(folder), settings, keep=True), feeds)
     answers = {f"answer:{name}": array[shut].mean(axis=0) for name, array in outputs.items()}
     np.savez(folder / sessions.GATE_FILE, names=names, channel_axis=channel_axis, mean=mean, std=std, limit=limit, **answers)
     return {"gate_limit": limit, "gate_normal_samples": len(normal)}
