@@ -16,6 +16,24 @@ from edgewise.config import schema
 from edgewise.errors import VariantFailed, run_main
 from edgewise.measure.bench import METRICS, MODELS, measure
 
+FOREACH = "variants"
+CODE = (
+    "edgewise.measure.bench",
+    "{device}",
+    "edgewise.devices.access",
+    "{format}.run",
+    "{format}.profile",
+    "{reference}.run",
+    "edgewise.agent.program",
+    "edgewise.agent.preprocess",
+    "edgewise.agent.sessions",
+    "edgewise.stats.timing",
+    "edgewise.proof.checks",
+    "edgewise.proof.isolation",
+    "edgewise.artifacts.records",
+    "edgewise.artifacts.samples",
+)
+
 
 def main() -> None:
     settings = schema.read()

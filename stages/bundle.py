@@ -12,6 +12,18 @@ import sys
 from edgewise.bundle.assembly import make, send
 from edgewise.errors import ConfigError, run_main
 
+CODE = (
+    "edgewise.bundle.assembly",
+    "{formats}.run",
+    "edgewise.agent.infer",
+    "edgewise.report.table",
+    "edgewise.compress.partition",
+    "edgewise.proof.describing",
+    "edgewise.plugins",
+    "edgewise.artifacts.figures",
+    "edgewise.artifacts.samples",
+)
+
 
 def main() -> None:
     match sys.argv[1:]:

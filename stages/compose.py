@@ -3,8 +3,10 @@
     python -m stages.compose            write models/config.yaml
     python -m stages.compose --check    only validate
 
-Reads   params.yaml, conf/
-Writes  models/config.yaml, which every other stage reads
+Reads   params.yaml, conf/; CODE of the other stage scripts and the code that they name; versions of the installed runtimes
+Writes  models/config.yaml, which every other stage reads: the settings, the digest of each stage's code, the runtimes of each format
+
+Runs always, in about a second; the stages after it only where something that they depend on has changed.
 
 Null in params.yaml means conf's value. A mistake ends with exit code 2 and one line that names file, key, value and what is allowed.
 """
@@ -22,13 +24,13 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="validate only, write nothing")
     arguments = parser.parse_args()
 
-    from edgewise.config.compose import compose, write
+    from edgewise.config.compose import compose, depended_on, write
 
     config = compose(PARAMS, CONF)
     if arguments.check:
         print(f"params.yaml and conf/ are valid: {len(config.variants)} variants, reference {config.reference}")
     else:
-        write(config)
+        write(config, more=depended_on(config))
     return 0
 
 

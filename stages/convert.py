@@ -17,6 +17,17 @@ from edgewise.config import schema
 from edgewise.config.settings import nearest
 from edgewise.errors import VariantFailed, run_main
 
+FOREACH = "formats"
+CODE = (
+    "edgewise.compress.float_models",
+    "{format}.make",
+    "{format}.run",
+    "edgewise.formats.common",
+    "edgewise.proof.describing",
+    "edgewise.artifacts.artifact",
+    "edgewise.agent.sessions",
+)
+
 
 def main() -> None:
     configuration = schema.read()

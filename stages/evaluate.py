@@ -16,6 +16,21 @@ from edgewise.config import schema
 from edgewise.errors import VariantFailed, run_main
 from edgewise.tasks.evaluating import METRICS, MODELS, evaluate
 
+FOREACH = "variants"
+CODE = (
+    "edgewise.tasks.evaluating",
+    "{task}",
+    "{format}.run",
+    "edgewise.stats",
+    "edgewise.plugins",
+    "edgewise.proof.isolation",
+    "edgewise.artifacts.records",
+    "edgewise.artifacts.samples",
+    "edgewise.agent.answers",
+    "edgewise.agent.preprocess",
+    "edgewise.agent.sessions",
+)
+
 
 def main() -> None:
     settings = schema.read()

@@ -4,6 +4,7 @@
 
 Reads   the device section of models/config.yaml
 Writes  metrics/device.json: stable facts and their fingerprint; the same machine writes the same bytes
+        metrics/runtimes.json: which runtime the device has for each variant, by version
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from edgewise.artifacts.artifact import write_json
 from edgewise.config import schema
 from edgewise.errors import run_main
-from edgewise.measure.device_facts import ask, described, table
+from edgewise.measure.device_facts import ask, described, described_runtimes, table
 
 METRICS = Path("metrics")
 
@@ -20,6 +21,7 @@ def main() -> None:
     settings = schema.read()
     found = ask(settings)
     write_json(METRICS / "device.json", described(settings, found))
+    write_json(METRICS / "runtimes.json", described_runtimes(settings, found))
     print(table(found))
 
 

@@ -16,6 +16,22 @@ from edgewise.compress.variants import MODELS, blank_manifest, make_variant
 from edgewise.config import schema
 from edgewise.errors import VariantFailed, run_main
 
+FOREACH = "variants"
+CODE = (
+    "edgewise.compress.variants",
+    "{format}.make",
+    "{format}.facts",
+    "{format}.split",
+    "{format}.store",
+    "{format}.run",
+    "{between}.make",
+    "edgewise.formats.common",
+    "edgewise.proof.describing",
+    "edgewise.artifacts.samples",
+    "edgewise.agent.preprocess",
+    "edgewise.agent.sessions",
+)
+
 
 def main() -> None:
     configuration = schema.read()

@@ -31,6 +31,20 @@ CODE = (
     "edgewise.agent.sessions",
 )
 
+CODE = (
+    "edgewise.report",
+    "{task}",
+    "edgewise.stats",
+    "edgewise.plugins",
+    "edgewise.compress.partition",
+    "edgewise.proof.describing",
+    "edgewise.artifacts.figures",
+    "edgewise.artifacts.samples",
+    "edgewise.agent.answers",
+    "edgewise.agent.preprocess",
+    "edgewise.agent.sessions",
+)
+
 
 def main() -> int:
     argument = sys.argv[1] if len(sys.argv) > 1 else None

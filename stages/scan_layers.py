@@ -15,6 +15,15 @@ from edgewise.config import schema
 from edgewise.errors import run_main
 from edgewise.proof.describing import by_scheme
 
+CODE = (
+    "edgewise.compress.sensitivity",
+    "{scanner}",
+    "edgewise.proof.describing",
+    "edgewise.artifacts.samples",
+    "edgewise.agent.preprocess",
+    "edgewise.agent.sessions",
+)
+
 
 def main() -> None:
     configuration = schema.read()

@@ -15,6 +15,16 @@ from edgewise.config import schema
 from edgewise.errors import run_main
 from edgewise.sources.obtaining import SOURCE, summary, write_source
 
+CODE = (
+    "edgewise.sources.obtaining",
+    "{source}",
+    "edgewise.proof.describing",
+    "edgewise.artifacts.samples",
+    "edgewise.agent.preprocess",
+    "edgewise.agent.sessions",
+    "edgewise.stats.paired",
+)
+
 METRICS = Path("metrics/train.json")
 
 

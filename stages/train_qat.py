@@ -16,6 +16,16 @@ from edgewise.config import schema
 from edgewise.errors import run_main
 from edgewise.proof.describing import SOURCE, by_scheme, making, tool_versions
 
+CODE = (
+    "edgewise.compress.qat",
+    "edgewise.sources.trained",
+    "edgewise.sources.transformers_model",
+    "edgewise.proof.describing",
+    "edgewise.artifacts.samples",
+    "edgewise.agent.preprocess",
+    "edgewise.agent.sessions",
+)
+
 DATA, TARGET = Path("models/data"), Path("models/qat")
 
 

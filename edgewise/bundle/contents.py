@@ -83,7 +83,7 @@ def requires(chosen: Chosen, kind: str) -> dict[str, dict[str, str]]:
     """By package: the oldest release, the first that is too new, and the one that was measured with (or judged, where none was)."""
     runner = schema.part(chosen.variant.module, "run")
     judged = {**versions("numpy", *FOR_INPUTS.get(kind, {})), **runner.versions()}
-    measured = {**judged, **(chosen.summary.device["facts"].get("packages") or {})}
+    measured = {**judged, **(chosen.summary.device.get("packages") or {})}
     ranges = {runner.PACKAGE: releases(chosen.made, runner.OLDEST, judged[runner.PACKAGE]), "numpy": NUMPY, **FOR_INPUTS.get(kind, {})}
     return {name: {"from": low, "below": high, "measured": measured[name] or judged[name]} for name, (low, high) in ranges.items()}
 

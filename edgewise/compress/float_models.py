@@ -22,7 +22,7 @@ def convert(name: str, form: schema.Format, source: Manifest) -> None:
     """Write models/NAME: the float model, layers.json, manifest. VariantFailed where the format cannot read the source, or where the
     outputs of the result differ from the source's."""
     make = schema.part(form.module, "make")
-    with artifact.building(MODELS / name) as folder, making(make.REQUIRES):
+    with artifact.building(MODELS / name) as folder, making(make.REQUIRES, form.module):
         converted = make.convert(find_parent(make, source), folder, form.convert)
         artifact.write_json(folder / "layers.json", dict(converted["layers"]))
         manifest = Manifest(

@@ -269,6 +269,7 @@ def errands(made: Mapping[str, Variant], kind: str, options: Options) -> dict[st
 SECTIONS = ("data", "model", "train", "device", "bench", "budget")
 TOP_LEVEL = ("seed", *SECTIONS, "reference", "variants")
 OPTIONAL = {"task": {"name": "classification"}}  # what holds where the section is left out
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml writes 10 times as fast
 
 
 def compose(params: Path, conf: Path) -> Config:
@@ -369,10 +370,21 @@ def check_top_level(choices: dict[str, Any]) -> None:
         raise ConfigError("params.yaml: variants: must be a mapping of NAME: {format: ..., scheme: ...}")
 
 
-def write(config: Config, path: Path = PATH) -> None:
-    """models/config.yaml in a fixed order, through a temporary file."""
+def depended_on(config: Config, root: Path = Path()) -> dict[str, Any]:
+    """What DVC compares beside the settings: the code of each stage (`code`), and the runtimes that are installed here (`runtimes`)."""
+    from edgewise.config.digests import Digests
+    from edgewise.config.runtimes import installed_runtimes
+    from edgewise.config.stage_code import stage_digests
+
+    with Digests(root) as digests:
+        return {"code": stage_digests(config, digests), "runtimes": installed_runtimes(config.formats)}
+
+
+def write(config: Config, path: Path = PATH, more: Mapping[str, Any] | None = None) -> None:
+    """models/config.yaml in a fixed order, through a temporary file. more: what `depended_on` gives."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     head = "# Written by stages.compose from params.yaml and conf/. Edit those, not this.\n"
-    temporary.write_text(head + yaml.safe_dump(to_plain(config), sort_keys=True, allow_unicode=True, width=140), encoding="utf-8")
+    plain = to_plain(config) | dict(more or {})
+    temporary.write_text(head + yaml.dump(plain, Dumper=DUMPER, sort_keys=True, allow_unicode=True, width=140), encoding="utf-8")
     temporary.replace(path)

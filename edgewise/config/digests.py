@@ -5,7 +5,7 @@
 A stage script names the parts of the library in CODE; `expand` puts the variant's own plugins into it. Of Python a digest takes what the
 syntax says (see syntax.py), so that prose and formatting change nothing; of all other files the bytes. Nothing is imported: modules
 are found on disk. What a stage script imports from the project, and whatever a user's own module imports that is not installed, counts
-with it; of the library itself only what is named counts.
+with it; of the library itself a named package counts whole, and a named module with what it imports of its own package.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import re
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -75,12 +75,17 @@ def digest(names: Iterable[str], root: Path = Path()) -> str:
         return digests.digest(names)
 
 
-def expand(code: Sequence[str], **plugin: str) -> tuple[str, ...]:
-    """CODE with `{format}`, `{task}` and the like replaced. Raises ConfigError for a placeholder that nothing is given for."""
-    return tuple(_expanded(name, plugin) for name in code)
+def expand(code: Sequence[str], **plugin: str | Sequence[str]) -> tuple[str, ...]:
+    """CODE with `{format}`, `{task}` and the like replaced, once for each value that is given: a name with a placeholder of no value is
+    left out. Raises ConfigError for a placeholder that nothing is given for."""
+    names: list[str] = []
+    for name in code:
+        values = {key: [value] if isinstance(value, str) else value for key, value in plugin.items() if "{" + key + "}" in name}
+        names += [_expanded(name, plugin | dict(zip(values, chosen, strict=True))) for chosen in itertools.product(*values.values())]
+    return tuple(names)
 
 
-def _expanded(name: str, plugin: dict[str, str]) -> str:
+def _expanded(name: str, plugin: Mapping[str, object]) -> str:
     try:
         return name.format_map(plugin)
     except (KeyError, IndexError, ValueError, AttributeError):
@@ -123,6 +128,10 @@ class Digests:
             self._named[name] = self._mark(name)
         return self._named[name]
 
+    def file(self, path: Path) -> str:
+        """The digest of one file: of what Python says, of the bytes of anything else."""
+        return self._file(path).digest
+
     def _mark(self, name: str) -> dict[str, str]:
         module, whole = self._resolve(name)
         if self._installed(module):
@@ -130,7 +139,7 @@ class Digests:
             if owner is not None:
                 return {owner: ""}
         if module.top == "edgewise":
-            return self._below(module) if module.folders and whole else {module.label: self._file(module.path).digest}
+            return self._below(module) if module.folders and whole else self._family(module)
         marks = self._follow([module], library=module.top != "stages")
         return marks | self._below(module) if module.folders and whole else marks
 
@@ -185,6 +194,24 @@ class Digests:
             for folder in package.folders
             for path in _tree(folder)
         }
+
+    def _family(self, module: Module) -> dict[str, str]:
+        """A module of the library, and what it imports of the package that it lies in: modules again, packages whole."""
+        marks: dict[str, str] = {}
+        pending, seen, place = [module], {module.name}, module.name.rpartition(".")[0]
+        while pending:
+            member = pending.pop()
+            if member.folders and member is not module:
+                marks |= self._below(member)
+                continue
+            file = self._file(member.path)
+            marks[member.label] = file.digest
+            found = (other for other in self._imported(file, member.package) if other.name.rpartition(".")[0] == place)
+            for other in found:
+                if other.name not in seen:
+                    seen.add(other.name)
+                    pending.append(other)
+        return marks
 
     def _follow(self, modules: list[Module], library: bool) -> dict[str, str]:
         """The modules, the packages around them, and whatever these import that is not installed; of the library only if so said."""

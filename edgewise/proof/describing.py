@@ -18,10 +18,14 @@ SOURCE = Path("models/source")
 
 
 @contextlib.contextmanager
-def making(requires: Mapping[str, str]) -> Iterator[None]:
-    """Around calls into make.py: a missing package becomes MissingExtra, a ValueError (the format's 'cannot') VariantFailed."""
+def making(requires: Mapping[str, str], module: str | None = None) -> Iterator[None]:
+    """Around calls into make.py: a missing package becomes MissingExtra, a ValueError (the format's 'cannot') VariantFailed.
+
+    module: of the format that is made, if one is: what comes with its runtime fails the variant where it is missing.
+    """
     try:
-        yield
+        with isolation.running(module) if module else contextlib.nullcontext():
+            yield
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package not in requires:

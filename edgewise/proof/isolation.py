@@ -1,16 +1,18 @@
 """Run what a foreign file decides in a process of its own: a file that makes its runtime abort must not take the stage with it."""
 
+import contextlib
 import multiprocessing
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
 from edgewise.agent import sessions
 from edgewise.agent.sessions import Arrays, run_batched
+from edgewise.config.runtimes import own_packages
 from edgewise.config.schema import part
-from edgewise.errors import EdgewiseError, InfrastructureError, VariantFailed
+from edgewise.errors import EdgewiseError, InfrastructureError, MissingExtra, VariantFailed
 
 T = TypeVar("T")
 PASSED_ON = (EdgewiseError, ModuleNotFoundError, OSError)  # raised here as they were there; others end the process with their traceback
@@ -68,3 +70,17 @@ def _run(module: str, folder: str, settings: Mapping[str, Any], feeds: Arrays, b
         return run_batched(sessions.load(part(module, "run"), folder, settings), feeds, batch)
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise VariantFailed(f"the runtime refuses this file: {type(error).__name__}: {' '.join(str(error).split())[:400]}") from None
+
+
+@contextlib.contextmanager
+def running(module: str) -> Iterator[None]:
+    """Around calls that run or make models of a format. VariantFailed where its runtime, or what else the format's own extra installs, is
+    not installed: `runtimes` in models/config.yaml outdates such a result as soon as it is."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        own = own_packages(module)
+        if package not in own:
+            raise
+        raise VariantFailed(str(MissingExtra(package, own[package]))) from None

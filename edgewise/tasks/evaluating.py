@@ -48,7 +48,8 @@ def answers(variant: schema.Variant, made: Manifest, samples: Samples, split: st
 
 def evaluate(variant: schema.Variant, made: Manifest, task: schema.Plugin) -> Evaluation:
     module, samples = task.load(), Samples.open(MODELS / "data")
-    given = {split: answers(variant, made, samples, split) for split in module.SPLITS}
+    with isolation.running(variant.module):
+        given = {split: answers(variant, made, samples, split) for split in module.SPLITS}
     judged, test = module.judge(build(module.Settings, task.settings, "task"), given), given["test"]
     with artifact.building(MODELS / "evaluate" / variant.name) as folder:
         np.save(folder / "outputs.npy", test.outputs)

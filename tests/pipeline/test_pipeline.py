@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 
@@ -19,8 +20,8 @@ ONNX = {"onnx-fp32", "onnx-int8-static"}
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory) -> Workspace:
     made = Workspace(tmp_path_factory.mktemp("workspace"), TINY)
-    # compose, prepare, train, four conversions, scan, qat, report, bundle; and each variant's own
-    assert len(made.repro()) == 11 + 3 * len(OWN)
+    # prepare, train, four conversions, scan, qat, report, bundle; and each variant's own
+    assert len(made.repro()) == 10 + 3 * len(OWN)
     return made
 
 
@@ -58,31 +59,59 @@ def replace(old: str, new: str):
     return change
 
 
+FUNCTION = "\n\ndef another() -> int:\n    return 1\n"
+EDITED = (
+    *("params.yaml", "conf/format/onnx.yaml"),
+    *("edgewise/formats/onnx/make.py", "edgewise/tasks/classification.py", "edgewise/artifacts/artifact.py", "edgewise/agent/sessions.py"),
+    *("stages/train_qat.py", "stages/prepare_data.py"),
+)
+
+
+def prose(workspace: Workspace) -> None:
+    """Another comment at the end of each file, another docstring at its head, and no annotation of what functions return."""
+    for name in EDITED:
+        if name.endswith(".py"):
+            workspace.edit(
+                name, lambda text: '"""Other words."""\n' + re.sub(r"\) -> [\w.\[\], ]+:\n", "):\n", undocumented(text)) + "\n# More.\n"
+            )
+
+
+def undocumented(text: str) -> str:
+    assert text.startswith('"""')
+    return text[text.index('"""', 3) + 3 :]
+
+
 EDITS = {
     "an option of one variant in params.yaml": (
         lambda w: w.params(lambda p: p["variants"]["onnx-int8-static"]["calibration"].update(samples=12)),
-        {"compose", *LAST, *stages("onnx-int8-static")},
+        {*LAST, *stages("onnx-int8-static")},
     ),
     "an option of one variant in conf": (
         lambda w: w.edit("conf/format/onnx.yaml", replace("method: minmax", "method: percentile")),
-        {"compose", *LAST, *stages("onnx-int8-static")},
+        {*LAST, *stages("onnx-int8-static")},
     ),
     "a new variant": (
         lambda w: w.params(lambda p: p["variants"].update({"onnx-fp16": {"format": "onnx", "scheme": "fp16"}})),
-        {"compose", *LAST, *stages("onnx-fp16")},
+        {*LAST, *stages("onnx-fp16")},
     ),
-    "a removed variant": (lambda w: w.params(lambda p: p["variants"].pop("openvino-fp32")), {"compose", *LAST, "convert-openvino"}),
+    "a removed variant": (lambda w: w.params(lambda p: p["variants"].pop("openvino-fp32")), {*LAST, "convert-openvino"}),
     "the device": (
         lambda w: w.params(lambda p: p["device"].update(threads=2)),
-        {"compose", *LAST, *stages(*TINY["variants"], of=("bench-on-device",))},
+        {*LAST, *stages(*TINY["variants"], of=("bench-on-device",))},
     ),
-    "make.py of one format": (
-        lambda w: w.edit("edgewise/formats/onnx/make.py", lambda text: text + "\n# another comment\n"),
-        {"compose", "convert-onnx", *stages(*ONNX, of=("quantize",))},
+    "a function of make.py of one format": (
+        lambda w: w.edit("edgewise/formats/onnx/make.py", lambda text: text + FUNCTION),
+        {"convert-onnx", *stages(*ONNX, of=("quantize",))},
     ),
+    "a function of what judges": (
+        lambda w: w.edit("edgewise/tasks/classification.py", lambda text: text + FUNCTION),
+        {"report", *stages(*TINY["variants"], of=("evaluate",))},
+    ),
+    "a stage script": (lambda w: w.edit("stages/train_qat.py", lambda text: text + FUNCTION), {"train-qat"}),
+    "comments, docstrings and annotations everywhere": (prose, set()),
     "the reference": (
         lambda w: w.params(lambda p: p.update(reference="openvino-fp32")),
-        {"compose", *LAST, *stages(*TINY["variants"], of=("bench-on-device",))},
+        {*LAST, *stages(*TINY["variants"], of=("bench-on-device",))},
     ),
 }
 
@@ -90,9 +119,7 @@ EDITS = {
 @pytest.mark.parametrize("name", EDITS)
 def test_an_edit_reruns_what_it_touches_and_reverting_runs_nothing(workspace, name):
     edit, expected = EDITS[name]
-    files = {
-        path: (workspace.folder / path).read_text() for path in ("params.yaml", "conf/format/onnx.yaml", "edgewise/formats/onnx/make.py")
-    }
+    files = {path: (workspace.folder / path).read_text() for path in EDITED}
     edit(workspace)
     try:
         assert workspace.repro() == expected

@@ -3,7 +3,7 @@
 import ast
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +14,18 @@ EMPTY = syntax.canonical(ast.parse(""))
 PACKAGE = "edgewise"
 
 
-def closure(module: str, root: Path = ROOT) -> set[str]:
+def closure(module: str, root: Path = ROOT, stop: Collection[str] = ()) -> set[str]:
     """All modules edgewise.* that importing `module` reaches, itself included if it is one: at module level or inside functions, by
     import statements, by `import_module` with a literal, and by literals that are a module's dotted path ("edgewise.formats.onnx.run").
-    An __init__.py counts where it holds more than a docstring."""
+    An __init__.py counts where it holds more than a docstring. What only modules of `stop` reach is left out; they themselves are not."""
     seen: set[str] = set()
     pending = [module]
     while pending:
         name = pending.pop()
         if name not in seen:
             seen.add(name)
+            if name in stop:
+                continue
             pending += [found for reached in _named(root, name) for found in _with_parents(root, reached)]
     return {name for name in seen if _ours(name) and _says(_file(root, name)).anything}
 

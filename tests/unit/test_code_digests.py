@@ -56,10 +56,27 @@ def test_a_comment_in_package_data_counts_and_so_does_its_name(project: Project)
     assert project.digest("edgewise.toys") != before
 
 
-def test_a_module_that_nobody_named_does_not_count(project: Project) -> None:
-    project.write(PACKAGE + "one.py", "from edgewise.toys import two")
-    project.write(PACKAGE + "two.py", "x = 1")
-    assert not project.changed(PACKAGE + "two.py", "x = 2", "edgewise.toys.one")
+def test_a_module_counts_with_what_it_imports_of_its_own_package(project: Project) -> None:
+    project.write(PACKAGE + "one.py", "def f():\n    from edgewise.toys.two import x")
+    project.write(PACKAGE + "two.py", "from edgewise.toys import parts")
+    project.write(PACKAGE + "parts/__init__.py", "")
+    project.write(PACKAGE + "parts/found_by_name.py", "x = 1")
+    project.write(PACKAGE + "alone.py", "from edgewise.toys import one")
+    assert project.changed(PACKAGE + "two.py", "from edgewise.toys import parts\nx = 2", "edgewise.toys.one")
+    assert project.changed(PACKAGE + "parts/found_by_name.py", "x = 2", "edgewise.toys.one")
+    assert not project.changed(PACKAGE + "alone.py", "x = 2", "edgewise.toys.one")
+
+
+def test_a_module_of_another_package_that_nobody_named_does_not_count(project: Project) -> None:
+    project.write(PACKAGE + "one.py", "import edgewise.others.two")
+    project.write("library/edgewise/others/two.py", "x = 1")
+    assert not project.changed("library/edgewise/others/two.py", "x = 2", "edgewise.toys.one")
+
+
+def test_a_module_at_the_top_of_the_library_counts_alone(project: Project) -> None:
+    project.write("library/edgewise/top.py", "from edgewise.toys import one")
+    project.write(PACKAGE + "one.py", "x = 1")
+    assert project.files("edgewise.top") == {"edgewise/top.py"}
 
 
 def test_order_and_repetition_of_names_do_not_count(project: Project) -> None:
@@ -244,6 +261,12 @@ def test_a_syntax_error_names_file_and_line(project: Project, source: str) -> No
 
 
 # CODE
+
+
+def test_expand_repeats_a_name_for_each_of_several_plugins_and_drops_it_for_none() -> None:
+    code = ("edgewise.proof", "{formats}.run", "{scanner}", "{task}")
+    expanded = expand(code, formats=("a.onnx", "a.torch"), scanner=(), task=("t.none", "my.tasks:judge"))
+    assert expanded == ("edgewise.proof", "a.onnx.run", "a.torch.run", "t.none", "my.tasks:judge")
 
 
 def test_expand_puts_plugins_in_their_places() -> None:

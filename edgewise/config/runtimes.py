@@ -1,0 +1,45 @@
+"""Which runtime each format has on this machine, by version, as compose writes it into models/config.yaml under `runtimes`.
+
+Stages that run a model depend on the entry of its format alone, so that installing or updating one runtime makes again what is of that
+format and nothing else. Nothing is imported here to find a version.
+"""
+
+import importlib.util
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+
+from edgewise.config.schema import Format, part
+
+MISSING = "missing"
+UNKNOWN = "of unknown version"
+
+
+def installed_runtimes(formats: Mapping[str, Format]) -> dict[str, dict[str, str]]:
+    """{format: {"run": what runs its models, "make": what also takes part in making them}}, as words `PACKAGE VERSION`."""
+    return {name: {"run": describe([runtime(form.module)]), "make": describe(own_packages(form.module))} for name, form in formats.items()}
+
+
+def runtime(module: str) -> str:
+    """The top-level import name of the runtime of a format."""
+    return str(part(module, "run").RUNTIME).partition(".")[0]
+
+
+def own_packages(module: str) -> dict[str, str]:
+    """Import name -> extra of the packages that come with the format's own extra: the one that installs its runtime."""
+    requires, name = part(module, "make").REQUIRES, runtime(module)
+    return {package: extra for package, extra in requires.items() if extra == requires.get(name)}
+
+
+def describe(packages: Iterable[str]) -> str:
+    return ", ".join(f"{name} {version(name)}" for name in sorted(packages))
+
+
+def version(package: str) -> str:
+    """Of the distribution that provides an import name. MISSING where there is none."""
+    if importlib.util.find_spec(package) is None:
+        return MISSING
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        owners = metadata.packages_distributions().get(package, [])  # takes 0.3 s; few are called otherwise than what they provide
+        return metadata.version(owners[0]) if owners else UNKNOWN
