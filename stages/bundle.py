@@ -1,7 +1,6 @@
 """bundle: the chosen variant as a folder that a user copies to the device.
 
-    python -m stages.bundle                 make models/bundle
-    python -m stages.bundle --to device     copy it to the configured device and run it there once
+    python -m stages.bundle
 
 Reads   models/config.yaml, metrics/summary.json (the choice), models/variants, models/evaluate (how an answer is made), models/data
 Writes  models/bundle: model, code, infer.py, requirements.txt, card, checksums; a manifest `none` with the reason where nothing is chosen
@@ -9,8 +8,8 @@ Writes  models/bundle: model, code, infer.py, requirements.txt, card, checksums;
 
 import sys
 
-from edgewise.bundle.assembly import make, send
-from edgewise.errors import ConfigError, run_main
+from edgewise.bundle.assembly import make_bundle
+from edgewise.errors import UserError, run_main
 
 CODE = (
     "edgewise.bundle.assembly",
@@ -26,13 +25,9 @@ CODE = (
 
 
 def main() -> None:
-    match sys.argv[1:]:
-        case []:
-            make()
-        case ["--to", "device"]:
-            send()
-        case given:
-            raise ConfigError(f"{' '.join(given)!r} is no option of bundle; allowed: --to device, or nothing")
+    if len(sys.argv) > 1:
+        raise UserError(f"stages.bundle takes no arguments, not {' '.join(sys.argv[1:])!r}; for options see `edgewise bundle --help`")
+    make_bundle()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """compose: join params.yaml (choices) with conf/ (options), check every value, write models/config.yaml.
 
-    python -m stages.compose            write models/config.yaml
-    python -m stages.compose --check    only validate
+    python -m stages.compose
 
 Reads   params.yaml, conf/; CODE of the other stage scripts and the code that they name; versions of the installed runtimes
 Writes  models/config.yaml, which every other stage reads: the settings, the digest of each stage's code, the runtimes of each format
@@ -11,7 +10,6 @@ Runs always, in about a second; the stages after it only where something that th
 Null in params.yaml means conf's value. A mistake ends with exit code 2 and one line that names file, key, value and what is allowed.
 """
 
-import argparse
 import importlib.util
 import sys
 from pathlib import Path
@@ -19,19 +17,14 @@ from pathlib import Path
 PARAMS, CONF = Path("params.yaml"), Path("conf")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m stages.compose", description="join params.yaml and conf/ into models/config.yaml")
-    parser.add_argument("--check", action="store_true", help="validate only, write nothing")
-    arguments = parser.parse_args()
-
+def main() -> None:
     from edgewise.config.compose import compose, depended_on, write
+    from edgewise.errors import UserError
 
+    if len(sys.argv) > 1:
+        raise UserError(f"stages.compose takes no arguments, not {' '.join(sys.argv[1:])!r}; for options see `edgewise compose --help`")
     config = compose(PARAMS, CONF)
-    if arguments.check:
-        print(f"params.yaml and conf/ are valid: {len(config.variants)} variants, reference {config.reference}")
-    else:
-        write(config, more=depended_on(config))
-    return 0
+    write(config, more=depended_on(config))
 
 
 def check_environment() -> None:
@@ -40,7 +33,7 @@ def check_environment() -> None:
     if missing:
         sys.exit(
             f"error: {', '.join(missing)} not installed in {sys.executable}; "
-            "enter the project's environment first: . .venv/bin/activate (`make setup` makes it)"
+            "enter the environment of Edgewise first, for example: . .venv/bin/activate (in the repository, `make setup` makes it)"
         )
 
 

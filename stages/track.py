@@ -1,8 +1,6 @@
 """track: everything into MLflow, from the files alone; running it twice adds nothing.
 
-    python -m stages.track            write what is missing
-    python -m stages.track --force    look everything up in the store, whatever the receipt says
-    python -m stages.track --sweep NAME    write the sweep of metrics/sweeps/NAME.json: a parent run and its children
+    python -m stages.track
 
 Reads   models/config.yaml, metrics/, the manifests and reports in models/, dvc.lock
 Writes  mlflow.db and mlartifacts/ in this folder, or the server that MLFLOW_TRACKING_URI names; .edgewise/track-receipt.json
@@ -10,18 +8,14 @@ Writes  mlflow.db and mlartifacts/ in this folder, or the server that MLFLOW_TRA
 
 import sys
 
-from edgewise.errors import ConfigError, run_main
-from edgewise.track.tracking import track_pipeline, track_sweep
+from edgewise.errors import UserError, run_main
+from edgewise.track.tracking import track_pipeline
 
 
 def main() -> None:
-    match sys.argv[1:]:
-        case ["--sweep", name]:
-            track_sweep(name)
-        case [] | ["--force"] as given:
-            track_pipeline(force=bool(given))
-        case given:
-            raise ConfigError(f"{' '.join(given)!r} is no option of track; allowed: --force, --sweep NAME, or nothing")
+    if len(sys.argv) > 1:
+        raise UserError(f"stages.track takes no arguments, not {' '.join(sys.argv[1:])!r}; for options see `edgewise track --help`")
+    track_pipeline(force=False)
 
 
 if __name__ == "__main__":

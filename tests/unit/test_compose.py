@@ -261,12 +261,6 @@ def test_mistakes_leave_nothing_and_exit_with_2(project):
     assert not (project / "models").exists()
 
 
-def test_check_writes_nothing(project):
-    done = run(project, "--check")
-    assert done.returncode == 0 and "13 variants" in done.stdout
-    assert not (project / "models").exists()
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -136,7 +136,7 @@ def test_check_is_a_gate_that_says_why(project, capsys, rows, budget, code, said
 def test_show_prints_the_table_of_the_last_report(project):
     fabricate(project)
     run()
-    command = [sys.executable, "-m", "stages.report", "--show"]
+    command = [sys.executable, "-m", "edgewise.cli.main", "report"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={"PYTHONPATH": str(report.__file__).rsplit("/", 2)[0]})
     assert done.returncode == 0, done.stderr
     assert "onnx-int8-static" in done.stdout and "mlflow ui" in done.stdout and "openvino-int8-static: failed" in done.stdout
