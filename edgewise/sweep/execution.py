@@ -162,7 +162,7 @@ def run_pipeline(plan: Plan, point: Point, folder: Path, log: Path, clock: Clock
     with clock.phase("pipeline"):
         run_command((*DVC, "repro", *plan.targets), folder, log)
     with clock.phase("save"):
-        git(folder, "add", "dvc.lock", "metrics", "models")  # an experiment holds what git tracks; of models/ that is .gitignore
+        git(folder, "add", "dvc.lock", "metrics")  # an experiment holds what git tracks: of models/ nothing
         run_command((*DVC, "exp", "save", "--name", folder.name, LAST), folder, log)  # outputs are in the shared cache already
     with clock.phase("push"):
         ref = git(folder, "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{folder.name}")
