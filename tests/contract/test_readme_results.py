@@ -1,0 +1,53 @@
+"""The README's table: what the committed metrics say, whatever a run has left in metrics/ since."""
+
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import readme
+from edgewise.artifacts import records
+from tests.support import fabricate
+
+FACTS = {"cores_allowed": 4, "cpu": "Cortex-A76", "machine": "aarch64", "isa": ["asimd", "asimddp"]}
+
+
+def test_the_readme_shows_the_committed_metrics():
+    summary = readme.committed()
+    if summary is None:
+        pytest.skip("no metrics/summary.json is committed: commit dvc.lock and metrics/ of a default run, then python -m benchmarks.readme")
+    _, inside, _ = readme.between(readme.README.read_text(encoding="utf-8"))
+    assert inside == readme.results(summary), "run: python -m benchmarks.readme"
+
+
+def test_the_readme_has_a_place_for_them():
+    before, inside, after = readme.between(readme.README.read_text(encoding="utf-8"))
+    assert inside.startswith("| variant") and "| verdict" not in before + after
+
+
+def test_the_table_is_that_of_the_last_commit(tmp_path, monkeypatch):
+    fabricate.fabricate(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    summary = replace(fabricate.write_report(), device={"name": "local", "facts": FACTS})
+    records.write_summary(summary)
+    git("init", "-q")
+    assert readme.committed(root=tmp_path) is None, "no commit yet"
+    git("add", "metrics/summary.json")
+    git("-c", "user.name=T", "-c", "user.email=t@example.invalid", "commit", "-q", "-m", "Measure")
+    records.write_summary(replace(summary, pareto=(), chosen=None))
+    found = readme.committed(root=tmp_path)
+    assert found == records.summary_of(records.to_plain(summary), "made") != records.read_summary()
+    lines = readme.results(found).splitlines()
+    assert lines[0].startswith("| variant") and sum(line.startswith("|") for line in lines) == 2 + len(fabricate.FIVE)
+    assert "openvino-int8-static" in lines[6] and "failed" in lines[6]
+    assert "4 cores of Cortex-A76 (aarch64, asimddp), batch 1, one thread, profile quick" in lines[-1]
+
+
+def git(*arguments: str) -> None:
+    subprocess.run(["git", *arguments], check=True)
+
+
+@pytest.mark.parametrize("text", ["", readme.BEGIN, f"{readme.BEGIN}{readme.END}{readme.BEGIN}"])
+def test_a_readme_without_the_markers_is_not_written(text):
+    with pytest.raises(ValueError, match="once each"):
+        readme.between(text)
