@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from edgewise.config import schema
-from edgewise.measure.subjects import Subject
+from edgewise.measure.runs import PlacedVariant
 
-Subjects = Callable[..., contextlib.AbstractContextManager[list[Subject]]]
+Subjects = Callable[..., contextlib.AbstractContextManager[list[PlacedVariant]]]
 SECONDS, RUNS, WARMUP_RUNS = 2, 300, 100
 BIN = Path(sys.executable).parent
 
@@ -106,7 +106,7 @@ def compare(settings: schema.Config, names: Sequence[str], bench: schema.Bench, 
     return "\n".join(head + rows)
 
 
-def row(variant: Subject, bench: schema.Bench, threads: int, repeats: int) -> str:
+def row(variant: PlacedVariant, bench: schema.Bench, threads: int, repeats: int) -> str:
     folder = Path("models/variants") / variant.name
     label, tool = tool_of(folder)
     pairs = np.array([_pair(variant, bench, partial(tool, folder, threads), order) for order in range(repeats)])
@@ -115,7 +115,7 @@ def row(variant: Subject, bench: schema.Bench, threads: int, repeats: int) -> st
     return f"| {variant.name} | {label} | {ours:.3f} | {theirs:.3f} | {np.median(ratios):.3f} | {spread} |"
 
 
-def _pair(variant: Subject, bench: schema.Bench, theirs: Callable[[], float], order: int) -> tuple[float, float]:
+def _pair(variant: PlacedVariant, bench: schema.Bench, theirs: Callable[[], float], order: int) -> tuple[float, float]:
     def ours() -> float:
         return float(np.median(np.concatenate(variant.latency(at_a_stretch(bench)).blocks_ms)))
 

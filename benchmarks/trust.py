@@ -29,8 +29,8 @@ from edgewise.artifacts.samples import Samples
 from edgewise.config import schema
 from edgewise.config.settings import build
 from edgewise.devices.access import connect
-from edgewise.measure.pairs import Rounds, pairing, rounds
-from edgewise.measure.subjects import Run, Subject, side, store_inputs, subject
+from edgewise.measure.pairs import PairedRuns, make_pair_runner, measure_pairs
+from edgewise.measure.runs import PlacedVariant, Run, blocks_by_process, place_variant, store_inputs
 from edgewise.stats.timing import Side, levels, ratio, ratio_interval
 
 MODELS = Path("models")
@@ -68,20 +68,20 @@ def neighbours(count: int) -> Iterator[None]:
             process.wait()
 
 
-def interleaved(variant: Subject, reference: Subject, bench: schema.Bench) -> Rounds:
-    return rounds(pairing(variant, reference, bench), bench, variant.name)
+def interleaved(variant: PlacedVariant, reference: PlacedVariant, bench: schema.Bench) -> PairedRuns:
+    return measure_pairs(make_pair_runner(variant, reference, bench), bench, variant.name)
 
 
-def paired(found: Sequence[Rounds]) -> Found:
+def paired(found: Sequence[PairedRuns]) -> Found:
     """Ratio and interval of all pairs together."""
-    sides = [side([run for each in found for run in runs(each)]) for runs in (attrgetter("variant"), attrgetter("reference"))]
+    sides = [blocks_by_process([run for each in found for run in runs(each)]) for runs in (attrgetter("variant"), attrgetter("reference"))]
     return Found(ratio(*sides), *ratio_interval(*sides))
 
 
-def sequential(variant: Subject, reference: Subject, bench: schema.Bench, processes: int) -> Found:
+def sequential(variant: PlacedVariant, reference: PlacedVariant, bench: schema.Bench, processes: int) -> Found:
     """What is usually done: one after the other, the samples of each pooled over processes."""
     sides: list[list[Run]] = [[measured.latency(at_a_stretch(bench)) for _ in range(processes)] for measured in (reference, variant)]
-    return unpaired(side(sides[1]), side(sides[0]))
+    return unpaired(blocks_by_process(sides[1]), blocks_by_process(sides[0]))
 
 
 def unpaired(variant: Side, reference: Side) -> Found:
@@ -99,12 +99,12 @@ def profile(name: str) -> schema.Bench:
 
 
 @contextlib.contextmanager
-def subjects(settings: schema.Config, names: Sequence[str], bench: schema.Bench) -> Iterator[list[Subject]]:
+def subjects(settings: schema.Config, names: Sequence[str], bench: schema.Bench) -> Iterator[list[PlacedVariant]]:
     with tempfile.TemporaryDirectory() as folder, connect(settings.device) as connection:
         samples = Samples.open(MODELS / "data")
         store_inputs(samples, bench.scope, Path(folder))
         inputs = f"{connection.place(Path(folder))}/inputs.npz"
-        yield [subject(settings.variant(n), MODELS, inputs, samples.preprocessing, bench, settings.device, connection) for n in names]
+        yield [place_variant(settings.variant(n), MODELS, inputs, samples.preprocessing, bench, settings.device, connection) for n in names]
 
 
 def table(rows: dict[str, list[Found]], truth: float) -> str:
@@ -118,10 +118,12 @@ def table(rows: dict[str, list[Found]], truth: float) -> str:
     return "\n".join([columns, "|---|---|---|---|---|---|", *lines])
 
 
-def study(variant: Subject, reference: Subject, bench: schema.Bench, repeats: int, busy: int, beside: bool) -> tuple[Rows, Found]:
+def study(
+    variant: PlacedVariant, reference: PlacedVariant, bench: schema.Bench, repeats: int, busy: int, beside: bool
+) -> tuple[Rows, Found]:
     """The rows of the table, and all interleaved pairs in quiet taken together. beside: where it is busiest, measure sequentially, too."""
     rows: Rows = defaultdict(list)
-    quiet: list[Rounds] = []
+    quiet: list[PairedRuns] = []
     for count in (0, busy) * repeats if busy else (0,) * repeats:
         label = f"{count} busy" if count else "quiet"
         with neighbours(count):

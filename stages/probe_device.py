@@ -12,17 +12,17 @@ from pathlib import Path
 from edgewise.artifacts.artifact import write_json
 from edgewise.config import schema
 from edgewise.errors import run_main
-from edgewise.measure.device_facts import ask, described, described_runtimes, table
+from edgewise.measure.device_facts import probe, make_device_record, make_runtimes_record, format_facts
 
 METRICS = Path("metrics")
 
 
 def main() -> None:
     settings = schema.read()
-    found = ask(settings)
-    write_json(METRICS / "device.json", described(settings, found))
-    write_json(METRICS / "runtimes.json", described_runtimes(settings, found))
-    print(table(found))
+    found = probe(settings)
+    write_json(METRICS / "device.json", make_device_record(settings, found))
+    write_json(METRICS / "runtimes.json", make_runtimes_record(settings, found))
+    print(format_facts(found))
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from edgewise.artifacts import artifact
 from edgewise.artifacts.samples import Samples
 from edgewise.config import schema
 from edgewise.devices import local
-from edgewise.measure.grading import evidence, grade
-from edgewise.measure.outcomes import memory_of
-from edgewise.measure.pairs import pairing, rounds
-from edgewise.measure.subjects import Subject, side, store_inputs, subject
+from edgewise.measure.grading import gather_evidence, grade
+from edgewise.measure.pairs import make_pair_runner, measure_pairs
+from edgewise.measure.passes import make_memory
+from edgewise.measure.runs import PlacedVariant, blocks_by_process, place_variant, store_inputs
 from edgewise.stats.timing import pooled, ratio, ratio_interval
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,13 +70,13 @@ class Project:
     def manifest(self, name: str) -> artifact.Manifest:
         return artifact.read(self.models / "variants" / name)
 
-    def subject(self, name: str, engine: Mapping[str, Any] | None = None) -> Subject:
+    def subject(self, name: str, engine: Mapping[str, Any] | None = None) -> PlacedVariant:
         """A variant, where `engine` is given with these settings instead of its own."""
         variant = self.configuration.variant(name)
         used = variant if engine is None else replace(variant, engine=dict(engine))
-        return subject(used, self.models, self._inputs, {}, BENCH, self.configuration.device, local.LocalDevice())
+        return place_variant(used, self.models, self._inputs, {}, BENCH, self.configuration.device, local.LocalDevice())
 
-    def eager(self, **settings: Any) -> Subject:
+    def eager(self, **settings: Any) -> PlacedVariant:
         """The module itself, as the advice begins with it."""
         model = self.subject(self.configuration.reference)
         fields = {**model.fields, "runner": EAGER, "model": str(self.models / "source"), "settings": {"threads": 1, **settings}}
@@ -87,19 +87,19 @@ class Project:
         store_inputs(Samples.open(self.models / "data"), BENCH.scope, self.models)
         return str(self.models / "inputs.npz")
 
-    def against_eager(self, measured: Subject) -> Ratio:
+    def against_eager(self, measured: PlacedVariant) -> Ratio:
         eager = self.eager()
-        found = rounds(pairing(measured, eager, BENCH), BENCH, measured.name)
-        sides = side(found.variant), side(found.reference)
-        noise, _ = grade(evidence(found.variant, found.reference))
+        found = measure_pairs(make_pair_runner(measured, eager, BENCH), BENCH, measured.name)
+        sides = blocks_by_process(found.variant), blocks_by_process(found.reference)
+        noise, _ = grade(gather_evidence(found.variant, found.reference))
         return Ratio(ratio(*sides), *ratio_interval(*sides), float(np.median(pooled(sides[0]))), noise)
 
 
 Made = Callable[[], Project]  # makes the camera's project at the first call
 
 
-def peaks(measured: Subject) -> tuple[Span, Span]:
+def peaks(measured: PlacedVariant) -> tuple[Span, Span]:
     """Peak memory above the runtime's import, and in all; MB."""
-    found = [memory_of(measured.memory()) for _ in range(MEMORY_PROCESSES)]
+    found = [make_memory(measured.memory()) for _ in range(MEMORY_PROCESSES)]
     above, whole = ([getattr(memory, key) / 1e6 for memory in found] for key in ("peak_rss_above_baseline_bytes", "peak_rss_bytes"))
     return Span.of(above), Span.of(whole)

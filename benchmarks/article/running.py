@@ -26,7 +26,7 @@ from benchmarks.article.findings import (
 from benchmarks.article.project import ROOT, Made, Project, Span, peaks
 from edgewise.agent import machine
 from edgewise.agent import power as power_sensors
-from edgewise.measure.passes import energy_of
+from edgewise.measure.passes import make_energy
 
 FASTER, DIVIDED, LESS_POWER = 5.0, 4.0, 40.0
 POWER_S = 10.0
@@ -132,7 +132,7 @@ def power(made: Made) -> Finding:
 def powered(camera: Project, claim: str, how: str, board: str) -> Finding:
     """With a sensor: eager torch against the fastest int8 that Edgewise makes of it."""
     subjects = {"torch-fp32": camera.subject("torch-fp32"), "onnx-int8-static": camera.subject("onnx-int8-static")}
-    measured = {name: energy_of(subject.energy(POWER_S)) for name, subject in subjects.items()}
+    measured = {name: make_energy(subject.energy(POWER_S)) for name, subject in subjects.items()}
     problems = [f"{name}: {energy.status}" for name, energy in measured.items() if energy.figures is None]
     if problems:
         return Finding(claim, how, (), (), UNTESTED, f"{'; '.join(problems)}.", board)

@@ -1,4 +1,4 @@
-"""The bundle on the configured device: copied there, run once on a sample."""
+"""Copy the bundle to the configured device and run it there once, on a test sample."""
 
 import json
 import shutil
@@ -14,33 +14,33 @@ from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Plugin
 from edgewise.devices.access import connect, lock
 from edgewise.errors import DeviceError
-from edgewise.measure.subjects import Run
+from edgewise.measure.runs import Run
 
 DEADLINE_S = 180.0  # to start python, import a runtime and answer once on a slow board
 
 
-def run(device: Plugin, bundle: Path, data: Path) -> tuple[str, dict[str, Any]]:
-    """The bundle's path on the device and its answer there. DeviceError with what it said where it gave none."""
-    with sample(bundle, data) as (folder, arguments), lock(device), connect(device) as connection:
+def run_on_device(device: Plugin, bundle: Path, data: Path) -> tuple[str, dict[str, Any]]:
+    """Returns the bundle's path on the device and its answer. Raises DeviceError with the reason where it gave none."""
+    with sample_input(bundle, data) as (folder, arguments), lock(device), connect(device) as connection:
         place = connection.place(bundle)
         beside = connection.place(folder)
         job = {"kind": "bundle", "bundle": place, "arguments": [argument.replace("FOLDER", beside) for argument in arguments]}
         ended = Run.of(connection.run(job, DEADLINE_S), bundle=1).one("bundle")
     if ended["code"]:
-        raise DeviceError("agent_error", reason(ended))
+        raise DeviceError("agent_error", failure_reason(ended))
     return place, json.loads(ended["stdout"].splitlines()[0])
 
 
-def reason(ended: Mapping[str, Any]) -> str:
-    """Why infer.py gave no answer, in one line: what it said itself, else the last line of stderr."""
+def failure_reason(ended: Mapping[str, Any]) -> str:
+    """Why infer.py gave no answer, in one line: its own error, else the last line of stderr."""
     lines = [line.strip() for line in ended["stderr"].splitlines() if line.strip()]
     own = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return str((own[:1] or lines[-1:] or [f"infer.py ended with code {ended['code']}"])[0])
 
 
 @contextmanager
-def sample(bundle: Path, data: Path) -> Iterator[tuple[Path, list[str]]]:
-    """A folder with the first test sample and the arguments with which infer.py reads it; FOLDER stands for its place there."""
+def sample_input(bundle: Path, data: Path) -> Iterator[tuple[Path, list[str]]]:
+    """A folder with the first test sample and the arguments for infer.py; FOLDER stands for the folder's path on the device."""
     samples = Samples.open(data)
     raw = samples.raw(samples.indices("test")[:1])
     kind = samples.preprocessing["kind"]
@@ -51,20 +51,20 @@ def sample(bundle: Path, data: Path) -> Iterator[tuple[Path, list[str]]]:
             yield folder, ["FOLDER/sample.png"]
         elif kind == "text":
             shutil.copyfile(bundle / samples.preprocessing["tokenizer"], folder / "tokenizer.json")
-            yield folder, [decoded(folder / "tokenizer.json", next(iter(raw.values()))[0])]
+            yield folder, [decode_text(folder / "tokenizer.json", next(iter(raw.values()))[0])]
         else:
             np.savez(folder / "sample.npz", **raw)  # type: ignore[arg-type]
             yield folder, ["FOLDER/sample.npz"]
 
 
 def write_picture(image: np.ndarray, path: Path) -> None:
-    """uint8 [height, width, 1 or 3]."""
+    """Write a PNG. image: uint8 [height, width, 1 or 3]."""
     from PIL import Image
 
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
 
 
-def decoded(tokenizer: Path, ids: np.ndarray) -> str:
+def decode_text(tokenizer: Path, ids: np.ndarray) -> str:
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(str(tokenizer)).decode(ids.tolist())

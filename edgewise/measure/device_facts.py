@@ -1,4 +1,4 @@
-"""What the configured device is, as far as a result may depend on it, and which runtimes it has."""
+"""Probe the configured device: the stable facts that a result may depend on, and which runtimes it has."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,18 +8,18 @@ from edgewise.artifacts.artifact import METRICS_SCHEMA
 from edgewise.config import schema
 from edgewise.config.runtimes import MISSING
 from edgewise.devices.access import connect
-from edgewise.measure.subjects import Run
+from edgewise.measure.runs import Run
 
 DEADLINE_S = 60.0
 
 
-def ask(settings: schema.Config) -> Mapping[str, Any]:
-    """The device's event `facts`, with what the host knows of the transport: {"facts", "packages", "sensors", "memory_limit"}.
+def probe(settings: schema.Config) -> Mapping[str, Any]:
+    """The event `facts` of the device, with whether it is emulated: {"facts", "packages", "sensors", "memory_limit"}.
 
-    packages: versions of numpy and of the runtimes, None for one that the device lacks. They are no facts of the machine: a runtime that
-    is installed later outdates what is measured with it, and nothing else.
+    packages: versions of numpy and of the runtimes, None for one that the device lacks. They are kept out of the facts: installing a
+    runtime outdates what is measured with it, and nothing else.
     """
-    # of all formats, used or not: a variant that comes or goes must not look like another device
+    # of all formats, used or not, so that another choice of variants gives the same record
     packages = sorted({schema.part(form.module, "run").PACKAGE for form in settings.formats.values()})
     with connect(settings.device) as connection:
         run = Run.of(connection.run({"kind": "probe", "packages": packages}, DEADLINE_S), facts=1)
@@ -29,29 +29,29 @@ def ask(settings: schema.Config) -> Mapping[str, Any]:
     return {**found, "facts": {**facts, "emulated": settings.device.load().EMULATED}, "packages": packages}
 
 
-def described(settings: schema.Config, found: Mapping[str, Any]) -> dict[str, Any]:
-    """What metrics/device.json holds."""
+def make_device_record(settings: schema.Config, found: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of metrics/device.json."""
     return {"schema": METRICS_SCHEMA, "name": settings.device.name, "fingerprint": fingerprint(found["facts"]), "facts": found["facts"]}
 
 
-def described_runtimes(settings: schema.Config, found: Mapping[str, Any]) -> dict[str, Any]:
-    """What metrics/runtimes.json holds: versions of all packages, and for each variant its own runtime in words, on which bench-on-device
-    depends."""
+def make_runtimes_record(settings: schema.Config, found: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of metrics/runtimes.json: the versions of all packages, and for each variant its runtime with the version, on which
+    bench-on-device depends."""
     owners = {name: schema.part(variant.module, "run").PACKAGE for name, variant in settings.variants.items()}
     variants = {name: f"{package} {found['packages'].get(package) or MISSING}" for name, package in owners.items()}
     return {"schema": METRICS_SCHEMA, "packages": dict(found["packages"]), "variants": variants}
 
 
-def missing_runtime(runtimes: Mapping[str, Any], *variants: str) -> str | None:
-    """The first of the variants whose runtime the device lacks. runtimes: what `described_runtimes` gave. None where it has all of them,
-    or where it lacks numpy, which no variant can do without."""
+def find_missing_runtime(runtimes: Mapping[str, Any], *variants: str) -> str | None:
+    """The first of the variants whose runtime the device lacks. runtimes: of `make_runtimes_record`. None if it has all of them, and if it
+    lacks numpy, which is not the fault of one variant."""
     if runtimes["packages"].get("numpy") is None:
         return None
     return next((name for name in variants if runtimes["variants"].get(name, "").endswith(f" {MISSING}")), None)
 
 
-def table(found: Mapping[str, Any]) -> str:
-    """What the device said of itself, a line each. found: the event `facts`."""
+def format_facts(found: Mapping[str, Any]) -> str:
+    """The facts as lines for the terminal. found: what `probe` returned."""
     facts, sensors = found["facts"], found["sensors"]
     quota = f", at most {facts['cpu_quota_cores']:g} of them" if facts["cpu_quota_cores"] else ""
     lines = {

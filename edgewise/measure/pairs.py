@@ -1,7 +1,9 @@
-"""One pair of fresh processes, the variant's and the reference's, as bench.interleave says.
+"""Measure the variant and the reference in pairs of fresh processes, as bench.interleave says.
 
-blocks     both are loaded and take turns from block to block (agent.blocks): what neighbours do to the machine cancels in the ratio
-processes  the one after the other: one model in memory at a time, and a load that goes on for as long as the profile says
+    blocks       both are loaded and take turns block by block (agent.latency): load from elsewhere cancels in the ratio
+    processes    one after the other: one model in memory at a time, and load that lasts as long as the profile says
+
+The order alternates from pair to pair (A B B A), so that a steady drift of the machine cancels.
 """
 
 import time
@@ -12,66 +14,105 @@ from functools import partial
 import numpy as np
 from tqdm import tqdm
 
-from edgewise.agent.protocol import DETERMINISTIC, Fault, ProtocolFault, EventReader
+from edgewise.agent.protocol import DETERMINISTIC, EventReader, Fault, ProtocolFault
 from edgewise.config.schema import Bench
 from edgewise.errors import VariantFailed
-from edgewise.measure.subjects import Event, Run, Subject, side
+from edgewise.measure.runs import Event, PlacedVariant, Run, blocks_by_process
 from edgewise.stats.timing import half_width, pooled, ratio, ratio_interval
 
-Pair = Callable[[bool], tuple[Run, Run]]  # whether the variant comes first -> its run, the reference's
-LEAST_TURNS = 8  # of a slow model
-MEMORY = ("oom_killed", "out_of_memory", "killed")
-BOTH = "while both models were in memory to take turns, and each runs alone: set bench.interleave=processes"
+RunPair = Callable[[bool], tuple[Run, Run]]  # (whether the variant comes first) -> (run of the variant, run of the reference)
+MIN_PAIRS = 3  # for any interval
+MIN_TURNS = 8  # of a slow model
+MEMORY_FAULTS = ("oom_killed", "out_of_memory", "killed")
+BOTH_LOADED = "while both models were in memory to take turns, and each runs alone: set bench.interleave=processes"
 
 
-def pairing(variant: Subject, reference: Subject, bench: Bench) -> Pair:
+@dataclass(frozen=True)
+class PairedRuns:
+    """variant[i] and reference[i] were measured as a pair. stop: ci or budget, see `find_stop_reason`."""
+
+    variant: tuple[Run, ...]
+    reference: tuple[Run, ...]
+    stop: str
+
+
+def measure_pairs(
+    pair: RunPair,
+    bench: Bench,
+    name: str,
+    clock: Callable[[], float] = time.monotonic,
+) -> PairedRuns:
+    """Run pairs until `stop_reason` gives one."""
+    variant: list[Run] = []
+    reference: list[Run] = []
+    start, stop = clock(), None
+    with tqdm(total=bench.processes, desc=f"bench {name}", unit="pair", mininterval=0.5) as progress:
+        while stop is None:
+            for run, runs in zip(pair(len(variant) % 2 == 1), (variant, reference), strict=True):
+                runs.append(run)
+            progress.total = max(progress.total, len(variant))
+            progress.update()
+            stop = find_stop_reason(variant, reference, bench, clock() - start)
+    return PairedRuns(tuple(variant), tuple(reference), stop)
+
+
+def find_stop_reason(variant: list[Run], reference: list[Run], bench: Bench, spent_s: float) -> str | None:
+    """ci: the ratio's interval is as narrow as required; budget: the limit of processes or time is reached; None: go on.
+
+    None as long as fewer pairs than bench.processes were measured: an interval of so few would be a guess.
+    """
+    count, sides = len(variant), (blocks_by_process(variant), blocks_by_process(reference))
+    if count < bench.processes:
+        return None
+    if bench.claims and count >= MIN_PAIRS and min(len(pooled(s)) for s in sides) >= bench.min_samples:
+        if half_width(ratio_interval(*sides), ratio(*sides)) <= bench.target_half_width:
+            return "ci"
+    elif not bench.claims:
+        return "budget"
+    another_s = spent_s / count
+    return "budget" if count >= bench.max_processes or spent_s + another_s > bench.max_s else None
+
+
+def make_pair_runner(variant: PlacedVariant, reference: PlacedVariant, bench: Bench) -> RunPair:
+    """What measures one pair; for blocks it estimates the time of a run first."""
     if bench.interleave == "processes":
-        return partial(in_sequence, variant, reference, bench)
-    run_s = {side.name: typical_run_s(side, bench) for side in {side.name: side for side in (variant, reference)}.values()}
-    return partial(in_turns, variant, reference, fitted(bench, max(run_s.values())))
+        return partial(run_in_sequence, variant, reference, bench)
+    run_s = {side.name: estimate_run_s(side, bench) for side in {side.name: side for side in (variant, reference)}.values()}
+    return partial(run_in_turns, variant, reference, reduce_turns(bench, max(run_s.values())))
 
 
-def typical_run_s(side: Subject, bench: Bench) -> float:
-    """How long a run takes, seconds: the median of a warm-up in a process of its own, which counts for nothing else."""
-    look = replace(bench, blocks=1, block_s=0.0, min_samples=1)
-    return float(np.median(side.run("latency", side.expected(look), **side.timed(look)).one("warmup")["wall_ns"])) / 1e9
+def estimate_run_s(side: PlacedVariant, bench: Bench) -> float:
+    """Time of one run, seconds: the median of a warm-up in a process of its own, which is used for nothing else."""
+    short = replace(bench, blocks=1, block_s=0.0, min_samples=1)
+    return float(np.median(side.run("latency", side.expected(short), **side.timed(short)).one("warmup")["wall_ns"])) / 1e9
 
 
-def fitted(bench: Bench, run_s: float) -> Bench:
-    """With fewer turns where a single run is longer than a block: each begins with a run that is not timed, which slow models feel."""
+def reduce_turns(bench: Bench, run_s: float) -> Bench:
+    """Fewer blocks if a single run takes longer than a block: each begins with an untimed run, which costs slow models much."""
     turns = round(bench.blocks * min(1.0, bench.block_s / run_s))
-    return replace(bench, blocks=max(min(LEAST_TURNS, bench.blocks), turns))
+    return replace(bench, blocks=max(min(MIN_TURNS, bench.blocks), turns))
 
 
-def in_sequence(variant: Subject, reference: Subject, bench: Bench, variant_first: bool) -> tuple[Run, Run]:
-    return _parted([side.latency(bench) for side in _ordered(variant, reference, variant_first)], variant_first)
+def run_in_sequence(variant: PlacedVariant, reference: PlacedVariant, bench: Bench, variant_first: bool) -> tuple[Run, Run]:
+    return _variant_first([side.latency(bench) for side in _in_order(variant, reference, variant_first)], variant_first)
 
 
-def in_turns(variant: Subject, reference: Subject, bench: Bench, variant_first: bool) -> tuple[Run, Run]:
-    sides = _ordered(variant, reference, variant_first)
+def run_in_turns(variant: PlacedVariant, reference: PlacedVariant, bench: Bench, variant_first: bool) -> tuple[Run, Run]:
+    sides = _in_order(variant, reference, variant_first)
     sides[0].cool_down()
     job = {"kind": "pair", "sides": [side.timed(bench) for side in sides], "blocks": bench.blocks}
     try:
         events = list(variant.connection.run(job, variant.deadline_s + reference.deadline_s))
-        runs = [Run.of(own, **side.expected(bench)) for side, own in zip(sides, _unwrapped(events, len(sides)), strict=True)]
+        runs = [Run.of(own, **side.expected(bench)) for side, own in zip(sides, _split_by_side(events, len(sides)), strict=True)]
     except Fault as fault:
-        if fault.word in (*DETERMINISTIC, *MEMORY):
-            _blame(sides, bench, fault)
+        if fault.word in (*DETERMINISTIC, *MEMORY_FAULTS):
+            _assign_blame(sides, bench, fault)
         raise
-    return _parted(runs, variant_first)
+    return _variant_first(runs, variant_first)
 
 
-def _ordered(variant: Subject, reference: Subject, variant_first: bool) -> list[Subject]:
-    return [variant, reference] if variant_first else [reference, variant]
-
-
-def _parted(runs: list[Run], variant_first: bool) -> tuple[Run, Run]:
-    first, second = runs
-    return (first, second) if variant_first else (second, first)
-
-
-def _unwrapped(events: list[Event], count: int) -> list[list[Event]]:
-    """The events of each side, checked as those of a run of its own."""
+def _split_by_side(events: list[Event], count: int) -> list[list[Event]]:
+    """The events of each model, checked as those of a run of their own. ProtocolFault otherwise."""
     readers = [EventReader() for _ in range(count)]
     found: list[list[Event]] = [[] for _ in range(count)]
     for event in events:
@@ -83,63 +124,19 @@ def _unwrapped(events: list[Event], count: int) -> list[list[Event]]:
     return found
 
 
-def _blame(sides: list[Subject], bench: Bench, fault: Fault) -> None:
-    """Whose failure it is: that of the model which fails alone, too, and says so itself; else that of both together."""
-    for subject in sides:
-        subject.latency(bench)
-    if fault.word in MEMORY:
-        raise Fault(fault.word, f"{fault} This happened {BOTH}") from fault
+def _assign_blame(sides: list[PlacedVariant], bench: Bench, fault: Fault) -> None:
+    """Run each model alone: one that fails again raises its own error, otherwise the failure is blamed on the two together."""
+    for side in sides:
+        side.latency(bench)
+    if fault.word in MEMORY_FAULTS:
+        raise Fault(fault.word, f"{fault} This happened {BOTH_LOADED}") from fault
     raise VariantFailed(f"{' beside '.join(side.name for side in sides)} on the device: {fault}") from fault
 
 
-# Rounds of A B B A: the reference (A) and the variant (B) in pairs of fresh processes (pairing).
-#
-# A machine that drifts slows both of a pair, so their ratio stays; the order changes from pair to pair, so that a steady drift cancels.
-
-LEAST_PAIRS = 3  # for any interval
+def _in_order(variant: PlacedVariant, reference: PlacedVariant, variant_first: bool) -> list[PlacedVariant]:
+    return [variant, reference] if variant_first else [reference, variant]
 
 
-@dataclass(frozen=True)
-class Rounds:
-    """Pairs of processes: variant[i] and reference[i] ran next to each other. stop: ci or budget."""
-
-    variant: tuple[Run, ...]
-    reference: tuple[Run, ...]
-    stop: str
-
-
-def rounds(
-    pair: Pair,
-    bench: Bench,
-    name: str,
-    clock: Callable[[], float] = time.monotonic,
-) -> Rounds:
-    """Run pairs until `stop_reason` gives one."""
-    variant: list[Run] = []
-    reference: list[Run] = []
-    start, stop = clock(), None
-    with tqdm(total=bench.processes, desc=f"bench {name}", unit="pair", mininterval=0.5) as progress:
-        while stop is None:
-            for run, runs in zip(pair(len(variant) % 2 == 1), (variant, reference), strict=True):
-                runs.append(run)
-            progress.total = max(progress.total, len(variant))
-            progress.update()
-            stop = stop_reason(variant, reference, bench, clock() - start)
-    return Rounds(tuple(variant), tuple(reference), stop)
-
-
-def stop_reason(variant: list[Run], reference: list[Run], bench: Bench, spent_s: float) -> str | None:
-    """ci: the ratio's interval is as narrow as asked; budget: no more processes or time; None: go on.
-
-    Never before the asked-for number of processes: fewer would make the interval a guess.
-    """
-    count, sides = len(variant), (side(variant), side(reference))
-    if count < bench.processes:
-        return None
-    if bench.claims and count >= LEAST_PAIRS and min(len(pooled(s)) for s in sides) >= bench.min_samples:
-        if half_width(ratio_interval(*sides), ratio(*sides)) <= bench.target_half_width:
-            return "ci"
-    elif not bench.claims:
-        return "budget"
-    another_s = spent_s / count
-    return "budget" if count >= bench.max_processes or spent_s + another_s > bench.max_s else None
+def _variant_first(runs: list[Run], variant_first: bool) -> tuple[Run, Run]:
+    first, second = runs
+    return (first, second) if variant_first else (second, first)

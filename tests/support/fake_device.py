@@ -26,7 +26,7 @@ def connect(settings):
     yield Changing(settings.outputs)
 
 
-class Changing(local.Local):
+class Changing(local.LocalDevice):
     def __init__(self, how: str):
         super().__init__()
         self.how = how

@@ -16,7 +16,7 @@ def connect(settings):
     yield OutputsOnly()
 
 
-class OutputsOnly(local.Local):
+class OutputsOnly(local.LocalDevice):
     def run(self, job, deadline_s):
         assert job["kind"] in ("probe", "outputs"), f"{job['kind']} on an emulated device"
         return super().run(job, deadline_s)

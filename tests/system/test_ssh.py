@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgewise.devices.access import connect
-from edgewise.measure.subjects import Run
+from edgewise.measure.runs import Run
 from tests.system.board import PROBE, fake_model, latency_job, plugin
 
 pytestmark = pytest.mark.system

@@ -7,7 +7,7 @@ import pytest
 
 from edgewise.devices.access import connect
 from edgewise.errors import DeviceError
-from edgewise.measure.subjects import Run
+from edgewise.measure.runs import Run
 from tests.system.board import PROBE, plugin
 
 pytestmark = pytest.mark.system

@@ -14,8 +14,8 @@ from edgewise.config.schema import Bench, Warmup
 from edgewise.devices import ssh
 from edgewise.devices.access import connect
 from edgewise.errors import DeviceError
-from edgewise.measure.pairs import pairing
-from edgewise.measure.subjects import Subject
+from edgewise.measure.pairs import make_pair_runner
+from edgewise.measure.runs import PlacedVariant
 from tests.system.board import PROBE, fake_model, latency_job, plugin
 from tests.system.conftest import free_port, keygen
 
@@ -169,8 +169,8 @@ def test_two_models_that_fit_only_one_at_a_time(narrow_sshd, tmp_path):
     def compared(connection, interleave: str):
         jobs = [latency_job(connection.place(model)) for model in models]
         fields = [{name: job[name] for name in ("runner", "model", "settings", "inputs", "scope", "preprocessing")} for job in jobs]
-        sides = [Subject(name, each, connection, 30.0, {}) for name, each in zip("vr", fields, strict=True)]
-        return pairing(*sides, replace(bench, interleave=interleave))(True)
+        sides = [PlacedVariant(name, each, connection, 30.0, {}) for name, each in zip("vr", fields, strict=True)]
+        return make_pair_runner(*sides, replace(bench, interleave=interleave))(True)
 
     error = fault(board.device(), partial(compared, interleave="blocks"))
     kills = limit.oom_kills()  # of the one model or of both

@@ -10,7 +10,7 @@ import pytest
 from edgewise.agent.protocol import Fault
 from edgewise.devices import ssh
 from edgewise.devices.access import connect
-from edgewise.measure.subjects import Run
+from edgewise.measure.runs import Run
 from tests.system.board import fake_model, latency_job, plugin
 from tests.system.conftest import children
 

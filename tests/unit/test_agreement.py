@@ -105,7 +105,7 @@ def test_too_few_samples_to_compare(tmp_path, monkeypatch, count, needed, allowe
     monkeypatch.chdir(tmp_path)
     make_data()
     with pytest.raises(ConfigError, match=f"bench.agreement_samples: {count} must be {allowed}"):
-        agreement.store(Samples.open(Path("models/data")), count, tmp_path, needed=needed)
+        agreement.store_feeds(Samples.open(Path("models/data")), count, tmp_path, needed=needed)
 
 
 def test_an_emulated_device_answers_and_is_not_timed(bench):

@@ -132,7 +132,7 @@ def test_a_variants_own_failure_is_recorded(bench, does, reason):
 
 @pytest.mark.parametrize(("act", "fault"), [("kill", "killed"), ("hang", "deadline")])
 def test_a_failure_of_the_surroundings_is_never_recorded(bench, monkeypatch, act, fault):
-    monkeypatch.setattr("edgewise.measure.subjects.START_S", 0.0)
+    monkeypatch.setattr("edgewise.measure.runs.START_S", 0.0)
     with pytest.raises(DeviceError) as caught:
         bench({"fake-a": {"sleep_ms": 1}, "fake-b": {"load": act}}, "fake-b", settings=replace(BENCH, max_s=1.5))
     assert caught.value.fault == fault
@@ -145,7 +145,7 @@ def test_end_to_end_needs_pictures(bench):
 
 
 def test_an_unknown_variant_is_named(bench):
-    with pytest.raises(ConfigError, match="fake-c: no such variant; there are: fake-a"):
+    with pytest.raises(ConfigError, match="fake-c: unknown variant; allowed: fake-a"):
         bench({"fake-a": {}}, "fake-c")
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from edgewise.artifacts.records import Energy, EnergyFigures, LimitedRun, VariantSummary
 from edgewise.config.schema import Budget
-from edgewise.measure.passes import net_interval
+from edgewise.measure.passes import net_interval_mj
 from edgewise.plugins import PrimaryMetric
 from edgewise.report import choice
 from edgewise.stats.timing import median_interval, quantile_interval
@@ -106,7 +106,7 @@ def windows(net_w: float, noise_w: float, seed: int) -> list[dict]:
 
 def test_the_interval_of_energy_holds_what_was_put_in():
     source = {"name": "rail_w", "counter": False, "wraps_at": None}
-    held = [low <= 150.0 <= high for seed in range(60) for low, high in [net_interval(source, *windows(1.5, 0.4, seed), 100.0)]]
+    held = [low <= 150.0 <= high for seed in range(60) for low, high in [net_interval_mj(source, *windows(1.5, 0.4, seed), 100.0)]]
     assert np.mean(held) >= 0.9
     slow = [{**window, "at_ns": window["at_ns"][:9], "values": {"rail_w": window["values"]["rail_w"][:9]}} for window in windows(1, 0, 0)]
-    assert net_interval(source, *slow, 100.0) is None
+    assert net_interval_mj(source, *slow, 100.0) is None

@@ -10,7 +10,7 @@ from edgewise.config.schema import Plugin, to_plain
 from edgewise.devices import emulated
 from edgewise.devices.access import connect
 from edgewise.errors import DeviceError, VariantFailed
-from edgewise.measure.subjects import Subject
+from edgewise.measure.runs import PlacedVariant
 
 MODEL = {"runner": "edgewise.formats.torch.run", "model": "m", "settings": {}, "inputs": "i", "scope": "model", "preprocessing": None}
 
@@ -56,7 +56,7 @@ def test_a_half_made_system_is_none(sysroot):
 def test_a_runtime_that_it_lacks_fails_the_variant_and_not_the_pipeline(sysroot):
     said = r"torch-fp32 on the device: edgewise.formats.torch.run needs a runtime that is not in .*/arm64 \(numpy-2.4.6\)"
     with connect(plugin(sysroot)) as connection, pytest.raises(VariantFailed, match=said):
-        Subject("torch-fp32", MODEL, connection, 5.0, {}).outputs("i", 2)
+        PlacedVariant("torch-fp32", MODEL, connection, 5.0, {}).outputs("i", 2)
 
 
 def test_nothing_of_this_machine_reaches_the_emulated_one(sysroot):

@@ -10,8 +10,8 @@ from edgewise.agent import memory
 from edgewise.config.schema import Bench
 from edgewise.devices.local import LocalDevice
 from edgewise.errors import ConfigError
-from edgewise.measure import outcomes
-from edgewise.measure.subjects import Run, Subject, check_limits
+from edgewise.measure import passes
+from edgewise.measure.runs import PlacedVariant, Run, check_limits
 from tests.unit.test_agent import make_job
 
 BENCH = Bench("smoke", memory=False, fits_mb=(64, 300))
@@ -26,15 +26,15 @@ def kernel_limit():
     return limit
 
 
-def subject(folder: Path, does: dict) -> Subject:
+def subject(folder: Path, does: dict) -> PlacedVariant:
     job = make_job(folder, does=does)
     fields = {key: job[key] for key in ("runner", "model", "settings", "inputs", "scope", "preprocessing")}
-    return Subject("fake-b", fields, LocalDevice(), 20.0, {})
+    return PlacedVariant("fake-b", fields, LocalDevice(), 20.0, {})
 
 
 def test_what_fits_and_what_is_killed(tmp_path, kernel_limit):
-    passes = outcomes.Passes.measure(subject(tmp_path, {"hold_mib": 120}), BENCH)
-    found = outcomes.limited_runs(passes.fits)
+    measured = passes.Passes.measure(subject(tmp_path, {"hold_mib": 120}), BENCH)
+    found = passes.make_limited_runs(measured.fits)
     assert {limit: run.verdict for limit, run in found.items()} == {"64": "oom", "300": "ok"}
     assert "oom_kill 1" in found["64"].evidence and kernel_limit.how in found["64"].evidence
     assert found["64"].p50_ms is found["64"].major_faults is None
@@ -54,7 +54,7 @@ def test_not_tested_where_no_limit_can_be_set(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "GROUP_ROOTS", {"v1": tmp_path / "absent", "v2": tmp_path / "absent"})
     monkeypatch.setenv("PATH", str(tmp_path))
     told = memory.run_limited({"limit_bytes": 64 << 20, "inner_deadline_s": 1.0})
-    found = outcomes.limited_runs([Run(({"event": "limited", **told},))])
+    found = passes.make_limited_runs([Run(({"event": "limited", **told},))])
     assert set(found) == {"64"} and found["64"].verdict == "not tested" and "no memory limit" in found["64"].evidence
     assert found["64"].p50_ms is None
 
@@ -89,7 +89,7 @@ def test_a_limit_out_of_range_is_named(limit_mb):
 
 
 def test_a_run_that_never_ends_at_a_limit_is_no_fit(tmp_path, kernel_limit, monkeypatch):
-    monkeypatch.setattr("edgewise.measure.subjects.LIMITED_S", 1.0)
+    monkeypatch.setattr("edgewise.measure.runs.LIMITED_S", 1.0)
     told = subject(tmp_path, {"load": "hang"}).fits(300).one("limited")
     assert told["verdict"] == "failed" and "no end after 1 s" in told["evidence"]
 

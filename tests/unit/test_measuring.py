@@ -10,8 +10,8 @@ from edgewise.artifacts import records
 from edgewise.config.schema import Bench, Plugin
 from edgewise.devices.access import connect
 from edgewise.errors import DeviceError, VariantFailed
-from edgewise.measure import grading, outcomes, pairs, passes, subjects
-from edgewise.measure.subjects import Run
+from edgewise.measure import grading, pairs, passes, results, runs
+from edgewise.measure.runs import Run
 
 BENCH = Bench(name="quick", processes=4, max_processes=8, min_samples=40, target_half_width=0.02, max_s=1000.0)
 HELLO = {"event": "hello", "cpus": [0, 1]}
@@ -43,7 +43,7 @@ class Source:
         return made_run(self.level * self.random.normal(1, self.scatter), seed=len(self.order))
 
 
-def paired(variant: Source, reference: Source) -> pairs.Pair:
+def paired(variant: Source, reference: Source) -> pairs.RunPair:
     def pair(variant_first: bool) -> tuple[Run, Run]:
         if variant_first:
             return variant(), reference()
@@ -53,9 +53,9 @@ def paired(variant: Source, reference: Source) -> pairs.Pair:
     return pair
 
 
-def run_rounds(bench: Bench = BENCH, scatter: float = 0.001, **more) -> tuple[pairs.Rounds, list[str]]:
+def run_rounds(bench: Bench = BENCH, scatter: float = 0.001, **more) -> tuple[pairs.PairedRuns, list[str]]:
     order: list[str] = []
-    found = pairs.rounds(paired(Source("B", 0.5, order, scatter), Source("A", 1.0, order, scatter)), bench, "b", **more)
+    found = pairs.measure_pairs(paired(Source("B", 0.5, order, scatter), Source("A", 1.0, order, scatter)), bench, "b", **more)
     return found, order
 
 
@@ -81,7 +81,7 @@ def test_the_time_budget_ends_rounds_but_never_below_the_processes_asked_for():
 def test_a_profile_that_claims_nothing_has_no_interval():
     bench = replace(BENCH, claims=False, processes=2)
     found, order = run_rounds(bench)
-    result = outcomes.bench_result(found, outcomes.Passes(), bench, variant="b", reference="a", threads=1, device_fingerprint="f")
+    result = results.make_bench_result(found, passes.Passes(), bench, variant="b", reference="a", threads=1, device_fingerprint="f")
     assert "".join(order) == "ABBA" and found.stop == "budget"
     assert result.latency.ratio_ci95 is None and result.latency.p50_ci95_ms is None
     assert result.latency.ratio_to_reference == pytest.approx(0.5, rel=0.01) and result.memory is None
@@ -89,8 +89,8 @@ def test_a_profile_that_claims_nothing_has_no_interval():
 
 def test_the_reference_against_itself_gives_the_smallest_claim():
     order: list[str] = []
-    found = pairs.rounds(paired(Source("B", 1.0, order, 0.01), Source("A", 1.0, order, 0.01)), BENCH, "a")
-    result = outcomes.bench_result(found, outcomes.Passes(), BENCH, variant="a", reference="a", threads=1, device_fingerprint="f")
+    found = pairs.measure_pairs(paired(Source("B", 1.0, order, 0.01), Source("A", 1.0, order, 0.01)), BENCH, "a")
+    result = results.make_bench_result(found, passes.Passes(), BENCH, variant="a", reference="a", threads=1, device_fingerprint="f")
     low, high = result.latency.ratio_ci95
     assert low <= 1 <= high and result.latency.smallest_claim_share == pytest.approx(max(1 - low, high - 1), rel=0.1)
 
@@ -108,8 +108,8 @@ def test_the_record_holds_what_was_measured():
         {"event": "memory", "mark": mark, "bytes": part, "peak_reset": True, "major_faults": 3}
         for (mark, _, _), part in zip(marks, parts, strict=True)
     ]
-    result = outcomes.bench_result(
-        found, outcomes.Passes(Run.of(events)), BENCH, variant="b", reference="a", threads=1, device_fingerprint="f"
+    result = results.make_bench_result(
+        found, passes.Passes(Run.of(events)), BENCH, variant="b", reference="a", threads=1, device_fingerprint="f"
     )
     assert result.latency.p50_ms == pytest.approx(0.5, rel=0.01) and result.latency.reference_p50_ms == pytest.approx(1.0, rel=0.01)
     assert result.latency.ratio_ci95[0] <= result.latency.ratio_to_reference <= result.latency.ratio_ci95[1]
@@ -134,7 +134,7 @@ def test_the_record_holds_what_was_measured():
     ],
 )
 def test_grades_and_their_evidence(runs, expected, reason):
-    grade, words = grading.grade(grading.evidence(runs, runs))
+    grade, words = grading.grade(grading.gather_evidence(runs, runs))
     assert grade == expected
     assert words is None if reason is None else reason in words
 
@@ -143,13 +143,13 @@ def test_a_kernel_without_schedstat_is_never_clean():
     run = made_run()
     for block in run.all("block"):
         block["wait_ns"] = None
-    found = grading.evidence([run], [run])
+    found = grading.gather_evidence([run], [run])
     assert found["disturbed_share"] is None and found["steal_share"] is None and found["temperature_max_degc"] is None
     assert grading.grade(found) == ("degraded", grading.NO_WAITING)
 
 
 def test_a_run_that_lacks_events_gives_no_number():
-    with pytest.raises(ProtocolFault, match="1 events block where 2 were due"):
+    with pytest.raises(ProtocolFault, match="1 events block where 2 were expected"):
         Run.of(made_run().events, block=2)
 
 
@@ -164,7 +164,7 @@ class Broken:
 @pytest.mark.parametrize(("word", "error"), [("model_aborted", VariantFailed), ("model_rejected", VariantFailed), ("killed", Fault)])
 def test_only_the_files_own_faults_are_the_variants_failure(word, error):
     with pytest.raises(error, match="seen"):
-        subjects.Subject("onnx-fp32", {}, Broken(word), 1.0, {}).latency(BENCH)
+        runs.PlacedVariant("onnx-fp32", {}, Broken(word), 1.0, {}).latency(BENCH)
 
 
 def test_a_fault_leaves_as_a_device_error_with_its_word():
@@ -189,25 +189,25 @@ def heated(end_ms: float, **end: float) -> Run:
     ("end", "minute"), [({}, None), ({"cpu0_khz": 1.2e6}, 2), ({"throttle_bits": float(0x50004)}, 2), ({"cpu0_khz": 1.45e6}, None)]
 )
 def test_sustained_load_tells_drift_and_throttling(end, minute):
-    rounds = pairs.Rounds((heated(15.0, zone_mdegc=83_000.0, **end),), (heated(10.0),), "budget")
-    found = passes.sustained(rounds)
+    rounds = pairs.PairedRuns((heated(15.0, zone_mdegc=83_000.0, **end),), (heated(10.0),), "budget")
+    found = results.make_sustained(rounds)
     assert found is not None and found.minutes == 3 and found.throttled_from_minute == minute
     assert found.drift == pytest.approx(0.5) and found.temperature_max_degc == 83.0
     assert (found.ratio_start, found.ratio_end) == (pytest.approx(1.0), pytest.approx(1.5))
 
 
 def test_a_short_run_says_nothing_of_sustained_load():
-    assert passes.sustained(pairs.Rounds((made_run(),), (made_run(),), "ci")) is None
+    assert results.make_sustained(pairs.PairedRuns((made_run(),), (made_run(),), "ci")) is None
 
 
 @pytest.mark.parametrize(("bits", "share"), [((0x0, 0x0), 0.0), ((0x50000, 0x50000), 0.0), ((0x0, 0x40000), 1.0), ((0x4, 0x50004), 1.0)])
 def test_throttle_bits_that_stick_since_boot_are_compared(bits, share):
-    assert grading.evidence([made_run(throttle_bits=bits)], [made_run(throttle_bits=bits)])["throttled_share"] == share
+    assert grading.gather_evidence([made_run(throttle_bits=bits)], [made_run(throttle_bits=bits)])["throttled_share"] == share
 
 
 def test_a_run_that_gets_slower_is_seen():
     slower = Run.of([HELLO, {"event": "warmup", "steady": True}, made_block(np.linspace(1.0, 1.3, 40))])
-    found = grading.evidence([slower] * 3, [slower] * 3)
+    found = grading.gather_evidence([slower] * 3, [slower] * 3)
     assert found["quarter_drift"] == pytest.approx(0.22, abs=0.03) and grading.grade(found)[0] == "noisy"
 
 
@@ -220,5 +220,5 @@ def test_cools_down_before_each_run():
             return [{"event": "cooled", "waited_s": 1.0, "hottest_mdegc": None}] if job["kind"] == "cool_down" else made_run().events
 
     bench = replace(BENCH, blocks=1)
-    subjects.Subject("onnx-fp32", {}, Recorder(), 9.0, {"below_degc": 55.0, "max_s": 5.0}).latency(bench)
+    runs.PlacedVariant("onnx-fp32", {}, Recorder(), 9.0, {"below_degc": 55.0, "max_s": 5.0}).latency(bench)
     assert [job["kind"] for job in jobs_seen] == ["cool_down", "latency"] and jobs_seen[0]["below_degc"] == 55.0

@@ -10,7 +10,7 @@ import pytest
 from edgewise.formats.onnx import profile as onnx_profile
 from edgewise.formats.tflite.profile import DELEGATE, delegated
 from edgewise.measure import passes
-from edgewise.measure.subjects import PROFILE_RUNS, PROFILE_WARMUP_RUNS, Run
+from edgewise.measure.runs import PROFILE_RUNS, PROFILE_WARMUP_RUNS, Run
 from tests.support.fake_format.profile import operators
 from tests.unit.test_agent import make_job, run, write_onnx
 from tests.unit.test_bench_stage import BENCH, bench  # noqa: F401
@@ -26,7 +26,7 @@ def runs(*times_ns: tuple[int, ...]) -> Run:
 
 
 def test_times_are_medians_with_quartiles_and_shares_add_up():
-    found = passes.profile(runs(*[(600_000, 100_000, 200_000)] * 4, (60_000_000, 100_000, 200_000)), None)
+    found = passes.make_profile(runs(*[(600_000, 100_000, 200_000)] * 4, (60_000_000, 100_000, 200_000)), None)
     assert found["status"] == "measured" and found["runs"] == 5
     assert found["inference"] == {"ms": 1.0, "ms_quartiles": [1.0, 1.0]} and found["outside_share"] == pytest.approx(0.1)
     assert [(op["name"], op["ms"], op["calls"]) for op in found["operators"]] == [
@@ -41,10 +41,10 @@ def test_times_are_medians_with_quartiles_and_shares_add_up():
 
 
 def test_a_runtime_without_times_gives_none_and_says_why():
-    found = passes.profile(runs(*[(0, 0, 0)] * 2), "the clock is broken")
+    found = passes.make_profile(runs(*[(0, 0, 0)] * 2), "the clock is broken")
     assert (found["status"], found["reason"], found["outside_share"]) == ("unsupported", "the clock is broken", None)
     blank = Run(tuple({**e, "operators": [{**op, "time_ns": None} for op in e.get("operators", ())]} for e in runs((1, 1, 1)).events))
-    found = passes.profile(blank, "the clock is broken")
+    found = passes.make_profile(blank, "the clock is broken")
     assert {op["share"] for op in found["operators"]} == {op["ms"] for op in found["operators"]} == {None}
     assert [op["kernel"] for op in found["operators"]] == ["fast", None, "fast"]
 

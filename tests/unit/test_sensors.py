@@ -16,7 +16,7 @@ from edgewise.agent import power, sensors
 from edgewise.artifacts.records import Energy
 from edgewise.devices.local import LocalDevice
 from edgewise.measure import grading, passes
-from edgewise.measure.subjects import Run
+from edgewise.measure.runs import Run
 from tests.unit.test_agent import make_job
 
 
@@ -108,7 +108,7 @@ def test_steal_is_a_share_of_all_processors_whatever_the_agent_is_pinned_to(monk
         "after": readings[1],
     }
     run = Run.of([{"event": "hello", "cpus": [0, 1]}, {"event": "warmup", "steady": True}, block])
-    assert grading.evidence([run], [run])["steal_share"] == pytest.approx(0.2)
+    assert grading.gather_evidence([run], [run])["steal_share"] == pytest.approx(0.2)
 
 
 def test_temperature_and_frequency(monkeypatch, tmp_path):
@@ -198,7 +198,7 @@ def mounted(fixture: Path, *prelude: str) -> LocalDevice:
 def run_energy(tmp_path: Path, files: dict[str, str], *prelude: str) -> Energy:
     device = mounted(tree(tmp_path / "class", files), *prelude)
     events = device.run(make_job(tmp_path, "energy", does={"sleep_ms": 20}, seconds=0.6), 20)
-    return passes.energy_of(Run.of(events))
+    return passes.make_energy(Run.of(events))
 
 
 def test_an_energy_pass_over_the_real_paths(tmp_path):
@@ -227,7 +227,7 @@ def test_permission_denied_is_said(monkeypatch, tmp_path):
     (package, *_) = found(power.find_rapl, monkeypatch, tmp_path, {k: v for k, v in RAPL.items() if ":1" not in k}).values()
     assert package.problem.endswith("energy_uj: Permission denied")
     sources = [sensors.describe(package)]
-    fields = passes.energy_of(Run.of([{"event": "sources", "sources": json.loads(json.dumps(sources))}]))
+    fields = passes.make_energy(Run.of([{"event": "sources", "sources": json.loads(json.dumps(sources))}]))
     assert "Permission denied" in fields.status and fields.figures is None
 
 
@@ -240,7 +240,7 @@ def windows(name: str, idle: list, load: list, runs: int = 10) -> list[dict]:
 
 
 def computed(source: sensors.Source, idle: list, load: list) -> Energy:
-    return passes.energy_of(Run.of([{"event": "sources", "sources": [sensors.describe(source)]}, *windows(source.name, idle, load)]))
+    return passes.make_energy(Run.of([{"event": "sources", "sources": [sensors.describe(source)]}, *windows(source.name, idle, load)]))
 
 
 def test_a_counter_that_wraps():
@@ -267,7 +267,7 @@ def test_a_sensor_that_was_read_less_than_twice_gives_no_number(readings, counte
 def test_readings_at_one_time_give_no_number():
     source = sensors.Source("hwmon0_x_power1_uw", "power", float)
     events = [{"event": "sources", "sources": [sensors.describe(source)]}, *windows(source.name, [1e6] * 3, [2e6] * 3)]
-    found = passes.energy_of(Run.of([{**event, "at_ns": [5, 5, 5]} if "at_ns" in event else event for event in events]))
+    found = passes.make_energy(Run.of([{**event, "at_ns": [5, 5, 5]} if "at_ns" in event else event for event in events]))
     assert found.figures is None and "no time passed in the idle window" in found.status
 
 

@@ -14,7 +14,7 @@ from edgewise.config.schema import Auto
 from edgewise.errors import ConfigError, VariantFailed
 from edgewise.measure import tuning
 from edgewise.report import table
-from edgewise.track import book, registry
+from edgewise.track import registry, run_set
 from stages import bench_on_device, probe_device
 from tests.contract.test_formats_contract import variant
 from tests.support.fabricate import fabricate, write_report
@@ -48,7 +48,7 @@ def test_the_best_point_is_kept_and_measured_and_the_others_say_why_not():
     measured = bench(SLEEPER)
     found = measured["engine_auto"]
     assert found["kept"] == {"speed": "fast"} and found["settings"] == {"threads": 1, "speed": "fast"}
-    assert found["reason"].startswith("kept speed=fast: 0.") and found["reason"].endswith("in 3 further pairs")
+    assert found["reason"].startswith("kept speed=fast: 0.") and found["reason"].endswith("3 further pairs")
     points = {str(list(point["settings"].values())): point for point in found["points"]}
     assert points["[]"]["verdict"] == "plain" and points["['fast']"]["verdict"] == "kept"
     assert "Frobnicate" in points["['odd']"]["refusal"] and points["['odd']"]["ratio"] is None
@@ -67,7 +67,7 @@ def test_a_setting_that_the_user_named_stays():
 def test_without_a_better_point_the_plain_settings_stay():
     slower = {name: {"sleep_ms": 9} for name in ("fast", "odd", "wrong")}
     found = bench({"sleep_ms": 3, "at": {**slower, "same": {"sleep_ms": 6}}}, fixed=("other",))["engine_auto"]
-    assert found["kept"] == {} and found["reason"].startswith("no difference, the plain settings stay; the best other point, ")
+    assert found["kept"] == {} and found["reason"].startswith("no difference, plain settings kept; the best other point, ")
     assert [point["verdict"] for point in found["points"]] == ["kept", "worse", "worse", "worse", "worse"]
 
 
@@ -87,9 +87,9 @@ def test_without_compared_outputs_nothing_is_tried():
 
 def test_a_failure_of_the_plain_settings_is_the_variants_own():
     with pytest.raises(VariantFailed, match="no"):
-        tuning.attempt(tuning.Point({}, None), refuse, FakeBar())  # type: ignore[arg-type]
+        tuning.try_point(tuning.Point({}, None), refuse, FakeBar())  # type: ignore[arg-type]
     other = tuning.Point({"speed": "odd"}, None)  # type: ignore[arg-type]
-    tuning.attempt(other, refuse, FakeBar())
+    tuning.try_point(other, refuse, FakeBar())
     assert other.refusal == "no"
 
 
@@ -105,10 +105,10 @@ class FakeBar:
 def test_threads_go_down_from_what_the_device_may_use():
     chosen = variant("onnx", "fp32", engine={"auto": "latency"})
     plain = {"threads": 8, **chosen.engine}
-    tried = [point["threads"] for point in tuning.grid(chosen, plain, cores=4) if "threads" in point]
+    tried = [point["threads"] for point in tuning.make_grid(chosen, plain, cores=4) if "threads" in point]
     assert tried == [4, 2, 1]
-    assert {"spinning": False} in tuning.grid(chosen, plain, 4)
-    assert {"spinning": False} not in tuning.grid(chosen, {**plain, "threads": 1}, 4)
+    assert {"spinning": False} in tuning.make_grid(chosen, plain, 4)
+    assert {"spinning": False} not in tuning.make_grid(chosen, {**plain, "threads": 1}, 4)
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino", "tflite", "torch"])
@@ -171,7 +171,7 @@ def test_the_table_goes_into_the_report_the_page_mlflow_and_the_settings_into_th
     assert "| x=bf16 |  |  | refused: SQNR 45 dB / too low |" in text
     assert "<td>0.900 [0.880, 0.920]</td>" in page and Structure(page).open == []
     assert all("onnx-int8-static (auto" not in line or "kept" in line for line in table.explain_table(summary))
-    kept = book.record("onnx-int8-static", settings, summary, {})
+    kept = run_set.make_record("onnx-int8-static", settings, summary, {})
     assert kept.params["engine_chosen.arena"] == "false" and kept.tags["engine_auto"] == "kept arena=false: 0.9"
     chosen = contents.Chosen.read(settings, summary, "onnx-int8-static", Path("models"))
     assert chosen.variant.engine["arena"] is False
@@ -179,6 +179,6 @@ def test_the_table_goes_into_the_report_the_page_mlflow_and_the_settings_into_th
 
 def test_a_registered_model_is_known_by_the_settings_that_were_kept():
     chosen, made = variant("onnx", "fp32", engine="auto"), Manifest("variant")
-    assert chosen.tuned({}) is chosen
-    keys = {registry.content_key(made, one) for one in (chosen, chosen.tuned(FOUND["kept"]), chosen.tuned({}))}
-    assert len(keys) == 2 and chosen.tuned(FOUND["kept"]).engine == {**chosen.engine, "arena": False}
+    assert chosen.with_engine({}) is chosen
+    keys = {registry.version_key(made, one) for one in (chosen, chosen.with_engine(FOUND["kept"]), chosen.with_engine({}))}
+    assert len(keys) == 2 and chosen.with_engine(FOUND["kept"]).engine == {**chosen.engine, "arena": False}

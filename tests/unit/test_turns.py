@@ -17,8 +17,8 @@ from edgewise.agent.protocol import Fault, encode_job
 from edgewise.config.schema import Bench, Warmup
 from edgewise.devices.local import COMMAND, LocalDevice
 from edgewise.errors import VariantFailed
-from edgewise.measure.pairs import in_turns, pairing
-from edgewise.measure.subjects import Subject
+from edgewise.measure.pairs import make_pair_runner, run_in_turns
+from edgewise.measure.runs import PlacedVariant
 from tests.conftest import ROOT
 from tests.unit.test_agent import make_job
 
@@ -26,11 +26,11 @@ BLOCKS = 6
 BENCH = Bench(name="x", processes=1, blocks=BLOCKS, block_s=0.02, min_samples=1, warmup=Warmup(min_runs=2, min_s=0.0, max_s=0.02))
 
 
-def subject(folder: Path, name: str, deadline_s: float = 20.0, **does) -> Subject:
+def subject(folder: Path, name: str, deadline_s: float = 20.0, **does) -> PlacedVariant:
     (folder / name).mkdir()
     job = make_job(folder / name, does=does)
     fields = {key: job[key] for key in ("runner", "model", "settings", "inputs", "scope", "preprocessing")}
-    return Subject(name, fields, LocalDevice(), deadline_s, {})
+    return PlacedVariant(name, fields, LocalDevice(), deadline_s, {})
 
 
 def noted(file: Path) -> list[str]:
@@ -43,7 +43,7 @@ def noted(file: Path) -> list[str]:
 def test_blocks_go_a_b_b_a(tmp_path, variant_first):
     note = str(tmp_path / "runs")
     sides = [subject(tmp_path, name, sleep_ms=ms, note=note) for name, ms in (("v", 2), ("r", 4))]
-    variant, reference = in_turns(*sides, BENCH, variant_first)
+    variant, reference = run_in_turns(*sides, BENCH, variant_first)
     assert len(variant.blocks_ms) == len(reference.blocks_ms) == BLOCKS
     assert [np.median(np.concatenate(run.blocks_ms)) for run in (variant, reference)] == pytest.approx([2.1, 4.1], rel=0.25)
     stretches = [(pid, len(list(runs))) for pid, runs in itertools.groupby(noted(tmp_path / "runs"))]
@@ -57,7 +57,7 @@ def test_blocks_go_a_b_b_a(tmp_path, variant_first):
 def test_slow_models_take_fewer_turns(tmp_path, slower_ms, turns):
     """Each turn begins with a run that is not timed."""
     sides = [subject(tmp_path, name, sleep_ms=ms) for name, ms in (("v", slower_ms), ("r", 1))]
-    runs = pairing(*sides, replace(BENCH, blocks=20))(True)
+    runs = make_pair_runner(*sides, replace(BENCH, blocks=20))(True)
     counts = [len(run.blocks_ms) for run in runs]
     assert counts[0] == counts[1] and abs(counts[0] - turns) <= 1
 
@@ -65,7 +65,7 @@ def test_slow_models_take_fewer_turns(tmp_path, slower_ms, turns):
 def test_who_is_not_at_turn_stands_still(tmp_path):
     """A runtime whose threads spin between runs takes nothing from the other model's blocks."""
     sides = [subject(tmp_path, name, burn_ms=1, spins=str(tmp_path / "spins")) for name in ("v", "r")]
-    in_turns(*sides, BENCH, True)
+    run_in_turns(*sides, BENCH, True)
     pids = noted(tmp_path / "spins")
     changes = sum(a != b for a, b in itertools.pairwise(pids))
     assert len(pids) > 200 and changes <= 2 * BLOCKS + 2, "each stretch of time belongs to one process"
@@ -76,7 +76,7 @@ def test_who_is_not_at_turn_stands_still(tmp_path):
 def test_a_failure_is_that_of_the_model_which_fails_alone(tmp_path, broken, load, seen):
     sides = [subject(tmp_path, name, **({"load": load} if name == broken else {})) for name in ("v", "r")]
     with pytest.raises(VariantFailed, match=f"^{broken} on the device.*{seen}"):
-        pairing(*sides, BENCH)(True)
+        make_pair_runner(*sides, BENCH)(True)
 
 
 def test_a_kill_for_memory_of_both_together_names_the_setting(tmp_path):
@@ -86,9 +86,9 @@ def test_a_kill_for_memory_of_both_together_names_the_setting(tmp_path):
                 raise Fault("oom_killed", "the run ended with SIGKILL and the kernel counts 1 kill for memory")
             return super().run(job, deadline_s)
 
-    sides = [Subject(**{**vars(subject(tmp_path, name)), "connection": Narrow()}) for name in ("v", "r")]
+    sides = [PlacedVariant(**{**vars(subject(tmp_path, name)), "connection": Narrow()}) for name in ("v", "r")]
     with pytest.raises(Fault, match=r"each runs alone: set bench\.interleave=processes") as caught:
-        in_turns(*sides, BENCH, True)
+        run_in_turns(*sides, BENCH, True)
     assert caught.value.word == "oom_killed"
 
 
@@ -96,7 +96,7 @@ def test_a_hang_of_one_ends_at_the_limit_and_leaves_nothing(tmp_path):
     sides = [subject(tmp_path, name, deadline_s=1.0, **does) for name, does in (("v", {}), ("r", {"load": "hang"}))]
     start = time.monotonic()
     with pytest.raises(Fault) as caught:
-        in_turns(*sides, BENCH, True)
+        run_in_turns(*sides, BENCH, True)
     assert caught.value.word == "deadline" and time.monotonic() - start < 10
     wait_for(lambda: not agents())
 
