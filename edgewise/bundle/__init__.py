@@ -1,1 +1,1 @@
-"""What a user copies to the device in the end: collected, described, proved."""
+"""The bundle: the chosen variant as a folder that runs on the device by itself."""

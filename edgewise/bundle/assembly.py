@@ -12,7 +12,8 @@ MODELS = Path("models")
 BUNDLE = MODELS / "bundle"
 
 
-def make() -> None:
+def make_bundle() -> None:
+    """Write models/bundle for the chosen variant, or a manifest with status `none` and the reason where nothing is chosen."""
     settings, summary = schema.read(), records.read_summary()
     if summary.chosen is None:
         artifact.record(BUNDLE, Manifest(kind="bundle", status="none", reason=summary.chosen_reason))
@@ -20,18 +21,19 @@ def make() -> None:
         return
     chosen = contents.Chosen.read(settings, summary, summary.chosen, MODELS)
     with artifact.building(BUNDLE) as folder:
-        contents.write(chosen, folder)
-        card.write(chosen, folder)
+        contents.write_contents(chosen, folder)
+        card.write_card(chosen, folder)
         made = Manifest(kind="bundle", format=chosen.variant.format, scheme=chosen.variant.scheme, labels=chosen.evaluated.labels)
         artifact.write(folder, made)
-        contents.seal(folder)  # last: the checksums cover the manifest too
+        contents.write_checksums(folder)  # last: the checksums cover the manifest too
     print(f"bundle: {summary.chosen} in {BUNDLE}; copy the folder, then: python infer.py --help")
 
 
-def send() -> None:
+def send_bundle() -> None:
+    """Run models/bundle on the configured device once. Raises ConfigError without a bundle, DeviceError where it gives no answer."""
     made = artifact.read(BUNDLE)
     if not made.ok:
-        raise ConfigError(f"{BUNDLE} is {made.status}: {made.reason}")
+        raise ConfigError(f"{BUNDLE} is {made.status}: {made.reason}; a budget in params.yaml (budget.name) chooses a variant to bundle")
     settings = schema.read()
-    place, answer = delivery.run(settings.device, BUNDLE, MODELS / "data")
+    place, answer = delivery.run_on_device(settings.device, BUNDLE, MODELS / "data")
     print(f"bundle: on {settings.device.name} in {place}; its answer for the first test sample: {answer}")

@@ -1,4 +1,4 @@
-"""The card of a bundle: what was measured of it, where, with which uncertainty, and what it was made from. Markdown and JSON."""
+"""The card of a bundle, as Markdown and JSON: its figures with intervals, the device, and hashes of what it was made from."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +17,14 @@ USAGE = """    python -m pip install -r requirements.txt
 SAMPLES = {"image": "picture.jpg folder/", "text": '"a sentence"', "none": "samples.npy"}
 
 
-def write(chosen: Chosen, folder: Path) -> None:
-    content = card(chosen)
+def write_card(chosen: Chosen, folder: Path) -> None:
+    content = make_card(chosen)
     artifact.write_json(folder / "card.json", content)
-    (folder / "card.md").write_text(markdown(chosen, content), encoding="utf-8")
+    (folder / "card.md").write_text(card_markdown(chosen, content), encoding="utf-8")
 
 
-def card(chosen: Chosen) -> dict[str, Any]:
-    """Everything that the report says of the variant, the device, and the hashes."""
+def make_card(chosen: Chosen) -> dict[str, Any]:
+    """card.json: figures of the variant and of the reference, device, budget, hashes."""
     summary, name = chosen.summary, chosen.variant.name
     return {
         "variant": name,
@@ -50,7 +50,7 @@ def provenance(chosen: Chosen) -> dict[str, Any]:
     }
 
 
-def markdown(chosen: Chosen, content: dict[str, Any]) -> str:
+def card_markdown(chosen: Chosen, content: dict[str, Any]) -> str:
     row, device = chosen.summary.variants[chosen.variant.name], content["device"]
     kind = (chosen.data.preprocessing or {"kind": "none"})["kind"]
     hashes = content["provenance"]
@@ -65,9 +65,9 @@ def markdown(chosen: Chosen, content: dict[str, Any]) -> str:
         "",
         "| figure | value |",
         "| ------ | ----- |",
-        *(f"| {name} | {value} |" for name, value in lines_of(chosen, row)),
+        *(f"| {name} | {value} |" for name, value in card_figures(chosen, row)),
         "",
-        f"Labels: {', '.join(chosen.evaluated.labels)}. An answer is made as `bundle.json` says under `answer`.",
+        f"Labels: {', '.join(chosen.evaluated.labels)}. `answer` in `bundle.json` says how outputs become an answer.",
         "",
         *(f"- {name.replace('_', ' ')}: {hashes[name]}" for name in ("configuration_sha256", "data_digest", "source_weights_sha256")),
         *(f"- model/{name}: sha256 {digest}" for name, digest in hashes["files_sha256"].items()),
@@ -75,18 +75,23 @@ def markdown(chosen: Chosen, content: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def lines_of(chosen: Chosen, row: VariantSummary) -> Iterator[tuple[str, str]]:
-    """Name and value of what is known, with its interval where it has one."""
+def card_figures(chosen: Chosen, row: VariantSummary) -> Iterator[tuple[str, str]]:
+    """(name, value) of every known figure, with its interval where it has one."""
     metric, reference = chosen.summary.primary_metric, chosen.summary.reference
     if metric:
         yield (
             metric.label,
-            f"{table.format_score(row, metric)} on {row.quality.samples:,} test samples" if row.quality.samples else table.format_score(row, metric),
+            f"{table.format_score(row, metric)} on {row.quality.samples:,} test samples"
+            if row.quality.samples
+            else table.format_score(row, metric),
         )
         yield f"against {reference}{', points' if metric.share else ''}", table.format_delta(row, metric)
     for name, value in row.quality.scores.items():
         if f"{name}_ci95" in row.quality.scores and isinstance(value, float):
-            yield name.replace("_", " "), f"{value:.4f}" + table.format_interval(row.quality.scores[f"{name}_ci95"], lambda bound: f"{bound:.4f}")
+            yield (
+                name.replace("_", " "),
+                f"{value:.4f}" + table.format_interval(row.quality.scores[f"{name}_ci95"], lambda bound: f"{bound:.4f}"),
+            )
     yield "size, MB", table.format_size(row)
     if row.latency.p50_ms is not None:
         yield "latency p50, ms", f"{row.latency.p50_ms:.3g}" + table.format_interval(row.latency.p50_ci95_ms, lambda bound: f"{bound:.3g}")

@@ -1,7 +1,7 @@
 """The files of a bundle: the model, the code that runs it, what it needs, and the checksums of all of it.
 
 infer.py bundle.json requirements.txt card.md card.json checksums.json
-model/    the variant as it was measured         code/    the very modules that prepared the data and judged the variant
+model/    the variant as it was measured         code/    the modules that preprocessed the data and ran the variant in evaluation
 """
 
 import ast
@@ -20,8 +20,8 @@ from edgewise.artifacts.records import Summary
 from edgewise.config import schema
 from edgewise.config.schema import Config, Variant
 
-FOR_INPUTS = {  # kind of preprocessing -> what else has to be installed: package, oldest, first that is too new
-    "image": {"pillow": ("10", "13")},  # 13 shrinks pictures to other grey levels
+INPUT_PACKAGES = {  # kind of preprocessing -> {package: (oldest version, first version that is too new)}
+    "image": {"pillow": ("10", "13")},  # Pillow 13 resizes to other grey levels
     "text": {"tokenizers": ("0.20", "1")},
 }
 NUMPY = ("1.26", "3")
@@ -29,7 +29,7 @@ NUMPY = ("1.26", "3")
 
 @dataclass(frozen=True)
 class Chosen:
-    """The variant that goes into the bundle, with all that is known of it. evaluated: its evaluation's manifest."""
+    """The variant of the bundle. made, evaluated, data: manifests of the variant, of its evaluation, of the data."""
 
     settings: Config
     summary: Summary
@@ -42,7 +42,7 @@ class Chosen:
     @classmethod
     def read(cls, settings: Config, summary: Summary, name: str, models: Path) -> "Chosen":
         folders = (models / "variants" / name, models / "evaluate" / name, models / "data")
-        variant = settings.variant(name).tuned(found.kept if (found := summary.variants[name].engine_auto) else {})
+        variant = settings.variant(name).with_engine(found.kept if (found := summary.variants[name].engine_auto) else {})
         return cls(settings, summary, variant, models, *(artifact.read(folder) for folder in folders))
 
     @property
@@ -50,22 +50,22 @@ class Chosen:
         return self.models / "variants" / self.variant.name
 
 
-def write(chosen: Chosen, folder: Path) -> None:
-    """All files but the card and the checksums."""
+def write_contents(chosen: Chosen, folder: Path) -> None:
+    """Write all files but the card and the checksums."""
     preprocessing = chosen.data.preprocessing or {"kind": "none"}
     shutil.copytree(chosen.folder, folder / infer.MODEL)
-    for name, path in code(f"{chosen.variant.module}.run"):
-        place(path, folder / infer.CODE / name)
-    place(Path(infer.__file__), folder / "infer.py")
+    for name, path in runtime_modules(f"{chosen.variant.module}.run"):
+        copy_file(path, folder / infer.CODE / name)
+    copy_file(Path(infer.__file__), folder / "infer.py")
     if "tokenizer" in preprocessing:
-        place(chosen.models / "data" / preprocessing["tokenizer"], folder / preprocessing["tokenizer"])
-    required = requires(chosen, preprocessing["kind"])
+        copy_file(chosen.models / "data" / preprocessing["tokenizer"], folder / preprocessing["tokenizer"])
+    required = required_packages(chosen, preprocessing["kind"])
     lines = [f"{package}>={entry['from']},<{entry['below']}" for package, entry in required.items()]
     (folder / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    artifact.write_json(folder / infer.SETTINGS, description(chosen, preprocessing, required))
+    artifact.write_json(folder / infer.SETTINGS, bundle_settings(chosen, preprocessing, required))
 
 
-def description(chosen: Chosen, preprocessing: Mapping[str, Any], required: Mapping[str, Any]) -> dict[str, Any]:
+def bundle_settings(chosen: Chosen, preprocessing: Mapping[str, Any], required: Mapping[str, Any]) -> dict[str, Any]:
     """bundle.json: what infer.py reads."""
     return {
         "variant": chosen.variant.name,
@@ -79,17 +79,21 @@ def description(chosen: Chosen, preprocessing: Mapping[str, Any], required: Mapp
     }
 
 
-def requires(chosen: Chosen, kind: str) -> dict[str, dict[str, str]]:
-    """By package: the oldest release, the first that is too new, and the one that was measured with (or judged, where none was)."""
+def required_packages(chosen: Chosen, kind: str) -> dict[str, dict[str, str]]:
+    """{package: {from: oldest version, below: first that is too new, measured: version on the device, else the one that scored it}}."""
     runner = schema.part(chosen.variant.module, "run")
-    judged = {**versions("numpy", *FOR_INPUTS.get(kind, {})), **runner.versions()}
+    judged = {**installed_versions("numpy", *INPUT_PACKAGES.get(kind, {})), **runner.versions()}
     measured = {**judged, **(chosen.summary.device.get("packages") or {})}
-    ranges = {runner.PACKAGE: releases(chosen.made, runner.OLDEST, judged[runner.PACKAGE]), "numpy": NUMPY, **FOR_INPUTS.get(kind, {})}
+    ranges = {
+        runner.PACKAGE: runtime_range(chosen.made, runner.OLDEST, judged[runner.PACKAGE]),
+        "numpy": NUMPY,
+        **INPUT_PACKAGES.get(kind, {}),
+    }
     return {name: {"from": low, "below": high, "measured": measured[name] or judged[name]} for name, (low, high) in ranges.items()}
 
 
-def releases(made: Manifest, oldest: str, judged: str) -> tuple[str, str]:
-    """Of the runtime: the oldest that runs the file, and the first that is too new; a file that is tied to a release takes its patches."""
+def runtime_range(made: Manifest, oldest: str, judged: str) -> tuple[str, str]:
+    """(oldest, first too new) version of the runtime. A file that is tied to one release accepts its patch releases."""
     tied = made.details.get("file", {}).get("release")
     if tied:
         major, minor, *_ = tied.split(".")
@@ -97,44 +101,35 @@ def releases(made: Manifest, oldest: str, judged: str) -> tuple[str, str]:
     return oldest, str(int(judged.split(".")[0]) + 1)
 
 
-def versions(*packages: str) -> dict[str, str]:
+def installed_versions(*packages: str) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in packages}
 
 
-def code(runner: str) -> Iterator[tuple[str, Path]]:
-    """Place below code/ and file of every module that infer.py comes to, with the packages that they lie in."""
-    modules = reached([infer.__name__, runner]) - {infer.__name__}
+def runtime_modules(runner: str) -> Iterator[tuple[str, Path]]:
+    """(path below code/, file) of every module that infer.py imports directly or indirectly, with their packages."""
+    modules = import_closure([infer.__name__, runner]) - {infer.__name__}
     packages = {".".join(module.split(".")[:count]) for module in modules for count in range(1, module.count(".") + 2)}
     for name in sorted(packages):
-        path = source(name)
+        path = module_file(name)
         if path:
             yield name.replace(".", "/") + ("/__init__.py" if path.name == "__init__.py" else ".py"), path
 
 
-def reached(names: Iterable[str]) -> set[str]:
-    """These modules and all of the same project that they import, at the top or inside functions."""
+def import_closure(names: Iterable[str]) -> set[str]:
+    """These modules and all modules of the same top-level package that they import, also inside functions."""
     found: set[str] = set()
     waiting = list(names)
     while waiting:
         name = waiting.pop()
-        path = source(name)
+        path = module_file(name)
         if path and name not in found:
             found.add(name)
-            waiting += [other for other in imported(name, path) if other.startswith(name.partition(".")[0] + ".")]
+            waiting += [other for other in find_imports(name, path) if other.startswith(name.partition(".")[0] + ".")]
     return found
 
 
-def source(name: str) -> Path | None:
-    """The file of a module; None for a name inside a module, and for a package without a file."""
-    try:
-        spec = importlib.util.find_spec(name)
-    except ModuleNotFoundError:
-        return None
-    return Path(spec.origin) if spec and spec.origin else None
-
-
-def imported(module: str, path: Path) -> Iterator[str]:
-    """What a module names in its imports, relative ones resolved."""
+def find_imports(module: str, path: Path) -> Iterator[str]:
+    """The dotted names in a module's imports, relative ones resolved."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -144,12 +139,21 @@ def imported(module: str, path: Path) -> Iterator[str]:
             yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
 
 
-def place(source: Path, target: Path) -> None:
+def module_file(name: str) -> Path | None:
+    """The file of a module; None for a name inside a module, and for a package without a file."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        return None
+    return Path(spec.origin) if spec and spec.origin else None
+
+
+def copy_file(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
 
 
-def seal(folder: Path) -> None:
-    """checksums.json: the sha256 of every file of the bundle but itself; nothing may be written after it."""
+def write_checksums(folder: Path) -> None:
+    """checksums.json: the sha256 of every file of the bundle but itself; nothing may be written afterwards."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / infer.CHECKSUMS)
     artifact.write_json(folder / infer.CHECKSUMS, {path.relative_to(folder).as_posix(): artifact.sha256(path) for path in paths})

@@ -40,13 +40,13 @@ def compose(given: Namespace) -> None:
       edgewise compose --check
     """
     from edgewise.config.compose import compose as composed
-    from edgewise.config.compose import write
+    from edgewise.config.compose import depended_on, write
 
     config = composed(PARAMS, CONF)
     if given.check:
         print(f"params.yaml and conf/ are valid: {len(config.variants)} variants, reference {config.reference}")
     else:
-        write(config)
+        write(config, more=depended_on(config))
 
 
 def probe(given: Namespace) -> None:
@@ -77,13 +77,13 @@ def inspect(given: Namespace) -> None:
       edgewise inspect own/model.onnx --data own/pictures --schemes fp32,int8-static --full > mine.yaml && mv mine.yaml params.yaml
     """
     from edgewise.cli import template
-    from edgewise.inspect import command, suggestion
+    from edgewise.inspect import model_file, sections
 
     if given.whole:
         raise UserError("edgewise inspect: --whole is now called --full")
     project = Path() if CONF.is_dir() else template.root()
-    schemes = tuple(given.schemes.split(",")) if given.schemes else suggestion.USUAL
-    command.show(Path(given.file), project, given.data, schemes, full=given.full)
+    schemes = tuple(given.schemes.split(",")) if given.schemes else sections.USUAL
+    model_file.print_inspection(Path(given.file), project, given.data, schemes, full=given.full)
 
 
 def sweep(given: Namespace) -> int:
@@ -160,7 +160,7 @@ def bundle(given: Namespace) -> None:
     """
     from edgewise.bundle import assembly
 
-    assembly.send() if given.to else assembly.make()
+    assembly.send_bundle() if given.to else assembly.make_bundle()
 
 
 def track(given: Namespace) -> None:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgewise.report import changes
-from edgewise.study import questions
+from edgewise.study import runner
 
 
 def run(name: str, overrides: Sequence[str]) -> None:
     """overrides: Hydra's, over the choices of conf/studies/NAME.yaml."""
     root = Path.cwd()
-    summary = questions.conduct(root, name, overrides)
+    summary = runner.run_study(root, name, overrides)
     table = changes.gains_table(summary)
-    (root / questions.RESULTS / name / "gains.md").write_text(table, encoding="utf-8")
-    print(f"{table}\nall of it: {questions.RESULTS / name}")
+    (root / runner.RESULTS / name / "gains.md").write_text(table, encoding="utf-8")
+    print(f"{table}\nall of it: {runner.RESULTS / name}")

@@ -1,0 +1,1 @@
+"""Inspecting a model file before it is used."""

@@ -1,0 +1,1 @@
+"""Studies: a question with choices of its own, answered beside the project."""

@@ -1,9 +1,9 @@
-"""The Model Registry: the front and the chosen variant, each content once, under an alias for what it is best at.
+"""The Model Registry: the Pareto front and the chosen variant, each content once, with an alias for what it is best at.
 
-    resnet18-digits@local-fastest      -smallest, -most-accurate; and with a budget @local-camera_512mb: what it chose
-    resnet18-digits@local-grid-fastest of the sweep `grid`
+    resnet18-digits@local-fastest       also -smallest, -most-accurate, and with a budget @local-camera_512mb: what it chose
+    resnet18-digits@local-grid-fastest  of the sweep `grid`
 
-A version is known by the content of its files, not by the run that measured it: measuring again moves aliases and adds nothing.
+A version is identified by the content of its files, not by the run that measured it: measuring again moves aliases and adds nothing.
 """
 
 import inspect
@@ -19,25 +19,25 @@ from typing import Any
 from edgewise.agent import preprocess, sessions
 from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest, Tensor
-from edgewise.config import schema as config
+from edgewise.config import schema
 from edgewise.config.schema import Config, Variant
 from edgewise.proof import checks, describing
-from edgewise.track.book import KEY, Candidate, Registration, digest
+from edgewise.track.run_set import KEY, Candidate, Registration, content_digest
 
 VARIANTS = Path("models/variants")
 
 
 def register(client: Any, registrations: Iterable[Registration], runs: Mapping[str, str]) -> None:
-    """Write the versions that are missing and move the aliases. runs: the run id of each record's key."""
+    """Write the versions that are missing and move the aliases. runs: {key of a run record: run id}."""
     for registration in registrations:
         if registration.candidates:
-            ensure_name(client, registration.name)
-            numbers = {candidate.key: number_of(client, registration.name, candidate, runs) for candidate in registration.candidates}
+            ensure_model(client, registration.name)
+            numbers = {candidate.key: version_number(client, registration.name, candidate, runs) for candidate in registration.candidates}
             move_aliases(client, registration, numbers)
 
 
-def number_of(client: Any, name: str, candidate: Candidate, runs: Mapping[str, str]) -> str:
-    with files(candidate) as root:
+def version_number(client: Any, name: str, candidate: Candidate, runs: Mapping[str, str]) -> str:
+    with candidate_files(candidate) as root:
         return ensure_version(client, name, candidate, root, runs[candidate.key])
 
 
@@ -51,8 +51,8 @@ def move_aliases(client: Any, registration: Registration, numbers: Mapping[str, 
 
 
 @contextmanager
-def files(candidate: Candidate) -> Iterator[Path]:
-    """A folder with what is needed of the pipeline's files: the workspace, or a copy of an experiment's out of DVC's cache."""
+def candidate_files(candidate: Candidate) -> Iterator[Path]:
+    """A folder with the pipeline's files: the workspace, or a copy of the experiment's files from DVC's cache."""
     if candidate.revision is None:
         yield Path()
         return
@@ -60,13 +60,13 @@ def files(candidate: Candidate) -> Iterator[Path]:
 
     with tempfile.TemporaryDirectory() as folder:
         cache = DVCFileSystem(rev=candidate.revision)
-        for path in (config.PATH.parent / "source/probe.npz", config.PATH, VARIANTS / candidate.variant):
+        for path in (schema.PATH.parent / "source/probe.npz", schema.PATH, VARIANTS / candidate.variant):
             Path(folder, path).parent.mkdir(parents=True, exist_ok=True)
             cache.get(str(path), str(Path(folder, path)), recursive=True)
         yield Path(folder)
 
 
-def ensure_name(client: Any, name: str) -> None:
+def ensure_model(client: Any, name: str) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -77,80 +77,80 @@ def ensure_name(client: Any, name: str) -> None:
 
 
 def ensure_version(client: Any, name: str, candidate: Candidate, root: Path, run: str) -> str:
-    """The number of the version with this content. The store numbers in order: of two writers at once the later one withdraws."""
-    settings, folder = config.read(root / config.PATH), root / VARIANTS / candidate.variant
-    variant = settings.variant(candidate.variant).tuned((candidate.result.get("engine_auto") or {}).get("kept", {}))
-    key = content_key(artifact.read(folder), variant)
-    if found := versions(client, name, key):
+    """The number of the version with this content, created if missing. Of two writers the one with the higher number deletes its own."""
+    settings, folder = schema.read(root / schema.PATH), root / VARIANTS / candidate.variant
+    variant = settings.variant(candidate.variant).with_engine((candidate.result.get("engine_auto") or {}).get("kept", {}))
+    key = version_key(artifact.read(folder), variant)
+    if found := find_versions(client, name, key):
         return found[0]
-    model = log_model(client, run, folder, variant, settings, checks.probe(root / describing.SOURCE)[0])
+    model = log_model(client, run, folder, variant, settings, checks.read_probe(root / describing.SOURCE)[0])
     tags = {KEY: key, "variant": variant.name, "device": settings.device.name}
     made = client.create_model_version(name, f"models:/{model}", run, tags=tags, model_id=model, description=variant.name).version
-    first = versions(client, name, key)[0]
+    first = find_versions(client, name, key)[0]
     if first != str(made):
         client.delete_model_version(name, str(made))
         client.delete_logged_model(model)
     return first
 
 
-def versions(client: Any, name: str, key: str) -> list[str]:
-    """The versions with this content, the oldest first."""
+def find_versions(client: Any, name: str, key: str) -> list[str]:
+    """The numbers of the versions with this content, oldest first."""
     found = client.search_model_versions(f"name = '{name}' AND tags.`{KEY}` = '{key}'")
     return [str(number) for number in sorted(int(version.version) for version in found)]
 
 
-def content_key(manifest: Manifest, variant: Variant) -> str:
-    """A hash of what the model's answers depend on."""
-    tensors = config.to_plain([*manifest.inputs, *manifest.outputs])
+def version_key(manifest: Manifest, variant: Variant) -> str:
+    """A hash of what the model's predictions depend on: files, tensors, engine settings and run.py."""
+    tensors = schema.to_plain([*manifest.inputs, *manifest.outputs])
     files = {name: entry["sha256"] for name, entry in manifest.files.items()}
-    runner = artifact.sha256(file_of(config.part(variant.module, "run")))
-    return digest({"files": files, "runner": runner, "engine": variant.engine, "tensors": tensors})
+    runner = artifact.sha256(module_file(schema.part(variant.module, "run")))
+    return content_digest({"files": files, "runner": runner, "engine": variant.engine, "tensors": tensors})
 
 
 def log_model(client: Any, run: str, folder: Path, variant: Variant, settings: Config, example: Mapping[str, Any]) -> str:
-    """Store the variant in `folder` as a model of MLflow below its run; returns the model's id."""
+    """Log the variant in `folder` as an MLflow model of its run. Returns the model's id."""
     model = client.create_logged_model(client.get_run(run).info.experiment_id, variant.name, source_run_id=run)
     with tempfile.TemporaryDirectory() as workshop:
         how = {"threads": settings.device.settings.get("threads") or 1, **variant.engine}
-        save(Path(workshop), model.model_id, folder, config.part(variant.module, "run"), how, {n: a[:1] for n, a in example.items()})
+        save_model(Path(workshop), model.model_id, folder, schema.part(variant.module, "run"), how, {n: a[:1] for n, a in example.items()})
         client.log_model_artifacts(model.model_id, str(Path(workshop, "model")))
     client.finalize_logged_model(model.model_id, "READY")
     return str(model.model_id)
 
 
-def save(workshop: Path, identity: str, folder: Path, runner: ModuleType, how: Mapping[str, Any], example: Mapping[str, Any]) -> None:
-    """Write workshop/model: the variant's folder, the code that runs it, signature, example, and what pip must install."""
+def save_model(workshop: Path, identity: str, folder: Path, runner: ModuleType, how: Mapping[str, Any], example: Mapping[str, Any]) -> None:
+    """Write workshop/model: the variant's folder, the code that runs it, signature, input example and pip requirements."""
     import mlflow.pyfunc
     from mlflow.models import Model, ModelSignature
 
     manifest, code = artifact.read(folder), workshop / "code"
     code.mkdir()
     for module in (runner, sessions, preprocess):
-        shutil.copy(file_of(module), code)
+        shutil.copy(module_file(module), code)
     mlflow.pyfunc.save_model(
         workshop / "model",
-        python_model=Path(__file__).with_name("served.py"),
+        python_model=Path(__file__).with_name("mlflow_model.py"),
         artifacts={"variant": str(folder), "code": str(code)},
         model_config=dict(how),
-        signature=ModelSignature(schema(manifest.inputs), schema(manifest.outputs)),
+        signature=ModelSignature(tensor_schema(manifest.inputs), tensor_schema(manifest.outputs)),
         input_example=dict(example),
-        pip_requirements=requirements(runner),
+        pip_requirements=pip_requirements(runner),
         mlflow_model=Model(model_id=identity),
     )
 
 
-def schema(tensors: tuple[Tensor, ...]) -> Any:
-    """Any number of samples: a batch that is fixed in the file is the business of `batches`."""
+def tensor_schema(tensors: tuple[Tensor, ...]) -> Any:
+    """The signature with an open batch: `sessions.run_batched` splits batches where the file fixes their size."""
     import numpy as np
     from mlflow.types import Schema, TensorSpec
 
     return Schema([TensorSpec(np.dtype(t.dtype), (-1, *(-1 if n is None else n for n in t.shape[1:])), t.name) for t in tensors])
 
 
-def requirements(runner: ModuleType) -> list[str]:
-    """numpy, mlflow and the one runtime, as the variant was scored with; without the local part of a version, which no registry has."""
+def pip_requirements(runner: ModuleType) -> list[str]:
+    """mlflow, numpy and the runtime in the versions that scored the variant, without local parts such as +cpu."""
     return [f"{package}=={metadata.version(package).partition('+')[0]}" for package in ("mlflow", "numpy", runner.PACKAGE)]
 
 
-def file_of(module: ModuleType) -> Path:
+def module_file(module: ModuleType) -> Path:
     return Path(inspect.getfile(module))

@@ -8,45 +8,50 @@ from pathlib import Path
 
 from edgewise.artifacts import records
 from edgewise.config import schema
-from edgewise.track import book as record
 from edgewise.track import receipt
+from edgewise.track.run_set import make_pipeline_runs
 
 
-def location() -> tuple[str, Path | None]:
-    """The tracking URI and the folder for artifacts; a server has its own place for them."""
+def track_pipeline(force: bool) -> None:
+    """Write what is missing of the last `dvc repro`. force: look in the store even if the receipt says that nothing is missing.
+
+    Raises InfrastructureError where the store cannot be used.
+    """
+    uri, artifacts = store_location()
+    run_set = make_pipeline_runs(schema.read(), records.read_summary())
+    with writer_lock():
+        state = run_set.state
+        if not force and receipt.is_up_to_date(receipt.read_receipt(), uri, state):
+            print(f"track: nothing new, {len(run_set.records)} runs are in MLflow")
+            return
+        from edgewise.track import writer
+
+        runs = writer.write_run_set(run_set, uri, artifacts)
+        receipt.write_receipt(receipt.Receipt(receipt.hide_password(uri), state, runs))
+        print(f"track: {len(runs)} runs of experiment '{run_set.experiment}' are in MLflow")
+
+
+def track_sweep(name: str) -> None:
+    """Write metrics/sweeps/NAME.json. Raises ConfigError for an unknown sweep, InfrastructureError where the store cannot be used."""
+    from edgewise.track import sweep_runs
+
+    run_set = sweep_runs.make_sweep_runs(name)
+    with writer_lock():
+        children = sweep_runs.write_sweep(run_set, *store_location())
+    print(f"track: the sweep {name} is in MLflow, {children} runs below it in experiment '{run_set.experiment}'")
+
+
+def store_location() -> tuple[str, Path | None]:
+    """The tracking URI and the folder for artifacts; None for a server, which has its own."""
     given = os.environ.get("MLFLOW_TRACKING_URI")
     return (given, None) if given else (f"sqlite:///{Path('mlflow.db').resolve()}", Path("mlartifacts").resolve())
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """One writer at a time: processes that meet in a new database break each other's making of it."""
+def writer_lock() -> Iterator[None]:
+    """Let one process write at a time: two that create the database at once break each other's migration."""
     path = receipt.PATH.with_name("track.lock")
     path.parent.mkdir(exist_ok=True)
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def track_sweep(name: str) -> None:
-    from edgewise.track import sweeps
-
-    book = sweeps.book(name)
-    with alone():
-        children = sweeps.write(book, *location())
-    print(f"track: the sweep {name} is in MLflow, {children} runs below it in experiment '{book.experiment}'")
-
-
-def track_pipeline(force: bool) -> None:
-    uri, artifacts = location()
-    book = record.book(schema.read(), records.read_summary())
-    with alone():
-        state = book.state
-        if not force and receipt.holds(receipt.read(), uri, state):
-            print(f"track: nothing new, {len(book.records)} runs are in MLflow")
-            return
-        from edgewise.track import writer
-
-        runs = writer.write(book, uri, artifacts)
-        receipt.write(receipt.Receipt(receipt.without_password(uri), state, runs))
-        print(f"track: {len(runs)} runs of experiment '{book.experiment}' are in MLflow")

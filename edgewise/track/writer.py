@@ -1,4 +1,4 @@
-"""Writing to MLflow: each run once, under its content key. With registry and served the only place for mlflow."""
+"""Write runs to MLflow, each content once, even with several writers. Only this module, registry and mlflow_model import mlflow."""
 
 import os
 import random
@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from edgewise.errors import InfrastructureError
 from edgewise.track import registry
-from edgewise.track.book import KEY, Book, Record, word
-from edgewise.track.receipt import without_password
+from edgewise.track.receipt import hide_password
+from edgewise.track.run_set import KEY, RunRecord, RunSet, bool_tag
 
 T = TypeVar("T")
 EXPERIMENT = {  # tags: how the UI shows it
@@ -22,12 +22,12 @@ EXPERIMENT = {  # tags: how the UI shows it
     "`latency_ratio_to_reference` and the `_delta` of a score are paired with the reference; absolute values drift with the machine.",
 }
 ENDED = ("FINISHED", "FAILED")
-MEETINGS = 5  # times that a writer starts again because of another one
-# what MLflow says where another writer came between: of a run that he has withdrawn, and of a row that both were about to insert
-MET = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
-LIMIT = 100  # params and tags that MLflow takes in one request
-ENVIRONMENT = {  # what the user sets himself stays
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # by default its waits add up to minutes when a server is down
+MAX_ATTEMPTS = 5  # of a write that another writer disturbs
+# MLflow's codes for a conflict: the run was deleted by another writer, or both inserted the same row
+CONFLICT_CODES = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
+LIMIT = 100  # params or tags in one request to MLflow
+ENVIRONMENT = {  # variables that the user has set are kept
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the default waits for minutes when a server is down
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -35,78 +35,78 @@ ENVIRONMENT = {  # what the user sets himself stays
 }
 
 
-def write(book: Book, uri: str, artifacts: Path | None) -> dict[str, str]:
-    """Write what is missing; returns the run id of each variant. artifacts: where files go, None to let the server decide.
+def write_run_set(run_set: RunSet, uri: str, artifacts: Path | None) -> dict[str, str]:
+    """Write what is missing. Returns {variant: run id}. artifacts: the folder for files, None to let the server decide.
 
-    InfrastructureError where the store cannot be reached or written; what was written stays and the next call goes on from there.
+    Raises InfrastructureError where the store cannot be reached or written; the next call goes on from there.
     """
-    with connected(uri) as client:
-        experiment = experiment_id(client, book.experiment, artifacts)
-        return persist(lambda: write_runs(client, experiment, book))
+    with open_client(uri) as client:
+        experiment = ensure_experiment(client, run_set.experiment, artifacts)
+        return retry_on_conflict(lambda: write_all(client, experiment, run_set))
 
 
-def write_runs(client: Any, experiment: str, book: Book) -> dict[str, str]:
-    for record in book.records:
-        ensure_run(client, experiment, record, book)
-    runs = {record.variant: the_one(client, experiment, record) for record in book.records}
-    retire(client, experiment, book)
-    for record in book.records:
-        mark(client, runs[record.variant], record, book)
-    registry.register(client, book.registrations, {record.key: runs[record.variant] for record in book.records})
+def write_all(client: Any, experiment: str, run_set: RunSet) -> dict[str, str]:
+    for record in run_set.records:
+        ensure_run(client, experiment, record, run_set)
+    runs = {record.variant: keep_oldest(client, experiment, record) for record in run_set.records}
+    retire_old_runs(client, experiment, run_set)
+    for record in run_set.records:
+        update_run(client, runs[record.variant], record, run_set)
+    registry.register(client, run_set.registrations, {record.key: runs[record.variant] for record in run_set.records})
     return runs
 
 
-def persist(work: Callable[[], T]) -> T:
-    """Do `work`, and again where another writer came between: what is written already is found and kept."""
+def retry_on_conflict(work: Callable[[], T]) -> T:
+    """Do `work`, again where another writer was in conflict. What is written already is found and kept."""
     from mlflow.exceptions import MlflowException
 
-    for meeting in range(1, MEETINGS):
+    for attempt in range(1, MAX_ATTEMPTS):
         try:
             return work()
         except MlflowException as error:
-            if error.error_code not in MET:
+            if error.error_code not in CONFLICT_CODES:
                 raise
-            time.sleep(meeting * random.random())  # seconds; so that the two do not meet again
+            time.sleep(attempt * random.random())  # seconds, different ones for the two writers
     return work()
 
 
 @contextmanager
-def connected(uri: str) -> Iterator[Any]:
-    """A client of the store, for a block in which the store's own errors become an InfrastructureError."""
+def open_client(uri: str) -> Iterator[Any]:
+    """A client of the store, in a block where the store's errors are raised as InfrastructureError."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    with clear_errors(uri):
+    with translate_errors(uri):
         from mlflow import MlflowClient
 
-        quiet()
+        silence_mlflow()
         yield MlflowClient(tracking_uri=uri)
 
 
 @contextmanager
-def clear_errors(uri: str) -> Iterator[None]:
+def translate_errors(uri: str) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
     except (MlflowException, SQLAlchemyError) as error:
-        reason = " ".join(without_password(str(error)).split())[:300]
+        reason = " ".join(hide_password(str(error)).split())[:300]
         raise InfrastructureError(
-            f"the tracking store {without_password(uri)} cannot be used: {reason}; nothing measured is lost: start the server or change "
+            f"the tracking store {hide_password(uri)} cannot be used: {reason}; no measurement is lost: start the server or change "
             "MLFLOW_TRACKING_URI, then run `dvc repro` again"
         ) from None
 
 
-def quiet() -> None:
-    """Without the forty lines that the making of a new database prints."""
+def silence_mlflow() -> None:
+    """Hide the forty lines that creating a database prints."""
     import logging
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
 
 
-def experiment_id(client: Any, name: str, artifacts: Path | None) -> str:
-    """Of the experiment, made if need be; one that was deleted in the UI is restored, since its name stays taken."""
+def ensure_experiment(client: Any, name: str, artifacts: Path | None) -> str:
+    """The id of the experiment, created if missing. A deleted one is restored, since its name stays taken."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
@@ -116,82 +116,67 @@ def experiment_id(client: Any, name: str, artifacts: Path | None) -> str:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            found = client.get_experiment_by_name(name)  # another process was faster
+            found = client.get_experiment_by_name(name)  # another process created it meanwhile
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
 
 
-def ensure_run(client: Any, experiment: str, record: Record, book: Book) -> str:
-    """The id of a finished run with this content. One that was left half written is written again."""
-    found = same_content(client, experiment, record)
+def ensure_run(client: Any, experiment: str, record: RunRecord, run_set: RunSet) -> str:
+    """The id of a finished run with this content, created if missing. An unfinished one is completed."""
+    found = find_runs(client, experiment, record)
     for run in found:
         if run.info.status in ENDED:
             return str(run.info.run_id)
     if found:
-        return finish(client, found[0].info.run_id, record, book)
+        return finish_run(client, found[0].info.run_id, record, run_set)
     run = client.create_run(experiment, tags={KEY: record.key}, run_name=record.variant).info.run_id
-    with withdrawn_if_met(client, run):
-        return finish(client, run, record, book)
+    with delete_on_conflict(client, run):
+        return finish_run(client, run, record, run_set)
 
 
 @contextmanager
-def withdrawn_if_met(client: Any, run: str) -> Iterator[None]:
-    """Take the run away again where another writer came between: his may be whole already, and this one would stay half written.
+def delete_on_conflict(client: Any, run: str) -> Iterator[None]:
+    """Delete this unfinished run where another writer was in conflict, which may have finished its own.
 
-    Where the other one has ended this very run, it is whole and his, too: it stays.
+    A run that the other writer has finished stays.
     """
     from mlflow.exceptions import MlflowException
 
     try:
         yield
     except MlflowException as error:
-        if error.error_code in MET and client.get_run(run).info.status not in ENDED:
+        if error.error_code in CONFLICT_CODES and client.get_run(run).info.status not in ENDED:
             client.delete_run(run)
         raise
 
 
-def finish(client: Any, run: str, record: Record, book: Book) -> str:
-    fill(client, run, record, book)
+def finish_run(client: Any, run: str, record: RunRecord, run_set: RunSet) -> str:
+    log_run(client, run, record, run_set)
     client.set_terminated(run, "FINISHED" if record.ok else "FAILED")
     return run
 
 
-def same_content(client: Any, experiment: str, record: Record) -> list[Any]:
-    """The runs with this content, the oldest first."""
-    found = client.search_runs([experiment], f"tags.`{KEY}` = '{record.key}'")
-    return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
-
-
-def the_one(client: Any, experiment: str, record: Record) -> str:
-    """The oldest finished run with this content. MLflow has nothing that two writers could agree by beforehand: whoever ends last
-    sees the runs of all, and takes away the younger ones, which hold the same."""
-    first, *others = (run.info.run_id for run in same_content(client, experiment, record) if run.info.status in ENDED)
-    for other in others:
-        client.delete_run(other)
-    return str(first)
-
-
-def fill(client: Any, run: str, record: Record, book: Book) -> None:
+def log_run(client: Any, run: str, record: RunRecord, run_set: RunSet) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
     now_ms = int(time.time() * 1000)
     client.log_batch(run, metrics=[Metric(name, value, now_ms, 0) for name, value in record.metrics.items()])
-    for params in portions(Param(name, value) for name, value in record.params.items()):
+    for params in batched(Param(name, value) for name, value in record.params.items()):
         client.log_batch(run, params=params)
-    for tags in portions(RunTag(name, value) for name, value in {**record.tags, **git_tags()}.items()):
+    for tags in batched(RunTag(name, value) for name, value in {**record.tags, **git_tags()}.items()):
         client.log_batch(run, tags=tags)
-    client.log_inputs(run, [DatasetInput(Dataset(**book.data), [InputTag("mlflow.data.context", "test")])])
+    client.log_inputs(run, [DatasetInput(Dataset(**run_set.data), [InputTag("mlflow.data.context", "test")])])
     for file in record.files:
         client.log_artifact(run, str(file), str(file.parent))
 
 
-def portions(items: Iterator[Any]) -> Iterator[list[Any]]:
+def batched(items: Iterator[Any]) -> Iterator[list[Any]]:
     return iter(lambda: list(islice(items, LIMIT)), [])
 
 
 def git_tags() -> dict[str, str]:
-    """The revision that the files were made at; none outside of a repository."""
+    """Tags for the git revision; none outside of a repository."""
     done = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], capture_output=True, text=True, timeout=30
     )
@@ -200,23 +185,40 @@ def git_tags() -> dict[str, str]:
     revision, _, dirty = done.stdout.strip().partition("-")
     return {
         "mlflow.source.git.commit": revision,
-        "git.dirty": word(bool(dirty)),
+        "git.dirty": bool_tag(bool(dirty)),
         "mlflow.source.name": "dvc.yaml",
         "mlflow.source.type": "PROJECT",
     }
 
 
-def retire(client: Any, experiment: str, book: Book) -> None:
-    """Runs of former contents, and of variants that are no longer configured, are not the current ones."""
-    current = {record.key for record in book.records}
+def find_runs(client: Any, experiment: str, record: RunRecord) -> list[Any]:
+    """The runs with this content, oldest first."""
+    found = client.search_runs([experiment], f"tags.`{KEY}` = '{record.key}'")
+    return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+
+
+def keep_oldest(client: Any, experiment: str, record: RunRecord) -> str:
+    """The id of the oldest finished run with this content; younger ones are deleted.
+
+    MLflow has no lock that two writers could share, so the last to finish removes the duplicates.
+    """
+    first, *others = (run.info.run_id for run in find_runs(client, experiment, record) if run.info.status in ENDED)
+    for other in others:
+        client.delete_run(other)
+    return str(first)
+
+
+def update_run(client: Any, run: str, record: RunRecord, run_set: RunSet) -> None:
+    """Set what can change without the run's content: the tags of the choice, and the report."""
+    for tag, value in {**record.marks, "current": bool_tag(True)}.items():
+        client.set_tag(run, tag, value)
+    for file in run_set.shared:
+        client.log_artifact(run, str(file), "report")
+
+
+def retire_old_runs(client: Any, experiment: str, run_set: RunSet) -> None:
+    """Unset the tag `current` of runs with former content and of variants that are no longer configured."""
+    current = {record.key for record in run_set.records}
     for run in client.search_runs([experiment], "tags.current = 'true'"):
         if run.data.tags[KEY] not in current:
-            client.set_tag(run.info.run_id, "current", word(False))
-
-
-def mark(client: Any, run: str, record: Record, book: Book) -> None:
-    """What changes without the run's own content: the tags of the choice, and the report as it is now."""
-    for tag, value in {**record.marks, "current": word(True)}.items():
-        client.set_tag(run, tag, value)
-    for file in book.shared:
-        client.log_artifact(run, str(file), "report")
+            client.set_tag(run.info.run_id, "current", bool_tag(False))

@@ -62,7 +62,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         project(root, {"answer": "highest"})
-        assembly.make()
+        assembly.make_bundle()
     target = tmp_path_factory.mktemp("device") / "bundle"
     shutil.move(root / "models/bundle", target)
     pictures = target.parent / "pictures"
@@ -141,7 +141,7 @@ def test_what_a_file_manager_leaves_behind_is_no_harm(copy):
     ],
 )
 def test_of_what_a_bundle_said_on_the_device_the_reason_is_told(stderr, said):
-    assert delivery.reason({"code": 2, "stderr": stderr}) == said
+    assert delivery.failure_reason({"code": 2, "stderr": stderr}) == said
 
 
 @pytest.mark.parametrize("name", ["model/parts.json", "code/json.py"])
@@ -179,7 +179,7 @@ def test_a_package_out_of_its_range_is_named(copy, change, said):
     settings = json.loads((copy / infer.SETTINGS).read_text())
     artifact.write_json(copy / infer.SETTINGS, {**settings, "requires": {**settings["requires"], **change}})
     (copy / infer.CHECKSUMS).unlink()
-    contents.seal(copy)
+    contents.write_checksums(copy)
     text = complaint(run(copy, "--check"))
     assert said in text and "pip install -r requirements.txt" in text
 
@@ -257,7 +257,8 @@ def test_bad_arrays_are_named_and_the_others_read(tmp_path):
     assert list(bad) == [name for name in names if name != "good"]
     assert all(text.startswith(str(tmp_path / f"{name}.npz: ")) for name, text in bad.items())
     assert (
-        "a has 2 rows, b has 1 rows; give the same number of rows for each input" in bad["uneven"] and "b has rows of [4], the model takes [3]" in bad["wide"]
+        "a has 2 rows, b has 1 rows; give the same number of rows for each input" in bad["uneven"]
+        and "b has rows of [4], the model takes [3]" in bad["wide"]
     )
     good = [given for _, given in found if not isinstance(given, ValueError)]
     assert [given["b"].tolist() for given in good] == [[[0, 1, 2]], [[3, 4, 5]]]
@@ -323,17 +324,17 @@ def test_without_a_choice_there_is_a_manifest_with_the_reason(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     fabricate(tmp_path, FIVE[:4], budget=Budget("tiny", size_bytes=1000))
     write_report()
-    assembly.make()
+    assembly.make_bundle()
     made = artifact.read(Path("models/bundle"))
     assert made.status == "none" and "nothing fits; nearest:" in made.reason and "nothing is chosen" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="models/bundle is none: nothing fits"):
-        assembly.send()
+        assembly.send_bundle()
 
 
 def test_a_detector_says_what_its_threshold_makes_of_a_picture(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     project(tmp_path, DETECTOR)
-    assembly.make()
+    assembly.make_bundle()
     stream = io.BytesIO()
     Image.fromarray(np.random.default_rng(5).integers(0, 255, (12, 16), np.uint8)).save(stream, "PNG")
     (tmp_path / "one.png").write_bytes(stream.getvalue())
@@ -344,12 +345,12 @@ def test_a_detector_says_what_its_threshold_makes_of_a_picture(tmp_path, monkeyp
 def test_on_the_device_it_answers_for_the_first_test_sample(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     project(tmp_path, {"answer": "highest"})
-    assembly.make()
-    assembly.send()
+    assembly.make_bundle()
+    assembly.send_bundle()
     text = capsys.readouterr().out
     assert "its answer for the first test sample: {'sample':" in text and "'probability':" in text
     (tmp_path / "models/bundle/model/model.onnx").write_bytes(b"")
     from edgewise.errors import DeviceError
 
     with pytest.raises(DeviceError, match=r"model/model\.onnx: damaged"):
-        assembly.send()
+        assembly.send_bundle()

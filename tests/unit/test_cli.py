@@ -107,7 +107,7 @@ MISTAKES = [
     (["sweep"], "edgewise sweep: nothing to sweep"),
     (["sweep", "--nmae", "first", "train.epochs=1,2"], "edgewise sweep: unknown option '--nmae'; did you mean '--name'?"),
     (["sweep", "train.epochs=1,2", "--name", "a/b"], "--name 'a/b': "),
-    (["study", "smart-camra"], "there is no study 'smart-camra' in conf/studies; did you mean 'smart-camera'?"),
+    (["study", "smart-camra"], "unknown study 'smart-camra' in conf/studies; did you mean 'smart-camera'?"),
     (["init"], "edgewise init: the following arguments are required: DIR"),
     (["init", ""], "edgewise init: the folder's name is empty"),
 ]

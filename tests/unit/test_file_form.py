@@ -81,7 +81,7 @@ def test_a_tflite_file_is_mapped_without_xnnpack(source, floats, tmp_path):  # n
     [
         ("onnx", {"format": "orf"}, "did you mean 'ort'"),
         ("onnx", {"externl_data": True}, "did you mean 'external_data'"),
-        ("tflite", {"format": "ort"}, "the file of tflite has no such setting; allowed: nothing"),
+        ("tflite", {"format": "ort"}, "the file of tflite has unknown setting; allowed: nothing"),
         ("onnx", "ort", "must be a mapping of settings"),
     ],
 )
@@ -141,5 +141,5 @@ def test_half_precision_that_the_cpu_would_widen_is_refused(tmp_path):
 
 def test_a_bundle_asks_for_the_release_that_wrote_an_optimized_file():
     tied = Manifest("variant", details={"file": {"form": "optimized", "release": "1.31.1"}})
-    assert contents.releases(tied, "1.19", "1.31.1") == ("1.31.1", "1.32")
-    assert contents.releases(Manifest("variant"), "1.19", "1.31.1") == ("1.19", "2")
+    assert contents.runtime_range(tied, "1.19", "1.31.1") == ("1.31.1", "1.32")
+    assert contents.runtime_range(Manifest("variant"), "1.19", "1.31.1") == ("1.19", "2")

@@ -1,4 +1,4 @@
-"""`edgewise.inspect.command`: what a file is, and a yaml that works when it is pasted."""
+"""`edgewise inspect`: what a file is, and a yaml that works when it is pasted."""
 
 import subprocess
 import sys
@@ -15,7 +15,8 @@ from edgewise.config import compose
 from edgewise.config.compose import Options
 from edgewise.data import dataset
 from edgewise.errors import ConfigError, ModelError
-from edgewise.inspect import command, suggestion
+from edgewise.inspect import model_file, sections
+from edgewise.inspect.model_file import read_formats
 from edgewise.sources.inspection import Inspection, Port
 from tests.conftest import ROOT
 from tests.unit.test_onnx_file import old_style
@@ -34,7 +35,7 @@ def files(tmp_path_factory) -> dict[str, Path]:
 
 
 def found(path: Path) -> Inspection:
-    return command.examine(path, CONF)[1]
+    return model_file.inspect_file(path, CONF)[1]
 
 
 def test_an_onnx_file(files):
@@ -61,9 +62,9 @@ def test_a_torch_program_and_weights_alone(files):
 def test_what_is_no_model_is_told_what_there_is(tmp_path):
     (tmp_path / "notes.txt").write_text("a text")
     with pytest.raises(ModelError, match=r"notes\.txt is no model file .* it reads: .*\.onnx.*\.tflite"):
-        command.find(tmp_path / "notes.txt", CONF)
+        model_file.find_importer(tmp_path / "notes.txt", CONF)
     with pytest.raises(ModelError, match="does not exist"):
-        command.find(tmp_path / "gone.onnx", CONF)
+        model_file.find_importer(tmp_path / "gone.onnx", CONF)
 
 
 def paste(text: str, **data) -> compose.Config:
@@ -76,8 +77,8 @@ def paste(text: str, **data) -> compose.Config:
 
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
 def test_the_yaml_is_valid_when_pasted(files, kind):
-    importer, seen = command.examine(files[kind], CONF)
-    config = paste(suggestion.text(seen, importer.FORMAT, command.formats(CONF), "/my/data"))
+    importer, seen = model_file.inspect_file(files[kind], CONF)
+    config = paste(sections.suggest_sections(seen, importer.FORMAT, read_formats(CONF), "/my/data"))
     assert config.model.settings["path"] == str(files[kind])
     assert config.variants[config.reference].format == importer.FORMAT
     assert {v.format for v in config.variants.values()} == (
@@ -90,8 +91,8 @@ def test_the_data_of_the_yaml_have_the_shape_that_the_model_takes(files, tmp_pat
         (tmp_path / "pictures" / str(label)).mkdir(parents=True)
         for number in range(12):
             Image.fromarray(np.full((9, 9, 3), 20 * number + label, np.uint8)).save(tmp_path / f"pictures/{label}/{number}.png")
-    importer, seen = command.examine(files["pt2"], CONF)
-    config = paste(suggestion.text(seen, importer.FORMAT, command.formats(CONF), str(tmp_path / "pictures")))
+    importer, seen = model_file.inspect_file(files["pt2"], CONF)
+    config = paste(sections.suggest_sections(seen, importer.FORMAT, read_formats(CONF), str(tmp_path / "pictures")))
     manifest = dataset.prepare(config.data, 0, tmp_path / "models/data", tmp_path / "models")
     assert [tensor.shape for tensor in manifest.inputs] == [(None, 3, 16, 16)]
     assert artifact.read(tmp_path / "models/data").preprocessing["scale"] == pytest.approx(1 / 255)
@@ -111,7 +112,7 @@ def test_the_data_of_the_yaml_have_the_shape_that_the_model_takes(files, tmp_pat
 )
 def test_the_data_section_follows_the_input(port, expected):
     seen = Inspection("x", (port,), (Port("y", (1, 4), "float32"),), model={"name": "onnx_file", "path": "x.onnx"})
-    text = suggestion.text(seen, "onnx", command.formats(CONF), None)
+    text = sections.suggest_sections(seen, "onnx", read_formats(CONF), None)
     assert expected.items() <= yaml.safe_load(text)["data"].items()
     assert "gives 4 scores" in text
     paste(text)
@@ -121,8 +122,8 @@ def test_a_quantized_file_is_measured_as_what_it_is():
     seen = Inspection(
         "x", (Port("x", (1, 8, 8, 3), "int8", (1.0, -128)),), model={"name": "tflite_file", "path": "x"}, schemes=("int8-static",)
     )
-    assert set(yaml.safe_load(suggestion.text(seen, "tflite", command.formats(CONF), None))["variants"]) == {"tflite-int8-static"}
-    assert command.told(seen.inputs[0]) == "x [1, 8, 8, 3] int8, real value = 1 * (stored + 128)"
+    assert set(yaml.safe_load(sections.suggest_sections(seen, "tflite", read_formats(CONF), None))["variants"]) == {"tflite-int8-static"}
+    assert model_file.describe_port(seen.inputs[0]) == "x [1, 8, 8, 3] int8, real value = 1 * (stored + 128)"
 
 
 def test_published_files(shared_data):
@@ -150,20 +151,20 @@ def test_keras_counts(tmp_path):
     inputs = library.Input((8, 8, 3))
     x = layers.DepthwiseConv2D(3, padding="same")(layers.Conv2D(4, 3, padding="same")(inputs))
     library.Model(inputs, layers.Dense(2)(layers.Flatten()(x))).save(tmp_path / "mine.keras")
-    seen = keras_file.describe(tmp_path / "mine.keras")
+    seen = keras_file.inspect(tmp_path / "mine.keras")
     assert seen.multiply_adds == 64 * 4 * 27 + 64 * 4 * 9 + 256 * 2
     assert seen.operators == {"Conv2D": 1, "DepthwiseConv2D": 1, "Flatten": 1, "Dense": 1}
 
 
 def test_the_whole_file_keeps_the_other_sections_and_their_comments(files):
-    importer, seen = command.examine(files["onnx"], CONF)
+    importer, seen = model_file.inspect_file(files["onnx"], CONF)
     own = (ROOT / "params.yaml").read_text()
-    made = suggestion.replaced(own, suggestion.text(seen, importer.FORMAT, command.formats(CONF), "/my", ("int8-static",)))
+    made = sections.replace_sections(own, sections.suggest_sections(seen, importer.FORMAT, read_formats(CONF), "/my", ("int8-static",)))
     before, after = yaml.safe_load(own), yaml.safe_load(made)
     assert set(after["variants"]) == {"onnx-int8-static", "openvino-int8-static"}
     assert [after[key] for key in before if key not in ("data", "model", "reference", "variants")] == [
         before[key] for key in before if key not in ("data", "model", "reference", "variants")
     ]
     assert made.startswith(own.splitlines()[0])
-    with pytest.raises(ConfigError, match="none of int9 can be had of this file"):
-        suggestion.text(seen, importer.FORMAT, command.formats(CONF), "/my", ("int9",))
+    with pytest.raises(ConfigError, match="none of int9 can be made from this file"):
+        sections.suggest_sections(seen, importer.FORMAT, read_formats(CONF), "/my", ("int9",))

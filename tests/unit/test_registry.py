@@ -17,7 +17,8 @@ from edgewise.config.schema import Budget, Load
 from edgewise.formats.onnx import split
 from edgewise.report import figure
 from edgewise.track import registry
-from edgewise.track.book import Candidate, registration
+from edgewise.track.run_set import Candidate, make_registration
+from edgewise.track.tracking import track_pipeline
 from stages import track
 from tests.support.fabricate import FIVE, fabricate, write_report
 
@@ -129,11 +130,10 @@ def test_what_pip_must_install_is_numpy_mlflow_and_the_one_runtime(project):
         assert sorted(names) == ["mlflow", "numpy", "onnxruntime"]
 
 
-def test_neither_running_again_nor_measuring_again_adds_a_version(project, monkeypatch):
+def test_neither_running_again_nor_measuring_again_adds_a_version(project):
     track.main()
     first = {version.version: version.run_id for version in client(project).search_model_versions()}
-    monkeypatch.setattr(sys, "argv", ["track", "--force"])
-    track.main()
+    track_pipeline(force=True)
     fabricate_real(project, [FIVE[0], replace(FIVE[1], ratio=1.4)])
     track.main()
     assert {version.version: version.run_id for version in client(project).search_model_versions()} == first
@@ -171,13 +171,13 @@ def test_equals_are_told_apart_by_the_other_results():
         return Candidate(key, key, {"latency_ratio_to_reference": ratio, "size_bytes": size, "accuracy_top1": accuracy})
 
     front = [made("a", 0.5, 10, 0.9), made("b", 0.5, 8, 0.9), made("c", None, 4, 0.8), made("d", 0.7, 4, 0.95)]
-    aliases = registration("m", "board", front, {"small": None}, ("accuracy_top1", True)).aliases
+    aliases = make_registration("m", "board", front, {"small": None}, ("accuracy_top1", True)).aliases
     assert aliases == {"board-fastest": "b", "board-smallest": "d", "board-most-accurate": "d", "board-small": None}
 
 
 def test_the_fastest_is_so_at_the_least_favourable_end_and_errors_are_better_small():
     strays = Candidate("strays", "v", {"latency_ratio_to_reference": 0.06, "latency_ratio_ci95": [0.05, 0.4], "mae": 0.3})
     steady = Candidate("steady", "v", {"latency_ratio_to_reference": 0.2, "latency_ratio_ci95": [0.19, 0.21], "mae": 0.2})
-    aliases = registration("m", "board", [strays, steady], {}, ("mae", False)).aliases
+    aliases = make_registration("m", "board", [strays, steady], {}, ("mae", False)).aliases
     assert aliases == {"board-fastest": "steady", "board-smallest": None, "board-most-accurate": "steady"}
-    assert registration("m", "board", [steady], {}, None).aliases == {"board-fastest": "steady", "board-smallest": None}
+    assert make_registration("m", "board", [steady], {}, None).aliases == {"board-fastest": "steady", "board-smallest": None}

@@ -1,8 +1,8 @@
-"""What MLflow loads for a registered variant. This file is copied into the model, and of Edgewise what lies in its `code` artifact.
+"""What MLflow loads for a registered variant. The model holds a copy of this file and, in its `code` artifact, the code that runs it.
 
     model = mlflow.pyfunc.load_model("models:/resnet18-digits@local-fastest")
     model.predict({"image": pictures})          what the variant takes: float32, normalized, any number of samples
-    model.unwrap_python_model().feeds([path])   which it makes of picture files, where the variant takes pictures
+    model.unwrap_python_model().feeds([path])   the same, of picture files, for a variant that takes pictures
 
 Standard library, numpy and mlflow; the runtime comes with run.py.
 """
@@ -20,7 +20,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 Arrays = dict[str, np.ndarray]
-# of a `predict` without type hints: MLflow knows none for arrays by name
+# MLflow warns of a `predict` without type hints, and has none for a dictionary of arrays
 warnings.filterwarnings("ignore", category=UserWarning, module=r"mlflow\.pyfunc\.utils\.data_validation")
 
 
@@ -29,7 +29,7 @@ class Variant(PythonModel):  # type: ignore[misc]  # mlflow's modules are Any to
 
     def load_context(self, context: PythonModelContext) -> None:
         self.folder, self.code = (Path(context.artifacts[name]) for name in ("variant", "code"))
-        self.package = f"edgewise_served_{abs(hash(self.code))}"  # a name that no other module has: each model brings its own code
+        self.package = f"edgewise_served_{abs(hash(self.code))}"  # unique, since each model brings its own code
         holder = ModuleType(self.package)
         holder.__path__ = [str(self.code)]
         sys.modules[self.package] = holder
@@ -39,12 +39,12 @@ class Variant(PythonModel):  # type: ignore[misc]  # mlflow's modules are Any to
         """A file of the `code` artifact."""
         return importlib.import_module(f"{self.package}.{name}")
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow would take a hint for a schema
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow reads a type hint as a schema
         """Outputs by name, float32 [n, ...], of inputs by name, [n, ...]."""
         return self.module("sessions").run_batched(self.session, dict(model_input))
 
     def feeds(self, pictures: Sequence[str]) -> Arrays:
-        """What `predict` takes, of picture files; needs Pillow. ValueError where the variant takes no pictures."""
+        """Read and preprocess picture files for `predict`. Needs Pillow. Raises ValueError where the variant takes no pictures."""
         manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
         spec = manifest["preprocessing"]
         if not spec or spec["kind"] != "image":

@@ -1,4 +1,4 @@
-"""A study: a question with choices of its own (conf/studies/NAME.yaml), answered in a shared clone; what it found comes back."""
+"""Run a study in a shared clone: conf/studies/NAME.yaml takes the place of params.yaml; the results are copied back."""
 
 import shutil
 import subprocess
@@ -19,38 +19,41 @@ from edgewise.sweep.start import dvc_cache_folder
 
 CONF = Path("conf/studies")
 RESULTS = METRICS / "studies"
-NOT_BROUGHT = ("studies", "sweeps", ".gitignore")
+NOT_COPIED = ("studies", "sweeps", ".gitignore")
 
 
-def conduct(root: Path, name: str, overrides: Sequence[str]) -> Summary:
-    """Run the study in a clone, then put its results into metrics/studies/NAME. overrides: Hydra's, over the study's choices.
+def run_study(root: Path, name: str, overrides: Sequence[str]) -> Summary:
+    """Run the study in a clone and copy its results to metrics/studies/NAME. overrides: Hydra's, over the study's choices.
 
-    The clone is made anew from the working tree each time; DVC's cache is the project's, so what was done before is not done again.
+    The clone is made from the working tree each time. It shares the project's DVC cache, so finished stages are not run again.
+    Raises ConfigError for an unknown study or wrong choices, InfrastructureError where `dvc repro` fails.
     """
-    chosen = compose_point(read(root, name), tuple(overrides), Options(root / "conf"))
+    chosen = compose_point(read_study(root, name), tuple(overrides), Options(root / "conf"))
     code, folder = take_snapshot(root), root / HOME / "studies" / name
     clone.make_clone(clone.Parent(root, code, dvc_cache_folder(root)), folder, chosen.params)
     begun = time.monotonic()
     done = subprocess.run((*DVC, "repro", LAST), cwd=folder, env=environment(folder))
     if done.returncode:
         raise InfrastructureError(
-            f"study {name}: `dvc repro` ended with exit code {done.returncode}, see above; the same command goes on from there"
+            f"study {name}: `dvc repro` ended with exit code {done.returncode}, see above; run the same command again to go on"
         )
     provenance = {"commit": code.head, "uncommitted": list(code.carried), "seconds": round(time.monotonic() - begun, 1)}
-    bring_back(folder, root / RESULTS / name, provenance)
+    copy_results_back(folder, root / RESULTS / name, provenance)
     return read_summary(folder / SUMMARY)
 
 
-def read(root: Path, name: str) -> str:
+def read_study(root: Path, name: str) -> str:
+    """The text of conf/studies/NAME.yaml. Raises ConfigError for an unknown study."""
     known = sorted(path.stem for path in (root / CONF).glob("*.yaml"))
     if name not in known:
-        raise ConfigError(f"there is no study {name!r} in {CONF}; {nearest(name, known)}")
+        raise ConfigError(f"unknown study {name!r} in {CONF}; {nearest(name, known)}")
     return (root / CONF / f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def bring_back(folder: Path, target: Path, provenance: dict[str, object]) -> None:
+def copy_results_back(folder: Path, target: Path, provenance: dict[str, object]) -> None:
+    """Copy the choices, metrics and report of the clone `folder` to `target`, with the provenance."""
     with building(target) as made:
         shutil.copy(folder / "params.yaml", made)
         for results in filter(Path.exists, (folder / METRICS, folder / "models/report")):
-            shutil.copytree(results, made, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*NOT_BROUGHT))
+            shutil.copytree(results, made, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*NOT_COPIED))
         write_json(made / "provenance.json", provenance)
