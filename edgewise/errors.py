@@ -18,6 +18,7 @@ traceback and exits with 1. Every message names the bad value, what is allowed a
 import errno
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -65,7 +66,8 @@ class MissingExtra(InfrastructureError):
     """An import failed because the extra of Edgewise that installs the package is not installed."""
 
     def __init__(self, package: str, extra: str):
-        super().__init__(f"'{package}' is not installed; install it with: pip install -c constraints.txt -e '.[{extra}]'")
+        pinned = "-c constraints.txt " if Path("constraints.txt").is_file() else ""  # in a checkout; other projects have no such file
+        super().__init__(f"'{package}' is not installed; install it with: pip install {pinned}'edgewise[{extra}]'")
 
 
 class StorageError(InfrastructureError):

@@ -162,7 +162,7 @@ def test_eight_jobs_at_once_give_eight_experiments_whose_params_match_their_metr
 
 def test_ray_runs_the_points(project):
     if not importlib.util.find_spec("ray"):
-        pytest.skip("not installed: pip install -c constraints.txt -e '.[ray]'")
+        pytest.skip("not installed: pip install -c constraints.txt 'edgewise[ray]'")
     toy = Toy(project, "ray", RAY_USAGE_STATS_ENABLED="0")
     done = toy.sweep("hydra/launcher=ray", "hydra.launcher.num_cpus=2", f"{SAMPLES}=11,12")
     assert done.returncode == 0, done.stdout + done.stderr

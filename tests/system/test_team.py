@@ -59,7 +59,7 @@ def server():
         pytest.skip(f"not installed: {', '.join(absent)}; tests/system/install.sh installs them as root")
     for package in ("psycopg2", "dvc_ssh"):
         if not importlib.util.find_spec(package):
-            pytest.skip(f"{package} is not installed: pip install -c constraints.txt -e '.[team]'")
+            pytest.skip(f"{package} is not installed: pip install -c constraints.txt 'edgewise[team]'")
     with tempfile.TemporaryDirectory(prefix="team-") as folder:
         Path(folder).chmod(0o755)
         with postgres.tracking(Path(folder)) as made:

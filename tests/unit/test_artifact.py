@@ -73,7 +73,7 @@ def test_a_failure_is_passed_on_with_its_reason():
     ("error", "code", "text"),
     [
         ("errors.ConfigError('bad')", 2, "error: bad"),
-        ("errors.MissingExtra('nncf', 'openvino')", 3, "pip install -c constraints.txt -e '.[openvino]'"),
+        ("errors.MissingExtra('nncf', 'openvino')", 3, "pip install -c constraints.txt 'edgewise[openvino]'"),
         ("OSError(28, 'No space left on device', 'models')", 3, "No space left on device: models; free some space"),
         ("KeyboardInterrupt()", 130, "interrupted"),
         ("errors.VariantFailed('x')", 0, "error: x"),
@@ -109,7 +109,7 @@ def runner(folder: Path, monkeypatch, action: str = "pass", batch: int | None = 
 @pytest.mark.parametrize("batch", [None, 1, 4])
 def test_isolated_outputs_for_any_batch(tmp_path, monkeypatch, batch):
     feeds = {"x": np.arange(20, dtype=np.float32).reshape(10, 2)}
-    given = isolation.outputs(runner(tmp_path, monkeypatch, batch=batch), tmp_path, {}, feeds)
+    given = isolation.compute_outputs(runner(tmp_path, monkeypatch, batch=batch), tmp_path, {}, feeds)
     np.testing.assert_array_equal(given["y"], feeds["x"] * 2)
 
 
@@ -125,7 +125,7 @@ def test_isolated_outputs_for_any_batch(tmp_path, monkeypatch, batch):
 )
 def test_a_bad_file_is_told_from_bad_surroundings(tmp_path, monkeypatch, action, kind, message):
     with pytest.raises(kind, match=message):
-        isolation.outputs(runner(tmp_path, monkeypatch, action), tmp_path, {}, {"x": np.zeros((1, 2), np.float32)})
+        isolation.compute_outputs(runner(tmp_path, monkeypatch, action), tmp_path, {}, {"x": np.zeros((1, 2), np.float32)})
 
 
 def test_the_error_tree_is_drawn_as_it_is():

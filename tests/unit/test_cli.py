@@ -13,7 +13,7 @@ import pytest
 from edgewise.cli import template
 from edgewise.cli.commands import COMMANDS
 from edgewise.cli.main import dispatch
-from edgewise.errors import UserError
+from edgewise.errors import MissingExtra, UserError
 from tests.conftest import ROOT
 
 
@@ -182,3 +182,10 @@ def test_the_stage_scripts_take_no_options(stage, tmp_path):
     assert (
         done.stderr.startswith(f"error: stages.{stage} takes no arguments, not '--force'; ") and f"`edgewise {stage} --help`" in done.stderr
     )
+
+
+def test_a_missing_extra_is_installed_with_the_constraints_of_a_checkout_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert str(MissingExtra("nncf", "openvino")).endswith(": pip install -c constraints.txt 'edgewise[openvino]'")
+    monkeypatch.chdir(tmp_path)
+    assert str(MissingExtra("nncf", "openvino")).endswith(": pip install 'edgewise[openvino]'")

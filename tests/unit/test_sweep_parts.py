@@ -312,7 +312,7 @@ def test_a_launcher_that_is_not_installed_is_named_with_the_command_that_install
 
     monkeypatch.setattr(app.metadata, "distribution", without)
     with pytest.raises(
-        MissingExtra, match=re.escape(f"'{package}' is not installed; install it with: pip install -c constraints.txt -e '.[{extra}]'")
+        MissingExtra, match=re.escape(f"'{package}' is not installed; install it with: pip install -c constraints.txt 'edgewise[{extra}]'")
     ):
         app.require_plugins(["seed=1,2", argument])
 
