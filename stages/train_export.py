@@ -1,10 +1,10 @@
-"""train-export: obtain the source: train it from nothing, continue from a checkpoint, or import the user's file.
+"""train-export: obtain the source: train it from scratch or from a checkpoint, or import the user's file.
 
     python -m stages.train_export
 
 Reads   models/data; model, train and seed of the configuration
-Writes  models/source: the float model in its native framework, its manifest, and what proves later copies of it
-        metrics/train.json: scores on validation and the curve; `accuracy_validation` is null where nothing was trained, or no classes
+Writes  models/source: the float model in its native framework, its manifest, and the probe outputs that variants are compared with
+        metrics/train.json: scores on validation and the curve; `accuracy_validation` is null if nothing was trained or the targets are not classes
 """
 
 import sys
@@ -13,12 +13,12 @@ from pathlib import Path
 from edgewise.artifacts import artifact
 from edgewise.config import schema
 from edgewise.errors import run_main
-from edgewise.sources.obtaining import SOURCE, summary, write_source
+from edgewise.sources.model_source import SOURCE, summarize, write_source
 
 CODE = (
-    "edgewise.sources.obtaining",
+    "edgewise.sources.model_source",
     "{source}",
-    "edgewise.proof.describing",
+    "edgewise.proof.making",
     "edgewise.artifacts.samples",
     "edgewise.agent.preprocess",
     "edgewise.agent.sessions",
@@ -34,7 +34,7 @@ def main() -> None:
     artifact.write_json(METRICS, training)
     for warning in training.get("warnings", ()):
         print(f"warning: {warning}", file=sys.stderr)
-    print(f"{SOURCE}: {configuration.model.name}, {summary(training)}")
+    print(f"{SOURCE}: {configuration.model.name}, {summarize(training)}")
 
 
 if __name__ == "__main__":

@@ -14,13 +14,13 @@ from edgewise.artifacts.artifact import Manifest
 from edgewise.compress import qat
 from edgewise.config import schema
 from edgewise.errors import run_main
-from edgewise.proof.describing import SOURCE, by_scheme, making, tool_versions
+from edgewise.proof.making import SOURCE, write_schemes, translate_errors, find_tool_versions
 
 CODE = (
     "edgewise.compress.qat",
-    "edgewise.sources.trained",
+    "edgewise.sources.torch_source",
     "edgewise.sources.transformers_model",
-    "edgewise.proof.describing",
+    "edgewise.proof.making",
     "edgewise.artifacts.samples",
     "edgewise.agent.preprocess",
     "edgewise.agent.sessions",
@@ -34,15 +34,15 @@ def train(scheme: str, configuration: schema.Config, folder: Path) -> Manifest:
     artifact.require_ok(artifact.read(SOURCE), str(SOURCE))
     for key, tuning in configuration.tunings[scheme].items():
         (folder / key).mkdir()
-        with making(qat.REQUIRES):
+        with translate_errors(qat.REQUIRES):
             history = qat.fine_tune(SOURCE, DATA, tuning, configuration.train, configuration.seed, folder / key)
         artifact.write_json(folder / f"{key}.json", dict(history))
-    return Manifest(kind="qat", scheme=scheme, config_key=f"tunings.{scheme}", tools=tool_versions(qat.REQUIRES))
+    return Manifest(kind="qat", scheme=scheme, config_key=f"tunings.{scheme}", tools=find_tool_versions(qat.REQUIRES))
 
 
 def main() -> None:
     configuration = schema.read()
-    by_scheme(TARGET, configuration.tunings, Manifest(kind="qat"), lambda scheme, folder: train(scheme, configuration, folder))
+    write_schemes(TARGET, configuration.tunings, Manifest(kind="qat"), lambda scheme, folder: train(scheme, configuration, folder))
 
 
 if __name__ == "__main__":

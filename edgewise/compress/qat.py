@@ -19,8 +19,8 @@ from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Train, Tuning
 from edgewise.errors import VariantFailed
 from edgewise.sources import torch_source, training
-from edgewise.sources.trained import change
-from edgewise.sources.transformers_model import silence
+from edgewise.sources.torch_source import make_augment
+from edgewise.sources.transformers_model import silence_torchao
 
 REQUIRES = {"torch": "train", "torchao": "train", "safetensors": "train"}
 PROGRAM, PROBE = "program.pt2", "probe.npz"
@@ -51,7 +51,7 @@ def fine_tune(source: Path, data: Path, tuning: Tuning, train: Train, seed: int,
         program = torch.export.load(source / PROGRAM)
         set_batch_norm_epsilon(program)
         model = prepare(program, samples, tuning.per_channel)
-        history = training.fit(model, samples, recipe, seed, change(train, artifact.read(data)))
+        history = training.fit(model, samples, recipe, seed, make_augment(train, artifact.read(data)))
         copy_weights(model, program)
         check_accuracy_kept(program, samples, history, recipe)
         write_source(program, source, folder)
@@ -79,7 +79,7 @@ def prepare(program: Any, samples: Samples, per_channel: bool) -> Any:
     """The program as a trainable module with fake quantization, its ranges initialized by one batch."""
     import torch
 
-    silence()
+    silence_torchao()
     from torchao.quantization import pt2e
     from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
@@ -88,7 +88,7 @@ def prepare(program: Any, samples: Samples, per_channel: bool) -> Any:
     model = pt2e.allow_exported_model_train_eval(prepare_qat_pt2e(model, make_quantizer(per_channel)))
     model.train()  # returns None here
     with torch.no_grad():
-        model(*torch_source.tensors(samples.feeds(samples.indices("calibration")[: training.VALIDATION_BATCH])))
+        model(*training.to_tensors(samples.feeds(samples.indices("calibration")[: training.VALIDATION_BATCH])))
     return model
 
 
@@ -217,7 +217,7 @@ def write_source(program: Any, source: Path, folder: Path) -> None:
     feeds = {name: array for name, array in arrays.items() if name.startswith("in:")}
     (output,) = set(arrays) - set(feeds)
     with torch.no_grad():
-        arrays[output] = program.module(check_guards=False)(*torch_source.tensors(feeds)).numpy()
+        arrays[output] = program.module(check_guards=False)(*training.to_tensors(feeds)).numpy()
     torch.export.save(program, folder / PROGRAM)
     save_file({name: tensor.contiguous().clone() for name, tensor in program.state_dict.items()}, folder / torch_source.WEIGHTS)
     np.savez(folder / PROBE, **arrays)

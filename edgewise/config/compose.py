@@ -1,4 +1,7 @@
-"""conf/ as Hydra sees it: groups of options, each option one yaml."""
+"""Compose the configuration: choices (params.yaml) over options (conf/), section by section, then the variants.
+
+`compose` reads both, checks every value against the dataclasses of schema.py and the Settings of the plugins, and returns a Config.
+"""
 
 import copy
 import importlib
@@ -47,7 +50,7 @@ class Options:
     def load(self, group: str, name: str, where: str) -> dict[str, Any]:
         """The option as plain dicts. `where` is the key in params.yaml that named it."""
         if name not in self.names(group):
-            raise ConfigError(f"params.yaml: {where}: {name!r} is no option of conf/{group}/; {nearest(name, self.names(group))}")
+            raise ConfigError(f"params.yaml: {where}: {name!r} unknown option of conf/{group}/; {nearest(name, self.names(group))}")
         if (group, name) not in self.loaded:
             self.loaded[group, name] = self._compose(group, name)
         return copy.deepcopy(self.loaded[group, name])
@@ -63,17 +66,15 @@ class Options:
                 composed = compose(overrides=[f"+{group}@option={quoted(name)}"])
             return OmegaConf.to_container(composed, resolve=True)["option"]  # type: ignore[index,call-overload,return-value]
         except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(f"conf/{group}/{name}.yaml: {' '.join(str(error).split())}; mend the file") from None
+            raise ConfigError(f"conf/{group}/{name}.yaml: {' '.join(str(error).split())}; fix the file") from None
 
 
 def quoted(text: str) -> str:
-    """A text as the value of a Hydra override that is this text: commas sweep nothing and brackets call nothing."""
+    """`text` as the value of a Hydra override, so that commas and brackets in it have no special meaning."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     return QuotedString(text, Quote.single).with_quotes()
 
-
-# One section of the configuration: the chosen option, the user's settings over it, checked against a dataclass.
 
 T = TypeVar("T")
 
@@ -90,7 +91,7 @@ def overlay(option: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[str, A
 
 
 def section(cls: type[T], group: str, choice: Any, options: Options) -> T:
-    """A section that config.schema knows itself: train, bench, budget."""
+    """A section with a dataclass in schema.py: train, bench, budget."""
     name, given = _join(group, choice, options)
     return _build(cls, {"name": name, **given}, group, choice, f"conf/{group}/{name}.yaml")
 
@@ -107,7 +108,7 @@ def plugin(group: str, choice: Any, options: Options) -> Plugin:
 
 def load_module(path: Any, file: str) -> ModuleType:
     if not isinstance(path, str):
-        raise ConfigError(f"{file}: module: missing; it names the python module of this option, for example edgewise.data.digits")
+        raise ConfigError(f"{file}: module: missing; it must name the Python module of this option, for example edgewise.data.digits")
     try:
         return importlib.import_module(path)
     except ModuleNotFoundError as error:
@@ -125,23 +126,21 @@ def _join(group: str, choice: Any, options: Options) -> tuple[str, dict[str, Any
 
 
 def _build(cls: type[T], given: Mapping[str, Any], group: str, choice: Mapping[str, Any], file: str) -> T:
-    """Build, and say in which file the value stands that is wrong."""
+    """Build, and name the file that holds the wrong value in the error."""
     try:
         return build(cls, given, group)
     except ConfigError as error:
-        users = was_chosen(str(error), group, choice) or ": missing;" in str(error)
-        raise ConfigError(f"{'params.yaml' if users else file}: {error}") from None
+        from_user = is_user_choice(str(error), group, choice) or ": missing;" in str(error)
+        raise ConfigError(f"{'params.yaml' if from_user else file}: {error}") from None
 
 
-def was_chosen(message: str, group: str, choice: Mapping[str, Any]) -> bool:
-    """Whether the key that an error message begins with (group.key.key: ...) has its value from the user's choice."""
+def is_user_choice(message: str, group: str, choice: Mapping[str, Any]) -> bool:
+    """Whether the value of the key that an error message begins with (group.key.key: ...) comes from params.yaml."""
     value: Any = choice
     for key in message.split(":", 1)[0].removeprefix(f"{group}.").split("."):
         value = value.get(key.split("[")[0]) if isinstance(value, Mapping) else None
     return value is not None
 
-
-# The variants: one format with one scheme each, its settings checked against what the format's tool really has.
 
 GOALS = (LATENCY, MEMORY)
 OWN_KEYS = ("format", "scheme", "engine", "load", "file")
@@ -154,7 +153,7 @@ def variants(choices: Mapping[str, Any], options: Options) -> dict[str, Variant]
 
 
 def variant(name: str, choice: Any, options: Options) -> Variant:
-    """One checked variant. A scheme that the format does not offer passes here; quantize records it as failed, naming those it has."""
+    """One checked variant. A scheme that the format does not offer is accepted here; quantize records the variant as failed."""
     where = f"params.yaml: variants.{name}"
     if not isinstance(choice, Mapping):
         raise ConfigError(f"{where}: {choice!r} must be a mapping, for example {{format: onnx, scheme: int8-static}}")
@@ -170,7 +169,7 @@ def variant(name: str, choice: Any, options: Options) -> Variant:
         check_keys(given, defaults, f"{choice['format']} {choice['scheme']}", where)
         given = overlay(defaults, given)
         check_values(given, part(form["module"], "make").SETTINGS.get(choice["scheme"], {}), where)
-    choice = {**choice, "engine": spelt_out(choice.get("engine"))}
+    choice = {**choice, "engine": expand_engine(choice.get("engine"))}
     engine = own("engine", choice, form, {**part(form["module"], "run").ENGINE, "auto": GOALS}, where)
     load = choice.get("load") or {}
     if not isinstance(load, Mapping):
@@ -193,13 +192,13 @@ def variant(name: str, choice: Any, options: Options) -> Variant:
     return build(Variant, {key: value for key, value in fields.items() if value is not None}, where)
 
 
-def spelt_out(engine: Any) -> Any:
+def expand_engine(engine: Any) -> Any:
     """`engine: auto` is short for {auto: latency}."""
     return {"auto": LATENCY} if engine == "auto" else engine or {}
 
 
 def own(section: str, choice: Mapping[str, Any], form: Mapping[str, Any], allowed: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """What a format offers whatever the scheme: the section's settings, the user's over those of the format's yaml; without null."""
+    """Settings that a format has for all schemes: the user's over those of the format's yaml, without null."""
     given, defaults = choice.get(section) or {}, form.get(section) or {}
     if not isinstance(given, Mapping):
         raise ConfigError(f"{where}.{section}: {given!r} must be a mapping of settings; {nearest('', defaults)}")
@@ -218,57 +217,60 @@ def check_name(name: str, form: str, scheme: str, where: str) -> None:
 
 
 def check_keys(given: Mapping[str, Any], defaults: Mapping[str, Any], whose: str, where: str) -> None:
-    """Only settings that the format's yaml lists for this scheme exist, at every depth."""
+    """ConfigError for settings that the format's yaml does not list for this scheme, at any depth."""
     for key, value in given.items():
         if value is not None and key not in defaults:
-            raise ConfigError(f"{where}.{key}: {whose} has no such setting; {nearest(key, defaults)}")
+            raise ConfigError(f"{where}.{key}: unknown setting of {whose}; {nearest(key, defaults)}")
         if isinstance(value, Mapping) and isinstance(defaults.get(key), Mapping):
             check_keys(value, defaults[key], whose, f"{where}.{key}")
 
 
 def check_values(given: Mapping[str, Any], allowed: Mapping[str, tuple[Any, ...] | range | None], where: str) -> None:
-    """SETTINGS of the format's make.py, ENGINE of its run.py: dotted setting -> the values that its tool has; None: not known here."""
+    """ConfigError for values that the format's tool does not have.
+
+    allowed: SETTINGS of make.py or ENGINE of run.py, dotted setting -> allowed values; None: not checked here.
+    """
     for dotted, values in allowed.items():
         value: Any = given
         for key in dotted.split("."):
             value = value.get(key) if isinstance(value, Mapping) else None
         if value is None or values is None or (value in values and type(value) in map(type, values)):
             continue
-        told = f"from {values[0]} to {values[-1]}" if isinstance(values, range) else nearest(value, map(str, values))
-        raise ConfigError(f"{where}.{dotted}: {value!r}; {told}")
+        hint = f"allowed: from {values[0]} to {values[-1]}" if isinstance(values, range) else nearest(value, map(str, values))
+        raise ConfigError(f"{where}.{dotted}: {value!r}; {hint}")
 
 
 def formats(made: Mapping[str, Variant], model: Plugin, options: Options) -> dict[str, Format]:
-    """Every format of conf/format/, and whether it has to be converted: for a variant of its own or on the way to another."""
+    """All formats of conf/format/, and whether they are used: by a variant, or to convert to another format."""
     loaded = {name: options.load("format", name, "variants") for name in options.names("format")}
     source = load_module(model.module, f"conf/model/{model.name}.yaml").FORMAT
     used: set[str] = set()
     wanted = [variant.format for variant in made.values()]
     while wanted:
         name = wanted.pop()
-        ways = part(loaded[name]["module"], "make").SOURCES
-        if name not in used and source not in ways and ways[0] in loaded:
-            wanted.append(ways[0])
+        sources = part(loaded[name]["module"], "make").SOURCES
+        if name not in used and source not in sources and sources[0] in loaded:
+            wanted.append(sources[0])
         used.add(name)
     return {name: Format(form["module"], name in used, form.get("convert") or {}) for name, form in loaded.items()}
 
 
-def errands(made: Mapping[str, Variant], kind: str, options: Options) -> dict[str, dict[str, Any]]:
-    """What the variants need of a stage before quantize, each errand once: scheme -> key -> its settings. Every scheme is there, so
-    that the variants of one depend on nothing that another one needs. kind: scan or tuning."""
+def collect_needs(made: Mapping[str, Variant], kind: str, options: Options) -> dict[str, dict[str, Any]]:
+    """What scan-layers or train-qat has to run for the variants: scheme -> key -> settings. kind: scan or tuning.
+
+    Every scheme is a key, so that variants of one scheme do not depend on what another needs.
+    """
     found: dict[str, dict[str, Any]] = {scheme: {} for scheme in options.names("scheme")}
     for variant in made.values():
-        errand = getattr(variant, kind)
-        if errand is not None:
-            found[variant.scheme][errand.key] = errand
+        need = getattr(variant, kind)
+        if need is not None:
+            found[variant.scheme][need.key] = need
     return found
 
 
-# How a configuration comes about: choices (params.yaml) over options (conf/), section by section, then the variants.
-
 SECTIONS = ("data", "model", "train", "device", "bench", "budget")
 TOP_LEVEL = ("seed", *SECTIONS, "reference", "variants")
-OPTIONAL = {"task": {"name": "classification"}}  # what holds where the section is left out
+OPTIONAL = {"task": {"name": "classification"}}  # default of optional sections
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml writes 10 times as fast
 
 
@@ -299,11 +301,11 @@ def compose_choices(choices: dict[str, Any], options: Options) -> Config:
     made = variants(choices["variants"], options)
     reference = choices["reference"]
     if not isinstance(reference, str) or reference not in made:
-        raise ConfigError(f"params.yaml: reference: {reference!r} is no variant; {nearest(reference, made)}")
+        raise ConfigError(f"params.yaml: reference: {reference!r} is not a variant; {nearest(reference, made)}")
     if (auto := made[reference].auto) is not None:
         raise ConfigError(
-            f"params.yaml: variants.{reference}.engine.auto: '{auto.goal}', but all others are compared with this variant, "
-            "whose settings must not move; leave it out, or give the tuned one a name of its own"
+            f"params.yaml: variants.{reference}.engine.auto: '{auto.goal}', but this is the reference, whose settings must not "
+            "change; remove it, or tune another variant"
         )
     return Config(
         seed=choices["seed"],
@@ -317,16 +319,18 @@ def compose_choices(choices: dict[str, Any], options: Options) -> Config:
         variants=made,
         formats=formats(made, model, options),
         task=task,
-        scans=errands(made, "scan", options),
-        tunings=errands(made, "tuning", options),
+        scans=collect_needs(made, "scan", options),
+        tunings=collect_needs(made, "tuning", options),
     )
 
 
 def check_task(task: Plugin, data: Plugin) -> None:
-    """ConfigError where the data has not what the task judges."""
+    """ConfigError if the data lacks what the task evaluates."""
     module, targets = task.load(), data.settings.get("targets", "classes")
     if module.TARGETS not in (None, targets):
-        raise ConfigError(f"params.yaml: task.name: '{task.name}' judges {module.TARGETS}, data.targets is {targets!r}; change one of them")
+        raise ConfigError(
+            f"params.yaml: task.name: '{task.name}' needs data.targets {module.TARGETS!r}, but it is {targets!r}; change one of them"
+        )
     for key in module.NEEDS:
         if data.settings.get(key) is None:
             raise ConfigError(f"params.yaml: data.{key}: missing; the task '{task.name}' needs it; give it as data.{key}=VALUE")
@@ -343,14 +347,14 @@ def read_choices(params: Path) -> dict[str, Any]:
         raise ConfigError(f"{params} does not exist; run the command from the top folder of the project") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise ConfigError(f"{params}: line {line}: {error.problem}; mend the YAML (each key once, spaces not tabs)") from None
+        raise ConfigError(f"{params}: line {line}: {error.problem}; fix the YAML (each key once, spaces not tabs)") from None
     except (OmegaConfBaseException, UnicodeDecodeError, yaml.YAMLError) as error:
         key = getattr(error, "full_key", None)
         raise ConfigError(f"{params}: {f'{key}: ' if key else ''}{str(error).splitlines()[0]}; give a plain value, in UTF-8") from None
     except OSError as error:
         if error.errno:
             raise
-        choices = None  # OmegaConf's word for a file that holds one number
+        choices = None  # OmegaConf's error for a file that holds one number
     if not isinstance(choices, dict):
         raise ConfigError(f"{params}: must hold the sections {', '.join(TOP_LEVEL)}")
     return {str(key): value for key, value in choices.items()}
@@ -359,13 +363,13 @@ def read_choices(params: Path) -> dict[str, Any]:
 def check_top_level(choices: dict[str, Any]) -> None:
     for key in choices:
         if key not in (*TOP_LEVEL, *OPTIONAL):
-            raise ConfigError(f"params.yaml: {key}: no such section; {nearest(key, (*TOP_LEVEL, *OPTIONAL))}")
+            raise ConfigError(f"params.yaml: {key}: unknown section; {nearest(key, (*TOP_LEVEL, *OPTIONAL))}")
     for key in TOP_LEVEL:
         if choices.get(key) is None:
             raise ConfigError(f"params.yaml: {key}: missing; every one of {', '.join(TOP_LEVEL)} must be there")
     seed = choices["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise ConfigError(f"params.yaml: seed: {seed!r} must be a whole number from 0 to {2**32 - 1}")
+        raise ConfigError(f"params.yaml: seed: {seed!r} must be an integer from 0 to {2**32 - 1}")
     if not isinstance(choices["variants"], dict):
         raise ConfigError("params.yaml: variants: must be a mapping of NAME: {format: ..., scheme: ...}")
 

@@ -1,4 +1,8 @@
-"""One variant of the configuration, and what the stages before quantize have to prepare for it."""
+"""The composed configuration, models/config.yaml, as typed, frozen dataclasses.
+
+`stages.compose` writes the file from params.yaml (choices) and conf/ (options); every other stage reads it with `read`. First come the
+variants and what they need, then the other sections, then Config itself.
+"""
 
 import dataclasses
 import importlib
@@ -13,39 +17,45 @@ import yaml
 from edgewise.config.settings import build, option
 from edgewise.errors import ConfigError
 
+PATH = Path("models/config.yaml")
+VARIANT_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
 MODES = ("whole", "mapped", "split", "lazy")
 IN_PARTS = ("split", "lazy")
-LATENCY, MEMORY = "latency", "memory"  # what engine settings can be chosen by
+LATENCY, MEMORY = "latency", "memory"  # goals by which engine settings are chosen
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    samples: int = option(128, "samples of the calibration split, in its stored order", low=1, high=1_000_000)
-    method: str = option("minmax")
+    """How value ranges of activations are found."""
+
+    samples: int = option(128, "number of samples, taken from the start of the calibration split", low=1, high=1_000_000)
+    method: str = option("minmax", "how the range of an activation is chosen; what a format offers: conf/format/")
     resamples: int = option(
-        0, "further calibration sets, drawn with replacement, that give the band of accuracy; 0: none", low=0, high=1000
+        0, "further calibration sets, drawn with replacement, to see how much accuracy depends on the choice; 0: none", low=0, high=1000
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixed:
-    """Which layers stay float: the fewest bytes with which validation samples meet both limits."""
+    """Limits for int8-mixed: the fewest layers stay float with which the validation samples meet both."""
 
-    sqnr_db: float = option(20.0, "least SQNR of the outputs against the float model; 0: no such limit", low=0.0, high=150.0)
-    accuracy_drop_points: float | None = option(None, "most accuracy that may be lost, percentage points", low=0.0, high=100.0)
+    sqnr_db: float = option(20.0, "minimum SQNR of the outputs against the float model, dB; 0: no limit", low=0.0, high=150.0)
+    accuracy_drop_points: float | None = option(None, "largest loss of accuracy, percentage points; null: no limit", low=0.0, high=100.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Qat:
-    """Training that goes on with 8-bit weights and activations simulated."""
+    """Fine-tuning with fake quantization of weights and activations."""
 
     epochs: int = option(3, "passes over the training split", low=1, high=10_000)
-    learning_rate: float = option(1e-4, "peak of the cosine schedule; a tenth of what the source was trained with", low=1e-8, high=10.0)
+    learning_rate: float = option(1e-4, "peak of the cosine schedule; use about a tenth of that of the training", low=1e-8, high=10.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class AccuracyControl:
-    drop_points: float | None = option(None, "most accuracy on validation that may be lost, percentage points; null: no control", low=0.0)
+    """Limit for a tool that itself reverts layers to float."""
+
+    drop_points: float | None = option(None, "largest loss of accuracy on validation, percentage points; null: no control", low=0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,18 +85,20 @@ class Tuning:
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """How the model's weights come into memory when it runs."""
+    """How weights are loaded into memory at run time."""
 
     mode: str = option(
         "whole",
-        "mapped: from the disk as they are needed; split: in parts, one after the other; lazy: the second part only for samples unlike "
-        "normal ones",
+        "whole: all at once; mapped: memory-mapped from disk; split: in parts, one after the other; lazy: the second part only for samples "
+        "that are not like the normal ones",
         choices=MODES,
     )
-    parts: int = option(3, "parts of about equal bytes", low=2, high=64)
-    at: str | None = option(None, "layer of the source that begins the second of two parts, for example classifier; overrides parts")
-    shut_share: float = option(0.9, "lazy: share of the normal samples that are answered without the second part", low=0.0, high=1.0)
-    keep: bool = option(False, "true: parts stay loaded (no slower than whole); false: each is released before the next (least memory)")
+    parts: int = option(3, "number of parts of about equal size", low=2, high=64)
+    at: str | None = option(None, "layer of the source with which the second of two parts begins, for example classifier; overrides parts")
+    shut_share: float = option(0.9, "lazy: share of normal samples that skip the second part", low=0.0, high=1.0)
+    keep: bool = option(
+        False, "true: parts stay loaded (as fast as whole); false: each is released before the next is loaded (least memory)"
+    )
 
     @property
     def in_parts(self) -> bool:
@@ -95,72 +107,64 @@ class Load:
     def __post_init__(self) -> None:
         if self.mode == "lazy" and self.at is None:
             raise ConfigError(
-                "load.at: missing; mode lazy needs the layer of the source that begins the second part, for example classifier"
+                "load.at: missing; mode lazy needs the layer of the source with which the second part begins, for example classifier"
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class Auto:
-    """Engine settings that are found on the device."""
+    """A search for the best engine settings on the device."""
 
-    goal: str = option(LATENCY, choices=(LATENCY, MEMORY))
-    fixed: tuple[str, ...] = option((), "settings that the user named himself")
+    goal: str = option(LATENCY, "what to minimize", choices=(LATENCY, MEMORY))
+    fixed: tuple[str, ...] = option((), "settings that the user set; they are not searched")
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One format with one scheme and its settings. None: the format's scheme has no such setting."""
+    """One format with one scheme and its settings. None: the scheme of the format has no such setting."""
 
     name: str
     format: str
     scheme: str
     module: str
-    min_sqnr_db: float = option(0.0, "least signal-to-noise ratio of the outputs against the source")
-    min_device_sqnr_db: float = option(0.0, "least signal-to-noise ratio of the device's outputs against this machine's")
+    min_sqnr_db: float = option(0.0, "minimum SQNR of the outputs against the source, dB")
+    min_device_sqnr_db: float = option(0.0, "minimum SQNR of the device's outputs against this machine's, dB")
     calibration: Calibration | None = None
     per_channel: bool | None = None
     symmetric: bool | None = None
-    reduce_range: bool | None = option(None, "weights of 7 bits, where products of 8 bits saturate")
+    reduce_range: bool | None = option(None, "weights of 7 bits, for processors whose int8 dot products overflow their 16-bit accumulators")
     block_size: int | None = option(None, low=8, high=1024)
-    io: str | None = option(None, "what a full-integer file itself takes and gives: integer, or float with the quantizing inside")
+    io: str | None = option(None, "inputs and outputs of a full-integer file: integer, or float with quantization inside")
     keep_float: tuple[str, ...] = ()
-    keep_int8: tuple[str, ...] = option((), "layers with weights of 8 bits among such of 4; named as those of keep_float")
+    keep_int8: tuple[str, ...] = option((), "layers that keep 8-bit weights among 4-bit ones; names or patterns as in keep_float")
     mixed: Mixed | None = None
     qat: Qat | None = None
     accuracy_control: AccuracyControl | None = None
     load: Load = option(Load())
-    file: dict[str, Any] = option({}, "how the model's file is written, whatever the scheme")
-    engine: dict[str, Any] = option({})
-    auto: Auto | None = option(None, "whether bench-on-device looks for better ones than `engine`")
+    file: dict[str, Any] = option({}, "how the file is written, for any scheme")
+    engine: dict[str, Any] = option({}, "settings of the runtime")
+    auto: Auto | None = option(None, "whether bench-on-device searches for better settings than `engine`")
 
     @property
     def scan(self) -> Scan | None:
-        """What it needs of scan-layers."""
+        """The scan that scan-layers has to run for it."""
         if self.mixed is None:
             return None
         return Scan(self.calibration.samples if self.calibration else Calibration().samples, self.per_channel is not False)
 
     @property
     def tuning(self) -> Tuning | None:
-        """What it needs of train-qat."""
+        """The training that train-qat has to run for it."""
         return Tuning(self.qat.epochs, self.qat.learning_rate, self.per_channel is not False) if self.qat else None
 
-    def tuned(self, kept: Mapping[str, Any]) -> "Variant":
-        """With the engine settings that `engine: auto` kept on the device; none where it looked for none."""
-        return dataclasses.replace(self, engine={**self.engine, **kept}) if kept else self
-
-
-# The composed configuration: models/config.yaml as typed, frozen dataclasses.
-#
-# `stages.compose` writes the file from params.yaml (choices) and conf/ (options); every other stage reads it with `read`.
-
-PATH = Path("models/config.yaml")
-VARIANT_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
+    def with_engine(self, found: Mapping[str, Any]) -> "Variant":
+        """With the engine settings that `engine: auto` found on the device, if any."""
+        return dataclasses.replace(self, engine={**self.engine, **found}) if found else self
 
 
 @dataclasses.dataclass(frozen=True)
 class Plugin:
-    """A section whose yaml names a module; `settings` were checked against that module's Settings."""
+    """A section whose yaml names a module; `settings` have been checked against that module's Settings."""
 
     name: str
     module: str
@@ -172,35 +176,35 @@ class Plugin:
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """How a fresh model is trained: one recipe of conf/train/."""
+    """How a model is trained: one recipe of conf/train/."""
 
     name: str
     epochs: int = option(8, "passes over the training split; 0 keeps the initial weights", low=0, high=10_000)
-    batch_size: int = option(32, "least number of samples in a step; BatchNorm needs two", low=2, high=65_536)
+    batch_size: int = option(32, "batch size; BatchNorm needs at least 2", low=2, high=65_536)
     optimizer: str = option("adamw", choices=("adamw", "sgd"))
     learning_rate: float = option(1e-3, "peak of the cosine schedule", low=1e-8, high=10.0)
-    weight_decay: float = option(0.05, "not for biases and norm layers", low=0.0, high=1.0)
-    momentum: float = option(0.9, "for sgd", low=0.0, high=0.9999)
-    warmup_share: float = option(0.1, "share of all steps with a rising learning rate", low=0.0, high=0.9)
+    weight_decay: float = option(0.05, "of matrices and filters, not of biases and norm layers", low=0.0, high=1.0)
+    momentum: float = option(0.9, "of sgd", low=0.0, high=0.9999)
+    warmup_share: float = option(0.1, "share of all steps in which the learning rate rises linearly", low=0.0, high=0.9)
     label_smoothing: float = option(0.0, low=0.0, high=0.9)
     class_weights: str = option("none", "balanced: weight classes by the inverse of their frequency", choices=("none", "balanced"))
     monitor: str = option(
         "accuracy",
-        "score on validation that picks the epoch to keep; last: the last one, steadier where a class has a handful of samples there",
+        "score on validation by which the epoch is chosen; last: the last epoch, for validation splits too small to choose by",
         choices=("accuracy", "accuracy_balanced", "loss", "last"),
     )
-    patience: int | None = option(None, "stop after so many epochs without a better score on validation", low=1)
-    flip_horizontal: bool = option(False, "mirror half of the pictures, left and right")
-    flip_vertical: bool = option(False, "mirror half of the pictures, top and bottom")
-    shift_pixels: int = option(0, "random shift in both directions", low=0, high=512)
-    brightness: float = option(0.0, "random factor 1 +- brightness", low=0.0, high=0.9)
-    contrast: float = option(0.0, "random factor 1 +- contrast", low=0.0, high=0.9)
-    threads: int | None = option(None, "null: all cores; another number gives other weights in the last bits", low=1, high=1024)
+    patience: int | None = option(None, "stop after this many epochs without a better score on validation; null: never", low=1)
+    flip_horizontal: bool = option(False, "mirror pictures left to right with probability 0.5")
+    flip_vertical: bool = option(False, "mirror pictures top to bottom with probability 0.5")
+    shift_pixels: int = option(0, "largest random shift in both directions, pixels", low=0, high=512)
+    brightness: float = option(0.0, "random factor from 1 - brightness to 1 + brightness", low=0.0, high=0.9)
+    contrast: float = option(0.0, "random factor from 1 - contrast to 1 + contrast", low=0.0, high=0.9)
+    threads: int | None = option(None, "null: all cores; the last bits of the weights depend on it", low=1, high=1024)
 
 
 @dataclasses.dataclass(frozen=True)
 class Warmup:
-    """Before anything is timed: at least both, until the spread settles or the cap is reached."""
+    """Warm-up before timing: at least min_runs and min_s, then until the latencies settle or max_s is reached."""
 
     min_runs: int = option(10, low=1)
     min_s: float = option(0.5, low=0.0)
@@ -210,49 +214,53 @@ class Warmup:
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """How latency and memory are measured: one profile of conf/bench/."""
+    """How latency, memory and energy are measured: one profile of conf/bench/."""
 
     name: str
     scope: str = option("model", "end_to_end adds pre- and post-processing", choices=("model", "end_to_end"))
-    interleave: str = option("blocks", "what takes turns with the reference", choices=("blocks", "processes"))
-    processes: int = option(5, "fresh processes a side, at least", low=1, high=1000)
-    max_processes: int = option(9, "fresh processes a side, at most", low=1, high=1000)
-    blocks: int = option(1, "blocks in a process", low=1, high=1000)
-    block_s: float = option(1.0, "length of a block, seconds", low=0.01, high=600.0)
-    min_samples: int = option(128, "timed runs a side, at least", low=1)
-    target_half_width: float = option(0.02, "stop when the ratio's interval is this narrow (share of the ratio)", low=0.0, high=1.0)
-    max_s: float = option(120.0, "time budget of one variant, seconds", low=1.0)
-    claims: bool = option(True, "false: too short for an interval; the ratio is given, nothing is claimed")
-    memory: bool = option(True, "the memory pass, in a process of its own")
-    fits_mb: tuple[int, ...] = option((), "memory limits to run the variant under, MB (2^20 bytes)")
-    profile: bool = option(False, "time and kernel of each operator, in a process of its own: models/bench/V/profile.json")
-    agreement_samples: int = option(
-        16, "test samples whose outputs on the device are compared with this machine's; 0: not compared", low=0, high=10_000
+    interleave: str = option("blocks", "unit in which variant and reference alternate", choices=("blocks", "processes"))
+    processes: int = option(5, "minimum number of fresh processes for each of variant and reference", low=1, high=1000)
+    max_processes: int = option(9, "maximum number of fresh processes for each of variant and reference", low=1, high=1000)
+    blocks: int = option(1, "blocks of runs per process", low=1, high=1000)
+    block_s: float = option(1.0, "duration of a block, seconds", low=0.01, high=600.0)
+    min_samples: int = option(128, "minimum number of timed runs for each of variant and reference", low=1)
+    target_half_width: float = option(
+        0.02, "stop when the half-width of the latency ratio's interval is below this share of the ratio", low=0.0, high=1.0
     )
-    energy_s: float | None = option(None, "seconds of the energy pass and again of its idle baseline; null: no such pass", low=10.0)
+    max_s: float = option(120.0, "time limit for one variant, seconds", low=1.0)
+    claims: bool = option(True, "false: the run is too short for an interval; only the ratio is reported")
+    memory: bool = option(True, "measure memory, in a process of its own")
+    fits_mb: tuple[int, ...] = option((), "memory limits under which the variant is run, MB (2^20 bytes)")
+    profile: bool = option(False, "record time and kernel of each operator, in a process of its own: models/bench/V/profile.json")
+    agreement_samples: int = option(
+        16, "number of test samples whose outputs on the device are compared with this machine's; 0: not compared", low=0, high=10_000
+    )
+    energy_s: float | None = option(
+        None, "duration of the energy measurement, and again of its idle baseline, seconds; null: not measured", low=10.0
+    )
     warmup: Warmup = option(Warmup())
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """The user's limits; null is no limit. In params.yaml null keeps the limit of the budget's yaml, and the word `none` lifts it."""
+    """The user's limits; null: no limit. In params.yaml null keeps the limit of the budget's yaml, and the word `none` removes it."""
 
     name: str
     size_bytes: int | None = option(None, low=1)
     latency_p50_ms: float | None = option(None, low=0.0)
     latency_p90_ms: float | None = option(None, low=0.0)
     peak_rss_bytes: int | None = option(None, low=1)
-    fits_mb: int | None = option(None, "runs under this memory limit, MB (2^20 bytes), by experiment: one of bench.fits_mb", low=8)
+    fits_mb: int | None = option(None, "memory limit under which the variant must have run, MB (2^20 bytes); one of bench.fits_mb", low=8)
     energy_net_mj: float | None = option(None, "energy of one inference above idle, millijoules", low=0.0)
     accuracy_drop_points: float | None = option(
-        None, "largest loss against the reference in the task's score: percentage points, or % of an error", low=0.0, high=100.0
+        None, "largest loss in the task's primary metric against the reference: percentage points, or % for errors", low=0.0, high=100.0
     )
-    prefer: str = option("latency", "what to minimize among the variants that fit", choices=("latency", "size", "memory"))
+    prefer: str = option("latency", "what to minimize among the variants within the budget", choices=("latency", "size", "memory"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """How the float model of a format is made; `used` is false where no variant asks for it."""
+    """How the float model of a format is made; `used`: whether a variant needs it."""
 
     module: str
     used: bool
@@ -261,6 +269,8 @@ class Format:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
+    """All of models/config.yaml."""
+
     seed: int
     data: Plugin
     model: Plugin
@@ -271,18 +281,18 @@ class Config:
     reference: str
     variants: dict[str, Variant]
     formats: dict[str, Format]
-    task: Plugin = option(Plugin("classification", "edgewise.tasks.classification"), "what is judged; params.yaml may leave it out")
-    scans: dict[str, dict[str, Scan]] = option({}, "what scan-layers has to do, by scheme and key")
-    tunings: dict[str, dict[str, Tuning]] = option({}, "what train-qat has to do, by scheme and key")
+    task: Plugin = option(Plugin("classification", "edgewise.tasks.classification"), "what is evaluated; optional in params.yaml")
+    scans: dict[str, dict[str, Scan]] = option({}, "scans that scan-layers has to run, by scheme and key")
+    tunings: dict[str, dict[str, Tuning]] = option({}, "trainings that train-qat has to run, by scheme and key")
 
     def variant(self, name: str) -> Variant:
         if name not in self.variants:
-            raise ConfigError(f"variants.{name}: no such variant; there are: {', '.join(self.variants)}")
+            raise ConfigError(f"variants.{name}: unknown variant; allowed: {', '.join(self.variants)}")
         return self.variants[name]
 
 
 def part(module: str, name: str) -> ModuleType:
-    """One module of a format: `part(variant.module, "run")`; name is run, make or facts."""
+    """One module of a format: `part(variant.module, "run")`; name: run, make, facts, split, store, profile or scan."""
     return importlib.import_module(f"{module}.{name}")
 
 
@@ -291,6 +301,7 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml reads 10 times
 
 
 def read(path: Path = PATH) -> Config:
+    """The composed configuration. ConfigError if there is none or it is invalid."""
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
     except FileNotFoundError:
@@ -300,7 +311,7 @@ def read(path: Path = PATH) -> Config:
 
 
 def to_plain(config: Any) -> Any:
-    """Dataclasses to dicts and lists, as they are written to YAML and JSON."""
+    """Dataclasses as dicts and lists, for YAML and JSON."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {f.name: to_plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, dict):

@@ -1,15 +1,15 @@
-"""Checked settings: from a mapping to a frozen dataclass, or one clear line.
+"""Build a frozen dataclass from a mapping, or raise a ConfigError that names the key, the bad value and what is allowed.
 
     @dataclass(frozen=True)
     class Settings:
-        image_size: int = option(64, "side of the square that pictures are resized to, pixels", low=8, high=2048)
+        image_size: int = option(64, "side of the square that pictures are resized to, in pixels", low=8, high=2048)
 
     settings = build(Settings, {"image_size": 96}, "data")
 
-Field types may be int, float, str, bool, X | None, tuple[X, ...], dict[str, X] and other such dataclasses.
+Fields may have the types int, float, str, bool, X | None, tuple[X, ...], dict[str, X], Literal, and other such dataclasses.
 
-In params.yaml null keeps the value of the option's yaml. The word `none` sets a field of type X | None to None, unless X is str, where it
-is a text like any other.
+In params.yaml null keeps the value of the option's yaml. The word `none` sets a field of type X | None to None, unless X is str, for which
+it is an ordinary string.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from edgewise.errors import ConfigError
 
 T = TypeVar("T")
 REQUIRED = dataclasses.MISSING
-LIFTED = "none"  # takes away a number or a list that an option's yaml sets
+NONE = "none"  # removes a number or a list that an option's yaml sets
 
 
 def option(
@@ -35,7 +35,7 @@ def option(
     high: float | None = None,
     choices: tuple[Any, ...] | None = None,
 ) -> Any:
-    """A dataclass field with what the user may say: a range (inclusive) or the allowed values."""
+    """A dataclass field with a help text and the values that are allowed: an inclusive range, or a list of choices."""
     metadata = {"help": help, "low": low, "high": high, "choices": choices}
     if isinstance(default, (dict, list)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -43,7 +43,7 @@ def option(
 
 
 def nearest(word: object, allowed: Iterable[str]) -> str:
-    """'allowed: a, b' with the likeliest one named first when the word looks like a slip of the pen."""
+    """'allowed: a, b', preceded by 'did you mean' if the word looks like a typo of one of them."""
     names = sorted(str(a) for a in allowed)
     close = difflib.get_close_matches(str(word), names, n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""
@@ -53,17 +53,17 @@ def nearest(word: object, allowed: Iterable[str]) -> str:
 def build(cls: type[T], given: Mapping[str, Any], where: str) -> T:
     """Check `given` against the fields of `cls`. ConfigError names `where`.key, the bad value and what is allowed."""
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{where}: {given!r} is a {type(given).__name__}, it must be a mapping of settings")
+        raise ConfigError(f"{where}: {given!r} is a {type(given).__name__}, must be a mapping of settings")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in given:
         if key not in fields:
-            raise ConfigError(f"{where}.{key}: no such setting; {nearest(key, fields)}")
+            raise ConfigError(f"{where}.{key}: unknown setting; {nearest(key, fields)}")
     values = {}
     for name, field in fields.items():
         place = f"{where}.{name}"
         if name in given:
-            values[name] = _limits(_convert(hints[name], given[name], place), field, place)
+            values[name] = _check_limits(_convert(hints[name], given[name], place), field, place)
         elif field.default is REQUIRED and field.default_factory is REQUIRED:
             raise ConfigError(f"{place}: missing; give it as {place}=VALUE ({field.metadata.get('help') or hints[name]})")
     return cls(**values)
@@ -100,12 +100,12 @@ def _convert(kind: Any, value: Any, place: str) -> Any:
 def _optional(kind: Any, value: Any, place: str) -> Any:
     if kind is str or not isinstance(value, str):
         return _convert(kind, value, place)
-    if value == LIFTED:
+    if value == NONE:
         return None
     try:
         return _convert(kind, value, place)
     except ConfigError as error:
-        raise ConfigError(f"{error}, or {LIFTED} to lift what the option's yaml sets") from None
+        raise ConfigError(f"{error}, or {NONE} to remove the value of the option's yaml") from None
 
 
 def _scalar(kind: Any, value: Any, place: str) -> Any:
@@ -118,17 +118,17 @@ def _scalar(kind: Any, value: Any, place: str) -> Any:
             raise ConfigError(f"{place}: {str(value)[:20]} must be a finite number")
         return number
     if kind is float and isinstance(value, str):
-        try:  # YAML 1.1 reads 1e-3 as a string, Hydra reads it as a number: both are meant as one
+        try:  # YAML 1.1 reads 1e-3 as a string, Hydra as a number
             return _scalar(float, float(value), place)
         except ValueError:
             pass
     if isinstance(value, bool) != (kind is bool) or not isinstance(value, kind):
-        names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+        names = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
         raise ConfigError(f"{place}: {value!r} must be {names.get(kind, kind)}")
     return value
 
 
-def _limits(value: Any, field: dataclasses.Field[Any], place: str) -> Any:
+def _check_limits(value: Any, field: dataclasses.Field[Any], place: str) -> Any:
     low, high, choices = (field.metadata.get(k) for k in ("low", "high", "choices"))
     if value is None:
         return value

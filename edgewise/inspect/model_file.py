@@ -44,7 +44,7 @@ def inspect_file(path: Path, conf: Path = CONF) -> tuple[ModuleType, Inspection]
         return ModelError(f"{path} aborts the library that reads it ({how}); export the model again")
 
     try:
-        return importer, isolation.call(importer.inspect, path, aborted=aborted)
+        return importer, isolation.call_isolated(importer.inspect, path, aborted=aborted)
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package not in importer.REQUIRES:

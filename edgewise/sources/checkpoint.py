@@ -1,4 +1,4 @@
-"""Continue from the user's checkpoint: safetensors, or a torch.save file that holds nothing but tensors."""
+"""Load the user's checkpoint: safetensors, or a torch.save file that holds nothing but tensors."""
 
 import fnmatch
 from collections import Counter
@@ -8,20 +8,23 @@ from typing import Any
 
 from edgewise.config.settings import nearest
 from edgewise.errors import ModelError
-from edgewise.sources.inspection import Inspection
-from edgewise.sources.torch_source import PREFIX, one_line
+from edgewise.sources.inspection import Inspection, one_line
 
-NESTS = ("state_dict", "model_state_dict", "model")  # where training frameworks put the tensors inside their checkpoint
-WRAPPERS = ("module.", PREFIX)  # DataParallel's prefix, and that of models/source/weights.safetensors
-SHOWN = 3
+PREFIX = "model."  # of the weights in models/source: torch_source.wrap keeps the user's module under this name
+NESTED_KEYS = ("state_dict", "model_state_dict", "model")  # where training frameworks keep the tensors
+WRAPPERS = ("module.", PREFIX)  # prefixes of DataParallel, and of models/source/weights.safetensors
+MAX_LISTED = 3
 
 
 def load_into(module: Any, path: Path, ignore: Sequence[str], classes: int) -> None:
-    """Copy the checkpoint's tensors into `module`. `ignore`: layer names or patterns that keep their initial weights.
-    ModelError names tensors that are missing, unexpected, of another shape or not finite, and the setting that helps."""
+    """Copy the checkpoint's tensors into `module`.
+
+    ignore: names or patterns of layers that keep their initial weights. ModelError names tensors that are missing, unexpected, of another
+    shape or not finite, and the setting that helps.
+    """
     own = module.state_dict()
-    given = _unwrapped(read(path), own)
-    skipped = _matching(ignore, [*own, *given])
+    given = _strip_prefixes(read_tensors(path), own)
+    skipped = _match_layers(ignore, [*own, *given])
     own = {name: tensor for name, tensor in own.items() if name not in skipped}
     given = {name: tensor for name, tensor in given.items() if name not in skipped}
     _check_names(own, given, path)
@@ -30,8 +33,8 @@ def load_into(module: Any, path: Path, ignore: Sequence[str], classes: int) -> N
     module.load_state_dict(given, strict=False)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Tensors by name. Which kind of file it is, its bytes tell; its name does not matter."""
+def read_tensors(path: Path) -> dict[str, Any]:
+    """Tensors by name. The type of the file is recognized by its first bytes, not by its name."""
     if not path.is_file():
         kind = "is a folder; name the file in it" if path.is_dir() else "does not exist; the path is relative to the project"
         raise ModelError(
@@ -49,7 +52,9 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ModelError(f"model.weights: {path} is not a whole safetensors file ({one_line(error)}); copy or save it again") from None
+        raise ModelError(
+            f"model.weights: {path} is a damaged or truncated safetensors file ({one_line(error)}); copy or save it again"
+        ) from None
 
 
 def _read_torch(path: Path) -> dict[str, Any]:
@@ -60,30 +65,29 @@ def _read_torch(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ModelError(f"model.weights: {path} is refused: {_refusal(error)}") from None
-    except Exception as error:  # torch's unpickler meets foreign bytes with whatever comes of them: IndexError, EOFError ...
+        raise ModelError(f"model.weights: {path} is refused: {_explain_refusal(error)}") from None
+    except Exception as error:  # torch's unpickler raises all sorts of exceptions on foreign bytes: IndexError, EOFError ...
         raise ModelError(
             f"model.weights: {path} cannot be read as safetensors nor as a torch checkpoint ({one_line(error)});"
             " save the weights with torch.save(model.state_dict(), FILE)"
         ) from None
-    return _tensors(content, path)
+    return _find_tensors(content, path)
 
 
-def _refusal(error: Exception) -> str:
-    """The reason in one line; torch names the code that a pickle wanted to run, where it got so far."""
+def _explain_refusal(error: Exception) -> str:
+    """One line with the function that the pickle would have called, if torch names it."""
     named = [part.split()[0] for part in str(error).split("GLOBAL ")[1:]]
     code = f" ({named[0]})" if named else ""
-    return (
-        f"it is a pickle, not tensors alone, and a pickle can run code on loading{code}; save it with torch.save(model.state_dict(), FILE)"
-    )
+    return f"it is a pickle of more than tensors, which can run code on loading{code}; save it with torch.save(model.state_dict(), FILE)"
 
 
-def _tensors(content: Any, path: Path) -> dict[str, Any]:
+def _find_tensors(content: Any, path: Path) -> dict[str, Any]:
+    """The named tensors in what torch.load returned. ModelError if there are none, or something else among them."""
     import torch
 
-    for nest in NESTS:
-        if isinstance(content, Mapping) and isinstance(content.get(nest), Mapping):
-            content = content[nest]
+    for key in NESTED_KEYS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
     if not isinstance(content, Mapping) or not content:
         raise ModelError(f"model.weights: {path} holds a {type(content).__name__}, not named tensors; save model.state_dict()")
     for name, value in content.items():
@@ -92,8 +96,8 @@ def _tensors(content: Any, path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _unwrapped(given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Without a prefix that all names of the file share and the model's own names do not."""
+def _strip_prefixes(given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Remove prefixes that all names in the file have and not all of the model's."""
     names = dict(given)
     for prefix in WRAPPERS:
         if all(name.startswith(prefix) for name in names) and not all(name.startswith(prefix) for name in own):
@@ -101,13 +105,13 @@ def _unwrapped(given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, An
     return names
 
 
-def _matching(patterns: Sequence[str], names: Sequence[str]) -> set[str]:
+def _match_layers(patterns: Sequence[str], names: Sequence[str]) -> set[str]:
     found: set[str] = set()
     for pattern in patterns:
         hits = {name for name in names if name.startswith(f"{pattern}.") or fnmatch.fnmatchcase(name, pattern)}
         if not hits:
             tops = {name.partition(".")[0] for name in names}
-            raise ModelError(f"model.weights_ignore: {pattern!r} is no layer of the model or the checkpoint; {nearest(pattern, tops)}")
+            raise ModelError(f"model.weights_ignore: {pattern!r} matches no layer of the model or the checkpoint; {nearest(pattern, tops)}")
         found |= hits
     return found
 
@@ -115,11 +119,13 @@ def _matching(patterns: Sequence[str], names: Sequence[str]) -> set[str]:
 def _check_names(own: Mapping[str, Any], given: Mapping[str, Any], path: Path) -> None:
     missing, unexpected = [n for n in own if n not in given], [n for n in given if n not in own]
     if missing or unexpected:
-        parts = [f"{_some(names)} {what}" for names, what in ((missing, "missing in it"), (unexpected, "unknown to the model")) if names]
+        parts = [
+            f"{_shorten(names)} {what}" for names, what in ((missing, "missing in the file"), (unexpected, "unknown to the model")) if names
+        ]
         tops = sorted({name.partition(".")[0] for name in missing + unexpected})
         raise ModelError(
             f"model.weights: {path} does not fit the model: {'; '.join(parts)};"
-            f" choose the model that it was saved from, or leave parts out with model.weights_ignore=[{','.join(tops)}]"
+            f" choose the model that it was saved from, or skip layers with model.weights_ignore=[{','.join(tops)}]"
         )
 
 
@@ -127,15 +133,15 @@ def _check_shapes(own: Mapping[str, Any], given: Mapping[str, Any], path: Path, 
     wrong = [name for name in own if own[name].shape != given[name].shape]
     if not wrong:
         return
-    told = _some([f"{name} {[*given[name].shape]} instead of {[*own[name].shape]}" for name in wrong])
+    mismatches = _shorten([f"{name} {[*given[name].shape]} instead of {[*own[name].shape]}" for name in wrong])
     layers = sorted({name.rpartition(".")[0] for name in wrong})
     other_classes = {(*given[name].shape,)[:1] for name in wrong}
     if len(layers) == 1 and len(other_classes) == 1 and all((*own[name].shape,)[:1] == (classes,) for name in wrong):
         raise ModelError(
-            f"model.weights: {path} was trained for {other_classes.pop()[0]} classes, the data has {classes} ({told});"
-            f" keep the body and start the head afresh with model.weights_ignore=[{layers[0]}]"
+            f"model.weights: {path} was trained for {other_classes.pop()[0]} classes, the data has {classes} ({mismatches});"
+            f" train a new head with model.weights_ignore=[{layers[0]}]"
         )
-    raise ModelError(f"model.weights: {path} does not fit the model: {told}; choose the model and the arguments that it was saved with")
+    raise ModelError(f"model.weights: {path} does not fit the model: {mismatches}; choose the model and arguments that it was saved with")
 
 
 def _check_finite(given: Mapping[str, Any], path: Path) -> None:
@@ -143,22 +149,22 @@ def _check_finite(given: Mapping[str, Any], path: Path) -> None:
 
     bad = [name for name, tensor in given.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
     if bad:
-        raise ModelError(f"model.weights: {path} holds NaN or infinite values in {_some(bad)}; take an earlier checkpoint")
+        raise ModelError(f"model.weights: {path} holds NaN or infinite values in {_shorten(bad)}; use an earlier checkpoint")
 
 
-def _some(names: Sequence[str]) -> str:
-    rest = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+def _shorten(names: Sequence[str]) -> str:
+    rest = len(names) - MAX_LISTED
+    return ", ".join(names[:MAX_LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def describe(path: Path) -> Inspection:
-    """Of a checkpoint: names, shapes and bytes of its tensors."""
-    tensors = read(path)
+def inspect(path: Path) -> Inspection:
+    """The number, types and shapes of the tensors."""
+    tensors = read_tensors(path)
     matrices = [f"{name} {[*tensor.shape]}" for name, tensor in tensors.items() if tensor.ndim >= 2]
-    shown = f"{matrices[0]} ... {matrices[-1]}" if matrices else "no matrix"
+    shown = f"{matrices[0]} ... {matrices[-1]}" if matrices else "no matrices"
     dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
     return Inspection(
-        kind=f"weights alone, {len(tensors)} tensors ({', '.join(f'{count} {dtype}' for dtype, count in dtypes.items())})",
+        kind=f"weights without a model, {len(tensors)} tensors ({', '.join(f'{count} {dtype}' for dtype, count in dtypes.items())})",
         parameters=sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point()),
         notes=(
             shown,

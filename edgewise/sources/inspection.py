@@ -1,4 +1,4 @@
-"""What a model file expects and is, as `edgewise.inspect.command` prints it."""
+"""What `edgewise inspect` reports of a model file: inputs, outputs, operators, size."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,11 +7,12 @@ from typing import Any
 
 Shape = Sequence[int | None]
 CHANNELS = (1, 3)
+MAX_MESSAGE = 240  # characters of another library's message
 
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output. shape: with the batch, None where a side is open. quantization: (scale, zero point) of real values."""
+    """An input or output. shape: batch included, None for a dynamic dimension. quantization: scale and zero point of an integer tensor."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -21,8 +22,8 @@ class Port:
 
 @dataclass(frozen=True)
 class Inspection:
-    """multiply_adds: for one sample, of convolutions and matrix products; None where open sides leave it unknown. model: its section of
-    params.yaml, None where the file cannot be a source. schemes: what a quantized file can be measured as; None: any."""
+    """multiply_adds: of convolutions and matrix products, for one sample; None if dynamic dimensions leave it unknown. model: the section
+    of params.yaml, None if the file cannot be a source. schemes: those that a quantized file can be measured as; None: any."""
 
     kind: str
     inputs: tuple[Port, ...] = ()
@@ -35,17 +36,24 @@ class Inspection:
     schemes: tuple[str, ...] | None = None
 
 
-def picture(shape: Shape) -> tuple[bool, int | None, list[int | None]]:
-    """Of what a model takes, without the batch: whether channels come last, how many they are, [height, width]."""
+def parse_picture(shape: Shape) -> tuple[bool, int | None, list[int | None]]:
+    """Whether the shape of a picture (without the batch) is channels last, the number of channels, and [height, width]."""
     last = shape[2] in CHANNELS and shape[0] not in CHANNELS
     return (True, shape[2], list(shape[:2])) if last else (False, shape[0], list(shape[1:]))
 
 
 def product(*shapes: Shape) -> int | None:
-    """Of all sides; None where one is open."""
+    """Product of all dimensions; None if one is dynamic."""
     sides = [side for shape in shapes for side in shape]
     return None if None in sides else prod(side for side in sides if side is not None)
 
 
 def total(counts: Sequence[int | None]) -> int | None:
+    """Sum; None if one is unknown."""
     return None if None in counts else sum(count for count in counts if count is not None)
+
+
+def one_line(error: BaseException) -> str:
+    """Another library's message, shortened to one line; torch's own run to pages."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= MAX_MESSAGE else f"{words[:MAX_MESSAGE]} ..."

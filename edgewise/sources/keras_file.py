@@ -1,4 +1,11 @@
-"""A SavedModel directory: a TensorFlow program, as model.export writes it. It can read and write files: take it from people you trust."""
+"""The user's own Keras model, imported unchanged: a .keras or .h5 file, or a SavedModel directory.
+
+A SavedModel is a TensorFlow program and can read and write files: use only those of people you trust.
+
+models/source/ then holds the model, probe.npz as every source, and weights.safetensors: the kernels of its layers in torch's layout
+(output channels first) under torch's type names, so that one matcher finds the layers of any source in a converted file. A SavedModel is
+a graph without layers: its layers are those of the converted file.
+"""
 
 import os
 import shutil
@@ -18,62 +25,15 @@ from edgewise.config.schema import Train
 from edgewise.config.settings import option
 from edgewise.errors import ModelError
 from edgewise.sources import imported
-from edgewise.sources.inspection import Inspection, Port, product, total
-
-SIGNATURE = "serving_default"
-
-
-class SavedModel:
-    """Its default signature. inputs, outputs: shapes without the batch, None where a side is open, in the order of their names."""
-
-    def __init__(self, loaded: Any):
-        self.loaded = loaded  # holds the variables
-        self.signature = loaded.signatures[SIGNATURE]
-        self.specs = dict(sorted(self.signature.structured_input_signature[1].items()))
-        self.inputs = [spec.shape.as_list()[1:] for spec in self.specs.values()]
-        self.outputs = [tensor.shape.as_list()[1:] for tensor in self.signature.structured_outputs.values()]
-        self.kernels: dict[str, tuple[str, np.ndarray]] = {}
-        self.parameters = sum(int(np.prod(variable.shape)) for variable in self.signature.variables)
-
-    def score(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
-        import tensorflow as tf
-
-        given = zip(self.specs.items(), feeds.values(), strict=True)
-        (result,) = self.signature(**{name: tf.constant(array, spec.dtype) for (name, spec), array in given}).values()
-        return np.asarray(result, np.float32)
-
-
-def load_saved_model(path: Path, import_keras: Callable[[], Any]) -> SavedModel:
-    """ModelError where the folder is none, or has no default signature. import_keras: brings TensorFlow in, quietly."""
-    if not (path / "saved_model.pb").is_file():
-        raise ModelError(f"model.path: {path} is a folder without saved_model.pb; name a file, or what model.export has written")
-    import_keras()
-    import tensorflow as tf
-
-    try:
-        loaded = tf.saved_model.load(str(path))
-    except Exception as error:  # TensorFlow has no common class for what a damaged file does to it
-        raise ModelError(f"model.path: TensorFlow {tf.__version__} cannot load {path}: {' '.join(str(error).split())[:240]}") from error
-    if SIGNATURE not in loaded.signatures or not loaded.signatures[SIGNATURE].structured_input_signature[1]:
-        names = ", ".join(loaded.signatures) or "none"
-        raise ModelError(
-            f"model.path: {path} has no signature {SIGNATURE} with inputs (it has: {names}); write it with model.export(FOLDER)"
-        )
-    return SavedModel(loaded)
-
-
-# The user's own Keras model, as it is: a .keras or .h5 file, or the directory of a SavedModel.
-#
-# models/source/ then holds the model, probe.npz as every source, and weights.safetensors: the kernels of its layers in torch's layout
-# (output channels first) under torch's type names, so that one matcher finds the layers of any source in a converted file. A SavedModel is
-# a graph without layers: its parts are those of the converted file.
+from edgewise.sources.inspection import Inspection, Port, one_line, product, total
 
 FORMAT = "keras"
 REQUIRES = {"tensorflow": "keras", "keras": "keras", "safetensors": "keras"}
 ISOLATED = True
 SUFFIXES = (".keras", ".h5", ".hdf5")
-RECOGNIZED = (*SUFFIXES, "a SavedModel directory")  # what edgewise.inspect.command shows it
+RECOGNIZED = (*SUFFIXES, "a SavedModel directory")  # shown by `edgewise inspect` when no importer fits
 WEIGHTS = "weights.safetensors"
+SIGNATURE = "serving_default"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +48,7 @@ def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path
     model = load_saved_model(path, import_keras) if path.is_dir() else Network(load(path))
     imported.check_inputs(path, model.inputs, manifest)
     if imported.check_outputs(path, model.outputs, manifest) or len(model.outputs) > 1:
-        raise ModelError(f"model.path: {path} gives {imported.told(model.outputs)}; save it with the scores as its one output")
+        raise ModelError(f"model.path: {path} returns {imported.format_shapes(model.outputs)}; save it with the scores as its only output")
     copied = folder / f"model{path.suffix if path.is_file() else ''}"
     (shutil.copyfile if path.is_file() else shutil.copytree)(path, copied)
     save_file({f"{name}.weight": np.ascontiguousarray(kernel) for name, (_, kernel) in model.kernels.items()}, folder / WEIGHTS)
@@ -106,28 +66,23 @@ def recognizes(path: Path) -> bool:
     return (path / "saved_model.pb").is_file() if path.is_dir() else path.suffix in SUFFIXES
 
 
-def look(path: Path) -> Inspection:
-
-    return describe(path)
-
-
 class Network:
-    """A Keras model as this importer needs it; saved_model.SavedModel has the same."""
+    """A Keras model with the interface of SavedModel. inputs, outputs: shapes without the batch, None for a dynamic dimension."""
 
     def __init__(self, model: Any):
         self.model = model
         self.inputs, self.outputs = ([[*tensor.shape[1:]] for tensor in side] for side in (model.inputs, model.outputs))
-        self.kernels = {name: (kind, kernel) for name, kind, kernel in kernels(model)}
+        self.kernels = {name: (kind, kernel) for name, kind, kernel in iterate_kernels(model)}
         self.parameters = int(model.count_params())
 
     def score(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
         given = [array.astype(tensor.dtype) for array, tensor in zip(feeds.values(), self.model.inputs, strict=True)]
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of the shape of the list, in models of older Keras
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # about the nesting of inputs, for models of older Keras
             return np.asarray(self.model(given if len(given) > 1 else given[0], training=False), np.float32)
 
 
 def load(path: Path) -> Any:
-    """The model. ModelError where the file is none, or would run code of its own (Lambda layers)."""
+    """The model. ModelError if the file cannot be loaded, or would run code (Lambda layers)."""
     if path.suffix not in SUFFIXES or not path.is_file():
         raise ModelError(
             f"model.path: {path} is not a file that ends in {', '.join(SUFFIXES)}, nor a SavedModel;"
@@ -136,12 +91,12 @@ def load(path: Path) -> Any:
     keras = import_keras()
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras has no common class for what a damaged or foreign file does to it
-        raise ModelError(f"model.path: Keras {keras.__version__} cannot load {path}: {' '.join(str(error).split())[:240]}") from error
+    except Exception as error:  # Keras has no common exception for damaged or foreign files
+        raise ModelError(f"model.path: Keras {keras.__version__} cannot load {path}: {one_line(error)}") from error
 
 
 def import_keras() -> Any:
-    """Keras on TensorFlow, on the CPU. What its C++ side prints on importing, before its log level holds, is thrown away."""
+    """Keras on TensorFlow, on the CPU, without what its C++ code prints before the log level takes effect."""
     os.environ.update(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
     sys.stderr.flush()
     stderr = os.dup(2)
@@ -150,19 +105,19 @@ def import_keras() -> Any:
             os.dup2(nothing.fileno(), 2)
             import keras
 
-            keras.ops.zeros(1)  # the device is looked for now, not at the first use
+            keras.ops.zeros(1)  # initializes the device now instead of at first use
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
     return keras
 
 
-def kernels(model: Any, prefix: str = "") -> Iterator[tuple[str, str, np.ndarray]]:
-    """(path, torch's name of the type, kernel in torch's layout) of the layers whose weights can be found in a converted file."""
+def iterate_kernels(model: Any, prefix: str = "") -> Iterator[tuple[str, str, np.ndarray]]:
+    """(path, torch's name of the type, kernel in torch's layout) of layers whose weights can be recognized in a converted file."""
     for layer in model.layers:
         path, kind = f"{prefix}{layer.name}", type(layer).__name__
         if hasattr(layer, "layers"):
-            yield from kernels(layer, f"{path}.")
+            yield from iterate_kernels(layer, f"{path}.")
         elif kind == "DepthwiseConv2D":
             height, width, channels, multiplier = layer.kernel.shape
             yield path, "Conv2d", np.asarray(layer.kernel).transpose(2, 3, 0, 1).reshape(channels * multiplier, 1, height, width)
@@ -182,14 +137,50 @@ def versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("keras", "tensorflow")}
 
 
-# What a Keras model expects and is: a file, layer by layer, or a SavedModel, by its graph.
+class SavedModel:
+    """The default signature. inputs, outputs: shapes without the batch, None for a dynamic dimension, sorted by name."""
+
+    def __init__(self, loaded: Any):
+        self.loaded = loaded  # keeps the variables alive
+        self.signature = loaded.signatures[SIGNATURE]
+        self.specs = dict(sorted(self.signature.structured_input_signature[1].items()))
+        self.inputs = [spec.shape.as_list()[1:] for spec in self.specs.values()]
+        self.outputs = [tensor.shape.as_list()[1:] for tensor in self.signature.structured_outputs.values()]
+        self.kernels: dict[str, tuple[str, np.ndarray]] = {}
+        self.parameters = sum(int(np.prod(variable.shape)) for variable in self.signature.variables)
+
+    def score(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
+        import tensorflow as tf
+
+        given = zip(self.specs.items(), feeds.values(), strict=True)
+        (result,) = self.signature(**{name: tf.constant(array, spec.dtype) for (name, spec), array in given}).values()
+        return np.asarray(result, np.float32)
 
 
-def describe(path: Path) -> Inspection:
-    return _saved(path) if path.is_dir() else _file(path)
+def load_saved_model(path: Path, import_keras: Callable[[], Any]) -> SavedModel:
+    """ModelError if the folder is not a SavedModel or has no default signature. import_keras: imports TensorFlow quietly."""
+    if not (path / "saved_model.pb").is_file():
+        raise ModelError(f"model.path: {path} is a folder without saved_model.pb; name a file, or a folder that model.export has written")
+    import_keras()
+    import tensorflow as tf
+
+    try:
+        loaded = tf.saved_model.load(str(path))
+    except Exception as error:  # TensorFlow has no common exception for damaged files
+        raise ModelError(f"model.path: TensorFlow {tf.__version__} cannot load {path}: {one_line(error)}") from error
+    if SIGNATURE not in loaded.signatures or not loaded.signatures[SIGNATURE].structured_input_signature[1]:
+        names = ", ".join(loaded.signatures) or "none"
+        raise ModelError(
+            f"model.path: {path} has no signature {SIGNATURE} with inputs (it has: {names}); write it with model.export(FOLDER)"
+        )
+    return SavedModel(loaded)
 
 
-def _file(path: Path) -> Inspection:
+def inspect(path: Path) -> Inspection:
+    return _inspect_saved_model(path) if path.is_dir() else _inspect_file(path)
+
+
+def _inspect_file(path: Path) -> Inspection:
     model = load(path)
     layers = list(_layers(model))
     return Inspection(
@@ -203,7 +194,7 @@ def _file(path: Path) -> Inspection:
     )
 
 
-def _saved(path: Path) -> Inspection:
+def _inspect_saved_model(path: Path) -> Inspection:
     model = load_saved_model(path, import_keras)
     functions = model.signature.graph.as_graph_def().library.function
     operators = Counter(node.op for function in functions for node in function.node_def)
@@ -215,7 +206,7 @@ def _saved(path: Path) -> Inspection:
         outputs=tuple(ports[len(model.specs) :]),
         operators=operators,
         parameters=model.parameters,
-        notes=("its multiply-adds are those of the converted file: inspect models/tflite/model.tflite after the run",),
+        notes=("for its multiply-adds, inspect the converted file, models/tflite/model.tflite, after a run",),
         model={"name": "keras_file", "path": str(path)},
     )
 

@@ -1,7 +1,7 @@
-"""Bring an ONNX graph of any origin to one shape, so that every quantizer and converter can take it.
+"""Normalize an ONNX graph, so that every quantizer and converter accepts it.
 
-One opset, float32, unique names of nodes, inputs and output under the names of the data, constants folded and batch norms fused.
-What was changed is told in notes.
+One opset, float32, unique names of nodes, inputs and output named as in the data, constants folded, batch norms fused. Notes tell the user
+what was changed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-OPSET = 20  # what an older file is brought to; see conf/format/onnx.yaml
-QUANTIZABLE = 13  # the first opset with a scale per channel
+OPSET = 20  # older files are converted to it; see conf/format/onnx.yaml
+QUANTIZABLE = 13  # the first opset with scales per channel
 OLDEST = 7
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 UNPACKING = ("Cast", "DequantizeLinear", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -18,31 +18,31 @@ PRODUCTS = ("Conv", "ConvTranspose", "Gather", "Gemm", "MatMul")
 BATCH = "batch"
 
 
-def unsupported(model: Any) -> str | None:
-    """What in the model no runtime here can execute, or None."""
+def find_unsupported(model: Any) -> str | None:
+    """What in the model no runtime here can execute, and the next step; or None."""
     opset = _opset(model)
     if opset < OLDEST:
         return f"opset {opset} is too old; export it again with opset {OLDEST} or later"
-    foreign = next((node for graph in graphs(model.graph) for node in graph.node if node.domain not in DOMAINS), None)
+    foreign = next((node for graph in iterate_graphs(model.graph) for node in graph.node if node.domain not in DOMAINS), None)
     if foreign is not None and foreign.domain not in {function.domain for function in model.functions}:
-        return f"node {foreign.name or foreign.output[0]} is {foreign.domain}.{foreign.op_type}, a custom operator; export it without"
-    unknown = None if foreign is not None else _unknown(model, opset)
+        return f"node {foreign.name or foreign.output[0]} is {foreign.domain}.{foreign.op_type}, a custom operator; export without it"
+    unknown = None if foreign is not None else _find_unknown_operator(model, opset)
     if unknown is not None:
         return unknown
-    if not inputs(model):
-        return "it has no inputs; export it with what it computes from as inputs"
-    strange = next((tensor.name for tensor in inputs(model) if not tensor.type.HasField("tensor_type")), None)
-    return f"input {strange} is no tensor" if strange is not None else None
+    if not list_inputs(model):
+        return "it has no inputs; export it with its inputs"
+    strange = next((tensor.name for tensor in list_inputs(model) if not tensor.type.HasField("tensor_type")), None)
+    return f"input {strange} is not a tensor; export it with tensors as inputs" if strange is not None else None
 
 
-def _unknown(model: Any, opset: int) -> str | None:
-    """The first node whose operator the model's opset does not have."""
+def _find_unknown_operator(model: Any, opset: int) -> str | None:
+    """The first node with an operator that the model's opset does not have; or None."""
     import onnx
 
-    for graph in graphs(model.graph):
+    for graph in iterate_graphs(model.graph):
         for node in graph.node:
             if node.domain in ("", "ai.onnx") and not _is_known(node.op_type, min(opset, onnx.defs.onnx_opset_version())):
-                return f"node {node.name or node.output[0]} is {node.op_type}, an operator that ONNX opset {opset} does not have"
+                return f"node {node.name or node.output[0]} is {node.op_type}, which ONNX opset {opset} does not have; export it again"
     return None
 
 
@@ -56,13 +56,14 @@ def _is_known(operator: str, opset: int) -> bool:
     return True
 
 
-def inputs(model: Any) -> list[Any]:
-    """The real inputs: old files list their weights among them."""
+def list_inputs(model: Any) -> list[Any]:
+    """Inputs without weights, which old files list among them."""
     held = {tensor.name for tensor in model.graph.initializer}
     return [tensor for tensor in model.graph.input if tensor.name not in held]
 
 
-def describe(tensor: Any) -> dict[str, Any]:
+def describe_tensor(tensor: Any) -> dict[str, Any]:
+    """Name, shape (None for a dynamic dimension) and dtype as numpy spells it."""
     import onnx
 
     kind = tensor.type.tensor_type
@@ -71,53 +72,55 @@ def describe(tensor: Any) -> dict[str, Any]:
 
 
 def normalize(model: Any, names: Mapping[str, str], shapes: Mapping[str, tuple[int | None, ...]]) -> tuple[Any, list[str]]:
-    """The model in one shape, and what was changed. names: input or output -> its new name, other outputs are dropped;
-    shapes: new name of an input -> shape of the data."""
+    """The normalized model and notes on what was changed.
+
+    names: input or output -> new name; other outputs are removed. shapes: new name of an input -> shape of the data.
+    """
     from onnxscript import optimizer
 
-    notes = [*_to_one_opset(model), *_to_float32(model)]
-    real = inputs(model)
+    notes = [*_convert_opset(model), *_to_float32(model)]
+    real = list_inputs(model)
     model.graph.ClearField("input")
     model.graph.input.extend(real)
-    wanted = [tensor for tensor in model.graph.output if tensor.name in names]
-    notes += [f"output {tensor.name} is left out" for tensor in model.graph.output if tensor.name not in names]
+    kept = [tensor for tensor in model.graph.output if tensor.name in names]
+    notes += [f"output {tensor.name} is removed" for tensor in model.graph.output if tensor.name not in names]
     model.graph.ClearField("output")
-    model.graph.output.extend(wanted)
+    model.graph.output.extend(kept)
     _name_nodes(model)
     _rename(model.graph, names)
     notes += _fix_shapes(model, shapes)
-    owners = {weight: node.name for node, weight, _ in _weighted(model)}
+    owners = {weight: node.name for node, weight, _ in _nodes_with_weights(model)}
     model = optimizer.optimize(model, onnx_shape_inference=False)
-    for node, weight, _ in _weighted(model):
-        node.name = owners.get(weight, node.name)  # a convolution that took in its batch norm got another name
+    for node, weight, _ in _nodes_with_weights(model):
+        node.name = owners.get(weight, node.name)  # a convolution that was fused with its batch norm gets another name
     return model, notes
 
 
-def layers(model: Any) -> dict[str, dict[str, Any]]:
-    """Every node that multiplies by a weight matrix, by its name: type, name of the weight, shape."""
-    return {node.name: {"type": node.op_type, "weight": weight, "shape": shape} for node, weight, shape in _weighted(model)}
+def list_layers(model: Any) -> dict[str, dict[str, Any]]:
+    """All nodes with a weight matrix, by name: type, name of the weight, shape."""
+    return {node.name: {"type": node.op_type, "weight": weight, "shape": shape} for node, weight, shape in _nodes_with_weights(model)}
 
 
-def graphs(graph: Any) -> Iterator[Any]:
-    """A graph and those inside its nodes."""
+def iterate_graphs(graph: Any) -> Iterator[Any]:
+    """A graph and the subgraphs of its nodes."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from graphs(inner)
+                yield from iterate_graphs(inner)
 
 
 def _opset(model: Any) -> int:
     return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
 
 
-def _to_one_opset(model: Any) -> list[str]:
-    """Raise the opset where quantizers need it. What onnx cannot raise stays; quantizers may then refuse it with their own reason."""
+def _convert_opset(model: Any) -> list[str]:
+    """Convert to OPSET if quantizers need it. An opset that onnx cannot convert stays; quantizers may then reject it."""
     from onnx import version_converter
 
     opset = _opset(model)
     if opset > OPSET:
-        return [f"opset {opset} is newer than {OPSET}: runtimes of two years ago may refuse it"]
+        return [f"opset {opset} is newer than {OPSET}: runtimes that are two years old may reject it"]
     if opset >= QUANTIZABLE:
         return []
     try:
@@ -139,7 +142,7 @@ def _to_float32(model: Any) -> list[str]:
             found.add(names[tensor.data_type])
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
 
-    for graph in graphs(model.graph):
+    for graph in iterate_graphs(model.graph):
         graph.ClearField("value_info")
         for tensor in graph.initializer:
             widen(tensor)
@@ -156,9 +159,9 @@ def _to_float32(model: Any) -> list[str]:
 
 
 def _name_nodes(model: Any) -> None:
-    """Give a name to nodes that have none, or one that another has."""
+    """Give a unique name to nodes that have none, or the same as another."""
     taken: set[str] = set()
-    for graph in graphs(model.graph):
+    for graph in iterate_graphs(model.graph):
         for place, node in enumerate(graph.node):
             if not node.name or node.name in taken:
                 node.name = next(name for name in _candidates(node.op_type, place) if name not in taken)
@@ -171,9 +174,9 @@ def _candidates(kind: str, place: int) -> Iterator[str]:
 
 
 def _rename(graph: Any, names: Mapping[str, str]) -> None:
-    """Rename values everywhere; what bears a new name by chance gives way."""
+    """Rename values everywhere; other values that already have a new name are renamed too."""
     changed = {new: f"{new}/inner" for new in names.values()} | dict(names)
-    for inner in graphs(graph):
+    for inner in iterate_graphs(graph):
         for tensor in (*inner.input, *inner.output, *inner.initializer):
             tensor.name = changed.get(tensor.name, tensor.name)
         for node in inner.node:
@@ -182,12 +185,12 @@ def _rename(graph: Any, names: Mapping[str, str]) -> None:
 
 
 def _fix_shapes(model: Any, shapes: Mapping[str, tuple[int | None, ...]]) -> list[str]:
-    """Sides that the file leaves open become those of the data; an open batch stays open. Notes where the batch is not."""
+    """Set dynamic dimensions to those of the data, except the batch. Returns a note for each fixed batch size."""
     notes = []
     for tensor in model.graph.input:
         batch, *sides = tensor.type.tensor_type.shape.dim
         if batch.HasField("dim_value"):
-            notes.append(f"input {tensor.name} takes batches of {batch.dim_value} only")
+            notes.append(f"input {tensor.name} has the fixed batch size {batch.dim_value}")
         for side, size in zip(sides, shapes[tensor.name][1:], strict=True):
             side.dim_value = size or side.dim_value
     for tensor in (*model.graph.input, *model.graph.output):
@@ -197,18 +200,20 @@ def _fix_shapes(model: Any, shapes: Mapping[str, tuple[int | None, ...]]) -> lis
     return notes
 
 
-def _weighted(model: Any) -> list[tuple[Any, str, list[int]]]:
-    """(node, name of its weight, shape) of every product with a constant, also through nodes that only unpack it."""
-    held = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+def _nodes_with_weights(model: Any) -> list[tuple[Any, str, list[int]]]:
+    """(node, name of its weight, shape) of every product with a constant, also through nodes that only unpack the constant."""
+    constants = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     producers = {name: node for node in model.graph.node for name in node.output}
 
-    def origin(name: str) -> str:
+    def find_constant(name: str) -> str:
         producer = producers.get(name)
-        return origin(producer.input[0]) if producer is not None and producer.op_type in UNPACKING else name
+        return find_constant(producer.input[0]) if producer is not None and producer.op_type in UNPACKING else name
 
     found = []
     for node in model.graph.node:
-        weight = next((w for w in map(origin, node.input) if len(held.get(w, ())) >= 2), None) if node.op_type in PRODUCTS else None
+        weight = (
+            next((w for w in map(find_constant, node.input) if len(constants.get(w, ())) >= 2), None) if node.op_type in PRODUCTS else None
+        )
         if weight is not None:
-            found.append((node, weight, held[weight]))
+            found.append((node, weight, constants[weight]))
     return found

@@ -1,4 +1,4 @@
-"""The user's own TFLite file, as it is: float, to be quantized further, or quantized already, to be scored and measured."""
+"""The user's own TFLite file, imported unchanged: float, to be quantized, or already quantized, to be evaluated and measured."""
 
 import shutil
 from collections import Counter
@@ -17,18 +17,26 @@ from edgewise.config.schema import Train
 from edgewise.config.settings import option
 from edgewise.errors import ModelError
 from edgewise.sources import imported
-from edgewise.sources.inspection import Inspection, Port
+from edgewise.sources.inspection import Inspection, Port, one_line
 
 FORMAT = "tflite"
 REQUIRES = {"ai_edge_litert": "tflite"}
 ISOLATED = True
-RECOGNIZED = (".tflite",)  # what edgewise.inspect.command shows it
+RECOGNIZED = (".tflite",)  # shown by `edgewise inspect` when no importer fits
 FILE = "model.tflite"
+REAL = ("float32", "float16")
+SCHEMES = {  # (weights, activations) of the largest constant -> scheme
+    ("float16", "float32"): "fp16",
+    ("int8", "float32"): "int8-dynamic",
+    ("int8", "int8"): "int8-static",
+    ("int8", "int16"): "int16x8-static",
+    ("int4", "float32"): "int4-weight",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(imported.Settings):
-    path: str = option(help="a .tflite file with one signature, or with none")
+    path: str = option(help="a .tflite file with at most one signature")
 
 
 def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path) -> Mapping[str, Any]:
@@ -36,10 +44,10 @@ def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path
 
     manifest, samples, path = artifact.read(data), Samples.open(data), Path(settings.path)
     interpreter = load(path)
-    check(path, interpreter, manifest)
+    check_fit(path, interpreter, manifest)
     shutil.copyfile(path, folder / FILE)
     return {
-        **imported.finish(settings, lambda feeds: scores(interpreter, feeds), manifest, samples, folder),
+        **imported.finish(settings, lambda feeds: run(interpreter, feeds), manifest, samples, folder),
         "format": FORMAT,
         "details": {"layers": {}, "file": FILE},
         "tools": {"ai-edge-litert": metadata.version("ai-edge-litert")},
@@ -51,50 +59,45 @@ def recognizes(path: Path) -> bool:
     return path.is_file() and (path.suffix == ".tflite" or path.open("rb").read(8)[4:] == b"TFL3")
 
 
-def look(path: Path) -> Inspection:
-
-    return describe(path)
-
-
 def load(path: Path) -> Any:
-    """An interpreter of the file. ModelError where it is none, or the runtime refuses it."""
+    """An interpreter of the file. ModelError if it is not TFLite, or the runtime rejects it."""
     from ai_edge_litert.interpreter import Interpreter
 
     if not path.is_file():
         raise ModelError(f"model.path: {path} is not a file; name a .tflite file")
     with path.open("rb") as stream:
         if stream.read(8)[4:] != b"TFL3":
-            raise ModelError(f"model.path: {path} is not a TFLite file (its bytes 4 to 8 are not TFL3)")
+            raise ModelError(f"model.path: {path} is not a TFLite file (bytes 4 to 8 are not TFL3); name a .tflite file")
     try:
         interpreter = Interpreter(model_path=str(path), num_threads=1)
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        raise ModelError(f"model.path: the runtime refuses {path}: {' '.join(str(error).split())[:240]}") from error
+        raise ModelError(f"model.path: the TFLite runtime rejects {path}: {one_line(error)}") from error
     return interpreter
 
 
-def check(path: Path, interpreter: Any, data: Manifest) -> None:
-    """ModelError unless the file takes the data's inputs, one sample at a time, and gives one score per label."""
+def check_fit(path: Path, interpreter: Any, data: Manifest) -> None:
+    """ModelError unless the file accepts the data's inputs, with fixed shapes, and returns one score per label."""
     details = interpreter.get_input_details()
     for detail in details:
         if -1 in detail["shape_signature"][1:]:
-            sides = imported.told([[None if side < 0 else side for side in detail["shape_signature"][1:].tolist()]])
-            raise ModelError(f"model.path: {path}: input {detail['name']} has open sides {sides}; convert it again with fixed ones")
+            shape = imported.format_shapes([[None if side < 0 else side for side in detail["shape_signature"][1:].tolist()]])
+            raise ModelError(f"model.path: {path}: input {detail['name']} has dynamic dimensions {shape}; convert it again with fixed ones")
     imported.check_inputs(path, [detail["shape"].tolist()[1:] for detail in details], data)
     given = [detail["shape"].tolist()[1:] for detail in interpreter.get_output_details()]
     imported.check_outputs(path, given, data)
     if len(given) > 1:
-        raise ModelError(f"model.path: {path} gives {imported.told(given)}; convert it again with the scores as its one output")
+        raise ModelError(f"model.path: {path} returns {imported.format_shapes(given)}; convert it again with the scores as its only output")
 
 
-def scores(interpreter: Any, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
-    """float32 [n, labels], one call a sample."""
+def run(interpreter: Any, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
+    """float32 [n, labels], one call per sample."""
     count = len(next(iter(feeds.values())))
-    return np.concatenate([score(interpreter, [array[i : i + 1] for array in feeds.values()]) for i in range(count)])
+    return np.concatenate([run_one(interpreter, [array[i : i + 1] for array in feeds.values()]) for i in range(count)])
 
 
-def score(interpreter: Any, arrays: list[np.ndarray]) -> np.ndarray:
-    """float32 [1, labels] for one sample; integer inputs and outputs by their scale and zero point."""
+def run_one(interpreter: Any, arrays: list[np.ndarray]) -> np.ndarray:
+    """float32 [1, labels] for one sample; integer inputs and outputs are quantized and dequantized."""
     for detail, array in zip(interpreter.get_input_details(), arrays, strict=True):
         scale, zero_point = detail["quantization"]
         if scale:
@@ -105,34 +108,23 @@ def score(interpreter: Any, arrays: list[np.ndarray]) -> np.ndarray:
     (detail,) = interpreter.get_output_details()
     scale, zero_point = detail["quantization"]
     stored = interpreter.get_tensor(detail["index"]).astype(np.float32)
-    answers: np.ndarray = (stored - zero_point) * np.float32(scale) if scale else stored
-    return answers
+    scores: np.ndarray = (stored - zero_point) * np.float32(scale) if scale else stored
+    return scores
 
 
-# What a TFLite file expects and is, read from its flatbuffer.
-
-REAL = ("float32", "float16")
-HELD_AS = {  # (weights, activations) of the largest constant -> what the file can be measured as
-    ("float16", "float32"): "fp16",
-    ("int8", "float32"): "int8-dynamic",
-    ("int8", "int8"): "int8-static",
-    ("int8", "int16"): "int16x8-static",
-    ("int4", "float32"): "int4-weight",
-}
-
-
-def describe(path: Path) -> Inspection:
-    model = read(path)
+def inspect(path: Path) -> Inspection:
+    """Reads the flatbuffer without running it."""
+    model = read_flatbuffer(path)
     if not model.subgraphs or not len(model.subgraphs[0].inputs):
-        raise ModelError(f"model.path: {path} has no inputs; convert it again with what it computes from as inputs")
-    graph, operators = model.subgraphs[0], names("BuiltinOperator")
-    kinds = [kind(model, operator, operators) for operator in graph.operators]
-    weights = [tensor for tensor in graph.tensors if _held(model, tensor)]
-    scheme = _held_as(model, graph)
+        raise ModelError(f"model.path: {path} has no inputs; convert it again with its inputs")
+    graph, operators = model.subgraphs[0], read_enumeration("BuiltinOperator")
+    kinds = [operator_name(model, operator, operators) for operator in graph.operators]
+    weights = [tensor for tensor in graph.tensors if _is_weight(model, tensor)]
+    scheme = _find_scheme(model, graph)
     return Inspection(
         kind=f"TFLite model, {'float' if scheme is None else f'quantized ({scheme})'}, {len(model.subgraphs)} graph(s)",
-        inputs=tuple(port(graph.tensors[i]) for i in graph.inputs),
-        outputs=tuple(port(graph.tensors[i]) for i in graph.outputs),
+        inputs=tuple(make_port(graph.tensors[i]) for i in graph.inputs),
+        outputs=tuple(make_port(graph.tensors[i]) for i in graph.outputs),
         operators=Counter(kinds),
         parameters=sum(prod(_shape(tensor)) for tensor in weights),
         multiply_adds=sum(_multiply_adds(graph, operator, name) for operator, name in zip(graph.operators, kinds, strict=True)),
@@ -141,32 +133,33 @@ def describe(path: Path) -> Inspection:
     )
 
 
-def read(path: Path) -> Any:
-    """ModelError where the file is none, or cut short."""
+def read_flatbuffer(path: Path) -> Any:
+    """The file as a ModelT. ModelError if it is not TFLite, or damaged."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     with path.open("rb") as stream:
         if stream.read(8)[4:] != b"TFL3":
-            raise ModelError(f"model.path: {path} is not a TFLite file (its bytes 4 to 8 are not TFL3)")
+            raise ModelError(f"model.path: {path} is not a TFLite file (bytes 4 to 8 are not TFL3); name a .tflite file")
     try:
         return flatbuffer_utils.read_model(str(path))
-    except Exception as error:  # the flatbuffer reader runs off the end with whatever comes of it
-        raise ModelError(f"model.path: {path} is cut short or damaged ({type(error).__name__}); copy or convert it again") from error
+    except Exception as error:  # the reader has no checks of its own and fails in many ways
+        raise ModelError(f"model.path: {path} is truncated or damaged ({type(error).__name__}); copy or convert it again") from error
 
 
-def names(enumeration: str) -> dict[int, str]:
+def read_enumeration(enumeration: str) -> dict[int, str]:
+    """Number -> name in the schema that ships with the runtime."""
     from ai_edge_litert import schema_py_generated
 
     return {value: name for name, value in vars(getattr(schema_py_generated, enumeration)).items() if not name.startswith("_")}
 
 
-def kind(model: Any, operator: Any, operators: dict[int, str]) -> str:
+def operator_name(model: Any, operator: Any, operators: dict[int, str]) -> str:
     code = model.operatorCodes[operator.opcodeIndex]
     name = operators[max(code.builtinCode, code.deprecatedBuiltinCode)]
     return f"CUSTOM {code.customCode.decode()}" if name == "CUSTOM" else name
 
 
-def port(tensor: Any) -> Port:
+def make_port(tensor: Any) -> Port:
     signature = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
     quantization = tensor.quantization
     scaled = quantization is not None and quantization.scale is not None and len(quantization.scale) == 1
@@ -175,14 +168,14 @@ def port(tensor: Any) -> Port:
 
 
 def _dtype(tensor: Any) -> str:
-    return names("TensorType")[tensor.type].lower()
+    return read_enumeration("TensorType")[tensor.type].lower()
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:
     return () if tensor.shape is None else tuple(int(side) for side in tensor.shape)
 
 
-def _held(model: Any, tensor: Any) -> bool:
+def _is_weight(model: Any, tensor: Any) -> bool:
     data = model.buffers[tensor.buffer].data
     return (
         data is not None
@@ -191,16 +184,16 @@ def _held(model: Any, tensor: Any) -> bool:
     )
 
 
-def _held_as(model: Any, graph: Any) -> str | None:
-    """By the largest constant and the tensor that its operator gives; None for a float file."""
+def _find_scheme(model: Any, graph: Any) -> str | None:
+    """By the types of the largest constant and of its operator's output; None for a float file."""
     best: tuple[int, str, str] = (0, "float32", "float32")
     for operator in graph.operators:
         for index in operator.inputs:
             tensor = graph.tensors[index]
-            if index >= 0 and _held(model, tensor):
+            if index >= 0 and _is_weight(model, tensor):
                 best = max(best, (prod(_shape(tensor)), _dtype(tensor), _dtype(graph.tensors[operator.outputs[0]])))
     weights, activations = (dtype.removeprefix("u") for dtype in best[1:])
-    return None if weights == "float32" else HELD_AS.get((weights, activations), f"{weights} weights")
+    return None if weights == "float32" else SCHEMES.get((weights, activations), f"{weights} weights")
 
 
 def _multiply_adds(graph: Any, operator: Any, name: str) -> int:

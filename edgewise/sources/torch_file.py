@@ -1,8 +1,8 @@
-"""The user's own torch model, imported as it is: a torch.export program, or a callable with the checkpoint that belongs to it.
+"""The user's own torch model, imported unchanged: a torch.export program, or a callable with its checkpoint.
 
-A program may hold pickles (its example inputs, odd weights), which torch would load even where they run code, and expressions of
-sizes, which sympy evaluates as Python. So the archive is looked through first, with torch's own reader, since Python's reads some
-archives otherwise: only members that torch.export.save writes, pickles of tensors alone, arithmetic alone. All else is refused.
+A program may hold pickles (example inputs, some weights), which torch loads even if they run code, and expressions of sizes, which sympy
+evaluates as Python. So the archive is checked first, with torch's own reader, because Python's reads some archives differently. Allowed
+are only members that torch.export.save writes, pickles of nothing but tensors, and arithmetic. Everything else is refused.
 """
 
 import ast
@@ -21,20 +21,19 @@ from edgewise.artifacts.artifact import Manifest
 from edgewise.config.schema import Train
 from edgewise.config.settings import option
 from edgewise.errors import ModelError
-from edgewise.sources import python_callable, trained
-from edgewise.sources.inspection import Inspection, Port
-from edgewise.sources.torch_source import one_line
+from edgewise.sources import python_callable, torch_source
+from edgewise.sources.inspection import Inspection, Port, one_line
 
 FORMAT = "torch"
-REQUIRES = trained.REQUIRES
+REQUIRES = torch_source.REQUIRES
 ISOLATED = False
-RECOGNIZED = (".pt2",)  # what edgewise.inspect.command shows it
+RECOGNIZED = (".pt2",)  # shown by `edgewise inspect` when no importer fits
 MEMBERS = re.compile(  # what torch.export.save writes, without the archive's root; model.pt beside weights: torch 2.8
     r"models/model\.json|archive_format|archive_version|byteorder|version|\.data/(version|serialization_id)|extra/.+"
     r"|data/(weights/(weight_\d+|model_weights_config\.json|model\.pt)|constants/(tensor_\d+|model_constants_config\.json|model\.pt))"
     r"|data/sample_inputs/model\.pt"
 )
-TENSOR_FILE = re.compile(r"(weight|tensor)_\d+")  # torch unpickles a constant in a file of another name
+TENSOR_FILE = re.compile(r"(weight|tensor)_\d+")  # torch unpickles constants in files of other names
 PROGRAM = "models/model.json"
 SIZE_FUNCTIONS = ("floor", "ceiling", "sqrt", "exp", "log", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh")
 ARITHMETIC = (
@@ -42,28 +41,30 @@ ARITHMETIC = (
     *(ast.Load, ast.keyword, ast.operator, ast.unaryop, ast.boolop, ast.cmpop),
 )
 TEXT = re.compile(r"\w+|[-+]?[\d.]+(e[-+]?\d+)?")  # in Symbol('s0', integer=True), Float('1.5', precision=53)
-HOW = "save it with torch.export.save(torch.export.export(model.eval(), inputs, dynamic_shapes=...), FILE)"
+HOW_TO_SAVE = "save it with torch.export.save(torch.export.export(model.eval(), inputs, dynamic_shapes=...), FILE)"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    path: str = option(help="file of torch.export.save; with a callable: checkpoint with its weights")
-    callable: str | None = option(None, "dotted path of what builds the model, where the file holds its weights only")
+    path: str = option(help="file of torch.export.save; with a callable: the checkpoint with its weights")
+    callable: str | None = option(None, "dotted path of the callable that builds the model, if the file holds weights only")
     arguments: dict[str, Any] = option({}, "keyword arguments of the callable")
-    classes_argument: str | None = option(None, "its argument that takes the number of labels; null: found in the signature")
-    weights_ignore: tuple[str, ...] = option((), "layers that do not come from the file")
+    classes_argument: str | None = option(None, "argument of the callable for the number of labels; null: found in the signature")
+    weights_ignore: tuple[str, ...] = option((), "layers that are not loaded from the file")
 
 
 def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path) -> Mapping[str, Any]:
-    """As the torch importers that train, with no epochs and so no augmentation."""
+    """As sources that are trained, with 0 epochs."""
     untrained = Train(name=train.name, epochs=0, threads=train.threads)
     if settings.callable is not None:
         given = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings) if field.name != "path"}
         return python_callable.obtain(python_callable.Settings(weights=settings.path, **given), data, untrained, seed, folder)
     path = Path(settings.path)
     program = load(path)
-    fields = trained.obtain(lambda manifest: as_module(path, program, manifest), trained.Settings(), data, untrained, seed, folder)
-    types = layer_types(program)
+    fields = torch_source.obtain(
+        lambda manifest: as_module(path, program, manifest), torch_source.Settings(), data, untrained, seed, folder
+    )
+    types = find_layer_types(program)
     layers = {name: {**layer, "type": types.get(name, layer["type"])} for name, layer in fields["details"]["layers"].items()}
     return {**fields, "details": {**fields["details"], "layers": layers, "imported_sha256": artifact.sha256(path)}}
 
@@ -72,12 +73,8 @@ def recognizes(path: Path) -> bool:
     return path.is_file() and path.suffix in (".pt2", ".pth2", ".ep")
 
 
-def look(path: Path) -> Inspection:
-    return describe(path)
-
-
 def load(path: Path) -> Any:
-    """The exported program. ModelError where the file is none, or would run code on loading."""
+    """The exported program. ModelError if the file is not one, or would run code on loading."""
     import torch
 
     check_file(path)
@@ -88,140 +85,142 @@ def load(path: Path) -> Any:
     try:
         return torch.export.load(path)
     except Exception as error:  # torch.export has no common class for a program of another version or a damaged one
-        raise ModelError(f"model.path: {path} cannot be loaded: {one_line(error)}; {HOW}") from error
+        raise ModelError(f"model.path: {path} cannot be loaded: {one_line(error)}; {HOW_TO_SAVE}") from error
 
 
 def as_module(path: Path, program: Any, data: Manifest) -> Any:
-    """The program as a module for any batch size. ModelError where it does not take the data's inputs."""
+    """The program as a module for any batch size. ModelError if it does not accept the data's inputs."""
     check_inputs(path, program, data)
-    module = program.module(check_guards=False)  # the guards hold the largest batch that the user thought of
+    module = program.module(check_guards=False)  # the guards would reject batches larger than those of the export
     module.train = lambda mode=True: module  # torch forbids train() and eval() here: the mode is that of the export
     return module
 
 
-def layer_types(program: Any) -> dict[str, str]:
-    """Class of each module by its path, as the program remembers it; as a module it consists of nameless ones."""
+def find_layer_types(program: Any) -> dict[str, str]:
+    """Class of each module by path, as recorded in the program; its unpacked modules have lost theirs."""
     stacks = [node.meta.get("nn_module_stack", {}) for node in program.graph.nodes]
     return {path: str(kind).rpartition(".")[2] for stack in stacks for path, kind in stack.values()}
 
 
 def check_file(path: Path) -> None:
-    """ModelError that names what the file is instead of a program."""
+    """ModelError if the file is not a program, with what it is instead."""
     if not path.is_file():
         raise ModelError(f"model.path: {path} {'is a folder' if path.is_dir() else 'does not exist'}; name a file of torch.export.save")
     if not zipfile.is_zipfile(path):
-        raise ModelError(f"model.path: {path} is no torch.export program (those are zip archives); {HOW}")
+        raise ModelError(f"model.path: {path} is not a torch.export program (a zip archive); {HOW_TO_SAVE}")
     with zipfile.ZipFile(path) as archive:
         names = {name.rpartition("/")[2] for name in archive.namelist()}
     if "constants.pkl" in names:
-        raise ModelError(f"model.path: {path} is a TorchScript archive; {HOW}")
+        raise ModelError(f"model.path: {path} is a TorchScript archive; {HOW_TO_SAVE}")
     if "data.pkl" in names:
-        raise ModelError(f"model.path: {path} holds weights without a model; name what builds it: model.callable=MODULE.FUNCTION")
+        raise ModelError(f"model.path: {path} holds weights without a model; set model.callable=MODULE.FUNCTION to what builds it")
 
 
 def open_archive(path: Path) -> Any:
-    """torch's reader, which torch.export.load uses: it finds a member by its name in any case."""
+    """torch's reader, which torch.export.load uses; it ignores the case of member names."""
     import torch
 
     try:
         archive = torch._C.PyTorchFileReader(str(path))
-        archive.get_all_records()  # fails where a member lies outside of the root
+        archive.get_all_records()  # fails if a member lies outside of the root
         return archive
     except RuntimeError as error:
-        raise ModelError(f"model.path: {path} cannot be loaded: {one_line(error)}; {HOW}") from error
+        raise ModelError(f"model.path: {path} cannot be loaded: {one_line(error)}; {HOW_TO_SAVE}") from error
 
 
 def check_members(path: Path, archive: Any) -> None:
-    """ModelError for a member that torch.export.save does not write, and for two names that are one in another case."""
+    """ModelError for members that torch.export.save does not write, and for names that differ only in case."""
     names = archive.get_all_records()
     with zipfile.ZipFile(path) as other:
         seen = [name.partition("/")[2] for name in other.namelist()]
     if sorted(seen) != sorted(names):
-        raise ModelError(f"model.path: {path} is refused: torch and Python do not find the same members in it; {HOW}")
+        raise ModelError(f"model.path: {path} is refused: torch and Python list different members in it; {HOW_TO_SAVE}")
     unknown = next((name for name in names if not MEMBERS.fullmatch(name)), None)
     if unknown:
-        raise ModelError(f"model.path: {path} is refused: it holds {unknown!r}, which torch.export.save does not write; {HOW}")
+        raise ModelError(f"model.path: {path} is refused: it holds {unknown!r}, which torch.export.save does not write; {HOW_TO_SAVE}")
     folded = [name.casefold() for name in names]
     twice = next((name for name in names if folded.count(name.casefold()) > 1), None)
     if twice:
-        raise ModelError(f"model.path: {path} is refused: it holds {twice!r} twice, or in upper and lower case; {HOW}")
+        raise ModelError(f"model.path: {path} is refused: it holds {twice!r} twice, or in upper and lower case; {HOW_TO_SAVE}")
 
 
 def check_pickles(path: Path, archive: Any) -> None:
-    """ModelError unless every pickle in the archive holds tensors alone."""
+    """ModelError unless every pickle in the archive holds nothing but tensors."""
     import torch
 
-    for name in pickles(path, archive):
+    for name in list_pickles(path, archive):
         try:
             torch.load(io.BytesIO(archive.get_record(name)), map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever the restricted unpickler meets: it is not tensors alone
+        except Exception as error:  # whatever the restricted unpickler raises: it is more than tensors
             raise ModelError(
                 f"model.path: {path} is refused: {name} in it is a pickle of more than tensors, and a pickle can run code on loading;"
                 " export the model with tensors as its example inputs"
             ) from error
 
 
-def pickles(path: Path, archive: Any) -> Iterator[str]:
-    """Members that torch.export.load unpickles: *.pt, and what a *_config.json lists with use_pickle."""
+def list_pickles(path: Path, archive: Any) -> Iterator[str]:
+    """Members that torch.export.load unpickles: *.pt, and those that a *_config.json lists with use_pickle."""
     for name in archive.get_all_records():
         if name.endswith(".pt"):
             yield name
         elif name.endswith("_config.json"):
-            yield from (f"{name.rpartition('/')[0]}/{file}" for file in listed_pickles(path, name, archive.get_record(name)))
+            yield from (f"{name.rpartition('/')[0]}/{file}" for file in read_pickle_list(path, name, archive.get_record(name)))
 
 
-def listed_pickles(path: Path, name: str, content: bytes) -> list[str]:
-    """Files with use_pickle in the listing `name`. ModelError where it is damaged, or lists files that hold no tensors."""
+def read_pickle_list(path: Path, name: str, content: bytes) -> list[str]:
+    """Files with use_pickle in the JSON member `name`. ModelError if it is damaged, or lists files that are not tensors."""
     try:
         entries = [(entry["path_name"], entry["use_pickle"]) for entry in json.loads(content)["config"].values()]
         strange = next((file for file, _ in entries if not TENSOR_FILE.fullmatch(file)), None)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(f"model.path: {path} cannot be loaded: {name} in it is damaged ({one_line(error)}); {HOW}") from error
+        raise ModelError(f"model.path: {path} cannot be loaded: {name} in it is damaged ({one_line(error)}); {HOW_TO_SAVE}") from error
     if strange:
-        raise ModelError(f"model.path: {path} is refused: {name} in it lists {strange!r}, which holds no tensor; {HOW}")
+        raise ModelError(f"model.path: {path} is refused: {name} in it lists {strange!r}, which is not a tensor; {HOW_TO_SAVE}")
     return [file for file, use_pickle in entries if use_pickle]
 
 
 def check_expressions(path: Path, archive: Any) -> None:
-    """ModelError unless the sizes in the program are arithmetic on names and numbers, and no structure of it names a module."""
+    """ModelError unless all sizes in the program are arithmetic on names and numbers, and no input structure names a module."""
     try:
         program = json.loads(archive.get_record(PROGRAM))
     except (ValueError, RuntimeError) as error:
-        raise ModelError(f"model.path: {path} cannot be loaded: {PROGRAM} in it is missing or damaged; {HOW}") from error
-    for key, value in fields(program):
+        raise ModelError(f"model.path: {path} cannot be loaded: {PROGRAM} in it is missing or damaged; {HOW_TO_SAVE}") from error
+    for key, value in iterate_json(program):
         if key == "expr_str" and not is_arithmetic(value):
-            raise ModelError(f"model.path: {path} is refused: {str(value)[:60]!r} is no arithmetic, and torch would run it as code; {HOW}")
+            raise ModelError(
+                f"model.path: {path} is refused: {str(value)[:60]!r} is not arithmetic, and torch would run it as code; {HOW_TO_SAVE}"
+            )
         if key == "default_factory_module":
-            raise ModelError(f"model.path: {path} is refused: it takes a defaultdict, for which torch would import {value!r}; {HOW}")
+            raise ModelError(f"model.path: {path} is refused: it uses a defaultdict, for which torch would import {value!r}; {HOW_TO_SAVE}")
 
 
-def fields(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every key and value in JSON, also in JSON that is a string in it, as torch keeps the structure of inputs."""
+def iterate_json(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key and value of JSON, including JSON inside of strings, as torch stores the structure of inputs."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield key, inner
-            yield from fields(inner)
+            yield from iterate_json(inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from fields(inner)
+            yield from iterate_json(inner)
     elif isinstance(value, str) and value.lstrip().startswith(("[", "{")):
         try:
             inside = json.loads(value)
         except ValueError:
-            return  # torch reads it as no JSON either
-        yield from fields(inside)
+            return  # torch does not read it as JSON either
+        yield from iterate_json(inside)
 
 
 def is_arithmetic(expression: Any) -> bool:
-    """Names, numbers, operators and functions of sympy, whose own names begin with a capital; nothing with a dot or a lambda."""
+    """Whether it consists of names, numbers, operators and functions of sympy, whose classes begin with a capital; no dot, no lambda."""
     try:
         nodes = list(ast.walk(ast.parse(expression, mode="eval")))
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         return False
-    return all(isinstance(node, ARITHMETIC) and _is_plain(node) for node in nodes)
+    return all(isinstance(node, ARITHMETIC) and _is_allowed(node) for node in nodes)
 
 
-def _is_plain(node: ast.AST) -> bool:
+def _is_allowed(node: ast.AST) -> bool:
     if isinstance(node, ast.Constant):
         return isinstance(node.value, (bool, int, float)) or (isinstance(node.value, str) and bool(TEXT.fullmatch(node.value)))
     if isinstance(node, ast.Call):
@@ -230,29 +229,31 @@ def _is_plain(node: ast.AST) -> bool:
 
 
 def check_inputs(path: Path, program: Any, data: Manifest) -> None:
-    wanted = [([*t.shape], t.dtype) for t in data.inputs]
+    given = [([*t.shape], t.dtype) for t in data.inputs]
     names = program.graph_signature.user_inputs
     values = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
-    taken = [([side if isinstance(side, int) else None for side in v.shape], str(v.dtype).removeprefix("torch.")) for v in values]
-    if taken == wanted:
+    accepted = [([side if isinstance(side, int) else None for side in v.shape], str(v.dtype).removeprefix("torch.")) for v in values]
+    if accepted == given:
         return
-    if [(shape[1:], dtype) for shape, dtype in taken] == [(shape[1:], dtype) for shape, dtype in wanted]:
+    if [(shape[1:], dtype) for shape, dtype in accepted] == [(shape[1:], dtype) for shape, dtype in given]:
         raise ModelError(
-            f"model.path: {path} was exported for batches of {taken[0][0][0]} only; "
+            f"model.path: {path} was exported for batch size {accepted[0][0][0]} only; "
             "export it with dynamic_shapes=({0: torch.export.Dim('batch', min=1, max=1024)},)"
         )
-    raise ModelError(f"model.path: {path} takes {_told(taken)}, the data gives {_told(wanted)}; change data.* so that they fit")
+    raise ModelError(
+        f"model.path: {path} expects {_format_tensors(accepted)}, the data has {_format_tensors(given)}; change data.* to match"
+    )
 
 
-def _told(tensors: list[tuple[list[int | None], str]]) -> str:
+def _format_tensors(tensors: list[tuple[list[int | None], str]]) -> str:
     return (
         ", ".join(f"{dtype} {['any' if side is None else side for side in shape]}".replace("'", "") for shape, dtype in tensors)
         or "nothing"
     )
 
 
-def describe(path: Path) -> Inspection:
-    """Of a program; loads it, with the checks of the importer."""
+def inspect(path: Path) -> Inspection:
+    """Loads the program, after the same checks as `obtain`."""
     import torch
 
     program = load(path)
@@ -271,7 +272,7 @@ def describe(path: Path) -> Inspection:
         operators=Counter(str(node.target).removesuffix(".default") for node in calls),
         parameters=sum(tensor.numel() for tensor in program.parameters()),
         multiply_adds=multiply_adds,
-        notes=(*(f"input {name} takes one batch size only{how}" for name in fixed), *unknown),
+        notes=(*(f"input {name} has a fixed batch size{how}" for name in fixed), *unknown),
         model={"name": "torch_file", "path": str(path)},
     )
 
@@ -282,7 +283,7 @@ def _port(name: str, value: Any) -> Port:
 
 
 def _multiply_adds(program: Any, inputs: tuple[Port, ...]) -> tuple[int | None, tuple[str, ...]]:
-    """By running it once on zeros; torch counts two operations for a multiply-add."""
+    """Multiply-adds per sample, counted in a run on zeros (torch counts two operations for each), or None and a note."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -291,5 +292,5 @@ def _multiply_adds(program: Any, inputs: tuple[Port, ...]) -> tuple[int | None, 
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             program.module(check_guards=False)(*zeros)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        return None, (f"multiply-adds are unknown: it does not run on zeros ({one_line(error)})",)
+        return None, (f"multiply-adds are unknown: the program fails on zeros ({one_line(error)})",)
     return counter.get_total_flops() // 2 // max(1, inputs[0].shape[0] or 1), ()

@@ -1,29 +1,85 @@
-"""Write a torch module as a source: exported program, weights, layer names and probe outputs.
+"""From a torch module to a source: load the user's checkpoint, train, export. Shared by all sources that build a torch module.
 
 models/source/ then holds
     program.pt2          torch.export program with a dynamic batch; `.module()` of it is what the formats convert
     weights.safetensors  the same weights by their names in the program
     probe.npz            "in:NAME" and "out:NAME": real samples and the source's own outputs, the oracle of every variant
 
-The same weights give the same bytes: torch writes its archive with fixed dates, and what names this machine is taken out.
+The same weights give the same bytes: torch writes its archive with fixed dates, and paths of this machine are removed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgewise.artifacts import artifact
+from edgewise.artifacts.samples import Samples
+from edgewise.config.schema import Train
+from edgewise.config.settings import option
 from edgewise.errors import ModelError
+from edgewise.sources import checkpoint, training
+from edgewise.sources.checkpoint import PREFIX
+from edgewise.sources.inspection import one_line
+from edgewise.sources.training import to_tensors
 
-PREFIX = "model."  # Source keeps the user's module under this name; users never see it
+PROBE_SAMPLES = 16
+REQUIRES = {"torch": "train", "transformers": "train", "safetensors": "train"}
 WEIGHTS = "weights.safetensors"
 MAX_BATCH = 1024
-LONGEST = 240  # characters of another library's message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings that every source of a torch module has."""
+
+    weights: str | None = option(None, "checkpoint to start from: safetensors, or torch.save of a state_dict")
+    weights_ignore: tuple[str, ...] = option((), "layers (names or patterns) that are not loaded from the checkpoint: [classifier]")
+    batchnorm_momentum: float | None = option(None, "weight of the newest batch in BatchNorm's running statistics", low=0.001, high=1.0)
+
+
+def obtain(
+    create: Callable[[artifact.Manifest], Any], settings: Settings, data: Path, train: Train, seed: int, folder: Path
+) -> Mapping[str, Any]:
+    """Build the module with create(manifest of the data), load the checkpoint, train, and export into `folder`. Returns manifest fields."""
+    manifest, samples = artifact.read(data), Samples.open(data)
+    training.check_augmentations(train, manifest.preprocessing)
+    with training.repeatable(seed, train.threads) as threads:
+        source = wrap(create(manifest))
+        initialize(source.model, settings, len(samples.labels))
+        probe = samples.feeds(np.resize(samples.indices("calibration"), PROBE_SAMPLES))
+        check_outputs(source, probe, samples.labels)
+        history = training.fit(source, samples, train, seed, make_augment(train, manifest))
+        fields = export(source, probe, "logits", folder)
+    initial = {"initial_weights_sha256": artifact.sha256(Path(settings.weights))} if settings.weights else {}
+    return {**fields, "details": {**fields["details"], **initial, "threads": threads}, "training": history}
+
+
+def initialize(module: Any, settings: Settings, classes: int) -> None:
+    """Set BatchNorm's momentum and load the checkpoint, in place."""
+    import torch
+
+    if settings.batchnorm_momentum is not None:
+        for child in module.modules():
+            if isinstance(child, torch.nn.modules.batchnorm._BatchNorm):
+                child.momentum = settings.batchnorm_momentum
+    if settings.weights is not None:
+        checkpoint.load_into(module, Path(settings.weights), settings.weights_ignore, classes)
+
+
+def make_augment(train: Train, manifest: artifact.Manifest) -> training.Augment:
+    """The random changes of a training batch; only pictures have any."""
+    preprocessing = manifest.preprocessing or {}
+    if preprocessing.get("kind") != "image":
+        return lambda feeds, rng: feeds
+    pixels = training.Pixels.of(preprocessing)
+    return lambda feeds, rng: {name: training.augment_images(array, train, pixels, rng) for name, array in feeds.items()}
 
 
 def wrap(module: Any) -> Any:
-    """A module whose forward takes the inputs by position and returns one tensor (transformers return an object)."""
+    """A module whose forward takes the inputs by position and returns one tensor (models of transformers return an object)."""
     import torch
 
     class Source(torch.nn.Module):  # type: ignore[misc]  # torch is Any to mypy, see pyproject.toml
@@ -38,9 +94,52 @@ def wrap(module: Any) -> Any:
     return Source(module)
 
 
-def layers(source: Any) -> dict[str, dict[str, Any]]:
-    """Every layer that holds a weight matrix, by the user's module path: type, name of the weight in the program, shape.
-    A weight that two layers share is listed under both."""
+def check_outputs(source: Any, feeds: Mapping[str, np.ndarray], labels: Sequence[str]) -> None:
+    """ModelError unless `source` takes the feeds, [n, ...], and gives one score per label, [n, labels]."""
+    import torch
+
+    shapes = ", ".join(f"{name} {[*array.shape]}" for name, array in feeds.items())
+    try:
+        with torch.no_grad():
+            result = source.eval()(*to_tensors(feeds))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ModelError(f"the model does not accept {shapes}: {one_line(error)}; change data.* or model.arguments to match") from error
+    if not torch.is_tensor(result):
+        raise ModelError(f"the model returns a {type(result).__name__}; it must return one tensor of logits, or an object with .logits")
+    expected = [len(next(iter(feeds.values()))), len(labels)]
+    if [*result.shape] != expected:
+        raise ModelError(
+            f"the model returns {[*result.shape]} for {shapes}, but the data has {len(labels)} labels, so it must return {expected};"
+            " set the number of classes in model.arguments"
+        )
+
+
+def export(source: Any, feeds: Mapping[str, np.ndarray], output: str, folder: Path) -> dict[str, Any]:
+    """Export `source` (from `wrap`) into `folder`; feeds: at least two samples a name, [n, ...]. Returns manifest fields."""
+    import torch
+    from safetensors.torch import save_file
+
+    source = source.eval()
+    program = _export_program(source, to_tensors({name: array[:2] for name, array in feeds.items()}))
+    with torch.no_grad():
+        results = source(*to_tensors(feeds)).numpy()
+    torch.export.save(program, folder / "program.pt2")
+    save_file({k: v.contiguous().clone() for k, v in program.state_dict.items()}, folder / WEIGHTS)
+    arrays = {f"in:{name}": array for name, array in feeds.items()} | {f"out:{output}": results}
+    np.savez(folder / "probe.npz", **arrays)
+    return {
+        "format": "torch",
+        "inputs": [{"name": n, "shape": [None, *a.shape[1:]], "dtype": str(a.dtype)} for n, a in feeds.items()],
+        "outputs": [{"name": output, "shape": [None, *results.shape[1:]], "dtype": str(results.dtype), "meaning": output}],
+        "details": {"layers": list_layers(source), "parameters": sum(p.numel() for p in source.parameters())},
+        "tools": {"torch": torch.__version__},
+        "weights": WEIGHTS,
+    }
+
+
+def list_layers(source: Any) -> dict[str, dict[str, Any]]:
+    """All layers with a weight matrix, by module path: type, name of the weight in the program, shape. A weight that two layers share is
+    listed under both."""
     found = {}
     for name, parameter in source.named_parameters(remove_duplicate=False):
         owner, _, leaf = name.rpartition(".")
@@ -50,80 +149,23 @@ def layers(source: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-def tensors(feeds: Mapping[str, np.ndarray]) -> list[Any]:
-    import torch
-
-    return [torch.from_numpy(np.ascontiguousarray(array)) for array in feeds.values()]
-
-
-def check_outputs(source: Any, feeds: Mapping[str, np.ndarray], labels: Sequence[str]) -> None:
-    """ModelError unless `source` takes the feeds, [n, ...], and gives one score per label, [n, labels]."""
-    import torch
-
-    shapes = ", ".join(f"{name} {[*array.shape]}" for name, array in feeds.items())
-    try:
-        with torch.no_grad():
-            result = source.eval()(*tensors(feeds))
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise ModelError(
-            f"the model does not take {shapes}: {one_line(error)}; change data.* or model.arguments so that they fit"
-        ) from error
-    if not torch.is_tensor(result):
-        raise ModelError(f"the model returns a {type(result).__name__}; it must return one tensor of logits, or an object with .logits")
-    wanted = [len(next(iter(feeds.values()))), len(labels)]
-    if [*result.shape] != wanted:
-        raise ModelError(
-            f"the model returns {[*result.shape]} for {shapes}, but the data has {len(labels)} labels, so it must be {wanted};"
-            " set the number of classes in model.arguments"
-        )
-
-
-def one_line(error: BaseException) -> str:
-    """What another library says, fit for one line of ours; torch's own messages run to pages."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    return words if len(words) <= LONGEST else f"{words[:LONGEST]} ..."
-
-
-def export(source: Any, feeds: Mapping[str, np.ndarray], output: str, folder: Path) -> dict[str, Any]:
-    """Export `source` (from `wrap`) into `folder`; feeds: at least two samples a name, [n, ...]. Returns manifest fields."""
-    import torch
-    from safetensors.torch import save_file
-
-    source = source.eval()
-    program = _program(source, tensors({name: array[:2] for name, array in feeds.items()}))
-    with torch.no_grad():
-        results = source(*tensors(feeds)).numpy()
-    torch.export.save(program, folder / "program.pt2")
-    save_file({k: v.contiguous().clone() for k, v in program.state_dict.items()}, folder / WEIGHTS)
-    arrays = {f"in:{name}": array for name, array in feeds.items()} | {f"out:{output}": results}
-    np.savez(folder / "probe.npz", **arrays)
-    return {
-        "format": "torch",
-        "inputs": [{"name": n, "shape": [None, *a.shape[1:]], "dtype": str(a.dtype)} for n, a in feeds.items()],
-        "outputs": [{"name": output, "shape": [None, *results.shape[1:]], "dtype": str(results.dtype), "meaning": output}],
-        "details": {"layers": layers(source), "parameters": sum(p.numel() for p in source.parameters())},
-        "tools": {"torch": torch.__version__},
-        "weights": WEIGHTS,
-    }
-
-
-def _program(source: Any, examples: list[Any]) -> Any:
-    """The exported program, any batch from 1 to MAX_BATCH. Batch 2 is the example: torch takes a 1 for a constant."""
+def _export_program(source: Any, examples: list[Any]) -> Any:
+    """The exported program for any batch size from 1 to MAX_BATCH. The examples have batch size 2: torch treats 1 as a constant."""
     import torch
 
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
-    # laid out anew: pictures of one channel pass for channels last, and pooling would carry an as_strided into every format
+    # copied: torch takes pictures of one channel for channels last, and pooling would put an as_strided into every format
     plain = tuple(t.clone(memory_format=torch.contiguous_format) for t in examples)
     try:
         with torch.no_grad():
             program = torch.export.export(source, plain, dynamic_shapes=((({0: batch},) * len(examples)),))
     except Exception as error:  # torch.export has no common class for what it cannot trace
         raise ModelError(f"torch.export cannot export the model: {one_line(error)}; it must be traceable with any batch size") from error
-    return _without_paths(program)
+    return _remove_paths(program)
 
 
-def _without_paths(program: Any) -> Any:
-    """Take the stack traces out: they hold the file system paths of this machine."""
+def _remove_paths(program: Any) -> Any:
+    """Remove stack traces, which hold file paths of this machine."""
     import torch
 
     for module in program.graph_module.modules():

@@ -1,7 +1,6 @@
-"""Random changes to training pictures, on the normalized batch that the model gets.
+"""The training loop: AdamW or SGD, warm-up and cosine decay, random changes to pictures; the weights of the best epoch are kept.
 
-The arithmetic is that of the picture: `Pixels` knows what black and white became in preprocessing, so brightness 1.2 here
-is brightness 1.2 of the file, and nothing leaves the range that a picture can have.
+The same seed and number of threads give the same bytes.
 """
 
 import contextlib
@@ -16,82 +15,17 @@ import numpy as np
 from edgewise.artifacts.samples import CLASSES, MULTI_LABEL, Samples
 from edgewise.config.schema import Train
 from edgewise.errors import ConfigError, DataError
-from edgewise.sources.torch_source import tensors
 
-SETTINGS = ("flip_horizontal", "flip_vertical", "shift_pixels", "brightness", "contrast")
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """The model's values for black and white, [channels, 1, 1] each."""
-
-    black: np.ndarray
-    white: np.ndarray
-
-    @classmethod
-    def of(cls, preprocessing: Mapping[str, Any]) -> "Pixels":
-        mean, std = (np.asarray(preprocessing[key], np.float32)[:, None, None] for key in ("mean", "std"))
-        return cls((0 - mean) / std, (255 * preprocessing["scale"] - mean) / std)
-
-
-def check(train: Train, preprocessing: Mapping[str, Any] | None) -> None:
-    """ConfigError where the settings ask for a change that only a picture can have."""
-    wanted = [name for name in SETTINGS if getattr(train, name)]
-    if wanted and (preprocessing or {}).get("kind") != "image":
-        raise ConfigError(f"train.{wanted[0]}: {getattr(train, wanted[0])!r} is for pictures only, this data set has none; leave it out")
-
-
-def augment(images: np.ndarray, train: Train, pixels: Pixels, rng: np.random.Generator) -> np.ndarray:
-    """A changed copy of float32 [n, channels, height, width]; every picture gets its own random change."""
-    if train.flip_horizontal:
-        images = flip(images, 3, rng)
-    if train.flip_vertical:
-        images = flip(images, 2, rng)
-    if train.shift_pixels:
-        images = shift(images, rng.integers(-train.shift_pixels, train.shift_pixels + 1, (2, len(images))))
-    if train.brightness or train.contrast:
-        images = relight(images, factors(train.brightness, len(images), rng), factors(train.contrast, len(images), rng), pixels)
-    return images
-
-
-def flip(images: np.ndarray, axis: int, rng: np.random.Generator) -> np.ndarray:
-    chosen = rng.random(len(images)) < 0.5
-    return np.where(chosen[:, None, None, None], np.flip(images, axis), images)
-
-
-def shift(images: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Move picture i by offsets[0][i] rows and offsets[1][i] columns; the border is repeated into the gap."""
-    height, width = images.shape[2:]
-    rows = np.clip(np.arange(height) - offsets[0][:, None], 0, height - 1)
-    columns = np.clip(np.arange(width) - offsets[1][:, None], 0, width - 1)
-    images = np.take_along_axis(images, rows[:, None, :, None], axis=2)
-    return np.take_along_axis(images, columns[:, None, None, :], axis=3)
-
-
-def factors(spread: float, count: int, rng: np.random.Generator) -> np.ndarray:
-    return rng.uniform(1 - spread, 1 + spread, (count, 1, 1, 1)).astype(np.float32)
-
-
-def relight(images: np.ndarray, brightness: np.ndarray, contrast: np.ndarray, pixels: Pixels) -> np.ndarray:
-    """Scale the distance from black (brightness), then the distance from each channel's mean (contrast)."""
-    images = pixels.black + brightness * (images - pixels.black)
-    mean = images.mean(axis=(2, 3), keepdims=True)
-    lowest, highest = np.minimum(pixels.black, pixels.white), np.maximum(pixels.black, pixels.white)  # data.range may be the negative
-    relit: np.ndarray = np.clip(mean + contrast * (images - mean), lowest, highest)
-    return relit
-
-
-# The training loop: AdamW or SGD, warm-up and cosine, the best epoch kept. The same seed and number of threads give the same bytes.
-
-Change = Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
+Augment = Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
 VALIDATION_BATCH = 256
-CLASSES_ONLY = {"monitor": ("loss", "last"), "class_weights": ("none",), "label_smoothing": (0.0,)}  # what other targets allow
-DIGITS = 6  # of the figures in the curve
+CLASSES_ONLY = {"monitor": ("loss", "last"), "class_weights": ("none",), "label_smoothing": (0.0,)}  # values allowed for other targets
+DIGITS = 6  # decimals in the curve
+AUGMENTATIONS = ("flip_horizontal", "flip_vertical", "shift_pixels", "brightness", "contrast")
 
 
 @contextlib.contextmanager
 def repeatable(seed: int, threads: int | None) -> Iterator[int]:
-    """Fixed seed, deterministic kernels and a fixed number of threads (sums depend on how they are cut); yields that number."""
+    """Fixed seed, deterministic kernels and a fixed number of threads, on which sums depend; yields that number."""
     import torch
 
     before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
@@ -105,9 +39,12 @@ def repeatable(seed: int, threads: int | None) -> Iterator[int]:
         torch.set_num_threads(before[1])
 
 
-def fit(source: Any, samples: Samples, train: Train, seed: int, change: Change) -> dict[str, Any]:
+def fit(source: Any, samples: Samples, train: Train, seed: int, augment: Augment) -> dict[str, Any]:
     """Train `source` (inputs by position, outputs [n, labels]) in place and leave it with the weights of its best epoch.
-    change(feeds, generator) augments a training batch. Returns what metrics/train.json holds."""
+
+    augment(feeds, generator) returns a changed copy of a training batch. Returns the content of metrics/train.json: scores on
+    validation, number of epochs, the epoch kept, and the curve.
+    """
     import torch
     from tqdm import tqdm
 
@@ -122,15 +59,17 @@ def fit(source: Any, samples: Samples, train: Train, seed: int, change: Change) 
     best = Best(train)
     with tqdm(total=train.epochs * batches, desc="train", unit="step", disable=None) as bar:
         for epoch in range(1, train.epochs + 1):
-            # equal parts instead of a short last batch: a batch of one picture is an error in BatchNorm
-            feeds = ((change(samples.feeds(part), rng), samples.targets(part)) for part in np.array_split(rng.permutation(chosen), batches))
-            loss_train = one_epoch(source, feeds, loss, optimizer, rate, bar)
+            # equal parts instead of a short last batch: BatchNorm fails on a batch of one
+            feeds = (
+                (augment(samples.feeds(part), rng), samples.targets(part)) for part in np.array_split(rng.permutation(chosen), batches)
+            )
+            loss_train = train_epoch(source, feeds, loss, optimizer, rate, bar)
             row = {"epoch": epoch, "loss_train": loss_train, "learning_rate": rate.get_last_lr()[0], **validate(source, samples, loss)}
             if not math.isfinite(row["loss_validation"]):
-                raise diverged(row["loss_validation"], rate)
+                raise divergence_error(row["loss_validation"], rate)
             curve.append({name: round(value, DIGITS) for name, value in row.items()})
             bar.set_postfix({name: f"{value:.3f}" for name, value in row.items() if name.endswith("validation")}, epoch=epoch)
-            if best.is_over(source, row):
+            if best.update(source, row):
                 break
     best.restore(source)
     scores = {name: round(value, DIGITS) for name, value in validate(source, samples, loss).items()}
@@ -138,31 +77,33 @@ def fit(source: Any, samples: Samples, train: Train, seed: int, change: Change) 
 
 
 def check_splits(samples: Samples) -> None:
-    """DataError where there is nothing to learn from, or to choose the epoch by."""
+    """DataError if there are no samples to train on, or to choose the epoch by."""
     for split in ("train", "validation"):
         if not len(samples.indices(split)):
-            raise DataError(f"data.splits: {split} is empty, and a model is trained; let each split have a share, for example 0.1")
+            raise DataError(f"data.splits: {split} is empty, but the model is to be trained; give each split a share, for example 0.1")
 
 
 def check_targets(train: Train, samples: Samples) -> None:
-    """ConfigError for what only classes have, where the targets are something else."""
+    """ConfigError for settings that only apply to classes, if the targets are something else."""
     for key, allowed in CLASSES_ONLY.items():
         given = getattr(train, key)
         if samples.kind != CLASSES and given not in allowed:
-            raise ConfigError(f"train.{key}: {given!r} is for classes, the targets are {samples.kind}; allowed here: {allowed}")
+            raise ConfigError(
+                f"train.{key}: {given!r} needs classes, but data.targets is {samples.kind}; allowed: {', '.join(map(str, allowed))}"
+            )
 
 
-def one_epoch(source: Any, batches: Any, loss: Any, optimizer: Any, rate: Any, bar: Any) -> float:
-    """One pass; returns the mean loss per sample. ConfigError when the loss is no number any more."""
+def train_epoch(source: Any, batches: Any, loss: Any, optimizer: Any, rate: Any, bar: Any) -> float:
+    """One pass over `batches`; returns the mean loss per sample. ConfigError if the loss becomes NaN or infinite."""
     import torch
 
     source.train()
     total, count = 0.0, 0
     for feeds, targets in batches:
         optimizer.zero_grad(set_to_none=True)
-        value = loss(source(*tensors(feeds)), torch.from_numpy(targets))
+        value = loss(source(*to_tensors(feeds)), torch.from_numpy(targets))
         if not math.isfinite(value.item()):
-            raise diverged(value.item(), rate)
+            raise divergence_error(value.item(), rate)
         value.backward()
         optimizer.step()
         rate.step()
@@ -171,7 +112,7 @@ def one_epoch(source: Any, batches: Any, loss: Any, optimizer: Any, rate: Any, b
     return total / count
 
 
-def diverged(value: float, rate: Any) -> ConfigError:
+def divergence_error(value: float, rate: Any) -> ConfigError:
     peak = rate.base_lrs[0]
     return ConfigError(
         f"train.learning_rate: with {peak:g} the loss became {value} in step {rate.last_epoch + 1};"
@@ -180,7 +121,7 @@ def diverged(value: float, rate: Any) -> ConfigError:
 
 
 def schedule(step: int, steps: int, warmup_share: float) -> float:
-    """Share of the peak learning rate: a straight rise, then half a cosine down to zero (Loshchilov and Hutter 2017)."""
+    """Factor of the peak learning rate: linear warm-up, then cosine decay to zero (Loshchilov and Hutter 2017)."""
     warmup = round(steps * warmup_share)
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -188,7 +129,7 @@ def schedule(step: int, steps: int, warmup_share: float) -> float:
 
 
 def make_optimizer(source: Any, train: Train) -> Any:
-    """Weight decay on matrices and filters only: on biases and norm layers it costs accuracy."""
+    """AdamW or SGD, with weight decay on matrices and filters only: on biases and norm layers it costs accuracy."""
     import torch
 
     parameters = [p for p in source.parameters() if p.requires_grad]
@@ -202,43 +143,43 @@ def make_optimizer(source: Any, train: Train) -> Any:
 
 
 def criterion(samples: Samples, train: Train) -> Any:
-    """Cross entropy of classes; of each label for itself; squared error of numbers."""
+    """The loss: cross entropy for classes, binary cross entropy for multi_label, squared error for values."""
     import torch
 
     if samples.kind != CLASSES:
         return torch.nn.BCEWithLogitsLoss() if samples.kind == MULTI_LABEL else torch.nn.MSELoss()
     weights = None
     if train.class_weights == "balanced":
-        weights = torch.from_numpy(balanced(samples.targets(samples.indices("train")), len(samples.labels)))
+        weights = torch.from_numpy(balanced_weights(samples.targets(samples.indices("train")), len(samples.labels)))
     return torch.nn.CrossEntropyLoss(weight=weights, label_smoothing=train.label_smoothing)
 
 
-def balanced(targets: np.ndarray, classes: int) -> np.ndarray:
-    """Weight of each class: samples / (classes * samples of the class), float32 [classes]."""
+def balanced_weights(targets: np.ndarray, classes: int) -> np.ndarray:
+    """Weight of each class, float32 [classes]: samples / (classes * samples of the class), as scikit-learn's `balanced`."""
     counts = np.bincount(targets, minlength=classes)
     return (len(targets) / (classes * np.maximum(counts, 1))).astype(np.float32)
 
 
 def validate(source: Any, samples: Samples, loss: Any) -> dict[str, float]:
-    """Loss on the whole validation split; of classes accuracy and mean recall too."""
+    """Loss on the whole validation split; for classes also accuracy and balanced accuracy (mean recall)."""
     import torch
 
     chosen = samples.indices("validation")
     parts = np.array_split(chosen, math.ceil(len(chosen) / VALIDATION_BATCH))
     source.eval()
     with torch.no_grad():
-        logits = torch.cat([source(*tensors(samples.feeds(part))) for part in parts])
+        logits = torch.cat([source(*to_tensors(samples.feeds(part))) for part in parts])
     targets = samples.targets(chosen)
     found = {"loss_validation": loss(logits, torch.from_numpy(targets)).item()}
     if samples.kind != CLASSES:
         return found
-    right = logits.argmax(1).numpy() == targets
-    recalls = [right[targets == label].mean() for label in np.unique(targets)]
-    return {**found, "accuracy_validation": float(right.mean()), "accuracy_balanced_validation": float(np.mean(recalls))}
+    correct = logits.argmax(1).numpy() == targets
+    recalls = [correct[targets == label].mean() for label in np.unique(targets)]
+    return {**found, "accuracy_validation": float(correct.mean()), "accuracy_balanced_validation": float(np.mean(recalls))}
 
 
 class Best:
-    """Remembers the weights of the best epoch. With equal accuracy the lower loss wins."""
+    """Keeps the weights of the best epoch; ties are decided by the lower loss."""
 
     def __init__(self, train: Train):
         self.monitor, self.patience = train.monitor, train.patience
@@ -246,16 +187,16 @@ class Best:
         self.epoch = 0
         self.state: dict[str, Any] | None = None
 
-    def is_over(self, source: Any, row: dict[str, Any]) -> bool:
-        """Take note of an epoch; true when `patience` epochs have passed without a better one."""
-        score = (self.value(row), -row["loss_validation"])
+    def update(self, source: Any, row: dict[str, Any]) -> bool:
+        """Record an epoch. Returns True after `patience` epochs without a better one: stop."""
+        score = (self.monitored(row), -row["loss_validation"])
         if self.score is None or score > self.score:
             self.score, self.epoch = score, row["epoch"]
             self.state = {name: tensor.clone() for name, tensor in source.state_dict().items()}
         return self.patience is not None and row["epoch"] - self.epoch >= self.patience
 
-    def value(self, row: dict[str, Any]) -> float:
-        """What is compared between epochs, more is better."""
+    def monitored(self, row: dict[str, Any]) -> float:
+        """The value that is compared between epochs; higher is better."""
         if self.monitor == "last":
             return float(row["epoch"])
         return float(-row["loss_validation"] if self.monitor == "loss" else row[f"{self.monitor}_validation"])
@@ -263,3 +204,76 @@ class Best:
     def restore(self, source: Any) -> None:
         if self.state is not None:
             source.load_state_dict(self.state)
+
+
+def to_tensors(feeds: Mapping[str, np.ndarray]) -> list[Any]:
+    """Feeds as torch tensors, in their order."""
+    import torch
+
+    return [torch.from_numpy(np.ascontiguousarray(array)) for array in feeds.values()]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The model's input values for black and white, [channels, 1, 1] each.
+
+    With them, brightness 1.2 of a normalized batch is brightness 1.2 of the picture file, and no value leaves the valid range.
+    """
+
+    black: np.ndarray
+    white: np.ndarray
+
+    @classmethod
+    def of(cls, preprocessing: Mapping[str, Any]) -> "Pixels":
+        mean, std = (np.asarray(preprocessing[key], np.float32)[:, None, None] for key in ("mean", "std"))
+        return cls((0 - mean) / std, (255 * preprocessing["scale"] - mean) / std)
+
+
+def check_augmentations(train: Train, preprocessing: Mapping[str, Any] | None) -> None:
+    """ConfigError if the settings ask for changes of pictures and the inputs are none."""
+    wanted = [name for name in AUGMENTATIONS if getattr(train, name)]
+    if wanted and (preprocessing or {}).get("kind") != "image":
+        raise ConfigError(f"train.{wanted[0]}: {getattr(train, wanted[0])!r} changes pictures, but this data set has none; remove it")
+
+
+def augment_images(images: np.ndarray, train: Train, pixels: Pixels, rng: np.random.Generator) -> np.ndarray:
+    """A changed copy of normalized float32 [n, channels, height, width]; each picture is changed at random."""
+    if train.flip_horizontal:
+        images = flip_half(images, 3, rng)
+    if train.flip_vertical:
+        images = flip_half(images, 2, rng)
+    if train.shift_pixels:
+        images = shift(images, rng.integers(-train.shift_pixels, train.shift_pixels + 1, (2, len(images))))
+    if train.brightness or train.contrast:
+        images = adjust_light(
+            images, random_factors(train.brightness, len(images), rng), random_factors(train.contrast, len(images), rng), pixels
+        )
+    return images
+
+
+def flip_half(images: np.ndarray, axis: int, rng: np.random.Generator) -> np.ndarray:
+    """Mirror each picture along `axis` with probability 0.5."""
+    chosen = rng.random(len(images)) < 0.5
+    return np.where(chosen[:, None, None, None], np.flip(images, axis), images)
+
+
+def shift(images: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Move picture i by offsets[0][i] rows and offsets[1][i] columns; border pixels fill the gap."""
+    height, width = images.shape[2:]
+    rows = np.clip(np.arange(height) - offsets[0][:, None], 0, height - 1)
+    columns = np.clip(np.arange(width) - offsets[1][:, None], 0, width - 1)
+    images = np.take_along_axis(images, rows[:, None, :, None], axis=2)
+    return np.take_along_axis(images, columns[:, None, None, :], axis=3)
+
+
+def random_factors(spread: float, count: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.uniform(1 - spread, 1 + spread, (count, 1, 1, 1)).astype(np.float32)
+
+
+def adjust_light(images: np.ndarray, brightness: np.ndarray, contrast: np.ndarray, pixels: Pixels) -> np.ndarray:
+    """Scale the distance from black (brightness), then the distance from each channel's mean (contrast)."""
+    images = pixels.black + brightness * (images - pixels.black)
+    mean = images.mean(axis=(2, 3), keepdims=True)
+    lowest, highest = np.minimum(pixels.black, pixels.white), np.maximum(pixels.black, pixels.white)  # data.range may be the negative
+    relit: np.ndarray = np.clip(mean + contrast * (images - mean), lowest, highest)
+    return relit

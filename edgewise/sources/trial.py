@@ -1,6 +1,7 @@
-"""Is the model fed as it was trained? It is tried on a hundred labelled samples, and where it is often wrong, so are the common ways to
-preprocess pictures: the best of them is named, as the settings that give it, where up to five hundred samples confirm that it is better
-than what is set (McNemar's test, on the same samples). The test split stays unseen.
+"""Try whether the preprocessing is that of the model's training.
+
+The model is tried on a hundred labelled samples. If it is often wrong, common ways to preprocess pictures are tried too. The best of them
+is suggested, as settings, if it is significantly better on up to five hundred samples (McNemar's test, paired). The test split is not used.
 """
 
 import math
@@ -12,20 +13,20 @@ import numpy as np
 
 from edgewise.agent import preprocess
 from edgewise.artifacts.samples import CLASSES, Samples
-from edgewise.stats.paired import mcnemar_exact
+from edgewise.stats.paired import mcnemar_p
 
 Arrays = dict[str, np.ndarray]
 Values = Mapping[str, Sequence[float]]  # data.range, data.mean, data.std
 Score = Callable[[Arrays], np.ndarray]  # feeds [n, ...] to scores [n, labels]
 
 SAMPLES, CONFIRM = 100, 500
-GOOD_ENOUGH = 0.9  # right in so many: nothing else is tried
-ALPHA = 0.001  # some twenty ways are tried: one in fifty trials of a model that is fed rightly may name another
+GOOD_ENOUGH = 0.9  # accuracy from which on nothing else is tried
+ALPHA = 0.001  # about twenty ways are tried, so a false suggestion has a probability of 1 in 50 at most
 CHANCE_ALPHA = 0.01
 IMAGENET: Values = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 CAFFE: Values = {"range": [0, 255], "mean": [103.939, 116.779, 123.68]}
 MNIST: Values = {"mean": [0.1307], "std": [0.3081]}
-VALUES: tuple[Values, ...] = (  # the commonest first: of equally good ones the first is named
+VALUES: tuple[Values, ...] = (  # most common first: of equally good ones the first is suggested
     {"range": [0, 255]},
     {"range": [0, 1]},
     {"range": [-1, 1]},
@@ -41,58 +42,58 @@ VALUES: tuple[Values, ...] = (  # the commonest first: of equally good ones the 
 
 @dataclass(frozen=True)
 class Trial:
-    """right: of `samples`, as the settings say; warning: what the user should know, or None."""
+    """correct: predictions on `samples` samples with the current settings; warning: what the user should know, or None."""
 
     samples: int
-    right: int
+    correct: int
     warning: str | None
 
 
-def run(score: Score, samples: Samples, seed: int = 0) -> Trial | None:
-    """None where the data have no labelled sample outside of test, or no classes."""
+def try_preprocessing(score: Score, samples: Samples, seed: int = 0) -> Trial | None:
+    """None if there are no samples outside of test, or the targets are not classes."""
     pool = np.concatenate([samples.indices(split) for split in ("train", "validation", "calibration")])
     if not len(pool) or samples.kind != CLASSES:
         return None
     drawn = np.random.default_rng(seed).permutation(pool)
     chosen = drawn[:SAMPLES]
     targets = samples.targets(chosen)
-    answers = score(samples.feeds(chosen)).argmax(1)
-    right = int((answers == targets).sum())
-    if right >= GOOD_ENOUGH * len(chosen):
-        return Trial(len(chosen), right, None)
-    warning = _better(score, samples, drawn, right) or _hopeless(answers, targets, len(samples.labels))
-    return Trial(len(chosen), right, warning)
+    predicted = score(samples.feeds(chosen)).argmax(1)
+    correct = int((predicted == targets).sum())
+    if correct >= GOOD_ENOUGH * len(chosen):
+        return Trial(len(chosen), correct, None)
+    warning = _suggest_better(score, samples, drawn, correct) or _warn_if_chance(predicted, targets, len(samples.labels))
+    return Trial(len(chosen), correct, warning)
 
 
-def _better(score: Score, samples: Samples, drawn: np.ndarray, right: int) -> str | None:
-    """Names the way that is right most often, where it is significantly better than the one that is set."""
+def _suggest_better(score: Score, samples: Samples, drawn: np.ndarray, correct: int) -> str | None:
+    """A warning that names the settings with the most correct predictions, if they are significantly better than the current ones."""
     if samples.preprocessing["kind"] != "image":
         return None
-    found = [(int(_hits(score, samples, drawn[:SAMPLES], spec).sum()), told, spec) for told, spec in ways(samples.preprocessing)]
-    most, told, spec = max(found, key=lambda entry: entry[0])
-    if most <= right:
+    tried = [(int(_hits(score, samples, drawn[:SAMPLES], spec).sum()), words, spec) for words, spec in alternatives(samples.preprocessing)]
+    most, words, spec = max(tried, key=lambda entry: entry[0])
+    if most <= correct:
         return None
     chosen = drawn[:CONFIRM]
     now, then = (_hits(score, samples, chosen, each) for each in (samples.preprocessing, spec))
-    if mcnemar_exact(int((then & ~now).sum()), int((now & ~then).sum())) >= ALPHA or then.sum() <= now.sum():
+    if mcnemar_p(int((then & ~now).sum()), int((now & ~then).sum())) >= ALPHA or then.sum() <= now.sum():
         return None
     if not _beats_chance(int(then.sum()), samples.targets(chosen)):
         return None
     return (
-        f"the model is right on {now.mean():.0%} of {len(chosen)} samples as they are preprocessed now, and on {then.mean():.0%}"
-        f" with {told}: probably it was trained so (the test split was not looked at)"
+        f"the model is correct on {now.mean():.0%} of {len(chosen)} samples with the current preprocessing, and on {then.mean():.0%}"
+        f" with {words}: it was probably trained that way (the test split was not used)"
     )
 
 
 def _hits(score: Score, samples: Samples, chosen: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
-    """Whether the answer is right, bool [n], for pictures that are preprocessed by `spec`."""
+    """Which predictions are correct, bool [n], if pictures are preprocessed by `spec`."""
     feeds = {name: preprocess.normalize(stored, spec) for name, stored in samples.raw(chosen).items()}
     hits: np.ndarray = score(feeds).argmax(1) == samples.targets(chosen)
     return hits
 
 
-def ways(spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Settings in words, and the spec that they give; not the one that is set already."""
+def alternatives(spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Common preprocessings other than the current one: as settings, and as a spec (see edgewise.agent.preprocess)."""
     channels = spec["channels"]
     for order in ("RGB", "BGR") if channels == 3 else ("RGB",):
         for given in VALUES:
@@ -106,33 +107,35 @@ def ways(spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield " ".join([*words, *(["data.channel_order=bgr"] if order == "BGR" else [])]), changed
 
 
-def _hopeless(answers: np.ndarray, targets: np.ndarray, classes: int) -> str | None:
-    """Where the model does no better than chance, and no common way helps: what else is often wrong."""
-    count, right = len(targets), int((answers == targets).sum())
-    if _beats_chance(right, targets):
+def _warn_if_chance(predicted: np.ndarray, targets: np.ndarray, classes: int) -> str | None:
+    """A warning if the model is no better than chance although no common preprocessing helps."""
+    count, correct = len(targets), int((predicted == targets).sum())
+    if _beats_chance(correct, targets):
         return None
-    reordered = _reordered(answers, targets, classes)
-    why = f"in another order of the classes it would be right on {reordered}" if reordered > right else "no common preprocessing helps"
+    reordered = _count_reordered_hits(predicted, targets, classes)
+    why = (
+        f"with its classes in another order it would be correct on {reordered}" if reordered > correct else "no common preprocessing helps"
+    )
     return (
-        f"the model is right on {right} of {count} samples, no better than chance; {why}:"
-        " check that the classes stand in the model's order (data.label_names=FILE) and that it was trained on such data"
+        f"the model is correct on {correct} of {count} samples, no better than chance; {why}:"
+        " check that the classes are in the model's order (data.label_names=FILE) and that it was trained on such data"
     )
 
 
-def _beats_chance(right: int, targets: np.ndarray) -> bool:
-    """Whether so many right answers are too many for one who always names the commonest class (binomial test, one side)."""
+def _beats_chance(correct: int, targets: np.ndarray) -> bool:
+    """Whether that is significantly more than always predicting the most common class (one-sided binomial test, CHANCE_ALPHA)."""
     count = len(targets)
     chance = float(np.bincount(targets).max() / count)
-    return sum(math.comb(count, k) * chance**k * (1 - chance) ** (count - k) for k in range(right, count + 1)) < CHANCE_ALPHA
+    return sum(math.comb(count, k) * chance**k * (1 - chance) ** (count - k) for k in range(correct, count + 1)) < CHANCE_ALPHA
 
 
-def _reordered(answers: np.ndarray, targets: np.ndarray, classes: int) -> int:
-    """Right answers if each answer stood for the class that it mostly goes with, learned on one half and counted on the other,
-    both ways round."""
+def _count_reordered_hits(predicted: np.ndarray, targets: np.ndarray, classes: int) -> int:
+    """Correct predictions if each predicted class is mapped to the class that it most often occurs with: mapped on one half, counted on the
+    other, in both directions."""
     halves = np.arange(len(targets)) % 2 == 0
-    right = 0
+    correct = 0
     for half in (halves, ~halves):
         table = np.zeros((classes, classes), np.int64)
-        np.add.at(table, (answers[half], targets[half]), 1)
-        right += int((table.argmax(1)[answers[~half]] == targets[~half]).sum())
-    return right
+        np.add.at(table, (predicted[half], targets[half]), 1)
+        correct += int((table.argmax(1)[predicted[~half]] == targets[~half]).sum())
+    return correct

@@ -21,7 +21,7 @@ from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest, Tensor
 from edgewise.config import schema
 from edgewise.config.schema import Config, Variant
-from edgewise.proof import checks, describing
+from edgewise.proof import checks, making
 from edgewise.track.run_set import KEY, Candidate, Registration, content_digest
 
 VARIANTS = Path("models/variants")
@@ -83,7 +83,7 @@ def ensure_version(client: Any, name: str, candidate: Candidate, root: Path, run
     key = version_key(artifact.read(folder), variant)
     if found := find_versions(client, name, key):
         return found[0]
-    model = log_model(client, run, folder, variant, settings, checks.read_probe(root / describing.SOURCE)[0])
+    model = log_model(client, run, folder, variant, settings, checks.read_probe(root / making.SOURCE)[0])
     tags = {KEY: key, "variant": variant.name, "device": settings.device.name}
     made = client.create_model_version(name, f"models:/{model}", run, tags=tags, model_id=model, description=variant.name).version
     first = find_versions(client, name, key)[0]

@@ -11,7 +11,7 @@ import pytest
 from edgewise.config.schema import Train
 from edgewise.data import dataset
 from edgewise.errors import DataError, ModelError
-from edgewise.sources import checkpoint, keras_file, obtaining, onnx_file, tflite_file, torch_file
+from edgewise.sources import checkpoint, keras_file, model_source, onnx_file, tflite_file, torch_file
 from tests.support import own_files
 from tests.unit.test_prepare_data import plugin
 
@@ -87,7 +87,7 @@ def test_a_bad_model_file_is_one_clear_line(fault, tmp_path):
     settings = importer.Settings(path=str(path))
     with pytest.raises(ModelError, match=message) as caught:
         if fault in TFLITE:  # whose runtime trusts its files
-            obtaining.obtain(importer, settings, data, Train("test"), 0, tmp_path / "source")
+            model_source.run_plugin(importer, settings, data, Train("test"), 0, tmp_path / "source")
         else:
             importer.obtain(settings, data, Train("test"), 0, tmp_path / "source")
     assert "\n" not in str(caught.value) and str(path.name) in str(caught.value)
@@ -118,7 +118,7 @@ def test_the_good_ones_beside_them_are_taken(tmp_path):
     for importer, build in ((onnx_file, own_files.onnx), (tflite_file, own_files.tflite)):
         (tmp_path / importer.FORMAT).mkdir()
         settings = importer.Settings(path=str(build(tmp_path / f"mine.{importer.FORMAT}")))
-        fields = obtaining.obtain(importer, settings, data, Train("test"), 0, tmp_path / importer.FORMAT)
+        fields = model_source.run_plugin(importer, settings, data, Train("test"), 0, tmp_path / importer.FORMAT)
         assert fields["training"]["tried_samples"] == 30
 
 
@@ -155,6 +155,6 @@ def test_weights_that_are_cut_short_or_code(tmp_path):
 
     save_file({"w": np.zeros((40, 40), np.float32)}, tmp_path / "w.safetensors")
     with pytest.raises(ModelError, match="is not a whole safetensors file"):
-        checkpoint.read(cut(tmp_path / "w.safetensors"))
+        checkpoint.read_tensors(cut(tmp_path / "w.safetensors"))
     with pytest.raises(ModelError, match=r"model\.weights: .* (is refused|cannot be read)"):
-        checkpoint.read(text(tmp_path / "w.pt", pickle.dumps({"run": print})))
+        checkpoint.read_tensors(text(tmp_path / "w.pt", pickle.dumps({"run": print})))

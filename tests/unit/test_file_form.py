@@ -38,8 +38,8 @@ def test_every_form_gives_the_answers_of_the_plain_file(file, scheme, source, fl
     chosen = variant("onnx", scheme, file=file)
     plain = contract.quantize(chosen, floats, source, tmp_path / "plain")
     folder = stored(chosen, floats, source, tmp_path / "stored")
-    inputs, _ = checks.probe(source)
-    one, other = (isolation.outputs(chosen.module, place, {"threads": 1, **chosen.engine}, inputs) for place in (plain, folder))
+    inputs, _ = checks.read_probe(source)
+    one, other = (isolation.compute_outputs(chosen.module, place, {"threads": 1, **chosen.engine}, inputs) for place in (plain, folder))
     assert checks.check_outputs(one, other, 40.0) >= 40.0
     present = {path.name for path in folder.iterdir()}
     assert present <= LISTED and ("model.onnx" in present) == (file == {"external_data": True})
@@ -81,7 +81,7 @@ def test_a_tflite_file_is_mapped_without_xnnpack(source, floats, tmp_path):  # n
     [
         ("onnx", {"format": "orf"}, "did you mean 'ort'"),
         ("onnx", {"externl_data": True}, "did you mean 'external_data'"),
-        ("tflite", {"format": "ort"}, "the file of tflite has unknown setting; allowed: nothing"),
+        ("tflite", {"format": "ort"}, "unknown setting of the file of tflite; allowed: nothing"),
         ("onnx", "ort", "must be a mapping of settings"),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 from edgewise.artifacts.artifact import Manifest, Tensor
 from edgewise.config.settings import build
 from edgewise.errors import ConfigError, ModelError, UserError
-from edgewise.sources import python_callable, trained, transformers_model
+from edgewise.sources import python_callable, torch_source, transformers_model
 from tests.support.training_project import TINY
 
 USER_CODE = """
@@ -121,7 +121,7 @@ def test_batchnorm_momentum_is_set_everywhere() -> None:
     module = transformers_model.create(model, data())
     norms = [child for child in module.modules() if isinstance(child, torch.nn.BatchNorm2d)]
     assert {norm.momentum for norm in norms} == {0.997}, "transformers has mended it: the setting can go"
-    trained.prepare(module, model, 4)
+    torch_source.initialize(module, model, 4)
     assert {norm.momentum for norm in norms} == {0.1}
 
 

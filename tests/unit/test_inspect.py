@@ -45,7 +45,7 @@ def test_an_onnx_file(files):
     assert seen.operators["Conv"] == 1 and seen.operators["Reshape"] == 2
     assert seen.parameters == 16 * 2 * 9 + 4 * 16 + 16 * 3 + 3
     assert seen.multiply_adds == 8 * 8 * 16 * 2 * 9 + 16 * 3
-    assert "opset 7 is raised to 20" in seen.notes[0]
+    assert "opset 7 is converted to 20" in seen.notes[0]
 
 
 def test_a_torch_program_and_weights_alone(files):

@@ -86,14 +86,14 @@ def float_model(source):
 
 def quantize(float_model, source, folder, scheme, settings=STATIC, keep=()):
     folder.mkdir()
-    inputs, _ = checks.probe(source)
+    inputs, _ = checks.read_probe(source)
     make.quantize(float_model[0], source, folder, scheme, settings, [{"image": array[None]} for array in inputs["image"]], keep)
     return folder
 
 
 def sqnr_db(folder, source):
-    inputs, expected = checks.probe(source)
-    return checks.check_outputs(expected, isolation.outputs(MODULE, folder, {"threads": 1}, inputs), -50.0)
+    inputs, expected = checks.read_probe(source)
+    return checks.check_outputs(expected, isolation.compute_outputs(MODULE, folder, {"threads": 1}, inputs), -50.0)
 
 
 def test_keras_model_converts_with_its_layers_and_scores(float_model, source):
@@ -144,7 +144,7 @@ def test_kernels_are_laid_out_as_torch_has_them(model_file):
 
     picture = np.random.default_rng(1).normal(size=(1, 7, 7, 3)).astype(np.float32)
     model = keras_file.load(model_file)
-    held = {name: (kind, torch.from_numpy(np.ascontiguousarray(kernel))) for name, kind, kernel in keras_file.kernels(model)}
+    held = {name: (kind, torch.from_numpy(np.ascontiguousarray(kernel))) for name, kind, kernel in keras_file.iterate_kernels(model)}
     assert [kind for kind, _ in held.values()] == ["Conv2d", "Conv2d", "ConvTranspose2d", "Linear"]
     nchw = torch.from_numpy(picture).permute(0, 3, 1, 2)
     stem = torch.nn.functional.conv2d(nchw, held["stem"][1], padding=1)
@@ -190,7 +190,7 @@ def test_a_model_for_other_data_is_named(float_model, model_file, data, tmp_path
     network, interpreter = keras_file.Network(keras_file.load(model_file)), tflite_file.load(float_model[0] / facts.FILE)
     taken = {
         lambda data: imported.check_inputs(model_file, network.inputs, data),
-        lambda data: tflite_file.check(model_file, interpreter, data),
+        lambda data: tflite_file.check_fit(model_file, interpreter, data),
     }
     for check in taken:
         with pytest.raises(ModelError, match=r"takes \[12, 12, 3\], the data gives \[3, 8, 8\] .*; change data"):
@@ -201,7 +201,7 @@ def test_a_model_for_other_data_is_named(float_model, model_file, data, tmp_path
     with pytest.raises(ModelError, match=r"the data has 2 labels \(one, two\); name the model's own classes"):
         imported.check_outputs(model_file, network.outputs, more)
     with pytest.raises(ModelError, match=r"the data has 2 labels \(one, two\); name the model's own classes"):
-        tflite_file.check(model_file, interpreter, more)
+        tflite_file.check_fit(model_file, interpreter, more)
 
 
 def test_float_tflite_file_is_quantized_further(float_model, data, tmp_path):
@@ -233,7 +233,7 @@ def test_the_published_pair_of_mlperf_tiny(shared_data, tmp_path):
         model = parent, make.convert(source, parent, {})
         folder = quantize(model, source, tmp_path / f"{name}-v", scheme)
         assert checks.check_scheme(facts.facts(folder), make.SCHEMES[scheme], [], name) == 1
-        given = isolation.outputs(MODULE, folder, {"threads": 1}, {"image": pictures.astype(np.float32)})["logits"]
+        given = isolation.compute_outputs(MODULE, folder, {"threads": 1}, {"image": pictures.astype(np.float32)})["logits"]
         right[name] = (given.argmax(1) == targets).mean()
         if scheme != "fp32":
             with pytest.raises(ValueError, match=r"can be measured as int8-static.*, not as fp16"):

@@ -135,7 +135,7 @@ def test_load_settings_are_checked():
     for wrong, said in (
         ({"mode": "halves"}, "allowed: lazy, mapped, split, whole"),
         ({"parts": 1}, "at least 2"),
-        ({"pieces": 3}, "no such setting"),
+        ({"pieces": 3}, "unknown setting"),
         ({"mode": "lazy"}, "mode lazy needs the layer"),
     ):
         with pytest.raises(Exception, match=said):

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from edgewise.artifacts import figures, records
+from edgewise.artifacts import flat_metrics, records
 from edgewise.artifacts.records import VariantSummary
 from edgewise.errors import EdgewiseError
 from edgewise.tasks.classification import PRIMARY_METRIC, SCORES
@@ -38,7 +38,7 @@ def test_a_failed_record_is_read_as_its_reason(tmp_path):
         ('{"schema": 1, "status": "ok"}', "has schema 1, this release reads schema 2 (an older release made it): run `dvc repro`"),
         ('{"schema": 3, "status": "ok"}', "has schema 3, this release reads schema 2 (another release made it): run `dvc repro`"),
         ('{"schema": 2, "status": "ok", "samples": 5}', "size_bytes: missing: delete"),
-        ('{"schema": 2, "status": "ok", "samples": "many"}', "samples: 'many' must be a whole number"),
+        ('{"schema": 2, "status": "ok", "samples": "many"}', "samples: 'many' must be an integer"),
     ],
 )
 def test_a_damaged_record_is_one_clear_line(tmp_path, content, complaint):
@@ -66,11 +66,11 @@ def test_a_summary_of_the_flat_release_is_named_with_what_makes_it_anew(tmp_path
 def test_every_figure_has_one_name_that_leads_to_a_record():
     """The names are what sweeps, MLflow and cards use; each record of a row is reached by some of them."""
     whole = varied(VariantSummary("onnx", "fp32", "ok"), energy_status="measured", noise_grade="noisy", threads=2, peak_rss_bytes=5)
-    found = figures.figures(varied(whole, score=0.9, score_delta=-0.1, latency_p50_ms=1.5), PRIMARY_METRIC)
+    found = flat_metrics.flatten(varied(whole, score=0.9, score_delta=-0.1, latency_p50_ms=1.5), PRIMARY_METRIC)
     assert found["accuracy_top1"] == 0.9 and found["accuracy_delta"] == -0.1 and found["latency_p50_ms"] == 1.5
     assert found["noise_grade"] == "noisy" and found["threads"] == 2 and found["peak_rss_bytes"] == 5
     assert found["energy_net_mj"] is None and "score" not in found
-    reached = {path.partition(".")[0] for path in figures.paths(PRIMARY_METRIC).values()}
+    reached = {path.partition(".")[0] for path in flat_metrics.metric_paths(PRIMARY_METRIC).values()}
     assert reached == {field.name for field in dataclasses.fields(VariantSummary)}
 
 
@@ -79,4 +79,4 @@ def test_the_names_of_the_flat_release_are_still_figures():
     old = "size_bytes sqnr_db latency_p50_ms latency_p90_ms latency_p95_ms latency_p99_ms latency_ratio_to_reference load_ms"
     old += " first_inference_ms baseline_rss_bytes peak_rss_bytes peak_rss_above_baseline_bytes covered_share sqnr_to_source_db"
     old += " sqnr_as_written_db accuracy_top1 accuracy_delta accuracy_resolvable accuracy_samples_needed flips_lost kl_nats"
-    assert set(old.split()) <= figures.names(PRIMARY_METRIC, SCORES)
+    assert set(old.split()) <= flat_metrics.known_names(PRIMARY_METRIC, SCORES)

@@ -12,7 +12,7 @@ from edgewise.artifacts import artifact
 from edgewise.errors import ConfigError, DeviceError, InfrastructureError, MissingExtra, ModelError
 from edgewise.formats.tflite import make, run
 from edgewise.proof import checks, isolation
-from edgewise.sources import keras_file, obtaining
+from edgewise.sources import keras_file, model_source
 from tests.unit.test_keras_and_tflite_files import MODULE, STATIC, data, model_file, obtain, quantize  # noqa: F401 - fixtures
 
 
@@ -30,12 +30,12 @@ def test_a_saved_model_is_converted_and_quantized_with_floats_outside(directory,
     assert described.outputs[0].meaning == "probabilities"
     (tmp_path / "float").mkdir()
     model = tmp_path / "float", make.convert(source, tmp_path / "float", {})
-    inputs, expected = checks.probe(source)
-    assert checks.check_outputs(expected, isolation.outputs(MODULE, model[0], {"threads": 1}, inputs), 60.0) > 60
+    inputs, expected = checks.read_probe(source)
+    assert checks.check_outputs(expected, isolation.compute_outputs(MODULE, model[0], {"threads": 1}, inputs), 60.0) > 60
     assert len(model[1]["layers"]) == 4
     folder = quantize(model, source, tmp_path / "v", "int8-static", {**STATIC, "io": "float"})
     assert run.load(str(folder), {"threads": 1}).inputs[0]["dtype"] == "float32"
-    assert checks.check_outputs(expected, isolation.outputs(MODULE, folder, {"threads": 1}, inputs), 6.0) > 6
+    assert checks.check_outputs(expected, isolation.compute_outputs(MODULE, folder, {"threads": 1}, inputs), 6.0) > 6
 
 
 def test_folders_that_are_no_saved_model(tmp_path):
@@ -75,7 +75,7 @@ def lacks(settings: Any) -> None:
 def test_what_happens_in_an_importer_is_told_and_the_stage_lives(function, kind, message):
     importer = SimpleNamespace(ISOLATED=True, obtain=function)
     with pytest.raises(kind, match=message) as caught:
-        obtaining.obtain(importer, SimpleNamespace(path="mine.tflite"))  # type: ignore[arg-type]
+        model_source.run_plugin(importer, SimpleNamespace(path="mine.tflite"))  # type: ignore[arg-type]
     assert function is not lacks or caught.value.name == "no_such_runtime"
 
 
@@ -100,5 +100,5 @@ def test_nan_in_the_answers_is_no_oracle(tmp_path):
         imported.finish(settings, lambda feeds: np.full((16, 4), np.nan), artifact.read(folder), Samples.open(folder), tmp_path)
     said = imported.Settings(path="mine.onnx", outputs="probabilities")
     with pytest.raises(ModelError, match=r"model\.outputs: 'probabilities', but mine\.onnx gives -2 to -2; set logits"):
-        imported.meaning(said, np.full((16, 4), -2.0))
-    assert imported.meaning(settings, np.full((16, 4), 0.25)) == "probabilities"
+        imported.find_meaning(said, np.full((16, 4), -2.0))
+    assert imported.find_meaning(settings, np.full((16, 4), 0.25)) == "probabilities"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewise.artifacts.samples import counts, members
+from edgewise.artifacts.samples import count_by_split, masks_by_label
 from edgewise.config.settings import build
 from edgewise.data.splitting import SPLITS, Shares, split
 from edgewise.errors import ConfigError
@@ -84,7 +84,7 @@ def test_groups_are_dealt_as_evenly_as_by_scikit_learn():
 
 def test_counts_names_splits_and_labels():
     splits = {"train": np.array([0, 1]), "test": np.array([2])}
-    assert counts(members(np.array([0, 1, 1]), "classes", ["a", "b"]), splits) == {"train": {"a": 1, "b": 1}, "test": {"a": 0, "b": 1}}
+    assert count_by_split(masks_by_label(np.array([0, 1, 1]), "classes", ["a", "b"]), splits) == {"train": {"a": 1, "b": 1}, "test": {"a": 0, "b": 1}}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_counts_names_splits_and_labels():
     [
         ({"test": 0.9}, "data.splits: validation .* is 1.1, must be at most 1"),
         ({"test": -0.1}, "data.splits.test: -0.1 must be at least"),
-        ({"train": 0.5}, "data.splits.train: no such setting"),
+        ({"train": 0.5}, "data.splits.train: unknown setting"),
         ({"test": "many"}, "data.splits.test: 'many' must be a number"),
     ],
 )

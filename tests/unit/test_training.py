@@ -13,7 +13,7 @@ from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Train
 from edgewise.errors import ConfigError, DataError
 from edgewise.sources import training
-from edgewise.sources.torch_source import tensors
+from edgewise.sources.training import to_tensors
 from tests.support.training_project import make_data
 
 
@@ -71,7 +71,7 @@ def test_scores_are_those_of_scikit_learn(samples: Samples) -> None:
     module, chosen = net().eval(), samples.indices("validation")
     targets = samples.targets(chosen)
     with torch.no_grad():
-        logits = module(*tensors(samples.feeds(chosen)))
+        logits = module(*to_tensors(samples.feeds(chosen)))
     answers, weight = logits.argmax(1).numpy(), torch.rand(10)
     scores = training.validate(module, samples, torch.nn.CrossEntropyLoss(weight))
     assert scores["accuracy_validation"] == pytest.approx(accuracy_score(targets, answers))
@@ -83,8 +83,8 @@ def test_scores_are_those_of_scikit_learn(samples: Samples) -> None:
 def test_class_weights_are_those_of_scikit_learn() -> None:
     targets = np.array([0] * 30 + [1] * 5 + [2] * 65)
     expected = compute_class_weight("balanced", classes=np.arange(3), y=targets)
-    np.testing.assert_allclose(training.balanced(targets, 3), expected, rtol=1e-6)
-    assert np.isfinite(training.balanced(targets, 4)).all()
+    np.testing.assert_allclose(training.balanced_weights(targets, 3), expected, rtol=1e-6)
+    assert np.isfinite(training.balanced_weights(targets, 4)).all()
 
 
 def test_schedule_rises_to_the_peak_and_falls_as_the_cosine_of_torch() -> None:

@@ -88,7 +88,7 @@ def models(tmp_path_factory, real) -> dict[str, tuple]:
     interpreter = tflite_file.load(SHARED_DATA / "pretrained/mlperf_tiny/pretrainedResnet.tflite")
     return {
         "mnist": ([[1, 28, 28]], lambda feeds: next(iter(runner.run(feeds).values()))),
-        "resnet8": ([[32, 32, 3]], lambda feeds: tflite_file.scores(interpreter, feeds)),
+        "resnet8": ([[32, 32, 3]], lambda feeds: tflite_file.run(interpreter, feeds)),
     }
 
 
@@ -100,7 +100,7 @@ def verdict(model: tuple, data: Path) -> str | None:
         imported.check_inputs("mine", shapes, manifest)
     except ModelError as error:
         return str(error)
-    found = trial.run(score, Samples.open(data))
+    found = trial.try_preprocessing(score, Samples.open(data))
     assert found is not None
     return found.warning
 
@@ -147,7 +147,7 @@ def test_the_test_split_is_never_looked_at(tmp_path):
         seen.update(np.rint(picture * 127.5 + 127.5).astype(np.uint8).tobytes() for picture in feeds["image"])
         return score(feeds)
 
-    found = trial.run(watched, samples)
+    found = trial.try_preprocessing(watched, samples)
     assert found.samples == 100 and "data.range=[0,255]" in found.warning
     assert not [picture for picture in seen if picture in held]
 
@@ -156,7 +156,8 @@ def test_another_order_of_the_classes_is_told(tmp_path):
     images, targets, labels, score = toy(np.array([1, 2, 3, 0]))
     data = write(tmp_path / "data", images, targets, labels, {"channels": 1, "image_size": 8, "range": [0, 255]}, 300)
     assert (
-        "in another order of the classes it would be right on 100: check that the classes" in trial.run(score, Samples.open(data)).warning
+        "in another order of the classes it would be right on 100: check that the classes"
+        in trial.try_preprocessing(score, Samples.open(data)).warning
     )
 
 
@@ -164,16 +165,16 @@ def test_a_model_that_knows_nothing_is_told(tmp_path):
     images, targets, labels, _ = toy(np.arange(4))
     rng = np.random.default_rng(5)
     data = write(tmp_path / "data", images, targets, labels, {"channels": 1, "image_size": 8}, 300)
-    found = trial.run(lambda feeds: rng.random((len(feeds["image"]), 4)), Samples.open(data))
+    found = trial.try_preprocessing(lambda feeds: rng.random((len(feeds["image"]), 4)), Samples.open(data))
     assert "no better than chance" in found.warning and "no common preprocessing helps" in found.warning
 
 
 def test_ways_leave_out_what_is_set():
     spec = build(PictureSettings, {"range": [0, 255]}, "data").spec
-    told = [words for words, _ in trial.ways(spec)]
+    told = [words for words, _ in trial.alternatives(spec)]
     assert "data.range=[0,255]" not in told and "data.range=[0,255] data.channel_order=bgr" in told
-    assert all("bgr" not in words for words, _ in trial.ways(build(PictureSettings, {"channels": 1}, "data").spec))
-    for words, way in trial.ways(spec):
+    assert all("bgr" not in words for words, _ in trial.alternatives(build(PictureSettings, {"channels": 1}, "data").spec))
+    for words, way in trial.alternatives(spec):
         settings = {
             k.removeprefix("data."): json.loads(v) if v.startswith("[") else v for k, _, v in (w.partition("=") for w in words.split())
         }

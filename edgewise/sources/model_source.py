@@ -1,0 +1,59 @@
+"""Obtain the source that the configuration names: trained from scratch, from a checkpoint, or imported from a file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from edgewise.artifacts import artifact
+from edgewise.config import schema
+from edgewise.config.settings import build
+from edgewise.errors import MissingExtra, ModelError
+from edgewise.proof import making, isolation
+
+DATA, SOURCE = Path("models/data"), Path("models/source")
+
+
+def write_source(configuration: schema.Config) -> Mapping[str, Any]:
+    """Write models/source. Returns the content of metrics/train.json: scores on validation, curve, warnings, hash of the weights."""
+    plugin = configuration.model.load()
+    settings = build(plugin.Settings, configuration.model.settings, "model")
+    data = artifact.read(DATA)
+    with artifact.building(SOURCE) as folder:
+        try:
+            fields = dict(run_plugin(plugin, settings, DATA, configuration.train, configuration.seed, folder))
+        except ModuleNotFoundError as error:
+            package = (error.name or "").split(".")[0]
+            if package not in plugin.REQUIRES:
+                raise
+            raise MissingExtra(package, plugin.REQUIRES[package]) from None
+        training, weights = fields.pop("training"), fields.pop("weights")
+        fields |= {side: making.make_tensors(fields[side], data.inputs) for side in ("inputs", "outputs")}
+        common = {"kind": "source", "config_key": "model", "preprocessing": data.preprocessing, "labels": data.labels}
+        artifact.write(folder, artifact.Manifest(**{**common, **fields}))
+        digest = artifact.sha256(folder / weights)
+    return {"schema": artifact.METRICS_SCHEMA, **training, "weights_sha256": digest}
+
+
+def run_plugin(plugin: ModuleType, settings: Any, *arguments: Any) -> Mapping[str, Any]:
+    """plugin.obtain, in a process of its own if the user's file may crash it."""
+    if not plugin.ISOLATED:
+        fields: Mapping[str, Any] = plugin.obtain(settings, *arguments)
+        return fields
+
+    def aborted(how: str) -> ModelError:
+        return ModelError(
+            f"model.path: {settings.path} crashes its runtime ({how}); export it again, with simpler operators or newer tools"
+        )
+
+    return isolation.call_isolated(plugin.obtain, settings, *arguments, aborted=aborted)
+
+
+def summarize(training: Mapping[str, Any]) -> str:
+    """One line on how good the source is."""
+    if training["accuracy_validation"] is None:
+        if "loss_validation" in training:
+            return f"loss on validation {training['loss_validation']:.4g}"
+        tried = f", correct on {training['tried_right']} of {training['tried_samples']} samples" if "tried_right" in training else ""
+        return f"imported unchanged{tried}"
+    return f"accuracy on validation {training['accuracy_validation']:.4f} after {training['epochs']} epochs"
