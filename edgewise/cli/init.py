@@ -11,13 +11,14 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from edgewise.cli import template
+from edgewise.config.runtimes import own_packages
 from edgewise.errors import InfrastructureError, UserError
 
 OURS = ("dvc.yaml", "params.yaml", "conf", "stages", ".gitignore", ".dvcignore", ".dvc", "dvc.lock", "models", "metrics")
@@ -74,23 +75,10 @@ def missing_formats(conf: Path) -> dict[str, str]:
 
 
 def missing_extra(module: str) -> str | None:
-    """The extra that a format needs and that is not fully installed. module: its package, edgewise.formats.NAME.
-
-    A format names its runtime in run.PACKAGE and what makes its files in make.REQUIRES; the first extra there is the format's own,
-    the others are for sources of one kind.
-    """
-    runtime, requires = importlib.import_module(f"{module}.run").PACKAGE, importlib.import_module(f"{module}.make").REQUIRES
-    extra: str = next(iter(requires.values()))
-    there = installed(runtime) and all(util.find_spec(package) for package, needs in requires.items() if needs == extra)
-    return None if there else extra
-
-
-def installed(distribution: str) -> bool:
-    try:
-        metadata.distribution(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+    """The extra with the runtime of a format and with what makes its files, if any of that is missing. module: edgewise.formats.NAME."""
+    packages = own_packages(module)
+    there = all(util.find_spec(package) for package in packages)
+    return None if there else next(iter(packages.values()))
 
 
 def choose(params: str, missing: Mapping[str, str]) -> str:

@@ -105,13 +105,13 @@ def test_what_is_installed_is_found_by_the_format_s_own_declarations(monkeypatch
     from edgewise.formats.openvino import make, run
 
     module = "edgewise.formats.openvino"
-    monkeypatch.setattr(run, "PACKAGE", "numpy")
-    monkeypatch.setattr(make, "REQUIRES", {"yaml": "mine", "no_such_package": "another extra, for sources of one kind"})
+    monkeypatch.setattr(run, "RUNTIME", "numpy")
+    monkeypatch.setattr(make, "REQUIRES", {"no_such_package": "sources of one kind", "numpy": "mine", "yaml": "mine"})
     assert init.missing_extra(module) is None
-    monkeypatch.setattr(make, "REQUIRES", {"yaml": "mine", "no_such_package": "mine"})
+    monkeypatch.setattr(make, "REQUIRES", {"numpy": "mine", "no_such_package": "mine"})
     assert init.missing_extra(module) == "mine"
-    monkeypatch.setattr(make, "REQUIRES", {"yaml": "mine"})
-    monkeypatch.setattr(run, "PACKAGE", "no-such-distribution")
+    monkeypatch.setattr(run, "RUNTIME", "no_such_runtime.interpreter")
+    monkeypatch.setattr(make, "REQUIRES", {"no_such_runtime": "mine", "yaml": "mine"})
     assert init.missing_extra(module) == "mine"
 
 
