@@ -6,9 +6,11 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 STAMP := $(VENV)/.edgewise-installed
 EXTRAS ?= dev
+WORKERS ?= 2
+PYTEST = python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-system test-examples arm64 check remeasure report-only case-study ui constraints
+.PHONY: help setup repro test test-fast test-all test-system coverage arm64 check remeasure report-only case-study ui constraints
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,16 +28,23 @@ repro: setup ## run the pipeline and print the table; PROFILE=smoke|quick|standa
 	$(if $(PROFILE),EDGEWISE_PROFILE=$(PROFILE) )dvc repro
 	@edgewise report
 
-test: setup ## the test suite (15 to 30 minutes on two cores)
-	python -m pytest
+test: setup ## the test suite (five minutes on two cores)
+	$(PYTEST) --durations=10
+
+test-fast: setup ## what needs no framework (a minute)
+	$(PYTEST) --fast --durations=10
+
+test-all: setup ## every test: also many runs of the pipeline, long simulations, TensorFlow, and the system tests
+	$(PYTEST) -m "not system" -rs --durations=10
+	$(MAKE) test-system
+
+coverage: setup ## which lines of edgewise/ and stages/ the test suite runs
+	$(PYTEST) --cov --cov-report=term
 
 test-system: setup ## tests with a real sshd, network, control groups and emulated arm64; two files at a time; as root on Debian it installs what they need
 	tests/system/install.sh
 	edgewise/devices/arm64.sh || echo "skipped by the system tests: all that needs an emulated arm64 board, for the reason above"
-	python -m pytest -m system -rs -n 2 --dist loadfile
-
-test-examples: setup ## the commands of docs/bring-your-own.md as they stand, and the contract of Keras sources (ten minutes)
-	python -m pytest -m examples -rs
+	$(PYTEST) -m system -rs --durations=10
 
 arm64: setup ## an emulated arm64 board in .arm64/ (330 MB, a minute, no root; Debian): device.name=arm64_emulated
 	edgewise/devices/arm64.sh

@@ -1,12 +1,72 @@
-"""Fixtures that more than one file uses."""
+"""Fixtures that more than one file uses, and the options --fast and --hide."""
 
+import importlib
+import os
+import re
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support import sources
+from tests.support.formats import Floats
+from tests.support.shared import Shared, of_run
+
 ROOT = Path(__file__).parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
+FRAMEWORKS = frozenset({"keras", "litert_torch", "mlflow", "nncf", "onnx", "openvino", "tensorflow", "torch", "torchao", "transformers"})
+FIRST = ("pipeline", "contract", "test_tuning", "test_track", "test_inspect")  # long files, so that no worker is left with one in the end
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="leave out what imports a framework; a test that imports one all the same fails")
+    parser.addoption(
+        "--hide", default="", metavar="NAMES", help="packages that shall look as if not installed, by import name: openvino,nncf"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.fast:
+        config.option.markexpr = "not framework and not slow and not system"
+    if config.option.hide:
+        os.environ["EDGEWISE_TESTS_HIDE"] = config.option.hide
+        before = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests/support/hidden"), *([before] if before else [])])
+        importlib.import_module("tests.support.hidden.sitecustomize")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --fast, a file whose first marker is `framework` is not even imported."""
+    if config.option.fast and collection_path.suffix == ".py":
+        return bool(re.search(r"^pytestmark = .*\bframework\b", collection_path.read_text(encoding="utf-8"), re.M)) or None
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        return next((number for number, name in enumerate(FIRST) if name in (item.path.stem, item.path.parent.name)), len(FIRST))
+
+    items.sort(key=rank)
+
+
+blamed: set[str] = set()  # frameworks whose import was reported
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    blamed.update(FRAMEWORKS & sys.modules.keys())
+    if session.config.option.fast and blamed:
+        raise pytest.UsageError(f"--fast: {', '.join(sorted(blamed))} imported while tests were collected; mark that file with `framework`")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    yield
+    found = (FRAMEWORKS & sys.modules.keys()) - blamed
+    if item.config.option.fast and found:
+        blamed.update(found)
+        pytest.fail(f"{item.nodeid} imports {', '.join(sorted(found))}: mark it with `framework`")
 
 
 @pytest.fixture
@@ -26,10 +86,32 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new database of MLflow to copy: making the tables takes seconds, once is enough."""
-    from mlflow import MlflowClient
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """Folders that are made once for all workers."""
+    return of_run(tmp_path_factory)
 
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
+
+@pytest.fixture(scope="session")
+def source(shared: Shared) -> Path:
+    """models/source of the convolutional net of tests/support/sources.py."""
+    pytest.importorskip("torch", reason="the source of this test is a torch model")
+    return shared.folder("source", sources.write)
+
+
+@pytest.fixture(scope="session")
+def floats(source: Path, shared: Shared) -> Floats:
+    """Its float model in every format, by name."""
+    return Floats(source, shared)
+
+
+@pytest.fixture(scope="session")
+def empty_database(shared: Shared) -> Path:
+    """A new database of MLflow to copy: making the tables takes seconds, once is enough."""
+
+    def make(folder: Path) -> None:
+        from mlflow import MlflowClient
+
+        folder.mkdir()
+        MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db").search_experiments()
+
+    return shared.folder("mlflow", make) / "mlflow.db"

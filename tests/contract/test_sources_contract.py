@@ -1,6 +1,6 @@
 """The contract of the formats (see test_formats_contract) over the files that users bring, and docs/sources.md held to what is so.
 
-The kinds that need no TensorFlow are in every run of the suite; the others carry the marker of `make test-examples`.
+The kinds that need no TensorFlow are in every run of the suite; the others are run by `make test-all`.
 """
 
 import json
@@ -14,17 +14,30 @@ from edgewise.config.schema import part
 from edgewise.proof import checks, isolation
 from tests.contract import test_formats_contract as contract
 from tests.support import source_kinds
+from tests.support.formats import INAPPLICABLE, UNCUTTABLE, require
 from tests.support.source_kinds import BUILDERS, TOLD, Kinds, form, make_of
 from tests.support.sources import feeds_for
 
 LIGHT = ("onnx_file", "tflite_file", "tflite_int8")
 PAGE = bench.TARGET.read_text(encoding="utf-8") if bench.TARGET.exists() else ""
 REACHED = [("onnx_file", "onnx"), ("onnx_file", "openvino"), ("tflite_file", "tflite"), ("tflite_file", "openvino")]
-SCHEMES = [(kind, name, scheme) for kind, name in REACHED for scheme in bench.schemes(name)]
+WAYS = [
+    (kind, name, scheme)
+    for kind, name in [*REACHED, ("tflite_int8", "tflite"), ("tflite_int8", "openvino")]
+    for scheme in bench.schemes(name)
+]
 KERAS = [(kind, name) for kind in ("keras_file", "saved_model") for name in ("tflite", "openvino")]
-EVERY = [*REACHED, *(pytest.param(*pair, marks=pytest.mark.examples) for pair in KERAS)]
+EVERY = [*REACHED, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in KERAS)]
 NAMELESS = ("tflite_file", "openvino")  # OpenVINO moves transposes, and most tensors lose the file's names
 LAYERS = {"keras_file": {"stem", "depthwise", "block", "head"}}
+
+
+@pytest.fixture(autouse=True)
+def packages(request) -> None:
+    """A format whose packages are missing skips its own pairs."""
+    name = getattr(request.node, "callspec", None) and request.node.callspec.params.get("name")
+    if name:
+        require(name)
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +45,7 @@ def kinds(tmp_path_factory) -> Kinds:
     return Kinds(tmp_path_factory.mktemp("kinds"))
 
 
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k in LIGHT else pytest.mark.examples) for k in BUILDERS])
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k in LIGHT else pytest.mark.slow) for k in BUILDERS])
 def test_the_page_says_what_is_possible(kind, tmp_path):
     line, reasons = bench.row(kind, Kinds(tmp_path))
     assert line in PAGE.splitlines(), "run: python -m benchmarks.sources"
@@ -82,10 +95,11 @@ def test_what_lies_between_kept_layers_stays_float_too(kind, name, kinds, tmp_pa
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_parts_compute_what_the_whole_does(kind, name, scheme, kinds, tmp_path):
     floats = {name: bench.float_model(kind, name, kinds)}
-    contract.test_parts_compute_what_the_whole_does(name, scheme, kinds.get(kind), floats, tmp_path)
+    held = contract.test_a_format_that_cannot_be_cut_says_so if name in UNCUTTABLE else contract.test_parts_compute_what_the_whole_does
+    held(name, scheme, kinds.get(kind), floats, tmp_path)
 
 
-@pytest.mark.parametrize(("kind", "name"), [pair for pair in REACHED if pair[1] != "openvino"])
+@pytest.mark.parametrize(("kind", "name"), [pair for pair in REACHED if pair[1] not in UNCUTTABLE])
 def test_a_gate_answers_for_normal_samples_and_lets_the_others_pass(kind, name, kinds, tmp_path):
     floats = {name: bench.float_model(kind, name, kinds)}
     contract.test_a_gate_answers_for_normal_samples_and_lets_the_others_pass(name, kinds.get(kind), floats, tmp_path)
@@ -99,21 +113,25 @@ def quantize(kind: str, name: str, scheme: str, kinds: Kinds, folder: Path, keep
     return folder
 
 
-@pytest.mark.parametrize(("kind", "name", "scheme"), SCHEMES)
+@pytest.mark.parametrize(("kind", "name", "scheme"), INAPPLICABLE)
+def test_what_cannot_be_made_says_why(kind, name, scheme, kinds, tmp_path):
+    with pytest.raises((checks.VariantFailed, ValueError), match=INAPPLICABLE[kind, name, scheme]):
+        folder = quantize(kind, name, scheme, kinds, tmp_path / "v", [])
+        checks.check_scheme(part(form(name)["module"], "facts").facts(folder), make_of(name).SCHEMES[scheme], [], "v")
+
+
+@pytest.mark.parametrize(("kind", "name", "scheme"), [way for way in WAYS if way not in INAPPLICABLE])
 def test_the_same_bytes_again_and_kept_layers_stay_float(kind, name, scheme, kinds, tmp_path):
-    try:
-        first = quantize(kind, name, scheme, kinds, tmp_path / "first", [])
-    except ValueError:
-        return  # not offered for this net; the page holds the reason
+    first = quantize(kind, name, scheme, kinds, tmp_path / "first", [])
     assert contract.contents(first) == contract.contents(quantize(kind, name, scheme, kinds, tmp_path / "second", []))
-    if scheme != "fp32":
+    if scheme != "fp32" and kind != "tflite_int8":
         nodes = checks.nodes_of(["head"], json.loads((bench.float_model(kind, name, kinds) / "layers.json").read_text()))
         kept = quantize(kind, name, scheme, kinds, tmp_path / "kept", nodes)
         found = {node["name"]: node for node in part(form(name)["module"], "facts").facts(kept)["nodes"]}
         assert all(found[node]["weights_dtype"] == "float32" for node in nodes)
 
 
-@pytest.mark.examples
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tflite", "openvino"])
 def test_a_keras_model_gives_the_same_bytes_again(name, kinds, tmp_path):
     made = [source_kinds.convert(name, kinds.get("keras_file"), tmp_path / place) for place in ("first", "second")]

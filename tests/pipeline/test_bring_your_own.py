@@ -1,6 +1,6 @@
 """docs/bring-your-own.md by doing what it says: the commands of each section, with the params.yaml that ships, only fewer variants.
 
-The ONNX section is in every run of the suite; the others carry the marker of `make test-examples`. All share one project, emptied between
+The sections are run by `make test-all`. All share one project, emptied between
 them, and so the example files and DVC's cache.
 """
 
@@ -50,7 +50,8 @@ def do(clone: Workspace, command: str) -> None:
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "ONNX" else pytest.mark.examples) for n in EXAMPLES])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_the_commands_of_the_page_work(name: str, clone: Workspace) -> None:
     if NEEDS.get(name) == "keras":
         pytest.importorskip("tensorflow")

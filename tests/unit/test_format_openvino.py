@@ -172,7 +172,7 @@ def test_what_only_moves_values_does_not_hide_their_quantization(tmp_path):
     assert [node["activations_dtype"] for node in facts.facts(tmp_path)["nodes"]] == ["uint8"]
 
 
-@pytest.mark.examples
+@pytest.mark.slow
 def test_the_inputs_of_a_keras_model_keep_their_order(tmp_path):
     pytest.importorskip("tensorflow")
     import openvino
