@@ -1,7 +1,6 @@
 """Make one variant and prove that it is what its name says."""
 
 import dataclasses
-import inspect
 import math
 import sys
 from pathlib import Path
@@ -49,7 +48,6 @@ def make_variant(variant: schema.Variant, parent: Manifest, configuration: schem
         details = {"facts": facts, "covered_share": covered_share, "kept_float": kept, **searched}
         details["sqnr_db"] = against_source(variant.module, folder, variant.engine, variant.min_sqnr_db, source)
         details |= check_as_written(variant, scheme, folder, source)
-        details["runner_sha256"] = artifact.sha256(Path(inspect.getfile(schema.part(variant.module, "run"))))  # a new runner: measure again
         details |= finish(build, kept, folder)
         details |= {"kept_int8": build.int8_layers()} if variant.keep_int8 else {}
         if len(indices):

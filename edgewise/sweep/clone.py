@@ -23,12 +23,14 @@ import yaml
 
 from edgewise.artifacts.artifact import check_space
 from edgewise.config.compose import PROFILE
+from edgewise.config.digests import CACHE, LIBRARY, Digests
 from edgewise.errors import ConfigError, InfrastructureError
 from edgewise.sweep import kill_with_parent
 
 DVC = (sys.executable, "-m", "dvc")
 TAIL_BYTES = 2000
 WRITTEN = ("params.yaml", "dvc.lock", "metrics/", "models/")  # the choices, which count separately, and what the pipeline writes
+DOCUMENTS = (".md", ".rst")
 MOST_BYTES = 10 * 2**20  # of an untracked file
 SECRETS: tuple[str, ...] = (  # patterns for names of files and folders
     *(".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519"),
@@ -42,14 +44,15 @@ NOT_COPIED = (".gitignore", ".tmp")  # .gitignore comes with the tree
 @dataclass(frozen=True)
 class Code:
     """A snapshot of the working tree. head: the parent commit of the experiments. tree: the git tree object. key: a hash of the files that
-    results depend on. carried: paths that differ from the commit. left_behind: untracked paths that are in no experiment, each with the
-    reason in brackets."""
+    results depend on, and of the library. carried: paths that differ from the commit. left_behind: untracked paths that are in no
+    experiment, each with the reason in brackets. library: digest of the installed edgewise; "" in a checkout, whose clones hold it."""
 
     head: str
     tree: str
     key: str
     carried: tuple[str, ...]
     left_behind: tuple[str, ...] = ()
+    library: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,10 @@ def take_snapshot(root: Path) -> Code:
     tree = write_tree(root, [path for path, reason in reasons.items() if not reason])
     carried = split_paths(git(root, "diff-tree", "-r", "-z", "--name-only", "--no-renames", head, tree))
     left = tuple(f"{path} ({reason})" for path, reason in reasons.items() if reason)
-    return Code(head, tree, code_digest(root, tree), tuple(path for path in carried if not path.startswith(WRITTEN)), left)
+    library = library_digest(root)
+    return Code(
+        head, tree, code_digest(root, tree, library), tuple(path for path in carried if not path.startswith(WRITTEN)), left, library
+    )
 
 
 def untracked_files(root: Path) -> list[str]:
@@ -201,10 +207,42 @@ def write_tree(root: Path, added: Sequence[str]) -> str:
         return git(root, "write-tree", GIT_INDEX_FILE=str(index))
 
 
-def code_digest(root: Path, tree: str) -> str:
-    entries = git(root, "ls-tree", "-r", tree).splitlines()
-    counted = [entry for entry in entries if not entry.partition("\t")[2].startswith(WRITTEN)]
-    return hashlib.sha256("\n".join(counted).encode()).hexdigest()
+def code_digest(root: Path, tree: str, library: str) -> str:
+    """Of Python files what config.digests takes of them, so that comments and docstrings do not count; of other files the content.
+    Documents do not count."""
+    found, digests = hashlib.sha256(library.encode()), Digests(root)
+    for entry in split_paths(git(root, "ls-tree", "-r", "-z", tree)):
+        about, _, path = entry.partition("\t")
+        if not path.startswith(WRITTEN) and not path.endswith(DOCUMENTS):
+            found.update(f"{path} {python_digest(digests, root / path) or about}\n".encode())
+    if (root / CACHE.parent).exists():  # git may not ignore a new one
+        digests.save()
+    return found.hexdigest()
+
+
+def python_digest(digests: Digests, path: Path) -> str | None:
+    """None for what is no Python file, or is written for another Python."""
+    if path.suffix != ".py" or path.is_symlink():
+        return None
+    try:
+        return digests.file(path)
+    except ConfigError:
+        return None
+
+
+def library_digest(root: Path) -> str:
+    """Of the installed edgewise, which a project outside of a checkout runs with; "" for a checkout."""
+    return "" if (root / "edgewise" / "__init__.py").is_file() else Digests(root).digest(["edgewise"])
+
+
+def check_library(code: Code, root: Path) -> None:
+    """Raise ConfigError where the installed edgewise is another one than when the snapshot was taken: later, or on another machine."""
+    found = library_digest(root)
+    if found != code.library:
+        raise ConfigError(
+            f"the edgewise in {LIBRARY} is not the one that the sweep began with (digest {found[:10]}, then {code.library[:10]}); "
+            "install the same one, or run the same command again to sweep with this one"
+        )
 
 
 def split_paths(listed: str) -> list[str]:

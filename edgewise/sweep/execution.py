@@ -21,6 +21,7 @@ from typing import Any
 from edgewise.artifacts.artifact import write_json
 from edgewise.artifacts.records import METRICS, SUMMARY, read_plain
 from edgewise.config.compose import write
+from edgewise.config.runtimes import installed_runtimes
 from edgewise.config.schema import PATH, to_plain
 from edgewise.config.settings import build
 from edgewise.errors import ConfigError, EdgewiseError
@@ -156,6 +157,7 @@ def try_point(plan: Plan, point: Point, blank: Outcome, clock: Clock) -> Outcome
 
 def run_pipeline(plan: Plan, point: Point, folder: Path, log: Path, clock: Clock) -> dict[str, Any]:
     """Run the pipeline in a clone and push the experiment to the parent repository. Only the log of the clone is kept."""
+    clone.check_library(plan.code, plan.parent.root)
     with clock.phase("clone"):
         clone.make_clone(plan.parent, folder, point.params)
         clone.copy_results(plan.base_clone, folder)
@@ -206,7 +208,8 @@ def point_lock(plan: Plan, name: str) -> Iterator[None]:
 
 
 def input_fingerprint(plan: Plan, point: Point) -> InputFingerprint:
-    """{"data": digest, "model": digests of its files, "device": fingerprint}. Probed once in a sweep for equal settings of the three."""
+    """{"data": digest, "model": digests of its files, "device": fingerprint, "runtimes": versions here and on the device}. Probed once in
+    a sweep for equal settings of data, model and device."""
     path = plan.folder / "inputs" / f"{input_settings_digest(point)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
@@ -224,8 +227,13 @@ def probe_inputs(plan: Plan, point: Point) -> InputFingerprint:
     link_local_files(plan.parent.root, folder, dict(point.choices))
     for module in ("stages.probe_data", "stages.probe_device"):
         run_command((sys.executable, "-m", module), folder, plan.folder / "logs" / "inputs.log", code=plan.base_clone)
-    data, model, device = (read_plain(folder / METRICS / f"{name}.json") for name in ("data", "model", "device"))
-    return {"data": str(data["digest"]), "model": json.dumps(model["sha256"], sort_keys=True), "device": str(device["fingerprint"])}
+    data, model, device, runtimes = (read_plain(folder / METRICS / f"{name}.json") for name in ("data", "model", "device", "runtimes"))
+    return {
+        "data": str(data["digest"]),
+        "model": json.dumps(model["sha256"], sort_keys=True),
+        "device": str(device["fingerprint"]),
+        "runtimes": json.dumps([installed_runtimes(point.config.formats), runtimes["packages"]], sort_keys=True),
+    }
 
 
 def input_settings_digest(point: Point) -> str:

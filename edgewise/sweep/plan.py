@@ -134,7 +134,7 @@ def read_stages(folder: Path) -> list[Stage]:
             Stage(
                 stage.name,
                 tuple(key for dep in stage.deps if isinstance(dep, ParamsDependency) and place(dep) == str(PATH) for key in dep.params),
-                tuple(place(dep) for dep in stage.deps if not isinstance(dep, ParamsDependency)),
+                tuple(place(dep) for dep in stage.deps if not isinstance(dep, ParamsDependency) or place(dep) != str(PATH)),
                 tuple(place(out) for out in stage.outs),
             )
             for stage in repo.index.stages

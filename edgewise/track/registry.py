@@ -20,6 +20,7 @@ from edgewise.agent import preprocess, sessions
 from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest, Tensor
 from edgewise.config import schema
+from edgewise.config.digests import Digests
 from edgewise.config.schema import Config, Variant
 from edgewise.proof import checks, making
 from edgewise.track.run_set import KEY, Candidate, Registration, content_digest
@@ -103,7 +104,7 @@ def version_key(manifest: Manifest, variant: Variant) -> str:
     """A hash of what the model's predictions depend on: files, tensors, engine settings and run.py."""
     tensors = schema.to_plain([*manifest.inputs, *manifest.outputs])
     files = {name: entry["sha256"] for name, entry in manifest.files.items()}
-    runner = artifact.sha256(module_file(schema.part(variant.module, "run")))
+    runner = Digests().digest([f"{variant.module}.run"])
     return content_digest({"files": files, "runner": runner, "engine": variant.engine, "tensors": tensors})
 
 

@@ -23,7 +23,7 @@ CANNOT_CHANGE_A_RESULT = {
     "edgewise.config.settings": ("every", READS_SETTINGS),
     "edgewise.config.runtimes": ("every", "tells which package a failed import lacked; the versions are among the params of the stage"),
     "edgewise.devices.access": ("bundle", "only `--to device` reaches it, which writes nothing"),
-    "edgewise.measure.subjects": ("bundle", "only `--to device` reaches it, which writes nothing"),
+    "edgewise.measure.runs": ("bundle", "only `--to device` reaches it, which writes nothing"),
     "edgewise.agent.lease": ("bench-on-device", "keeps other hosts away from a device"),
     "edgewise.agent.cache": ("bench-on-device", "copies files to a device and checks their hashes"),
     "edgewise.plugins": ("prepare-data train-export convert scan-layers train-qat quantize bench-on-device", NO_METHODS),

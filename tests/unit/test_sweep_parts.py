@@ -13,7 +13,7 @@ from scipy import stats
 
 from edgewise.config.compose import Options
 from edgewise.errors import ConfigError, MissingExtra
-from edgewise.sweep import app, clone, plan, points, start
+from edgewise.sweep import app, clone, execution, plan, points, start
 from edgewise.sweep.effects import bin_numbers, importances, main_effects
 from edgewise.sweep.plan import Stage
 from edgewise.sweep.summary import Row, mark_front, mark_fronts, warn_of_references
@@ -165,6 +165,60 @@ def test_the_snapshot_has_what_is_not_committed_and_leaves_the_index_alone(repos
     assert clean.carried == () and dirty.carried == ("a.py", "new.py") and git("status", "--porcelain") == status
     root.joinpath("params.yaml").write_text("seed: 1")
     assert clone.take_snapshot(root).key == dirty.key != clean.key
+
+
+def test_comments_docstrings_and_documents_do_not_change_the_key(repository):
+    root, git = repository
+    git("add", "-A")
+    git("commit", "-qm", "Start")
+    before = clone.take_snapshot(root).key
+    root.joinpath("a.py").write_text('"""What a is."""\n\na  # a\n')
+    root.joinpath("README.md").write_text("new")
+    assert clone.take_snapshot(root).key == before
+    root.joinpath("a.py").write_text("a = 1")
+    changed = clone.take_snapshot(root).key
+    root.joinpath("conf.yaml").write_text("a: 1")
+    assert len({before, changed, clone.take_snapshot(root).key}) == 3
+
+
+def test_a_file_for_another_python_counts_by_its_content(repository):
+    root, git = repository
+    root.joinpath("old.py").write_text("print 1")
+    git("add", "-A")
+    git("commit", "-qm", "Start")
+    before = clone.take_snapshot(root).key
+    root.joinpath("old.py").write_text("print 2")
+    assert clone.take_snapshot(root).key != before
+
+
+def test_a_clone_of_a_checkout_has_its_own_library(repository):
+    """There an edit of the installed edgewise changes nothing; elsewhere it is part of the key."""
+    root, git = repository
+    git("add", "-A")
+    git("commit", "-qm", "Start")
+    outside = clone.take_snapshot(root)
+    root.joinpath("edgewise").mkdir()
+    root.joinpath("edgewise/__init__.py").write_text("")
+    checkout = clone.take_snapshot(root)
+    assert outside.library and checkout.library == ""
+    clone.check_library(checkout, root)
+    assert str(clone.environment(root)["PYTHONPATH"]).startswith(str(root))
+
+
+def test_a_point_with_another_library_than_at_the_start_is_refused(repository, tmp_path, options):
+    root, git = repository
+    root.joinpath("params.yaml").write_text((ROOT / "params.yaml").read_text())
+    git("add", "-A")
+    git("commit", "-qm", "Start")
+    code = clone.take_snapshot(root)
+    clone.check_library(code, root)
+    made = plan.Plan("s", str(root), str(root), replace(code, library="0" * 64), (ROOT / "params.yaml").read_text(), (), ("seed",), ())
+    point = checked(options, "seed=1")[0]
+    blank = execution.Outcome("sweep-0123456789", point.overrides, "failed", code.head, code.tree, "e")
+    done = execution.try_point(made, point, blank, execution.Clock())
+    assert not done.ok and not (made.folder / "work").exists()
+    assert f"is not the one that the sweep began with (digest {code.library[:10]}, then 0000000000); " in str(done.reason)
+    assert "\n" not in str(done.reason)
 
 
 SECRETS = (".env", "conf/.env.local", "deploy/server.pem", "id_ed25519", "home/.ssh/config", "API.KEY", ".netrc")
