@@ -27,7 +27,7 @@ def measure(settings: schema.Config, name: str, target: Path) -> records.BenchRe
     try:
         return measure_on_device(settings, name, target)
     except DeviceError as error:
-        lacking = find_missing_runtime(records.read_plain(METRICS / "runtimes.json"), name, settings.reference)
+        lacking = find_missing_runtime(records.read_plain(METRICS / "runtimes.json"), str(error), name, settings.reference)
         if error.fault != "runtime_missing" or lacking is None:
             raise
         raise VariantFailed(f"{lacking} on the device: {error}") from error

@@ -1,5 +1,6 @@
 """Probe the configured device: the stable facts that a result may depend on, and which runtimes it has."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,12 +43,11 @@ def make_runtimes_record(settings: schema.Config, found: Mapping[str, Any]) -> d
     return {"schema": METRICS_SCHEMA, "packages": dict(found["packages"]), "variants": variants}
 
 
-def find_missing_runtime(runtimes: Mapping[str, Any], *variants: str) -> str | None:
-    """The first of the variants whose runtime the device lacks. runtimes: of `make_runtimes_record`. None if it has all of them, and if it
-    lacks numpy, which is not the fault of one variant."""
-    if runtimes["packages"].get("numpy") is None:
-        return None
-    return next((name for name in variants if runtimes["variants"].get(name, "").endswith(f" {MISSING}")), None)
+def find_missing_runtime(runtimes: Mapping[str, Any], said: str, *variants: str) -> str | None:
+    """The first of the variants whose runtime the device lacks. runtimes: of `make_runtimes_record`. said: the fault `runtime_missing`,
+    which names the package that could not be imported. None where that is another one, such as numpy, or is installed and broken."""
+    packages = {name: runtimes["variants"].get(name, "").removesuffix(f" {MISSING}") for name in variants}
+    return next((name for name, package in packages.items() if re.search(rf"pip install {re.escape(package)}(;|$)", said)), None)
 
 
 def format_facts(found: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from edgewise.config.schema import Bench, Budget, Config, Format, Plugin, Train,
 from edgewise.devices import local
 from edgewise.errors import ConfigError, DeviceError
 from stages import bench_on_device, probe_device
+from tests.conftest import ROOT
 from tests.unit.test_agent import write_onnx
 
 FAKE = "tests.support.fake_format"
@@ -128,6 +129,69 @@ def test_a_variants_own_failure_is_recorded(bench, does, reason):
     record = bench({"fake-a": {"sleep_ms": 1}, "fake-b": does}, "fake-b")
     assert record["status"] == "failed" and reason in record["reason"]
     assert artifact.read(Path("models/bench/fake-b")).status == "failed"
+
+
+RUNNER = """
+from tests.support.fake_format.run import *
+RUNTIME, PACKAGE = "no_such_runtime", "{package}"
+"""
+
+
+@pytest.fixture
+def lacking(tmp_path, monkeypatch):
+    """lacking(PACKAGE): the module of a format whose runtime cannot be imported, on the device either."""
+
+    def make(package: str) -> str:
+        folder = tmp_path / "elsewhere" / "lacking_format"
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").touch()
+        (folder / "run.py").write_text(RUNNER.format(package=package))
+        monkeypatch.syspath_prepend(str(folder.parent))
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder.parent), str(ROOT)]))
+        return "lacking_format"
+
+    yield make
+    for name in [name for name in sys.modules if name.startswith("lacking_format")]:
+        del sys.modules[name]
+
+
+def bench_lacking(bench, module: str, which: int, name: str = "fake-b") -> dict:
+    """Bench `name` where variant number `which` of the two is of a format whose runtime cannot be imported."""
+    make_data()
+    modules = [module if number == which else FAKE for number in range(2)]
+    names = ("fake-a", "fake-b")
+    configure({n: make_variant(n, {"sleep_ms": 1}, m) for n, m in zip(names, modules, strict=True)})
+    config = yaml.safe_load(Path("models/config.yaml").read_text())
+    config["formats"]["lacking"] = {"module": module, "used": True, "convert": {}}
+    Path("models/config.yaml").write_text(yaml.safe_dump(config))
+    return bench({}, name)
+
+
+@pytest.mark.parametrize(("which", "whose"), [(1, "fake-b"), (0, "fake-a")])
+def test_a_runtime_that_the_device_lacks_fails_the_variants_that_need_it(bench, lacking, which, whose):
+    """Of the reference: every variant, since nothing can be compared. metrics/runtimes.json outdates it when the runtime is there."""
+    record = bench_lacking(bench, lacking("no-such-runtime"), which)
+    assert record["status"] == "failed" and record["reason"].startswith(f"{whose} on the device: ")
+    assert "pip install no-such-runtime" in record["reason"]
+    runtimes = json.loads(Path("metrics/runtimes.json").read_text())
+    assert runtimes["variants"][whose] == "no-such-runtime missing"
+
+
+def test_a_runtime_that_is_installed_and_cannot_be_imported_ends_the_run(bench, lacking):
+    with pytest.raises(DeviceError) as caught:
+        bench_lacking(bench, lacking("pyyaml"), 1)
+    assert caught.value.fault == "runtime_missing" and not Path("metrics/bench/fake-b.json").exists()
+
+
+def test_another_runtime_on_the_device_changes_no_fact_of_the_machine(bench, lacking):
+    bench({"fake-a": {"sleep_ms": 1}}, "fake-a")
+    before = json.loads(Path("metrics/device.json").read_text())
+    config = yaml.safe_load(Path("models/config.yaml").read_text())
+    config["formats"]["lacking"] = {"module": lacking("pyyaml"), "used": True, "convert": {}}
+    Path("models/config.yaml").write_text(yaml.safe_dump(config))
+    bench({"fake-a": {"sleep_ms": 1}}, "fake-a")
+    assert json.loads(Path("metrics/device.json").read_text()) == before
+    assert "pyyaml" in json.loads(Path("metrics/runtimes.json").read_text())["packages"]
 
 
 @pytest.mark.parametrize(("act", "fault"), [("kill", "killed"), ("hang", "deadline")])
