@@ -1,10 +1,10 @@
-"""What int8-mixed wins back where int8-static loses, beside NNCF's accuracy control and int8-qat.
+"""What int8-mixed recovers where int8-static loses accuracy, beside NNCF's accuracy control and int8-qat.
 
     python -m benchmarks.mixed --out docs/mixed-precision.md      trains conf/studies/mixed.yaml, spreads its weights (benchmarks/spread.py)
     python -m benchmarks.mixed --here                             the table of the project in this folder, after `dvc repro`
 
-Scan, training and variants are made with a clock, and evaluations counted: one is a candidate that was run over the validation
-samples. What stays float was chosen on validation; the table is of the test split.
+Scan, training and variants are timed, and evaluations counted: one is a candidate that runs over the validation
+samples. The layers to keep float are chosen on validation; the table shows the test split.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from edgewise.compress.build import Build
 from edgewise.compress.float_models import open_parent
 from edgewise.config import schema
 from edgewise.config.schema import Variant
-from edgewise.stats.resampling import distribution, percentiles
+from edgewise.stats.resampling import bootstrap, percentile_interval
 from stages import scan_layers, train_qat
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,9 +40,9 @@ STUDY = ROOT / "conf/studies/mixed.yaml"
 FORMATS = ("onnx", "tflite", "openvino")
 MODELS = Path("models")
 MARK = "## Measured"
-WON_BACK, GIVEN_UP = 0.80, 0.15  # the target of int8-mixed: of the loss of accuracy, of the bytes that int8-static saves
+RECOVERED, GIVEN_UP = 0.80, 0.15  # the target of int8-mixed: of the loss of accuracy, of the bytes that int8-static saves
 SCHEMES = ("int8-static", "int8-mixed", "int8-qat")
-COLUMNS = "| variant | accuracy | loss won back | MB | saving given up | layers in float | evaluations | seconds |"
+COLUMNS = "| variant | accuracy | loss recovered | MB | saving given up | layers in float | evaluations | seconds |"
 T = TypeVar("T")
 
 
@@ -113,8 +113,8 @@ def won_back(made: Made, static: Made, whole: Made) -> tuple[float, float, float
         gain, loss = (counts @ (m.right.astype(float) - static.right) for m in (made, whole))
         return gain / np.where(loss == 0, np.nan, loss)
 
-    drawn = distribution(share, np.zeros(len(made.right), int))
-    return float(share(np.ones((1, len(made.right))))[0]), *percentiles(drawn[np.isfinite(drawn)])
+    drawn = bootstrap(share, np.zeros(len(made.right), int))
+    return float(share(np.ones((1, len(made.right))))[0]), *percentile_interval(drawn[np.isfinite(drawn)])
 
 
 def given_up(made: Made, static: Made, whole: Made) -> float:
@@ -134,7 +134,7 @@ def row(made: Made, static: Made, whole: Made) -> str:
 
 def verdict(made: Made, static: Made, whole: Made) -> str:
     share, lost = won_back(made, static, whole)[0], given_up(made, static, whole)
-    missed = [f"{share:.0%} of the loss won back"] * (share < WON_BACK) + [f"{lost:.1%} of the saving given up"] * (lost > GIVEN_UP)
+    missed = [f"{share:.0%} of the loss recovered"] * (share < RECOVERED) + [f"{lost:.1%} of the saving given up"] * (lost > GIVEN_UP)
     return f"* {made.variant.name}: {'missed: ' + ' and '.join(missed) if missed else 'met'}"
 
 
@@ -163,7 +163,7 @@ def page(configuration: schema.Config) -> str:
     facts = machine.facts(())
     told = f"{configuration.model.name} on {configuration.data.name}; {test} test and {validation} validation samples; {facts['cpu']}."
     table = [COLUMNS, "|---" * (COLUMNS.count("|") - 1) + "|", *(line for rows, _ in found for line in rows)]
-    target = f"Target of int8-mixed: at least {WON_BACK:.0%} of the loss won back for at most {GIVEN_UP:.0%} of the saving."
+    target = f"Target of int8-mixed: at least {RECOVERED:.0%} of the loss recovered for at most {GIVEN_UP:.0%} of the saving."
     return "\n".join([told, "", *table, "", *prepared, "", target, "", *(line for _, verdicts in found for line in verdicts), ""])
 
 

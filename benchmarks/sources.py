@@ -14,7 +14,7 @@ from edgewise.config.compose import Options
 from edgewise.config.schema import part
 from edgewise.errors import VariantFailed
 from edgewise.proof import checks, isolation
-from edgewise.proof.describing import unread
+from edgewise.proof.making import unreadable_source
 from tests.support import source_kinds
 from tests.support.source_kinds import BUILDERS, TOLD, Kinds, form, make_of
 
@@ -43,7 +43,7 @@ def float_model(kind: str, name: str, kinds: Kinds) -> Path:
         return source_kinds.convert(name, source, target)
     if ways[0] in FORMATS and origin in make_of(ways[0]).SOURCES:
         return source_kinds.convert(name, float_model(kind, ways[0], kinds), target)
-    raise unread(make_of(name), origin)
+    raise unreadable_source(make_of(name), origin)
 
 
 def carry(kind: str, name: str, scheme: str, kinds: Kinds) -> str | None:
@@ -54,11 +54,11 @@ def carry(kind: str, name: str, scheme: str, kinds: Kinds) -> str | None:
     settings = {"per_channel": None, "calibration": None, **(made["schemes"][scheme] or {})}
     try:
         parent = float_model(kind, name, kinds)
-        inputs, expected = checks.probe(source)
+        inputs, expected = checks.read_probe(source)
         feeds = [{key: array[i : i + 1] for key, array in inputs.items()} for i in range(len(next(iter(inputs.values()))))]
         make_of(name).quantize(parent, source, folder, scheme, settings, feeds if settings["calibration"] else [], [])
         checks.check_scheme(part(made["module"], "facts").facts(folder), make_of(name).SCHEMES[scheme], [], f"{name}-{scheme}")
-        given = isolation.outputs(made["module"], folder, {"threads": 1}, inputs)
+        given = isolation.compute_outputs(made["module"], folder, {"threads": 1}, inputs)
         checks.check_outputs(expected, given, OPTIONS.load("scheme", scheme, "scheme")["min_sqnr_db"])
     except (VariantFailed, ValueError) as failure:
         return " ".join(str(failure).split())

@@ -1,12 +1,12 @@
-"""Can the intervals be believed? A against A, and A against B of a known ratio, in quiet and beside a busy neighbour.
+"""Are the intervals right? A against A, and A against B with a known ratio, on a quiet machine and beside a busy core.
 
-    python -m benchmarks.trust aa --repeats 10 --busy 1      reference against itself, in quiet and with one processor kept busy
+    python -m benchmarks.trust aa --repeats 10 --busy 1      reference against itself, quiet and with one core kept busy
     python -m benchmarks.trust ab --variant onnx-int8-static --busy 1
     python -m benchmarks.trust tools --variants onnx-fp32    against benchmark_app and litert-benchmark
 
 Run in a project after `dvc repro`. Each repeat is measured interleaved, as the bench stage does (bench.interleave of the profile),
-first in quiet, then beside the neighbours, so that what the day does to the machine is in both; and there sequentially, too (all of
-A, then all of B), with as many processes. The true ratio is 1 for `aa`; for `ab` it is that of all interleaved pairs in quiet.
+first quiet, then with busy cores, so that slow changes of the machine affect both; with busy cores also sequentially (all of
+A, then all of B), with as many processes. The true ratio is 1 for `aa`; for `ab` it is that of all interleaved pairs on the quiet machine.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from edgewise.config.settings import build
 from edgewise.devices.access import connect
 from edgewise.measure.pairs import PairedRuns, make_pair_runner, measure_pairs
 from edgewise.measure.runs import PlacedVariant, Run, blocks_by_process, place_variant, store_inputs
-from edgewise.stats.timing import Side, levels, ratio, ratio_interval
+from edgewise.stats.timing import Side, median_ratio, percentile_levels, ratio_interval
 
 MODELS = Path("models")
 SPIN = "while True: pass"
@@ -75,7 +75,7 @@ def interleaved(variant: PlacedVariant, reference: PlacedVariant, bench: schema.
 def paired(found: Sequence[PairedRuns]) -> Found:
     """Ratio and interval of all pairs together."""
     sides = [blocks_by_process([run for each in found for run in runs(each)]) for runs in (attrgetter("variant"), attrgetter("reference"))]
-    return Found(ratio(*sides), *ratio_interval(*sides))
+    return Found(median_ratio(*sides), *ratio_interval(*sides))
 
 
 def sequential(variant: PlacedVariant, reference: PlacedVariant, bench: schema.Bench, processes: int) -> Found:
@@ -89,7 +89,7 @@ def unpaired(variant: Side, reference: Side) -> Found:
     random = np.random.default_rng(0)
     medians = [np.array([np.median(np.concatenate(list(process))) for process in s]) for s in (variant, reference)]
     drawn = [np.median(m[random.integers(len(m), size=(DRAWS, len(m)))], axis=1) for m in medians]
-    low, high = np.quantile(drawn[0] / drawn[1], levels(len(variant)))
+    low, high = np.quantile(drawn[0] / drawn[1], percentile_levels(len(variant)))
     return Found(float(np.median(medians[0]) / np.median(medians[1])), float(low), float(high))
 
 

@@ -48,7 +48,7 @@ def main() -> None:
             artifact.write(folder, Manifest(kind="bench", config_key="bench"))
     except VariantFailed as failure:
         record = records.Failed(str(failure))
-        artifact.record(target, Manifest(kind="bench", status="failed", reason=record.reason))
+        artifact.write_status(target, Manifest(kind="bench", status="failed", reason=record.reason))
     records.write(METRICS / "bench" / f"{name}.json", record)
 
 

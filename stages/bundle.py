@@ -17,9 +17,9 @@ CODE = (
     "edgewise.agent.infer",
     "edgewise.report.table",
     "edgewise.compress.partition",
-    "edgewise.proof.describing",
+    "edgewise.proof.making",
     "edgewise.plugins",
-    "edgewise.artifacts.figures",
+    "edgewise.artifacts.flat_metrics",
     "edgewise.artifacts.samples",
 )
 

@@ -23,7 +23,7 @@ CODE = (
     "{format}.make",
     "{format}.run",
     "edgewise.formats.common",
-    "edgewise.proof.describing",
+    "edgewise.proof.making",
     "edgewise.artifacts.artifact",
     "edgewise.agent.sessions",
 )
@@ -37,12 +37,12 @@ def main() -> None:
     form, source = configuration.formats[name], artifact.read(MODELS / "source")
     skipped = None if form.used else f"no variant uses {name}"
     if skipped:
-        artifact.record(MODELS / name, Manifest(kind="format", format=name, status="skipped", reason=skipped))
+        artifact.write_status(MODELS / name, Manifest(kind="format", format=name, status="skipped", reason=skipped))
         return
     try:
         convert(name, form, artifact.require_ok(source, "models/source"))
     except VariantFailed as failure:
-        artifact.record(MODELS / name, Manifest(kind="format", format=name, status="skipped", reason=str(failure)))
+        artifact.write_status(MODELS / name, Manifest(kind="format", format=name, status="skipped", reason=str(failure)))
         print(f"convert-{name}: skipped: {failure}", file=sys.stderr)
 
 

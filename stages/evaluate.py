@@ -41,7 +41,7 @@ def main() -> None:
         result = evaluate(variant, made, settings.task)
     except VariantFailed as failure:
         result = Failed(str(failure))
-        artifact.record(MODELS / "evaluate" / variant.name, Manifest(kind="evaluation", status="failed", reason=result.reason))
+        artifact.write_status(MODELS / "evaluate" / variant.name, Manifest(kind="evaluation", status="failed", reason=result.reason))
     records.write(METRICS / "evaluate" / f"{variant.name}.json", result)
 
 

@@ -26,7 +26,7 @@ CODE = (
     "{format}.run",
     "{between}.make",
     "edgewise.formats.common",
-    "edgewise.proof.describing",
+    "edgewise.proof.making",
     "edgewise.artifacts.samples",
     "edgewise.agent.preprocess",
     "edgewise.agent.sessions",
@@ -41,7 +41,7 @@ def main() -> None:
         make_variant(variant, parent, configuration)
     except VariantFailed as failure:
         failed = dataclasses.replace(blank_manifest(variant), status="failed", reason=str(failure))
-        artifact.record(MODELS / "variants" / variant.name, failed)
+        artifact.write_status(MODELS / "variants" / variant.name, failed)
         print(f"{variant.name}: failed: {failure}", file=sys.stderr)
 
 

@@ -13,12 +13,12 @@ from edgewise.artifacts.artifact import Manifest
 from edgewise.compress.sensitivity import SENSITIVITY, scan_scheme
 from edgewise.config import schema
 from edgewise.errors import run_main
-from edgewise.proof.describing import by_scheme
+from edgewise.proof.making import write_schemes
 
 CODE = (
     "edgewise.compress.sensitivity",
     "{scanner}",
-    "edgewise.proof.describing",
+    "edgewise.proof.making",
     "edgewise.artifacts.samples",
     "edgewise.agent.preprocess",
     "edgewise.agent.sessions",
@@ -28,7 +28,7 @@ CODE = (
 def main() -> None:
     configuration = schema.read()
     blank = Manifest(kind="sensitivity")
-    by_scheme(SENSITIVITY, configuration.scans, blank, lambda scheme, folder: scan_scheme(scheme, configuration, folder))
+    write_schemes(SENSITIVITY, configuration.scans, blank, lambda scheme, folder: scan_scheme(scheme, configuration, folder))
 
 
 if __name__ == "__main__":

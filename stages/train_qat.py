@@ -14,7 +14,7 @@ from edgewise.artifacts.artifact import Manifest
 from edgewise.compress import qat
 from edgewise.config import schema
 from edgewise.errors import run_main
-from edgewise.proof.making import SOURCE, write_schemes, translate_errors, find_tool_versions
+from edgewise.proof.making import SOURCE, find_tool_versions, translate_errors, write_schemes
 
 CODE = (
     "edgewise.compress.qat",

@@ -1,4 +1,4 @@
-"""A project in a scratch folder, made by the stages themselves, and what is measured on its variants."""
+"""A project in a temporary folder, made by the stages, and measurements of its variants."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ from edgewise.measure.grading import gather_evidence, grade
 from edgewise.measure.pairs import make_pair_runner, measure_pairs
 from edgewise.measure.passes import make_memory
 from edgewise.measure.runs import PlacedVariant, blocks_by_process, place_variant, store_inputs
-from edgewise.stats.timing import pooled, ratio, ratio_interval
+from edgewise.stats.timing import median_ratio, pool_samples, ratio_interval
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = profile("quick")
@@ -92,7 +92,7 @@ class Project:
         found = measure_pairs(make_pair_runner(measured, eager, BENCH), BENCH, measured.name)
         sides = blocks_by_process(found.variant), blocks_by_process(found.reference)
         noise, _ = grade(gather_evidence(found.variant, found.reference))
-        return Ratio(ratio(*sides), *ratio_interval(*sides), float(np.median(pooled(sides[0]))), noise)
+        return Ratio(median_ratio(*sides), *ratio_interval(*sides), float(np.median(pool_samples(sides[0]))), noise)
 
 
 Made = Callable[[], Project]  # makes the camera's project at the first call

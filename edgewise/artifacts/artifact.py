@@ -1,7 +1,7 @@
-"""Artifacts: directories with a manifest.json, made whole or not at all.
+"""Artifacts: folders with a manifest.json, written completely or not at all.
 
-A stage writes into models/.tmp/ and the directory is renamed when it is complete, so a killed stage leaves nothing that
-could be taken for a result. Manifests hold no times and no host names: the same inputs give the same bytes.
+A stage writes into models/.tmp/ and the folder is renamed when it is complete, so a killed stage leaves nothing that could be taken for
+a result. Manifests hold no times and no host names: the same inputs give the same bytes.
 """
 
 import contextlib
@@ -18,14 +18,14 @@ from typing import Any
 from edgewise.errors import STORAGE_ERRNOS, EdgewiseError, StorageError, VariantFailed
 
 SCHEMA = 1
-METRICS_SCHEMA = 2  # of the JSON in metrics/; 1: flat records
+METRICS_SCHEMA = 2  # of the JSON files in metrics/; schema 1 had flat records
 MANIFEST = "manifest.json"
-FULL_BYTES = 2**20  # with less than this free, a failed write is blamed on the disk
+MIN_FREE_BYTES = 2**20  # with less than this free, a failed write is blamed on the disk
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input or output: `shape` has None where any size is allowed; `meaning` is image, logits, token_ids ..."""
+    """One input or output. `shape` has None for a size that is free; `meaning` is image, logits, token_ids ..."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -36,8 +36,8 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artifact is. `status` is ok, failed (deterministic, with the reason), skipped (nobody needs it) or none (nothing to
-    hold). `config_key` names the part of models/config.yaml that it was made from."""
+    """What an artifact is. `status` is ok, failed (deterministic, with the reason), skipped (nothing needs it) or none (there is nothing
+    to hold). `config_key` names the part of models/config.yaml that it was made from."""
 
     kind: str
     status: str = "ok"
@@ -69,7 +69,7 @@ def sha256(path: Path) -> str:
 
 
 def read(folder: Path) -> Manifest:
-    """The manifest of an artifact; EdgewiseError where there is none or it was written by another schema."""
+    """The manifest of an artifact. EdgewiseError if there is none, or it has another schema."""
     path = Path(folder) / MANIFEST
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -84,19 +84,19 @@ def read(folder: Path) -> Manifest:
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """sha256 and bytes of every file below `folder`, except its own manifest."""
+    """sha256 and bytes of every file in `folder`, except its own manifest."""
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
     return {str(p.relative_to(folder)): {"sha256": sha256(p), "bytes": p.stat().st_size} for p in paths}
 
 
 def write(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest last, with the hash of each file that lies beside it."""
+    """Write the manifest, with the hash of each file beside it; call this last."""
     content = {**asdict(manifest), "files": describe_files(folder)}
     write_json(folder / MANIFEST, content)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """JSON with sorted keys, through a temporary file, so that no reader ever sees half of it."""
+    """Write JSON with sorted keys through a temporary file, so that no reader sees an incomplete one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
@@ -104,40 +104,40 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def check_space(folder: Path, error: Exception) -> None:
-    """StorageError where the disk is full: numpy, torch and the converters each say that in words of their own, or as a failed
-    conversion, which must not be recorded as the variant's."""
+    """StorageError if the disk is full: numpy, torch and the converters report that in their own ways, or as a failed conversion, which
+    must not be recorded as a failure of the variant."""
     free = shutil.disk_usage(folder).free
-    if free < FULL_BYTES:
+    if free < MIN_FREE_BYTES:
         advice = STORAGE_ERRNOS[errno.ENOSPC]
         raise StorageError(f"No space left on device: {free} bytes are free below {folder.parent.parent}/; {advice}") from error
 
 
 @contextlib.contextmanager
 def building(target: Path, models: Path = Path("models")) -> Iterator[Path]:
-    """A folder under models/.tmp/ that takes the place of `target` when the block ends well, and is removed otherwise."""
-    workshop = models / ".tmp" / str(target).replace(os.sep, "-")
-    shutil.rmtree(workshop, ignore_errors=True)
-    workshop.mkdir(parents=True)
+    """A folder in models/.tmp/ that replaces `target` when the block succeeds, and is removed otherwise."""
+    temporary = models / ".tmp" / str(target).replace(os.sep, "-")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
-        yield workshop
+        yield temporary
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
-        workshop.rename(target)
+        temporary.rename(target)
     except Exception as error:
-        check_space(workshop, error)
+        check_space(temporary, error)
         raise
     finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def record(target: Path, manifest: Manifest, models: Path = Path("models")) -> None:
-    """An artifact that is nothing but its manifest: failed, skipped or none, with the reason."""
+def write_status(target: Path, manifest: Manifest, models: Path = Path("models")) -> None:
+    """Write an artifact that consists of its manifest only: failed, skipped or none, with the reason."""
     with building(target, models) as folder:
         write(folder, manifest)
 
 
 def require_ok(manifest: Manifest, what: str) -> Manifest:
-    """Pass a failure on: VariantFailed with the first reason, where the artifact that a stage needs is not ok."""
+    """Return the manifest of an artifact that a stage needs. VariantFailed with its reason if it is not ok. what: its name."""
     if not manifest.ok:
         raise VariantFailed(manifest.reason or f"{what} is {manifest.status}")
     return manifest

@@ -22,7 +22,7 @@ from edgewise.plugins import PrimaryMetric
 SCHEMA = METRICS_SCHEMA
 METRICS = Path("metrics")
 SUMMARY = METRICS / "summary.json"
-REPRO = "run `dvc repro`, which makes it anew"
+REPRO = "run `dvc repro`, which makes it again"
 
 Interval = tuple[float, ...] | None  # (low, high), 95 %
 R = TypeVar("R")
@@ -30,14 +30,14 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Failed:
-    """In the place of any record: what it was to hold could not be had, for a reason that would come up again."""
+    """Stands in place of a record that cannot be made, for a reason that would occur again."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One variant on the whole test split. scores: of the task, by name. covered_share is None where the scheme covers nothing."""
+    """One variant on the whole test split. scores: of the task, by name. covered_share is None if the scheme covers nothing."""
 
     samples: int
     size_bytes: int
@@ -49,7 +49,7 @@ class Evaluation:
 class Conditions:
     """How a variant was measured. profile, scope: of the section `bench`; interleave: what took turns with the reference.
 
-    cpus: the cores that the process might use. emulated: the device imitates another machine, and nothing was timed.
+    cpus: the cores that the process was allowed to use. emulated: the device is emulated, and nothing was timed.
     """
 
     profile: str
@@ -66,8 +66,8 @@ class Conditions:
 class Agreement:
     """Outputs on the device against those of the same file on this machine, for the same test samples.
 
-    verdict: identical (bit by bit) or within tolerance; a device that computes something else makes the variant a failed one.
-    same_predictions_share: of the samples, where the largest output is the same one; None where there is only one output.
+    verdict: identical (bit by bit) or within tolerance; a variant whose outputs differ by more is recorded as failed.
+    same_predictions_share: of the samples with the same argmax; None if there is only one output.
     least_sqnr_db: the scheme's tolerance.
     """
 
@@ -81,11 +81,11 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Latency:
-    """Of one inference, and of what comes before the first one. All None where nothing was timed.
+    """Of one inference, of loading, and of the first inference. All None if nothing was timed.
 
     ratio_to_reference: variant / reference, interleaved. Intervals are None where the profile claims nothing; a quantile is None where
     too few samples were timed. samples: timed runs in so many processes. stop: why the measurement ended.
-    smallest_claim_share: of the reference alone, the least difference that its device lets one claim (A/A).
+    smallest_claim_share: for the reference only, the smallest difference that can be claimed on its device (from A/A).
     """
 
     p50_ms: float | None = None
@@ -107,7 +107,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class JudgedLatency(Latency):
-    """With what the report says of it. verdict: faster, slower, no difference claimed, reference; missing_reason: why there is none."""
+    """Latency with the report's verdict: faster, slower, no difference claimed, reference; missing_reason: why there is none."""
 
     verdict: str | None = None
     missing_reason: str | None = None
@@ -115,7 +115,7 @@ class JudgedLatency(Latency):
 
 @dataclass(frozen=True)
 class NoiseEvidence:
-    """Over both sides; None where the device has no such sensor. See measure.grading."""
+    """Over the runs of both models; None if the device has no such sensor. See measure.grading."""
 
     disturbed_share: float | None = None
     steal_share: float | None = None
@@ -130,7 +130,7 @@ class NoiseEvidence:
 
 @dataclass(frozen=True)
 class Noise:
-    """grade: clean, degraded or noisy; reason: the evidence that set it, in words, None where it is clean."""
+    """grade: clean, degraded or noisy; reason: the evidence that decided it, in words; None if it is clean."""
 
     grade: str
     reason: str | None = None
@@ -141,9 +141,9 @@ class Noise:
 class Memory:
     """Of the memory pass, a process of its own. peak: since the imports, over load, runs and release; it includes the baseline.
 
-    running_anonymous_bytes, running_file_bytes: after the runs, what is the process's own and what is mapped from files, which the kernel
-    can take away and read again. peak_reset false: the kernel would not reset the peak, so it may stand from the imports and overstate
-    the model's need.
+    running_anonymous_bytes, running_file_bytes: after the runs, the process's own memory and the memory mapped from files, which the kernel
+    can drop and read again. peak_reset false: the kernel refused to reset the peak, so it may come from the imports and overstate what
+    the model needs.
     """
 
     baseline_rss_bytes: int
@@ -159,7 +159,7 @@ class Memory:
 
     @property
     def steps(self) -> dict[str, int]:
-        """Resident bytes along the pass, in its order."""
+        """Resident bytes at each step of the pass, in order."""
         return {
             "baseline": self.baseline_rss_bytes,
             "load": self.after_load_rss_bytes,
@@ -171,7 +171,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class EnergyFigures:
-    """Of one inference, from one sensor: scope is what of the device it sees. net: above the idle baseline of the same device."""
+    """Of one inference, from one sensor: scope: the part of the device that it sees. net: above the idle baseline of the same device."""
 
     source: str
     scope: str
@@ -219,7 +219,7 @@ class Sustained:
 
 @dataclass(frozen=True)
 class EnginePoint:
-    """One point of the grid. settings: those that differ from the plain ones. ratio: to the plain settings, in turns."""
+    """One point of the grid. settings: those that differ from the plain ones. ratio: to the plain settings, measured in turns."""
 
     settings: dict[str, Any]
     verdict: str
@@ -242,7 +242,7 @@ class EngineAuto:
 
 @dataclass(frozen=True)
 class Operators:
-    """What most of the time goes to. status: measured, or why there are no times; top: as in profile.json, the longest first."""
+    """The slowest operators. status: measured, or why there are no times; top: as in profile.json, the slowest first."""
 
     status: str
     top: tuple[dict[str, Any], ...] = ()
@@ -250,8 +250,8 @@ class Operators:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """One variant on the device, interleaved with the reference. What was not asked for is None, and so is all but the agreement where
-    the device is emulated: an emulator tells what a device answers, not what that costs. fits_mb: by memory limit, MB (2^20 bytes)."""
+    """One variant on the device, interleaved with the reference. What the profile leaves out is None. If the device is emulated, all
+    but the agreement is: an emulator shows what a device computes, not what it costs. fits_mb: by memory limit, MB (2^20 bytes)."""
 
     variant: str
     reference: str
@@ -268,7 +268,7 @@ class BenchResult:
 
 @dataclass(frozen=True)
 class FileFacts:
-    """form: how the file is written, where otherwise than its format does; runtime_release: where the file is tied to one release."""
+    """form: how the file is stored, if not in its format's usual way; runtime_release: if the file runs with one release only."""
 
     size_bytes: int | None = None
     weights_bytes_by_dtype: dict[str, int] | None = None
@@ -278,7 +278,7 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Proof:
-    """What the file holds of the scheme. covered_share: of the weights; None where the scheme covers nothing.
+    """How far the file has the scheme. covered_share: of the weights; None if the scheme covers nothing.
 
     sqnr_to_source_db: of the outputs for the source's probe samples; sqnr_as_written_db: the same, without fused integer kernels.
     """
@@ -292,10 +292,10 @@ class Proof:
 
 @dataclass(frozen=True)
 class Quality:
-    """score: of the task's primary metric. delta: variant minus reference on the same samples; verdict: what may be said of it.
+    """score: of the task's primary metric. delta: variant minus reference on the same samples; verdict: what may be claimed about it.
 
     resolvable: the smallest difference that so many samples can show; samples_needed: how many would show the difference that was seen.
-    scores: what else the task tells, by name. sqnr_db: the outputs against the reference's.
+    scores: the task's other scores, by name. sqnr_db: the outputs against the reference's.
     """
 
     samples: int | None = None
@@ -313,7 +313,7 @@ class Quality:
 class VariantSummary:
     """All that is known of one variant; None is "not known". A failed one keeps what was measured before it failed.
 
-    From `conditions` to `engine_auto`: as in its BenchResult. explanation: why it is no faster than its parent.
+    From `conditions` to `engine_auto`: as in its BenchResult. explanation: why it is not faster than its parent.
     """
 
     format: str
@@ -371,7 +371,7 @@ class Summary:
 
 
 def read(kind: type[R], path: Path) -> R | Failed:
-    """The Evaluation or BenchResult in `path`, or the Failed that stands there. EdgewiseError where the file is no such record."""
+    """The Evaluation or BenchResult in `path`, or the Failed in its place. EdgewiseError if the file is not such a record."""
     raw = read_plain(path)
     if raw.get("status") == "failed":
         return Failed(str(raw.get("reason")))
@@ -400,7 +400,7 @@ def write_summary(summary: Summary, path: Path = SUMMARY) -> None:
 def read_plain(path: Path, anew: str = REPRO) -> dict[str, Any]:
     """A JSON record without a type of its own here (metrics/device.json, data.json, train.json), its schema checked.
 
-    anew: what makes it again, for the message of the EdgewiseError where it is not there, is no JSON, or is of another schema.
+    anew: how to make it again, for the message of the EdgewiseError if it is missing, not JSON, or of another schema.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -414,7 +414,7 @@ def read_plain(path: Path, anew: str = REPRO) -> dict[str, Any]:
 def _known_schema(raw: Any, where: str, anew: str) -> dict[str, Any]:
     found = raw.get("schema") if isinstance(raw, Mapping) else None
     if not isinstance(raw, Mapping) or found is None:
-        raise EdgewiseError(f"{where} is no record of Edgewise (a mapping with the key schema): delete it and {anew}")
+        raise EdgewiseError(f"{where} is not a record of Edgewise (a mapping with the key schema): delete it and {anew}")
     if found != SCHEMA:
         made = "an older release made it" if isinstance(found, int) and found < SCHEMA else "another release made it"
         raise EdgewiseError(

@@ -16,7 +16,7 @@ def make_bundle() -> None:
     """Write models/bundle for the chosen variant, or a manifest with status `none` and the reason where nothing is chosen."""
     settings, summary = schema.read(), records.read_summary()
     if summary.chosen is None:
-        artifact.record(BUNDLE, Manifest(kind="bundle", status="none", reason=summary.chosen_reason))
+        artifact.write_status(BUNDLE, Manifest(kind="bundle", status="none", reason=summary.chosen_reason))
         print(f"bundle: none, nothing is chosen: {summary.chosen_reason}")
         return
     chosen = contents.Chosen.read(settings, summary, summary.chosen, MODELS)

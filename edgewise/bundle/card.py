@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewise.artifacts import artifact, records
-from edgewise.artifacts.figures import figures
+from edgewise.artifacts.flat_metrics import flatten_summary
 from edgewise.artifacts.records import METRICS, VariantSummary
 from edgewise.bundle.contents import Chosen
 from edgewise.config.schema import PATH, to_plain
@@ -32,8 +32,8 @@ def make_card(chosen: Chosen) -> dict[str, Any]:
         "reference": summary.reference,
         "budget": to_plain(summary.budget),
         "device": summary.device,
-        "figures": figures(summary.variants[name], summary.primary_metric),
-        "figures_of_the_reference": figures(summary.variants[summary.reference], summary.primary_metric),
+        "figures": flatten_summary(summary.variants[name], summary.primary_metric),
+        "figures_of_the_reference": flatten_summary(summary.variants[summary.reference], summary.primary_metric),
         "provenance": provenance(chosen),
     }
 

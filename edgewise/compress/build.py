@@ -37,7 +37,7 @@ class Build:
         return layers
 
     def nodes_of(self, layers: Sequence[str]) -> list[str]:
-        return checks.nodes_of(layers, self.layers)
+        return checks.list_nodes(layers, self.layers)
 
     def quantize(self, folder: Path, calibration_indices: np.ndarray, float_layers: Sequence[str]) -> None:
         """Quantize the float model into `folder`, calibrated with these samples; `float_layers` (of the source) stay float."""
@@ -48,11 +48,11 @@ class Build:
 
     def float_layers(self) -> list[str]:
         """The source layers that the user keeps in float (keep_float)."""
-        return checks.named_layers("keep_float", self.variant.keep_float, self.layers)
+        return checks.select_layers("keep_float", self.variant.keep_float, self.layers)
 
     def int8_layers(self) -> list[str]:
         """The source layers that the user keeps at 8 bits where the scheme has fewer (keep_int8)."""
-        kept = checks.named_layers("keep_int8", self.variant.keep_int8, self.layers)
+        kept = checks.select_layers("keep_int8", self.variant.keep_int8, self.layers)
         both = sorted(set(kept) & set(self.float_layers()))
         if both:
             raise VariantFailed(f"{', '.join(both)}: named by keep_int8 and by keep_float; remove it from one of them")
@@ -80,7 +80,7 @@ class Build:
     def run(self, folder: Path, indices: np.ndarray) -> np.ndarray:
         """The first output of the model in `folder` for these samples, [n, ...], computed in a process of its own."""
         settings = {"threads": 1, **self.variant.engine}
-        return next(iter(isolation.outputs(self.variant.module, folder, settings, self.samples.feeds(indices)).values()))
+        return next(iter(isolation.compute_outputs(self.variant.module, folder, settings, self.samples.feeds(indices)).values()))
 
     def accuracy(self, outputs: np.ndarray, indices: np.ndarray) -> float:
         """Top-1 accuracy, 0..1. VariantFailed where the targets are not classes."""

@@ -11,7 +11,7 @@ from edgewise.artifacts.artifact import Manifest
 from edgewise.config import schema
 from edgewise.config.schema import Variant
 from edgewise.plugins import Maker
-from edgewise.proof.describing import against_source, making, tensors, tool_versions, unread
+from edgewise.proof.making import check_against_source, find_tool_versions, make_tensors, translate_errors, unreadable_source
 
 MODELS = Path("models")
 TUNED = MODELS / "qat"
@@ -22,21 +22,21 @@ def convert(name: str, form: schema.Format, source: Manifest) -> None:
     """Write models/NAME: the float model, layers.json, manifest. VariantFailed where the format cannot read the source, or where the
     outputs of the result differ from the source's."""
     make = schema.part(form.module, "make")
-    with artifact.building(MODELS / name) as folder, making(make.REQUIRES, form.module):
+    with artifact.building(MODELS / name) as folder, translate_errors(make.REQUIRES, form.module):
         converted = make.convert(find_parent(make, source), folder, form.convert)
         artifact.write_json(folder / "layers.json", dict(converted["layers"]))
         manifest = Manifest(
             kind="format",
             format=name,
             config_key=f"formats.{name}",
-            inputs=tensors(converted["inputs"], source.inputs),
-            outputs=tensors(converted["outputs"], source.outputs),
+            inputs=make_tensors(converted["inputs"], source.inputs),
+            outputs=make_tensors(converted["outputs"], source.outputs),
             preprocessing=source.preprocessing,
             labels=source.labels,
-            tools=tool_versions(make.REQUIRES),
+            tools=find_tool_versions(make.REQUIRES),
         )
         artifact.write(folder, manifest)
-        sqnr_db = against_source(form.module, folder, {}, MIN_FLOAT_SQNR_DB)
+        sqnr_db = check_against_source(form.module, folder, {}, MIN_FLOAT_SQNR_DB)
         details = {"sqnr_db": sqnr_db, "notes": list(converted.get("notes", []))}
         artifact.write(folder, dataclasses.replace(manifest, details=details))
 
@@ -49,7 +49,7 @@ def find_parent(make: Maker, source: Manifest) -> Path:
     if (between / artifact.MANIFEST).exists():
         artifact.require_ok(artifact.read(between), str(between))
         return between
-    raise unread(make, str(source.format))
+    raise unreadable_source(make, str(source.format))
 
 
 @contextlib.contextmanager

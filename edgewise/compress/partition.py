@@ -28,7 +28,7 @@ from edgewise.config.schema import Load
 from edgewise.errors import VariantFailed
 from edgewise.plugins import Cuttable
 from edgewise.proof import checks
-from edgewise.proof.describing import against_source
+from edgewise.proof.making import check_against_source
 
 MIN_NORMAL_SAMPLES = 16  # to estimate a mean and a standard deviation of each channel
 MIN_STD = 1e-6  # for channels that never change
@@ -41,7 +41,7 @@ def finish(build: Build, kept: Sequence[str], folder: Path) -> dict[str, Any]:
     details, channel_axis = split(build, kept, folder) if build.variant.load.in_parts else ({}, None)
     form = store(build.variant, folder)
     if details or form:
-        sqnr_db = against_source(build.variant.module, folder, build.variant.engine, build.variant.min_sqnr_db, build.source)
+        sqnr_db = check_against_source(build.variant.module, folder, build.variant.engine, build.variant.min_sqnr_db, build.source)
         details |= {"file": dict(form), "finished_sqnr_db": sqnr_db}
     if build.variant.load.mode == "lazy" and channel_axis is not None:
         details |= fit_gate(build.variant, build.samples, channel_axis, folder)
@@ -51,7 +51,7 @@ def finish(build: Build, kept: Sequence[str], folder: Path) -> dict[str, Any]:
 def split(build: Build, kept: Sequence[str], folder: Path) -> tuple[dict[str, Any], int]:
     """Replace the model in `folder` by parts. Returns entries for the details, and the channel axis of the tensors between parts."""
     variant = build.variant
-    first = build.nodes_of(checks.named_layers("load.at", [variant.load.at], build.layers)) if variant.load.at else []
+    first = build.nodes_of(checks.select_layers("load.at", [variant.load.at], build.layers)) if variant.load.at else []
     open_cuttable = schema.part(variant.module, "split").cuttable
     model = open_cuttable(folder, build.source, variant.scheme, schema.to_plain(variant), build.nodes_of(kept))
     part_bytes = write_parts(model, variant.load, first, folder)

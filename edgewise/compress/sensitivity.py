@@ -15,7 +15,7 @@ from edgewise.compress import calibration
 from edgewise.config import schema
 from edgewise.config.schema import Variant
 from edgewise.errors import VariantFailed
-from edgewise.proof.describing import SOURCE, making, tool_versions
+from edgewise.proof.making import SOURCE, find_tool_versions, translate_errors
 
 SENSITIVITY = Path("models/sensitivity")
 EXTRA_FLOAT_BYTES = 3  # per weight, of float32 over int8
@@ -29,9 +29,9 @@ def scan_scheme(scheme: str, configuration: schema.Config, folder: Path) -> Mani
     samples = Samples.open(calibration.DATA)
     for key, settings in configuration.scans[scheme].items():
         feeds = calibration.load_feeds(samples, calibration.select(samples, settings.samples))
-        with making(requires):
+        with translate_errors(requires):
             artifact.write_json(folder / f"{key}.json", summarize(scanner.scan(SOURCE, feeds, settings.per_channel)))
-    return Manifest(kind="sensitivity", scheme=scheme, format=source.format, config_key=f"scans.{scheme}", tools=tool_versions(requires))
+    return Manifest(kind="sensitivity", scheme=scheme, format=source.format, config_key=f"scans.{scheme}", tools=find_tool_versions(requires))
 
 
 def find_scanner(formats: Mapping[str, schema.Format], source: Manifest) -> tuple[Any, Mapping[str, str]]:

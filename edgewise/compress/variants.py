@@ -18,7 +18,7 @@ from edgewise.compress.partition import finish
 from edgewise.config import schema
 from edgewise.errors import VariantFailed
 from edgewise.proof import checks
-from edgewise.proof.describing import against_source, making, tool_versions
+from edgewise.proof.making import check_against_source, find_tool_versions, translate_errors
 
 MODELS = Path("models")
 
@@ -30,7 +30,7 @@ def make_variant(variant: schema.Variant, parent: Manifest, configuration: schem
     """
     make = schema.part(variant.module, "make")
     opened = open_parent(variant, configuration.formats)
-    with artifact.building(MODELS / "variants" / variant.name) as folder, making(make.REQUIRES, variant.module), opened as (model, source):
+    with artifact.building(MODELS / "variants" / variant.name) as folder, translate_errors(make.REQUIRES, variant.module), opened as (model, source):
         scheme = find_scheme(variant, make.SCHEMES)
         build = Build(variant, model, source, Samples.open(MODELS / "data"))
         indices = select_calibration(variant, build.samples)
@@ -42,11 +42,11 @@ def make_variant(variant: schema.Variant, parent: Manifest, configuration: schem
             outputs=parent.outputs,
             preprocessing=parent.preprocessing,
             labels=parent.labels,
-            tools=tool_versions(make.REQUIRES),
+            tools=find_tool_versions(make.REQUIRES),
         )
         artifact.write(folder, manifest)
         details = {"facts": facts, "covered_share": covered_share, "kept_float": kept, **searched}
-        details["sqnr_db"] = against_source(variant.module, folder, variant.engine, variant.min_sqnr_db, source)
+        details["sqnr_db"] = check_against_source(variant.module, folder, variant.engine, variant.min_sqnr_db, source)
         details |= check_as_written(variant, scheme, folder, source)
         details |= finish(build, kept, folder)
         details |= {"kept_int8": build.int8_layers()} if variant.keep_int8 else {}
@@ -102,4 +102,4 @@ def check_as_written(variant: schema.Variant, scheme: dict[str, Any], folder: Pa
     settings = schema.part(variant.module, "run").AS_WRITTEN
     if settings is None or scheme["activations"] == scheme["weights"] == "float32":
         return {}
-    return {"sqnr_as_written_db": against_source(variant.module, folder, {**variant.engine, **settings}, -math.inf, source)}
+    return {"sqnr_as_written_db": check_against_source(variant.module, folder, {**variant.engine, **settings}, -math.inf, source)}

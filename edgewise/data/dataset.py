@@ -52,16 +52,16 @@ def prepare(data: Plugin, seed: int, target: Path = TARGET, models: Path = Path(
     with artifact.building(target, models) as folder:
         encoder = module.encoder(settings, folder)
         items, unreadable = collect(module.items(settings), encoder)
-        labels, targets = samples.named(items, settings)
+        labels, targets = samples.encode_targets(items, settings)
         groups = splitting.number_groups(items)
         splits = splitting.assign_splits(items, groups, settings.splits, seed)
-        members = samples.members(targets, settings.targets, labels)
+        members = samples.masks_by_label(targets, settings.targets, labels)
         splitting.check_splits(members, groups, splits, settings.splits, need_every_label=settings.label_names is None)
         write_tables(folder, items, targets, splits)
         details = {
-            "normal": samples.normal(items, labels, targets, settings),
+            "normal": samples.find_normal_label(items, labels, targets, settings),
             "targets": settings.targets,
-            "counts": samples.counts(members, splits),
+            "counts": samples.count_by_split(members, splits),
             "sizes": {name: len(indices) for name, indices in splits.items()},
         }
         details |= count_samples(items, unreadable, groups, splits)

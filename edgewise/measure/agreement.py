@@ -49,7 +49,7 @@ def compute_on_device(placed: PlacedVariant, feeds: Arrays) -> Arrays:
 def compute_on_host(variant: Variant, placed: PlacedVariant, feeds: Arrays, models: Path) -> Arrays:
     """The outputs on this machine, with the settings used on the device; {} without feeds."""
     folder = models / "variants" / variant.name
-    return isolation.outputs(variant.module, folder, dict(placed.fields["settings"]), feeds, batch=1) if feeds else {}
+    return isolation.compute_outputs(variant.module, folder, dict(placed.fields["settings"]), feeds, batch=1) if feeds else {}
 
 
 def unpack_outputs(events: list[Event]) -> Arrays:

@@ -18,7 +18,7 @@ from edgewise.agent.protocol import DETERMINISTIC, EventReader, Fault, ProtocolF
 from edgewise.config.schema import Bench
 from edgewise.errors import VariantFailed
 from edgewise.measure.runs import Event, PlacedVariant, Run, blocks_by_process
-from edgewise.stats.timing import half_width, pooled, ratio, ratio_interval
+from edgewise.stats.timing import median_ratio, pool_samples, ratio_interval, relative_half_width
 
 RunPair = Callable[[bool], tuple[Run, Run]]  # (whether the variant comes first) -> (run of the variant, run of the reference)
 MIN_PAIRS = 3  # for any interval
@@ -64,8 +64,8 @@ def find_stop_reason(variant: list[Run], reference: list[Run], bench: Bench, spe
     count, sides = len(variant), (blocks_by_process(variant), blocks_by_process(reference))
     if count < bench.processes:
         return None
-    if bench.claims and count >= MIN_PAIRS and min(len(pooled(s)) for s in sides) >= bench.min_samples:
-        if half_width(ratio_interval(*sides), ratio(*sides)) <= bench.target_half_width:
+    if bench.claims and count >= MIN_PAIRS and min(len(pool_samples(s)) for s in sides) >= bench.min_samples:
+        if relative_half_width(ratio_interval(*sides), median_ratio(*sides)) <= bench.target_half_width:
             return "ci"
     elif not bench.claims:
         return "budget"

@@ -11,7 +11,7 @@ from edgewise.measure.grading import gather_evidence, grade, is_throttled, read_
 from edgewise.measure.pairs import MIN_PAIRS, PairedRuns
 from edgewise.measure.passes import Passes, make_energy, make_limited_runs, make_memory
 from edgewise.measure.runs import Event, Run, blocks_by_process
-from edgewise.stats.timing import median_interval, pooled, quantile, quantile_interval, ratio, ratio_interval
+from edgewise.stats.timing import median_interval, median_ratio, pool_samples, quantile, quantile_interval, ratio_interval
 
 MINUTE_S = 60.0
 MIN_MINUTES = 2  # a first and a last one
@@ -47,7 +47,7 @@ def make_latency(pairs: PairedRuns, bench: Bench, itself: bool = False) -> Laten
     """The record of the latency runs. itself: the reference was measured against itself (A/A), which gives the smallest difference that
     can be claimed on this device. Intervals are None if the profile claims nothing or there are fewer than MIN_PAIRS pairs."""
     variant, reference = blocks_by_process(pairs.variant), blocks_by_process(pairs.reference)
-    samples = pooled(variant)
+    samples = pool_samples(variant)
     claims = bench.claims and len(variant) >= MIN_PAIRS
     p90_ms, ratio_ci95 = quantile(samples, 0.90), ratio_interval(variant, reference) if claims else None
     return Latency(
@@ -57,8 +57,8 @@ def make_latency(pairs: PairedRuns, bench: Bench, itself: bool = False) -> Laten
         p90_ci95_ms=quantile_interval(variant, 0.90) if claims and p90_ms is not None else None,
         p95_ms=quantile(samples, 0.95),
         p99_ms=quantile(samples, 0.99),
-        reference_p50_ms=quantile(pooled(reference), 0.50),
-        ratio_to_reference=ratio(variant, reference),
+        reference_p50_ms=quantile(pool_samples(reference), 0.50),
+        ratio_to_reference=median_ratio(variant, reference),
         ratio_ci95=ratio_ci95,
         smallest_claim_share=smallest_claim_share(ratio_ci95) if ratio_ci95 and itself else None,
         load_ms=_median(run.load_ms for run in pairs.variant),

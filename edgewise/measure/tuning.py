@@ -18,9 +18,9 @@ from edgewise.config.schema import LATENCY, MEMORY, Bench, Variant, part
 from edgewise.errors import VariantFailed
 from edgewise.measure.agreement import Arrays, compare, compute_on_device
 from edgewise.measure.pairs import MIN_PAIRS
-from edgewise.measure.results import make_memory
+from edgewise.measure.passes import make_memory
 from edgewise.measure.runs import PlacedVariant, Run, blocks_by_process
-from edgewise.stats.timing import Side, ratio, ratio_interval
+from edgewise.stats.timing import Side, median_ratio, ratio_interval
 
 BLOCK_S, LEAST_RUNS = 0.4, 10  # of one process: one turn of all points should take about a minute
 Settings = Mapping[str, Any]
@@ -141,7 +141,7 @@ def try_point(point: Point, work: Callable[[Point], Any], progress: Any) -> None
 def find_best(points: Sequence[Point], goal: Goal) -> Point | None:
     """The point with the lowest ratio to the plain settings, points[0]; None if all others were refused."""
     able = [point for point in points[1:] if point.refusal is None]
-    return min(able, key=lambda point: ratio(goal.values(point.runs), goal.values(points[0].runs)), default=None)
+    return min(able, key=lambda point: median_ratio(goal.values(point.runs), goal.values(points[0].runs)), default=None)
 
 
 def decide(goal: str, plain: Point, best: Point | None) -> tuple[Point, str]:
@@ -152,9 +152,7 @@ def decide(goal: str, plain: Point, best: Point | None) -> tuple[Point, str]:
         return plain, f"plain settings kept: {describe(best.settings)} was best and was then refused: {best.refusal}"
     candidate, base = (GOALS[goal].values(point.confirming) for point in (best, plain))
     low, high = ratio_interval(candidate, base)
-    result = (
-        f"{ratio(candidate, base):.3f} [{low:.3f}, {high:.3f}] of the {WORDS[goal]} of the plain settings, {len(candidate)} further pairs"
-    )
+    result = f"{median_ratio(candidate, base):.3f} [{low:.3f}, {high:.3f}] of the plain {WORDS[goal]}, {len(candidate)} further pairs"
     if high < 1:
         return best, f"kept {describe(best.settings)}: {result}"
     return plain, f"no difference, plain settings kept; the best other point, {describe(best.settings)}: {result}"
@@ -176,7 +174,7 @@ def make_row(goal: str, point: Point, plain: Point, kept: Point) -> EnginePoint:
     ratio_to_plain, interval = None, None
     if point.refusal is None and point.runs and point is not plain:
         values, base = (GOALS[goal].values(one.runs) for one in (point, plain))
-        ratio_to_plain, interval = ratio(values, base), ratio_interval(values, base)
+        ratio_to_plain, interval = median_ratio(values, base), ratio_interval(values, base)
     verdict = "kept" if point is kept else describe_standing(point.refusal, interval)
     return EnginePoint(
         dict(point.settings), verdict, ratio_to_plain, interval, point.refusal, point.agreement.sqnr_db if point.agreement else None

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from edgewise.artifacts.figures import figure
+from edgewise.artifacts.flat_metrics import get_metric
 from edgewise.artifacts.records import Summary, VariantSummary
 from edgewise.plugins import PrimaryMetric
 from edgewise.report import table
@@ -35,8 +35,8 @@ def list_changes(before: VariantSummary, after: VariantSummary, metric: PrimaryM
         quantity_change("size, MB", before.file.size_bytes, after.file.size_bytes, 1e6),
         latency_change(before, after),
         quantity_change("latency p90, ms", before.latency.p90_ms, after.latency.p90_ms),
-        quantity_change("peak memory, MB", figure(before, "peak_rss_bytes"), figure(after, "peak_rss_bytes"), 1e6),
-        quantity_change("peak above the runtime, MB", figure(before, above), figure(after, above), 1e6),
+        quantity_change("peak memory, MB", get_metric(before, "peak_rss_bytes"), get_metric(after, "peak_rss_bytes"), 1e6),
+        quantity_change("peak above the runtime, MB", get_metric(before, above), get_metric(after, above), 1e6),
         quantity_change("load, ms", before.latency.load_ms, after.latency.load_ms),
         quantity_change("first inference, ms", before.latency.first_inference_ms, after.latency.first_inference_ms),
         energy_change(before, after),
@@ -113,7 +113,7 @@ def find_steps(summary: Summary, name: str) -> list[Step]:
 
 def make_step(what: str, name: str, before: VariantSummary, after: VariantSummary, metric: PrimaryMetric | None) -> Step:
     def against(name: str) -> str:
-        start, end = figure(before, name), figure(after, name)
+        start, end = get_metric(before, name), get_metric(after, name)
         return format_percent(end / start) if start and end is not None else ""
 
     score = ""

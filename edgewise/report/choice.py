@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from edgewise.artifacts.figures import figure
+from edgewise.artifacts.flat_metrics import get_metric
 from edgewise.artifacts.records import Interval, VariantSummary
 from edgewise.config.schema import Budget
 from edgewise.plugins import PrimaryMetric
@@ -18,7 +18,7 @@ PREFER = {
     "latency": "latency_ratio_to_reference",
     "size": "size_bytes",
     "memory": "peak_rss_bytes",
-}  # what a budget prefers -> figure of edgewise.artifacts.figures
+}  # what a budget prefers -> figure of edgewise.artifacts.flat_metrics
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def choose(rows: Rows, budget: Budget, metric: PrimaryMetric | None, base: float
 
 def describe_standing(fitting: list[str], rows: Rows, budget: Budget) -> str:
     """How the first of `fitting` compares with the others in what the budget prefers."""
-    if figure(rows[fitting[0]], PREFER[budget.prefer]) is None:
+    if get_metric(rows[fitting[0]], PREFER[budget.prefer]) is None:
         return f"{budget.prefer} was not measured"
     tied = verdicts.fastest_group({name: rows[name] for name in fitting})[1:] if budget.prefer == "latency" else []
     if tied:
@@ -81,7 +81,7 @@ def describe_standing(fitting: list[str], rows: Rows, budget: Budget) -> str:
 
 def preference_key(row: VariantSummary, budget: Budget) -> tuple[float, float]:
     """Sort key, less is better: what the budget prefers (latency at the upper end of its interval), then the size."""
-    value = verdicts.worst_ratio(row) if budget.prefer == "latency" else figure(row, PREFER[budget.prefer])
+    value = verdicts.worst_ratio(row) if budget.prefer == "latency" else get_metric(row, PREFER[budget.prefer])
     return math.inf if value is None else value, row.file.size_bytes or math.inf
 
 

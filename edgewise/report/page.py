@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from edgewise.artifacts import artifact
-from edgewise.artifacts.figures import figure
+from edgewise.artifacts.flat_metrics import get_metric
 from edgewise.artifacts.records import METRICS, Interval, Summary, VariantSummary, read_plain
 from edgewise.artifacts.samples import Samples
 from edgewise.config import schema
@@ -146,7 +146,7 @@ def score_caveat(row: VariantSummary, metric: PrimaryMetric | None) -> str:
 
 def plot_point(name: str, row: VariantSummary, summary: Summary) -> dict[str, Any]:
     """The values of a variant that page.js draws."""
-    shown = {figure_name: figure(row, figure_name) for figure_name in POINT_FIGURES}
+    shown = {figure_name: get_metric(row, figure_name) for figure_name in POINT_FIGURES}
     judged = {"score": row.quality.score, "score_delta": row.quality.delta, "score_delta_ci95": row.quality.delta_ci95}
     marks = {"pareto": name in summary.pareto, "chosen": name == summary.chosen, "reference": name == summary.reference}
     return {"name": name, **shown, **judged, **marks, "verdict": table.format_verdict(row, summary.primary_metric)}

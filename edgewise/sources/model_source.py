@@ -9,7 +9,7 @@ from edgewise.artifacts import artifact
 from edgewise.config import schema
 from edgewise.config.settings import build
 from edgewise.errors import MissingExtra, ModelError
-from edgewise.proof import making, isolation
+from edgewise.proof import isolation, making
 
 DATA, SOURCE = Path("models/data"), Path("models/source")
 

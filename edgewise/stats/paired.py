@@ -1,7 +1,7 @@
-"""Statistics of two models that judged the same samples: what the difference is, and what it is too small to be.
+"""Compare two models on the same samples: the difference, its interval, and how large a difference the samples could show.
 
-Everything here is paired: a sample counts only where the two models differ about it. `gained` is the number of samples
-that only the variant gets right, `lost` the number that only the reference gets right.
+All methods are paired: only samples on which the two models differ count. `gained` is the number of samples that only the variant gets
+right, `lost` the number that only the reference gets right.
 """
 
 import math
@@ -11,7 +11,7 @@ from statistics import NormalDist
 import numpy as np
 
 from edgewise.plugins import Comparison
-from edgewise.stats.resampling import percentiles
+from edgewise.stats.resampling import percentile_interval
 from edgewise.stats.timing import t_quantile
 
 CONFIDENCE = 0.95
@@ -20,18 +20,18 @@ Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
 Z_POWER = NormalDist().inv_cdf(POWER)
 
 
-def flips(right_reference: np.ndarray, right: np.ndarray) -> Comparison:
-    """The difference of two shares of right answers, bool [samples] each, with the flips in both directions and their McNemar p."""
+def compare_shares(right_reference: np.ndarray, right: np.ndarray) -> Comparison:
+    """Compare two shares of right answers, bool [n] each: the difference with Tango's interval, flips in both directions, McNemar's p."""
     gained, lost = int(np.sum(right & ~right_reference)), int(np.sum(right_reference & ~right))
     samples = len(right)
     delta, discordant = (gained - lost) / samples, discordance(gained, lost, samples)
     interval = tango_interval(gained, lost, samples)
-    known = {"flips_gained": gained, "flips_lost": lost, "mcnemar_p": mcnemar_exact(gained, lost)}
+    known = {"flips_gained": gained, "flips_lost": lost, "mcnemar_p": mcnemar_p(gained, lost)}
     return Comparison(delta, interval, resolvable_difference(discordant, samples), samples_to_resolve(delta, discordant), known)
 
 
-def means(differences: np.ndarray) -> Comparison:
-    """The mean of paired differences, one a sample, float [samples], with Student's interval."""
+def compare_means(differences: np.ndarray) -> Comparison:
+    """The mean of paired differences, float [n], with Student's interval."""
     samples = len(differences)
     delta, variance = float(np.mean(differences)), float(np.var(differences, ddof=1))
     half = t_quantile(0.5 + CONFIDENCE / 2, samples - 1) * math.sqrt(variance / samples)
@@ -40,24 +40,24 @@ def means(differences: np.ndarray) -> Comparison:
     )
 
 
-def bootstrapped(delta: float, draws: np.ndarray, samples: int, least: int) -> Comparison:
-    """A difference with its bootstrap distribution, float [draws]. least: samples of the smaller stratum.
+def compare_bootstrapped(delta: float, draws: np.ndarray, samples: int, smaller: int) -> Comparison:
+    """A difference with its bootstrap distribution, float [draws]. smaller: number of samples in the smaller stratum.
 
-    Where nothing differs in any draw the percentiles have no width. The interval is then what none out of `least` leaves open, the
-    exact (Clopper-Pearson) bound 1 - 0.025^(1/least).
+    If no draw differs, the percentile interval has no width. It is then the exact (Clopper-Pearson) bound for 0 of `smaller` samples,
+    1 - 0.025^(1/smaller).
     """
     spread = float(np.std(draws))
-    open_share = 1 - ((1 - CONFIDENCE) / 2) ** (1 / least)
-    interval = percentiles(draws) if spread > 0 else (delta - open_share, delta + open_share)
-    variance = (spread or open_share / Z) ** 2 * samples
+    zero_bound = 1 - ((1 - CONFIDENCE) / 2) ** (1 / smaller)
+    interval = percentile_interval(draws) if spread > 0 else (delta - zero_bound, delta + zero_bound)
+    variance = (spread or zero_bound / Z) ** 2 * samples
     return Comparison(delta, interval, resolvable_difference(variance, samples), samples_to_resolve(delta, variance), {})
 
 
 def tango_interval(gained: int, lost: int, samples: int) -> tuple[float, float]:
-    """The 95 % score interval of the difference of two paired proportions, (gained - lost) / samples.
+    """95 % score interval of the difference of two paired proportions, (gained - lost) / samples.
 
-    Tango, Statistics in Medicine 17:891-908 (1998): all differences that the score test does not reject. It holds its
-    coverage with few flips and with none, where the textbook (Wald) interval has no width; recommended by Fagerland,
+    Tango, Statistics in Medicine 17:891-908 (1998): all differences that the score test does not reject. Its coverage
+    is right even with few flips or none, where the Wald interval has no width. Recommended by Fagerland,
     Lydersen and Laake, Statistics in Medicine 33:2850-2875 (2014).
     """
     delta = (gained - lost) / samples
@@ -67,7 +67,7 @@ def tango_interval(gained: int, lost: int, samples: int) -> tuple[float, float]:
 
 
 def _tango_score(gained: int, lost: int, samples: int, difference: float) -> float:
-    """The score statistic of the hypothesis that the true difference is `difference`; falls as `difference` grows."""
+    """The score statistic for the hypothesis that the true difference is `difference`; decreasing in `difference`."""
     half_linear = (2 * samples - gained + lost) * difference - gained - lost
     constant = -lost * difference * (1 - difference)
     p_lost = (math.sqrt(max(half_linear**2 - 8 * samples * constant, 0.0)) - half_linear) / (4 * samples)
@@ -84,8 +84,8 @@ def _bisect(is_right_of_root: Callable[[float], bool], low: float, high: float) 
     return (low + high) / 2
 
 
-def mcnemar_exact(gained: int, lost: int) -> float:
-    """Two-sided exact p of McNemar's test: the chance of flips at least so uneven if both directions were equally likely.
+def mcnemar_p(gained: int, lost: int) -> float:
+    """Two-sided exact p-value of McNemar's test: the probability of flips at least this uneven if both directions were equally likely.
 
     The binomial test of gained against gained + lost at 1/2 (Fagerland, Lydersen and Laake, BMC Med Res Methodol 13:91, 2013).
     """
@@ -94,7 +94,7 @@ def mcnemar_exact(gained: int, lost: int) -> float:
 
 
 def exact_interval(hits: int, total: int) -> tuple[float, float]:
-    """The exact (Clopper-Pearson) 95 % interval of a share, by bisection of the binomial tails."""
+    """The exact 95 % interval of a proportion (Clopper and Pearson, Biometrika 26:404-413, 1934), by bisection of the binomial tails."""
     tail = (1 - CONFIDENCE) / 2
 
     def at_least(p: float, k: int) -> float:
@@ -106,9 +106,9 @@ def exact_interval(hits: int, total: int) -> tuple[float, float]:
 
 
 def _binomial_tail(least: int, total: int, p: float) -> float:
-    """The chance of `least` or more hits of `total`: the chance of exactly `least`, times the sum of how the further ones compare to it.
+    """The probability of `least` or more hits out of `total`: that of exactly `least`, times the sum of the other terms relative to it.
 
-    Below the mean these terms would rise, so there it is 1 minus the other tail.
+    Below the mean these terms would grow, so there it is 1 minus the other tail.
     """
     if least <= 0 or p == 1.0:
         return 1.0
@@ -123,16 +123,17 @@ def _binomial_tail(least: int, total: int, p: float) -> float:
 
 
 def discordance(gained: int, lost: int, samples: int) -> float:
-    """The share of samples on which one is right and the other wrong, with one flip added to each direction and two
-    samples (Bonett and Price, J. Educ. Behav. Stat. 37:479-488, 2012), so that no flips does not mean no uncertainty."""
+    """The share of samples on which only one model is right, with one flip added in each direction and two samples (Bonett and Price,
+    J. Educ. Behav. Stat. 37:479-488, 2012), so that the variance is not 0 without flips."""
     return (gained + lost + 2) / (samples + 2)
 
 
 def samples_to_resolve(delta: float, variance: float, power: float = POWER) -> int | None:
-    """How many samples would show a difference `delta` with the given power; variance: of one sample, for shares the discordance.
+    """The number of samples that show a difference `delta` with the given power; None for a difference of 0. variance: of the paired
+    difference of one sample; for shares the discordance.
 
-    (z_0.975 + z_power)^2 variance / delta^2: Connor, Biometrics 43:207-211 (1987), without its small subtrahend
-    delta^2, which leaves the number a little too high rather than too low. None for a difference of 0.
+    (z_0.975 + z_power)^2 variance / delta^2: Connor, Biometrics 43:207-211 (1987), without the small term delta^2
+    that it subtracts, so that the number is slightly too high rather than too low.
     """
     if delta == 0:
         return None
@@ -140,12 +141,12 @@ def samples_to_resolve(delta: float, variance: float, power: float = POWER) -> i
 
 
 def resolvable_difference(variance: float, samples: int) -> float:
-    """The smallest difference that `samples` can show: the inverse of `samples_to_resolve`."""
+    """The smallest difference that `samples` samples show with a power of 80 %: the inverse of `samples_to_resolve`."""
     return (Z + Z_POWER) * math.sqrt(variance / samples)
 
 
 def kl_nats(reference: np.ndarray, variant: np.ndarray) -> float:
-    """Mean Kullback-Leibler divergence of the variant's softmax from the reference's, nats per sample."""
+    """Mean Kullback-Leibler divergence of the variant's softmax from the reference's, nats per sample; from logits [n, classes]."""
     log_p, log_q = _log_softmax(reference), _log_softmax(variant)
     return max(0.0, float(np.mean(np.sum(np.exp(log_p) * (log_p - log_q), axis=1))))
 

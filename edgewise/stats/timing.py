@@ -1,7 +1,7 @@
-"""Statistics of latency: quantiles that the sample can carry, intervals by bootstrap over processes, when to stop.
+"""Statistics of latency: quantiles for which the sample is large enough, and intervals by the bootstrap over processes.
 
-Runs inside one process are strongly correlated (they share its memory layout, its warm-up, its neighbours), so an interval that
-takes them for independent is several times too narrow. The unit that is drawn here is the process, then a block within it.
+Runs in one process are strongly correlated (they share its memory layout, its warm-up and the other load on the machine), so an interval
+that takes them as independent is several times too narrow. Whole processes are drawn instead.
 """
 
 import math
@@ -10,28 +10,28 @@ from statistics import NormalDist
 
 import numpy as np
 
-Blocks = Sequence[np.ndarray]  # of one process: the wall times of each of its blocks
-Side = Sequence[Blocks]  # one entry a process; the processes of two sides with equal index ran next to each other
+Blocks = Sequence[np.ndarray]  # of one process: the wall times of each of its blocks, ms
+Side = Sequence[Blocks]  # one entry for each process; processes of two sides with the same index ran as a pair
 Interval = tuple[float, float]
 
 CONFIDENCE = 0.95
 DRAWS = 4000
-# The least sample for each quantile: 6.6 / (1 - q) leaves six values and more beyond it, and so a usable one.
-LEAST_SAMPLES = {0.5: 1, 0.9: 64, 0.95: 130, 0.99: 662}
+# The smallest sample for each quantile: with 6.6 / (1 - q) values at least six lie beyond it.
+MIN_SAMPLES = {0.5: 1, 0.9: 64, 0.95: 130, 0.99: 662}
 
 
-def pooled(side: Side) -> np.ndarray:
-    """All samples of a side in one array."""
+def pool_samples(side: Side) -> np.ndarray:
+    """All times of a side in one array."""
     return np.concatenate([block for process in side for block in process])
 
 
 def quantile(samples: np.ndarray, q: float) -> float | None:
-    """The quantile (one of LEAST_SAMPLES, linear interpolation), or None where the sample is too small to carry it."""
-    return _weighted_quantile(np.sort(samples), np.ones(len(samples), int), q) if len(samples) >= LEAST_SAMPLES[q] else None
+    """A quantile (one of MIN_SAMPLES) by linear interpolation, as np.quantile; None if the sample is too small for it."""
+    return _weighted_quantile(np.sort(samples), np.ones(len(samples), int), q) if len(samples) >= MIN_SAMPLES[q] else None
 
 
 def t_quantile(p: float, degrees: int) -> float:
-    """Student's t for a probability p, by bisection of its distribution. ValueError for less than 1 degree of freedom."""
+    """The quantile p of Student's t distribution, by bisection. ValueError for less than 1 degree of freedom."""
     if degrees < 1:
         raise ValueError(f"{degrees} degrees of freedom; Student's t needs 1 or more, that is 2 samples")
     if p < 0.5:
@@ -59,8 +59,8 @@ def _t_within(angle: float, degrees: int, factors: np.ndarray) -> float:
     return 2 / math.pi * (angle + (sine * cosine * series if degrees > 1 else 0.0))
 
 
-def levels(count: int, confidence: float = CONFIDENCE) -> Interval:
-    """The quantiles of a bootstrap distribution that make an interval for `count` drawn units, at least 3.
+def percentile_levels(count: int, confidence: float = CONFIDENCE) -> Interval:
+    """The two levels at which an interval is read off a bootstrap distribution of `count` drawn units, at least 3.
 
     A plain percentile interval of few units is too narrow; this is the expanded percentile interval of Hesterberg (2015),
     "What Teachers Should Know About the Bootstrap", section 5.3.
@@ -70,46 +70,46 @@ def levels(count: int, confidence: float = CONFIDENCE) -> Interval:
 
 
 def _interval(draws: np.ndarray, count: int) -> Interval:
-    low, high = np.quantile(draws, levels(count))
+    low, high = np.quantile(draws, percentile_levels(count))
     return float(low), float(high)
 
 
-def _turns(variant: Side, reference: Side) -> np.ndarray:
-    """Median of the variant's block over that of the reference's block next to it, [pairs, blocks]."""
+def _block_ratios(variant: Side, reference: Side) -> np.ndarray:
+    """Median of each block of the variant / median of the reference's block of the same turn, [pairs, blocks]."""
     medians = [np.array([[np.median(block) for block in process] for process in side]) for side in (variant, reference)]
     ratios: np.ndarray = medians[0] / medians[1]
     return ratios
 
 
-def ratio(variant: Side, reference: Side) -> float:
-    """Median over all turns of all pairs of (median of the variant's block / median of the reference's)."""
-    return float(np.median(_turns(variant, reference)))
+def median_ratio(variant: Side, reference: Side) -> float:
+    """The median of (median of the variant's block / median of the reference's block) over all turns of all pairs."""
+    return float(np.median(_block_ratios(variant, reference)))
 
 
 def ratio_interval(variant: Side, reference: Side, seed: int = 0) -> Interval:
-    """95 % interval of `ratio`: pairs are drawn with replacement, each with all of its turns.
+    """95 % interval of `median_ratio`: pairs are drawn with replacement, each with all of its turns.
 
     Drawing the turns within a pair again would count their scatter twice (Davison and Hinkley 1997, section 3.8): where 7 pairs of 40
     turns differ little, such intervals are wider by half and hold the truth in 99 of 100 cases, these in 94; with 6 pairs in 94, too,
     with 5 in 89 to 92.
     """
-    turns = _turns(variant, reference)
+    turns = _block_ratios(variant, reference)
     pairs = len(turns)
     drawn = np.random.default_rng(seed).integers(pairs, size=(DRAWS, pairs))
     return _interval(np.array([np.median(turns[chosen]) for chosen in drawn]), pairs)
 
 
 def median_interval(side: Side, seed: int = 0) -> Interval:
-    """95 % interval of the median of all samples."""
+    """95 % interval of the median of all times of a side."""
     return quantile_interval(side, 0.5, seed)
 
 
 def quantile_interval(side: Side, q: float, seed: int = 0) -> Interval:
-    """95 % interval of a quantile of all samples: processes are drawn with replacement, each with all of its blocks.
+    """95 % interval of a quantile of all times of a side: processes are drawn with replacement, each with all of its blocks.
 
     Drawing the blocks within a process again would count their scatter twice, see `ratio_interval`.
     """
-    samples = pooled(side)
+    samples = pool_samples(side)
     owners = np.repeat(np.arange(len(side)), [sum(map(len, process)) for process in side])
     order = np.argsort(samples, kind="stable")
     samples, owners = samples[order], owners[order]
@@ -126,6 +126,6 @@ def _weighted_quantile(samples: np.ndarray, counts: np.ndarray, q: float) -> flo
     return float(below + (above - below) * (place - np.floor(place)))
 
 
-def half_width(interval: Interval, centre: float) -> float:
-    """Half the width of an interval as a share of `centre`."""
+def relative_half_width(interval: Interval, centre: float) -> float:
+    """Half the width of an interval, as a share of `centre`."""
     return (interval[1] - interval[0]) / 2 / centre

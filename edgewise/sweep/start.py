@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from edgewise.artifacts import figures
+from edgewise.artifacts import flat_metrics
 from edgewise.config.compose import Options
 from edgewise.config.settings import nearest
 from edgewise.errors import ConfigError
@@ -67,13 +67,14 @@ def choose_objectives(given: Mapping[str, Any] | None, checked: Sequence[Point])
     """{figure: direction}: those of the search; else the task's primary metric, latency and size. Raises ConfigError for an unknown one."""
     task = cast(Task, checked[0].config.task.load())
     metric = task.PRIMARY_METRIC
-    fields = figures.names(metric, task.SCORES)
+    fields = flat_metrics.known_names(metric, task.SCORES)
     if not given:
         better = {metric.name: plan.MAXIMIZE if metric.higher_is_better else plan.MINIMIZE} if metric else {}
         return {**better, **OBJECTIVES}
     for field, direction in given.items():
         if field not in fields:
-            raise ConfigError(f"search.objectives: unknown figure {field!r}; {nearest(field, fields)}")
+            hint = f"it is now called {flat_metrics.RENAMED[field]}; " if field in flat_metrics.RENAMED else ""
+            raise ConfigError(f"search.objectives: unknown figure {field!r}; {hint}{nearest(field, fields)}")
         if direction not in (plan.MAXIMIZE, plan.MINIMIZE):
             raise ConfigError(f"search.objectives.{field}: {direction!r}; allowed: {plan.MAXIMIZE}, {plan.MINIMIZE}")
     return {str(field): str(direction) for field, direction in given.items()}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgewise.artifacts.figures import figures
+from edgewise.artifacts.flat_metrics import flatten_summary
 from edgewise.artifacts.records import METRICS, SCHEMA, summary_of
 from edgewise.report.verdicts import dominates
 from edgewise.sweep.effects import Effect, main_effects
@@ -103,7 +103,7 @@ def make_rows(outcome: Outcome, plan: Plan) -> list[Row]:
     rows = []
     summary = summary_of(outcome.summary, f"the summary of the point {outcome.name}")
     for name in outcome.subjects:
-        result = figures(summary.variants[name], summary.primary_metric)
+        result = flatten_summary(summary.variants[name], summary.primary_metric)
         values = [result[field] for field in plan.objectives]
         complete = None not in values and result["status"] == "ok"
         rows.append(

@@ -23,14 +23,14 @@ class Settings:
 
 def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
     test = answers["test"]
-    matrix = ranking.confusion(test.targets, test.outputs.argmax(axis=1), len(test.labels))
-    recalls = dict(zip(test.labels, ranking.recalls(matrix), strict=True))
-    return Scores(ranking.confusion_summary(matrix), {"answer": "highest"}, {"confusion": matrix.tolist(), "recall_per_class": recalls})
+    matrix = ranking.confusion_matrix(test.targets, test.outputs.argmax(axis=1), len(test.labels))
+    recalls = dict(zip(test.labels, ranking.recall_per_class(matrix), strict=True))
+    return Scores(ranking.summarize_confusion(matrix), {"answer": "highest"}, {"confusion": matrix.tolist(), "recall_per_class": recalls})
 
 
 def compare(settings: Settings, reference: Predictions, variant: Predictions) -> Comparison:
     answer_reference, answer = reference.outputs.argmax(axis=1), variant.outputs.argmax(axis=1)
-    found = paired.flips(answer_reference == variant.targets, answer == variant.targets)
+    found = paired.compare_shares(answer_reference == variant.targets, answer == variant.targets)
     agreement = float(np.mean(answer == answer_reference))
     logits = (to_log_scale(answers.outputs, answers.spec) for answers in (reference, variant))
     return found.with_scores(agreement=agreement, kl_nats=paired.kl_nats(*logits))

@@ -48,7 +48,7 @@ def answers(variant: schema.Variant, made: Manifest, samples: Samples, split: st
 
 def evaluate(variant: schema.Variant, made: Manifest, task: schema.Plugin) -> Evaluation:
     module, samples = task.load(), Samples.open(MODELS / "data")
-    with isolation.running(variant.module):
+    with isolation.translate_missing_runtime(variant.module):
         given = {split: answers(variant, made, samples, split) for split in module.SPLITS}
     judged, test = module.judge(build(module.Settings, task.settings, "task"), given), given["test"]
     with artifact.building(MODELS / "evaluate" / variant.name) as folder:

@@ -9,7 +9,7 @@ import numpy as np
 from edgewise.config.settings import option
 from edgewise.plugins import Comparison, Decisions, Predictions, PrimaryMetric, Scores
 from edgewise.stats import paired
-from edgewise.stats.resampling import distribution, percentiles
+from edgewise.stats.resampling import bootstrap, percentile_interval
 
 TARGETS = "multi_label"
 NEEDS: tuple[str, ...] = ()
@@ -29,12 +29,12 @@ def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
     said, true = test.outputs >= threshold, test.targets > 0
     counts = hits_and_misses(said, true)
     whole = np.ones((1, len(true)), np.float32)
-    draws = distribution(lambda weights: macro_f1(weights, counts), np.zeros(len(true), int))
+    draws = bootstrap(lambda weights: macro_f1(weights, counts), np.zeros(len(true), int))
     totals = [part.sum() for part in counts]
     return Scores(
         {
             "macro_f1": float(macro_f1(whole, counts)[0]),
-            "macro_f1_ci95": list(percentiles(draws)),
+            "macro_f1_ci95": list(percentile_interval(draws)),
             "micro_f1": float(2 * totals[0] / max(1, 2 * totals[0] + totals[1])),
             "exact_match": float((said == true).all(axis=1).mean()),
             "label_accuracy": float((said == true).mean()),
@@ -75,8 +75,8 @@ def compare(settings: Settings, reference: Predictions, variant: Predictions) ->
         return deltas
 
     delta = float(difference(np.ones((1, len(true)), np.float32))[0])
-    found = paired.bootstrapped(delta, distribution(difference, np.zeros(len(true), int)), len(true), len(true))
-    whole = paired.flips(*((labels == true).all(axis=1) for labels in said))
+    found = paired.compare_bootstrapped(delta, bootstrap(difference, np.zeros(len(true), int)), len(true), len(true))
+    whole = paired.compare_shares(*((labels == true).all(axis=1) for labels in said))
     return found.with_scores(**whole.scores, agreement=float((said[0] == said[1]).all(axis=1).mean()))
 
 

@@ -43,7 +43,7 @@ def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
 
 
 def compare(settings: Settings, reference: Predictions, variant: Predictions) -> Comparison:
-    return paired.means((errors(variant) - errors(reference)).mean(axis=1))
+    return paired.compare_means((errors(variant) - errors(reference)).mean(axis=1))
 
 
 def decide(answers: Predictions) -> Decisions | None:

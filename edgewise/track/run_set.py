@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from edgewise.artifacts import artifact
-from edgewise.artifacts.figures import figures, metric_name
+from edgewise.artifacts.flat_metrics import flatten_summary, score_metric_name
 from edgewise.artifacts.records import METRICS, SUMMARY, Summary, VariantSummary, read_plain
 from edgewise.config import schema
 from edgewise.config.schema import Config
@@ -103,7 +103,7 @@ def make_pipeline_runs(settings: Config, summary: Summary) -> RunSet:
 def make_record(name: str, settings: Config, summary: Summary, lock: Mapping[str, Any]) -> RunRecord:
     row, configuration = summary.variants[name], variant_configuration(name, settings)
     entries = {stage: entry for stage, entry in lock.items() if stage.endswith(f"@{name}")}
-    found = figures(row, summary.primary_metric)
+    found = flatten_summary(row, summary.primary_metric)
     content = {"variant": name, "configuration": configuration, "lock": entries, "results": found}
     key = content_digest(content)
     return RunRecord(
@@ -161,7 +161,7 @@ def make_tags(name: str, row: VariantSummary, summary: Summary) -> dict[str, str
         "status": row.status,
         "reason": row.reason,
         "reference": summary.reference,
-        **({metric_name(summary.primary_metric, "verdict"): row.quality.verdict} if summary.primary_metric else {}),
+        **({score_metric_name(summary.primary_metric, "verdict"): row.quality.verdict} if summary.primary_metric else {}),
         "latency_verdict": row.latency.verdict,
         "latency_reason": row.latency.missing_reason,
         "noise_grade": row.noise.grade if row.noise else None,
@@ -214,7 +214,7 @@ def make_dataset(settings: Config) -> dict[str, str]:
 
 def make_pipeline_registration(records: Iterable[RunRecord], settings: Config, summary: Summary) -> Registration:
     """The front and the chosen variant. A budget without limits chooses nothing and gets no alias."""
-    known = {r.variant: Candidate(r.key, r.variant, figures(summary.variants[r.variant], summary.primary_metric)) for r in records}
+    known = {r.variant: Candidate(r.key, r.variant, flatten_summary(summary.variants[r.variant], summary.primary_metric)) for r in records}
     chosen = known.get(summary.chosen or "")
     front = [known[name] for name in summary.pareto]
     name = f"{settings.model.name}-{settings.data.name}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewise.artifacts import records
-from edgewise.artifacts.figures import PATHS
+from edgewise.artifacts.flat_metrics import PATHS
 from edgewise.artifacts.records import METRICS
 from edgewise.config.settings import nearest
 from edgewise.errors import ConfigError

@@ -23,8 +23,8 @@ APPLICABLE = [pair for pair in PAIRS if ("torch", *pair) not in INAPPLICABLE]
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_float_model_gives_the_sources_outputs(name, source, floats):
-    inputs, expected = checks.probe(source)
-    given = isolation.outputs(form(name)["module"], floats[name], {"threads": 1}, inputs)
+    inputs, expected = checks.read_probe(source)
+    given = isolation.compute_outputs(form(name)["module"], floats[name], {"threads": 1}, inputs)
     assert checks.check_outputs(expected, given, 60.0) >= 60.0
 
 
@@ -41,8 +41,8 @@ def test_scheme_is_what_it_says_and_answers_like_the_source(name, scheme, source
     chosen = variant(name, scheme)
     folder = quantize(chosen, floats, source, tmp_path / "v")
     assert 0 < checks.check_scheme(part(name, "facts").facts(folder), part(name, "make").SCHEMES[scheme], [], chosen.name) <= 1
-    inputs, expected = checks.probe(source)
-    given = isolation.outputs(chosen.module, folder, {"threads": 1, **chosen.engine}, inputs)
+    inputs, expected = checks.read_probe(source)
+    given = isolation.compute_outputs(chosen.module, folder, {"threads": 1, **chosen.engine}, inputs)
     checks.check_outputs(expected, given, chosen.min_sqnr_db)
     agreement = (given["logits"].argmax(1) == expected["logits"].argmax(1)).mean()
     assert agreement >= (0.7 if scheme.startswith("int4") else 0.9)
@@ -52,7 +52,7 @@ def test_scheme_is_what_it_says_and_answers_like_the_source(name, scheme, source
 @pytest.mark.parametrize(("name", "scheme"), [pair for pair in APPLICABLE if pair[1] != "fp32"])
 def test_kept_layers_stay_float(name, scheme, source, floats, tmp_path):
     chosen = variant(name, scheme)
-    nodes = checks.nodes_of(["head"], json.loads((floats[name] / "layers.json").read_text()))
+    nodes = checks.list_nodes(["head"], json.loads((floats[name] / "layers.json").read_text()))
     folder = quantize(chosen, floats, source, tmp_path / "kept", nodes)
     facts = part(name, "facts").facts(folder)
     found = {node["name"]: node for node in facts["nodes"]}
@@ -63,10 +63,10 @@ def test_kept_layers_stay_float(name, scheme, source, floats, tmp_path):
 @pytest.mark.parametrize("name", [name for name, scheme in PAIRS if scheme == "int8-mixed"])
 def test_what_lies_between_kept_layers_stays_float_too(name, source, floats, tmp_path):
     chosen = variant(name, "int8-mixed")
-    nodes = checks.nodes_of(["stem", "depthwise", "block.0", "head"], json.loads((floats[name] / "layers.json").read_text()))
+    nodes = checks.list_nodes(["stem", "depthwise", "block.0", "head"], json.loads((floats[name] / "layers.json").read_text()))
     folder = quantize(chosen, floats, source, tmp_path / "v", nodes)
-    inputs, expected = checks.probe(source)
-    given = isolation.outputs(chosen.module, folder, {"threads": 1, **chosen.engine}, inputs)
+    inputs, expected = checks.read_probe(source)
+    given = isolation.compute_outputs(chosen.module, folder, {"threads": 1, **chosen.engine}, inputs)
     assert checks.check_outputs(expected, given, 60.0) >= 60.0  # an 8-bit input alone leaves 63, sums and pools as well about 50
 
 
@@ -79,7 +79,7 @@ def test_the_same_again_byte_for_byte(name, scheme, source, floats, tmp_path):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_one_sample_or_many_give_the_same(name, source, floats):
-    inputs, _ = checks.probe(source)
+    inputs, _ = checks.read_probe(source)
     session = part(name, "run").load(str(floats[name]), {"threads": 1})
     whole = isolation.run_batched(session, inputs)["logits"]
     single = [isolation.run_batched(session, {"image": inputs["image"][i : i + 1]})["logits"][0] for i in range(4)]
@@ -88,7 +88,7 @@ def test_one_sample_or_many_give_the_same(name, source, floats):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_profile_tells_of_each_run_what_was_executed(name, source, floats):
-    inputs, _ = checks.probe(source)
+    inputs, _ = checks.read_probe(source)
     profiler, session = part(name, "profile"), part(name, "run").load(str(floats[name]), {"threads": 1})
     profiled, feeds, wall_ns = profiler.load(str(floats[name]), {"threads": 1}), {"image": inputs["image"][:1]}, []
     for _ in range(3):
@@ -147,13 +147,13 @@ def test_declarations_hold_together(name):
 def test_parts_compute_what_the_whole_does(name, scheme, source, floats, tmp_path):
     chosen = variant(name, scheme, load={"mode": "split", "parts": 3})
     folder = quantize(chosen, floats, source, tmp_path / "variant")
-    inputs, _ = checks.probe(source)
-    whole = isolation.outputs(chosen.module, folder, {"threads": 1}, inputs)
+    inputs, _ = checks.read_probe(source)
+    whole = isolation.compute_outputs(chosen.module, folder, {"threads": 1}, inputs)
     model = part(name, "split").cuttable(folder, source, scheme, schema.to_plain(chosen), [])
     sizes = partition.write_parts(model, chosen.load, [], folder)
     partition.remove_unsplit(folder, model.files)
     assert len(sizes) == 3 and max(sizes) < 0.9 * sum(sizes)
-    assert checks.check_outputs(whole, isolation.outputs(chosen.module, folder, {"threads": 1}, inputs), 60.0) >= 60.0
+    assert checks.check_outputs(whole, isolation.compute_outputs(chosen.module, folder, {"threads": 1}, inputs), 60.0) >= 60.0
 
 
 @pytest.mark.parametrize(("name", "scheme"), [pair for pair in APPLICABLE if pair[0] in UNCUTTABLE])
@@ -168,7 +168,7 @@ def test_a_format_that_cannot_be_cut_says_so(name, scheme, source, floats, tmp_p
 def test_every_engine_setting_loads_and_changes_no_answer(name, source, floats):
     run = part(name, "run")
     assert set(form(name)["engine"]) - {"auto"} == set(run.ENGINE), "the yaml lists what run.py declares"
-    inputs, expected = checks.probe(source)
+    inputs, expected = checks.read_probe(source)
     tried = {(key, value) for key, values in run.ENGINE.items() for value in (values or ())[:3]}
     for key, value in sorted(tried, key=str):
         given = isolation.run_batched(run.load(str(floats[name]), {"threads": 1, key: value}), inputs)
@@ -205,11 +205,11 @@ def test_a_gate_answers_for_normal_samples_and_lets_the_others_pass(name, source
     pictures, targets = sources.pictures(256, 3)
     spec = {"kind": "array"}
     samples = Samples(sources.LABELS, spec, {"image": pictures}, targets, {"calibration": range(256)}, normal=0)
-    whole = isolation.outputs(chosen.module, folder, {"threads": 1}, {"image": pictures})["logits"]
+    whole = isolation.compute_outputs(chosen.module, folder, {"threads": 1}, {"image": pictures})["logits"]
     model = part(name, "split").cuttable(folder, source, "fp32", schema.to_plain(chosen), [])
     partition.write_parts(model, chosen.load, json.loads((floats[name] / "layers.json").read_text())["head"], folder)
     found = partition.fit_gate(chosen, samples, model.channel_axis, folder)
-    given = isolation.outputs(chosen.module, folder, {"threads": 1}, {"image": pictures})["logits"]
+    given = isolation.compute_outputs(chosen.module, folder, {"threads": 1}, {"image": pictures})["logits"]
     with np.load(folder / "gate.npz") as stored:
         shut = (np.abs(given - stored["answer:logits"]) < 1e-6).all(axis=1)
     opened = np.abs(given - whole).max(axis=1) < 1e-4

@@ -59,11 +59,11 @@ def test_the_page_has_every_kind_and_format():
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_the_float_model_gives_the_outputs_of_the_users_file(kind, name, kinds):
-    inputs, expected = checks.probe(kinds.get(kind))
+    inputs, expected = checks.read_probe(kinds.get(kind))
     folder = bench.float_model(kind, name, kinds)
-    given = isolation.outputs(form(name)["module"], folder, {"threads": 1}, inputs)
+    given = isolation.compute_outputs(form(name)["module"], folder, {"threads": 1}, inputs)
     assert checks.check_outputs(expected, given, 60.0) >= 60.0
-    single = isolation.outputs(form(name)["module"], folder, {"threads": 1}, {"image": inputs["image"][:1]})
+    single = isolation.compute_outputs(form(name)["module"], folder, {"threads": 1}, {"image": inputs["image"][:1]})
     np.testing.assert_allclose(single["logits"], given["logits"][:1], rtol=1e-4, atol=1e-5)
 
 
@@ -125,7 +125,7 @@ def test_the_same_bytes_again_and_kept_layers_stay_float(kind, name, scheme, kin
     first = quantize(kind, name, scheme, kinds, tmp_path / "first", [])
     assert contract.contents(first) == contract.contents(quantize(kind, name, scheme, kinds, tmp_path / "second", []))
     if scheme != "fp32" and kind != "tflite_int8":
-        nodes = checks.nodes_of(["head"], json.loads((bench.float_model(kind, name, kinds) / "layers.json").read_text()))
+        nodes = checks.list_nodes(["head"], json.loads((bench.float_model(kind, name, kinds) / "layers.json").read_text()))
         kept = quantize(kind, name, scheme, kinds, tmp_path / "kept", nodes)
         found = {node["name"]: node for node in part(form(name)["module"], "facts").facts(kept)["nodes"]}
         assert all(found[node]["weights_dtype"] == "float32" for node in nodes)

@@ -143,7 +143,7 @@ def make_variant(root: Path, row: Made, samples: int = 540, bench: bool = True) 
         {"schema": SCHEMA, "status": "failed", "reason": reason},
     )
     for stage, kind in (("evaluate", "evaluation"), ("bench", "bench")):
-        artifact.record(root / "models" / stage / row.name, artifact.Manifest(kind, "failed", reason), root / "models")
+        artifact.write_status(root / "models" / stage / row.name, artifact.Manifest(kind, "failed", reason), root / "models")
     if after > 1:
         evaluation = evaluate(root / "models/evaluate" / row.name, row, samples)
     if after > 2:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from edgewise.artifacts.figures import PATHS, SCORE_PATHS
+from edgewise.artifacts.flat_metrics import PATHS, SCORE_PATHS
 from edgewise.artifacts.records import Conditions, Energy, Memory, Noise, Operators, VariantSummary
 
 EMPTY = {  # in the place of a record that a row has not

@@ -19,7 +19,7 @@ from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest
 from edgewise.config import schema
 from edgewise.config.schema import Train
-from edgewise.proof.describing import tensors
+from edgewise.proof.making import make_tensors
 from tests.conftest import ROOT
 from tests.support import sources
 
@@ -53,7 +53,7 @@ def imported(importer: ModuleType, file: Path, samples: Path, folder: Path) -> P
     folder.mkdir()
     fields = dict(importer.obtain(importer.Settings(path=str(file)), samples, Train("none"), 0, folder))
     del fields["weights"], fields["training"]
-    fields |= {side: tensors(fields[side], ()) for side in ("inputs", "outputs")}
+    fields |= {side: make_tensors(fields[side], ()) for side in ("inputs", "outputs")}
     artifact.write(folder, Manifest(kind="source", labels=sources.LABELS, **fields))
     return folder
 

@@ -14,7 +14,8 @@ from edgewise.tasks import evaluating
 from tests.unit.test_prepare_data import make_pictures, plugin
 
 LOGITS = Manifest(kind="variant", outputs=(Tensor("y", (None, 2), "float32", meaning="logits"),), details={"covered_share": None})
-DETECTION = Plugin("defect_detection", "edgewise.tasks.defect_detection", {"false_alarms": 0.05})
+DETECTION = Plugin("defect_detection", "edgewise.tasks.defect_detection", {"max_false_positive_rate": 0.05})
+VARIANT = Variant(name="onnx-fp32", format="onnx", scheme="fp32", module="edgewise.formats.onnx", min_sqnr_db=0.0, min_device_sqnr_db=0.0)
 
 
 def judge(tmp_path, monkeypatch, task: Plugin, data: Plugin, moved: dict[str, str]) -> Manifest:
@@ -36,10 +37,7 @@ def judge(tmp_path, monkeypatch, task: Plugin, data: Plugin, moved: dict[str, st
     monkeypatch.setattr(
         evaluating, "outputs", lambda _, samples, indices: random.normal(size=(len(indices), len(samples.labels))).astype(np.float32)
     )
-    variant = Variant(
-        name="onnx-fp32", format="onnx", scheme="fp32", module="edgewise.formats.onnx", min_sqnr_db=0.0, min_device_sqnr_db=0.0
-    )
-    evaluating.evaluate(variant, LOGITS, task)
+    evaluating.evaluate(VARIANT, LOGITS, task)
     return artifact.read(tmp_path / "models/evaluate/onnx-fp32")
 
 
@@ -63,7 +61,7 @@ def test_a_detector_needs_both_kinds_where_it_is_judged(tmp_path, monkeypatch, c
     with pytest.raises(DataError, match=message):
         judge(tmp_path, monkeypatch, DETECTION, data, moved)
     with pytest.raises(SystemExit) as ended:
-        run_main(lambda: evaluating.evaluate(None, LOGITS, DETECTION))
+        run_main(lambda: evaluating.evaluate(VARIANT, LOGITS, DETECTION))
     said = capsys.readouterr().err
     assert ended.value.code == 2 and said.startswith("error: data.splits.") and said.count("\n") == 1
 

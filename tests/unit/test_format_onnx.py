@@ -43,14 +43,14 @@ def converted(source: Path) -> tuple[Path, dict]:
 def quantized(made: tuple[Path, Path, dict], scheme: str, folder: Path, keep=(), **settings) -> Path:
     source, parent, layers = made
     folder.mkdir()
-    inputs, _ = checks.probe(source)
+    inputs, _ = checks.read_probe(source)
     feeds = [{name: array[i : i + 1] for name, array in inputs.items()} for i in range(16)]
-    make.quantize(parent, source, folder, scheme, {**CONF["schemes"][scheme], **settings}, feeds, checks.nodes_of(keep, layers))
+    make.quantize(parent, source, folder, scheme, {**CONF["schemes"][scheme], **settings}, feeds, checks.list_nodes(keep, layers))
     return folder
 
 
 def sqnr_db(source: Path, folder: Path, **engine) -> float:
-    inputs, expected = checks.probe(source)
+    inputs, expected = checks.read_probe(source)
     return checks.check_outputs(expected, run.load(str(folder), {"threads": 1, **engine}).run(inputs), -100.0)
 
 
@@ -67,13 +67,13 @@ def test_every_layer_is_found_whatever_became_of_its_weight(attention):
 def test_a_layer_without_a_node_is_an_error_that_names_it(pictures):
     model = onnx.load(pictures[1] / "model.onnx")
     with pytest.raises(ValueError, match=r"layer stem\.conv"):
-        export.layer_nodes(model, {"head": ["model.head.weight"], "stem.conv": ["model.gone.weight"]})
+        export.find_layer_nodes(model, {"head": ["model.head.weight"], "stem.conv": ["model.gone.weight"]})
 
 
 @pytest.mark.parametrize("scheme", [scheme for scheme in make.SCHEMES if scheme != "fp32"])
 def test_kept_layers_stay_float_in_a_transformer(scheme, attention, tmp_path):
     source, _, layers = attention
-    kept = checks.nodes_of(KEPT, layers)
+    kept = checks.list_nodes(KEPT, layers)
     folder = quantized(attention, scheme, tmp_path / "v", KEPT)
     share = checks.check_scheme(facts.facts(folder), make.SCHEMES[scheme], kept, scheme)
     assert 0.3 < share < 1

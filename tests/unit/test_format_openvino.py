@@ -47,14 +47,14 @@ def converted(source: Path) -> tuple[Path, dict]:
 def quantized(made: tuple[Path, Path, dict], scheme: str, folder: Path, keep=(), **settings) -> Path:
     source, parent, layers = made
     folder.mkdir()
-    inputs, _ = checks.probe(source)
+    inputs, _ = checks.read_probe(source)
     feeds = [{name: array[i : i + 1] for name, array in inputs.items()} for i in range(16)]
-    make.quantize(parent, source, folder, scheme, {**CONF["schemes"][scheme], **settings}, feeds, checks.nodes_of(keep, layers))
+    make.quantize(parent, source, folder, scheme, {**CONF["schemes"][scheme], **settings}, feeds, checks.list_nodes(keep, layers))
     return folder
 
 
 def sqnr_db(source: Path, folder: Path) -> float:
-    inputs, expected = checks.probe(source)
+    inputs, expected = checks.read_probe(source)
     return checks.check_outputs(expected, run.load(str(folder), {"threads": 1}).run(inputs), -100.0)
 
 
@@ -80,7 +80,7 @@ def test_every_layer_is_found_whatever_became_of_its_weight(attention):
 @pytest.mark.parametrize("scheme", [scheme for scheme in make.SCHEMES if scheme != "fp32"])
 def test_kept_layers_stay_float_in_a_transformer(scheme, attention, tmp_path):
     source, _, layers = attention
-    kept = checks.nodes_of(KEPT, layers)
+    kept = checks.list_nodes(KEPT, layers)
     folder = quantized(attention, scheme, tmp_path / "v", KEPT)
     share = checks.check_scheme(facts.facts(folder), make.SCHEMES[scheme], kept, scheme)
     assert 0.3 < share < 1
@@ -177,13 +177,13 @@ def test_the_inputs_of_a_keras_model_keep_their_order(tmp_path):
     pytest.importorskip("tensorflow")
     import openvino
 
-    from edgewise.formats.openvino import direct
+    from edgewise.formats.openvino import readers
     from edgewise.sources import keras_file
 
     library = keras_file.import_keras()
     second, first = library.Input((3,), name="b"), library.Input((2,), name="a")
     library.Model([second, first], library.layers.Concatenate()([first, second])).save(tmp_path / "mine.keras")
-    model = direct.from_keras(tmp_path / "mine.keras", {})
+    model = readers.read_keras(tmp_path / "mine.keras", {})
     assert [port.get_partial_shape()[1].get_length() for port in model.inputs] == [3, 2]
     given = [np.full((1, 3), 3, np.float32), np.full((1, 2), 2, np.float32)]
     assert openvino.compile_model(model, "CPU")(given)[0].tolist() == [[2, 2, 3, 3, 3]]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgewise.formats.common import quiet
-from edgewise.formats.tflite import aeq, facts, make, naming, run
+from edgewise.formats.tflite import edge_quantizer, facts, make, naming, run
 from edgewise.proof import checks
 from tests.conftest import ROOT
 from tests.support import odd_source, sources
@@ -75,17 +75,17 @@ random = np.random.default_rng(0)
 def test_a_layer_is_found_in_the_layout_of_its_node(kind, source_weight, node):
     described, weights = layer(kind, source_weight)
     strangers = [replace(weight(random.normal(size=node.weights[0].shape), node.operator)) for _ in range(3)]
-    assert naming.match({"a": described}, weights, [*strangers[:2], node, strangers[2]]) == {"a": [2]}
+    assert naming.match_nodes({"a": described}, weights, [*strangers[:2], node, strangers[2]]) == {"a": [2]}
     with pytest.raises(ValueError, match=r"layer 'a' \(\w+ \d+x"):
-        naming.match({"a": described}, weights, strangers)
+        naming.match_nodes({"a": described}, weights, strangers)
 
 
 def test_layers_of_equal_weights_take_their_nodes_in_order():
     same = np.ones((4, 3), np.float32)
     described = {name: {"type": "Linear", "weight": "w", "shape": [4, 3]} for name in ("a", "b")}
     nodes = [weight(same, "FULLY_CONNECTED") for _ in range(3)]
-    assert naming.match(described, {"w": same}, nodes) == {"a": [0], "b": [1, 2]}
-    assert naming.match(described, {"w": same}, nodes[:1]) == {"a": [0], "b": [0]}
+    assert naming.match_nodes(described, {"w": same}, nodes) == {"a": [0], "b": [1, 2]}
+    assert naming.match_nodes(described, {"w": same}, nodes[:1]) == {"a": [0], "b": [0]}
 
 
 def test_tied_unused_and_repeated_layers(odd):
@@ -95,7 +95,7 @@ def test_tied_unused_and_repeated_layers(odd):
     tied = set(made["layers"]["words"]) | set(made["layers"].get("head", []))
     found = {node["name"]: node["operator"] for node in facts.facts(folder)["nodes"]}
     assert {found[name] for name in tied} == {"EMBEDDING_LOOKUP", "FULLY_CONNECTED"}
-    inputs, expected = checks.probe(source)
+    inputs, expected = checks.read_probe(source)
     session = run.load(str(folder), {"threads": 1})
     given = np.concatenate([session.run({"ids": row[None]})["logits"] for row in inputs["ids"]])
     np.testing.assert_allclose(given, expected["logits"], atol=1e-5)
@@ -224,14 +224,14 @@ def test_chatter_is_shown_only_when_a_tool_fails(capfd):
 def test_scopes_match_one_node_only():
     import re
 
-    scope = aeq.scope("block.1")
+    scope = edge_quantizer.node_pattern("block.1")
     assert re.search(scope, "block.1;")
     assert not any(re.search(scope, other) for other in ("block.10;", "block.1#2;", "xblock.1;", "blockx1;"))
 
 
 def test_layers_in_8_bits_among_such_of_4(float_model, tmp_path):
     """They are what they are asked to be, the others stay at 4 bits, and the answers come nearer to the source's."""
-    inputs, expected = checks.probe(float_model[0].parent / "source")
+    inputs, expected = checks.read_probe(float_model[0].parent / "source")
     found, sqnr_db = {}, {}
     for name, kept in (("none", []), ("two", ["stem", "head"])):
         nodes = [node for layer in kept for node in float_model[1]["layers"][layer]]

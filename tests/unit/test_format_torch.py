@@ -50,7 +50,7 @@ def eager(per_channel: bool):
 
 
 def test_any_batch(source, float_model):
-    inputs, expected = checks.probe(source)
+    inputs, expected = checks.read_probe(source)
     session = run.load(str(float_model[0]), {"threads": 1})
     assert session.inputs == [{"name": "ids", "shape": [None, 6], "dtype": "int64", "layout": None, "meaning": "token_ids"}]
     for count in (1, 2, 5, 16):
@@ -89,7 +89,7 @@ def test_integers_and_scales_are_those_that_torchao_chooses(per_channel):
     weight[2] = 0
     scheme, block = quantization.MappingType.SYMMETRIC, (1, 32) if per_channel else (6, 32)
     scale, zero = quantization.choose_qparams_affine(weight, scheme, block, torch.int8, -128, 127, torch.finfo(torch.float32).eps)
-    held = facts.unpacked(make.pack(weight, None, per_channel))
+    held = facts.unpack_weight(make.pack_weight(weight, None, per_channel))
     assert torch.equal(held.int_repr(), quantization.quantize_affine(weight, block, scale, zero, torch.int8, -128, 127))
     torch.testing.assert_close(
         held.q_per_channel_scales().float() if per_channel else torch.tensor(held.q_scale()), scale.squeeze().float()
@@ -102,7 +102,7 @@ def test_activations_have_seven_bits_over_the_range_of_the_batch():
 
     drawn = np.random.default_rng(3)
     x, weight, bias = (drawn.normal(size=shape).astype(np.float32) for shape in ((5, 16), (7, 16), (7,)))
-    packed = make.pack(torch.from_numpy(weight), torch.from_numpy(bias), True)
+    packed = make.pack_weight(torch.from_numpy(weight), torch.from_numpy(bias), True)
     given = torch.ops.quantized.linear_dynamic(torch.from_numpy(x), packed, reduce_range=True).numpy()
     step = (x.max() - x.min()) / 127
     zero = np.rint(-x.min() / step)
@@ -136,7 +136,7 @@ def test_a_weight_that_no_layer_holds_is_quantized_too():
     torch.manual_seed(0)
     x = torch.randn(3, 8)
     module = Bare().eval()
-    graph = make.quantize_linear(script.graph_of(torch.export.export(module, (x,)), ["x"]), [], True)
+    graph = make.quantize_linear(script.to_graph_module(torch.export.export(module, (x,)), ["x"]), [], True)
     torch.testing.assert_close(graph(x), module(x).detach(), atol=0.2, rtol=0)
     assert len(graph.graph.find_nodes(op="call_function", target=torch.ops.quantized.linear_dynamic)) == 2
 

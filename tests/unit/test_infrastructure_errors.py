@@ -13,7 +13,7 @@ import pytest
 from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest
 from edgewise.errors import MissingExtra, VariantFailed
-from edgewise.proof import describing
+from edgewise.proof import making
 from tests.conftest import ROOT
 
 NAMESPACE = [
@@ -57,19 +57,21 @@ def test_a_folder_that_cannot_be_written_is_named(project):
 
 def test_a_missing_extra_names_the_command_that_installs_it():
     with (
-        pytest.raises(MissingExtra, match=r"'nncf' is not installed; install it with: pip install -c constraints.txt -e '.\[openvino\]'"),
-        describing.making({"nncf": "openvino"}),
+        pytest.raises(
+            MissingExtra, match=r"'nncf' is not installed; install it with: pip install -c constraints.txt 'edgewise\[openvino\]'"
+        ),
+        making.translate_errors({"nncf": "openvino"}),
     ):
         raise ModuleNotFoundError("No module named 'nncf'", name="nncf")
 
 
 def test_a_module_that_no_extra_has_is_not_disguised():
-    with pytest.raises(ModuleNotFoundError), describing.making({"nncf": "openvino"}):
+    with pytest.raises(ModuleNotFoundError), making.translate_errors({"nncf": "openvino"}):
         raise ModuleNotFoundError("No module named 'mine'", name="mine")
 
 
 def test_a_formats_cannot_becomes_the_variants_failure():
-    with pytest.raises(VariantFailed, match="no MatMul in this net"), describing.making({}):
+    with pytest.raises(VariantFailed, match="no MatMul in this net"), making.translate_errors({}):
         raise ValueError("no MatMul\n in this net")
 
 

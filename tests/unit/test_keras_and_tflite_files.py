@@ -11,7 +11,7 @@ from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest, Tensor
 from edgewise.config.schema import Train
 from edgewise.errors import ModelError, VariantFailed
-from edgewise.formats.tflite import facts, keras, make
+from edgewise.formats.tflite import facts, keras_converter, make
 from edgewise.proof import checks, isolation
 from edgewise.sources import imported, keras_file, tflite_file
 
@@ -161,12 +161,12 @@ def test_kernels_are_laid_out_as_torch_has_them(model_file):
 )
 def test_a_converter_that_aborts_is_a_reason(code, stderr, message):
     with pytest.raises(ValueError, match=message):
-        keras._check(subprocess.CompletedProcess([], code, "", stderr), "fp16")
+        keras_converter._raise_on_failure(subprocess.CompletedProcess([], code, "", stderr), "fp16")
 
 
 def test_a_converter_that_was_killed_is_no_reason():
     with pytest.raises(ChildProcessError, match="free some memory"):
-        keras._check(subprocess.CompletedProcess([], -9, "", ""), "fp16")
+        keras_converter._raise_on_failure(subprocess.CompletedProcess([], -9, "", ""), "fp16")
 
 
 @pytest.mark.parametrize("importer", [keras_file, tflite_file])

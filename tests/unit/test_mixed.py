@@ -48,7 +48,7 @@ def onnx_noises(source: Path, feeds, folder: Path) -> dict[str, float]:
     for layer in [*layers, ""]:
         place = folder / f"only-{layer}"
         place.mkdir()
-        kept = checks.nodes_of([other for other in layers if other != layer], layers)
+        kept = checks.list_nodes([other for other in layers if other != layer], layers)
         make.quantize(parent, source, place, "int8-static", settings, feeds, kept)
         given = run.load(str(place), {"threads": 1, "graph_optimization": "disable"}).run(batch)["logits"]
         noises[layer] = 10 ** (-checks.sqnr_db(exact, given) / 10)

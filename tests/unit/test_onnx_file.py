@@ -88,7 +88,7 @@ def imported(path: Path, samples: Path, folder: Path) -> dict:
 
 
 def sqnr_db(source: Path, folder: Path, runner=run) -> float:
-    inputs, expected = checks.probe(source)
+    inputs, expected = checks.read_probe(source)
     session = runner.load(str(folder), {"threads": 1, **(runner.AS_WRITTEN or {})})
     return checks.check_outputs(expected, isolation.run_batched(session, inputs), -100.0)
 

@@ -75,16 +75,16 @@ LAYERS = {"stem.conv": ["n1"], "stages.0.conv": ["n2"], "stages.1.conv": ["n3", 
     ],
 )
 def test_kept_layers_by_name_module_and_pattern(patterns, kept):
-    assert checks.named_layers("keep_float", patterns, LAYERS) == kept
+    assert checks.select_layers("keep_float", patterns, LAYERS) == kept
 
 
 def test_nodes_of_all_kept_layers():
-    assert checks.nodes_of(["stages.1.conv", "classifier"], LAYERS) == ["n3", "n4", "n5"]
+    assert checks.list_nodes(["stages.1.conv", "classifier"], LAYERS) == ["n3", "n4", "n5"]
 
 
 def test_an_unknown_layer_names_the_nearest():
     with pytest.raises(VariantFailed, match=r"keep_float: 'clasifier' matches no layer of the source; did you mean 'classifier'\?"):
-        checks.named_layers("keep_float", ["clasifier"], LAYERS)
+        checks.select_layers("keep_float", ["clasifier"], LAYERS)
 
 
 def test_sqnr_of_a_known_noise():
@@ -120,7 +120,7 @@ def test_scores_agree_with_scikit_learn():
     random = np.random.default_rng(3)
     targets, answers = random.integers(0, 5, 300), random.integers(0, 5, 300)
     targets[targets == 4] = 0  # a class that only the answers have
-    summary = ranking.confusion_summary(ranking.confusion(targets, answers, 5))
+    summary = ranking.summarize_confusion(ranking.confusion_matrix(targets, answers, 5))
     assert summary["accuracy_top1"] == pytest.approx(metrics.accuracy_score(targets, answers))
     assert summary["accuracy_balanced"] == pytest.approx(metrics.balanced_accuracy_score(targets, answers))
     assert summary["macro_f1"] == pytest.approx(metrics.f1_score(targets, answers, average="macro"))

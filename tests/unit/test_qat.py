@@ -103,9 +103,9 @@ def test_what_comes_out_is_a_source_under_the_same_names(models):
     before, after = (load_file(models / name / "weights.safetensors") for name in ("source", "tuned"))
     assert {name: array.shape for name, array in before.items()} == {name: array.shape for name, array in after.items()}
     assert not np.allclose(before["model.stem.weight"], after["model.stem.weight"])
-    inputs, expected = checks.probe(models / "tuned")
-    np.testing.assert_array_equal(inputs["image"], checks.probe(models / "source")[0]["image"])
-    assert not np.allclose(expected["logits"], checks.probe(models / "source")[1]["logits"])
+    inputs, expected = checks.read_probe(models / "tuned")
+    np.testing.assert_array_equal(inputs["image"], checks.read_probe(models / "source")[0]["image"])
+    assert not np.allclose(expected["logits"], checks.read_probe(models / "source")[1]["logits"])
     assert artifact.read(models / "tuned").details["qat"] == {"epochs": 8, "learning_rate": 2e-2, "per_channel": False}
 
 
@@ -118,7 +118,7 @@ def test_another_epsilon_of_the_batch_norms_changes_hands_and_not_the_function(t
     folder = project(tmp_path, faint)
     program = torch.export.load(folder / "source/program.pt2")
     qat.set_batch_norm_epsilon(program)
-    inputs, expected = checks.probe(folder / "source")
+    inputs, expected = checks.read_probe(folder / "source")
     with torch.no_grad():
         found = program.module(check_guards=False)(torch.from_numpy(inputs["image"])).numpy()
     np.testing.assert_allclose(found, expected["logits"], rtol=1e-4, atol=1e-4)

@@ -33,8 +33,8 @@ def test_a_failed_record_is_read_as_its_reason(tmp_path):
     ("content", "complaint"),
     [
         ("{", "is not JSON"),
-        ("[]", "is no record of Edgewise"),
-        ('{"status": "ok"}', "is no record of Edgewise"),
+        ("[]", "is not a record of Edgewise"),
+        ('{"status": "ok"}', "is not a record of Edgewise"),
         ('{"schema": 1, "status": "ok"}', "has schema 1, this release reads schema 2 (an older release made it): run `dvc repro`"),
         ('{"schema": 3, "status": "ok"}', "has schema 3, this release reads schema 2 (another release made it): run `dvc repro`"),
         ('{"schema": 2, "status": "ok", "samples": 5}', "size_bytes: missing: delete"),
@@ -66,7 +66,7 @@ def test_a_summary_of_the_flat_release_is_named_with_what_makes_it_anew(tmp_path
 def test_every_figure_has_one_name_that_leads_to_a_record():
     """The names are what sweeps, MLflow and cards use; each record of a row is reached by some of them."""
     whole = varied(VariantSummary("onnx", "fp32", "ok"), energy_status="measured", noise_grade="noisy", threads=2, peak_rss_bytes=5)
-    found = flat_metrics.flatten(varied(whole, score=0.9, score_delta=-0.1, latency_p50_ms=1.5), PRIMARY_METRIC)
+    found = flat_metrics.flatten_summary(varied(whole, score=0.9, score_delta=-0.1, latency_p50_ms=1.5), PRIMARY_METRIC)
     assert found["accuracy_top1"] == 0.9 and found["accuracy_delta"] == -0.1 and found["latency_p50_ms"] == 1.5
     assert found["noise_grade"] == "noisy" and found["threads"] == 2 and found["peak_rss_bytes"] == 5
     assert found["energy_net_mj"] is None and "score" not in found

@@ -9,7 +9,9 @@ from scipy import stats
 from sklearn import metrics
 
 from edgewise.agent import answers
-from edgewise.errors import VariantFailed
+from edgewise.artifacts import flat_metrics
+from edgewise.config.settings import build
+from edgewise.errors import ConfigError, VariantFailed
 from edgewise.plugins import Predictions, PrimaryMetric
 from edgewise.stats import paired, ranking
 from edgewise.stats.ranking import Ranking
@@ -94,10 +96,10 @@ def test_scores_of_a_detector_are_those_of_scikit_learn():
     found = judged(defect_detection, test)[0].scores
     assert found["auroc"] == pytest.approx(metrics.roc_auc_score(defect, scores))
     assert found["average_precision"] == pytest.approx(metrics.average_precision_score(defect, scores))
-    false_alarms, recall, _ = metrics.roc_curve(defect, scores, drop_intermediate=False)
+    false_positives, recall, _ = metrics.roc_curve(defect, scores, drop_intermediate=False)
     for share in (0.01, 0.05):
-        assert found[f"recall_at_{100 * share:g}pct_false_alarms"] == pytest.approx(recall[false_alarms <= share].max())
-    for name in ranking.NAMES:
+        assert found[f"recall_at_fpr_{100 * share:g}pct"] == pytest.approx(recall[false_positives <= share].max())
+    for name in ranking.SCORE_NAMES:
         low, high = found[f"{name}_ci95"]
         assert low <= found[name] <= high and high - low > 0.01
 
@@ -137,7 +139,7 @@ def test_scores_that_are_no_numbers_are_refused_as_scikit_learn_refuses_them():
     with pytest.raises(VariantFailed, match="2 of 4 scores are NaN"):
         Ranking.of(scores, positive)
     with pytest.raises(VariantFailed, match="2 of 4 scores are NaN"):
-        ranking.threshold(scores, positive, 0.05)
+        ranking.choose_threshold(scores, positive, 0.05)
 
 
 @pytest.mark.parametrize(
@@ -152,20 +154,20 @@ def test_scores_that_are_no_numbers_are_refused_as_scikit_learn_refuses_them():
 )
 def test_a_threshold_between_scores_is_a_number_however_near_or_far_they_are(scores, positive, rejected):
     scores, positive = np.array(scores), np.array(positive)
-    found = ranking.threshold(scores, positive, 0.0)
+    found = ranking.choose_threshold(scores, positive, 0.0)
     assert scores[scores > found].tolist() == rejected and np.isfinite(found)
 
 
 def test_no_threshold_lies_above_a_normal_sample_whose_score_is_infinite():
     with pytest.raises(VariantFailed, match="infinite score"):
-        ranking.threshold(np.array([np.inf, np.inf, 0.0]), np.array([True, False, False]), 0.0)
+        ranking.choose_threshold(np.array([np.inf, np.inf, 0.0]), np.array([True, False, False]), 0.0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.05, 0.5])
 def test_the_threshold_rejects_no_more_normal_samples_than_allowed_and_as_many_as_it_can(share):
     test = parts(400)
     scores, defect = answers.log_odds_against_normal(test.outputs, test.spec), test.targets != NORMAL
-    threshold = ranking.threshold(scores, defect, share)
+    threshold = ranking.choose_threshold(scores, defect, share)
     kept = np.sort(scores[~defect & (scores < threshold)])
     assert np.mean(scores[~defect] > threshold) <= share
     assert np.mean(scores[~defect] >= kept[-1]) > share  # one more would be too many
@@ -174,13 +176,13 @@ def test_the_threshold_rejects_no_more_normal_samples_than_allowed_and_as_many_a
 def test_the_threshold_comes_from_validation_alone():
     held, test = parts(500, seed=5), parts(500, seed=6)
     found = defect_detection.judge(defect_detection.Settings(0.1), {"validation": held, "test": test})
-    assert found.decision["threshold"] == ranking.threshold(
+    assert found.decision["threshold"] == ranking.choose_threshold(
         answers.log_odds_against_normal(held.outputs, held.spec), held.targets != NORMAL, 0.1
     )
     rejected = answers.log_odds_against_normal(test.outputs, test.spec) > found.decision["threshold"]
     assert found.scores["recall_at_threshold"] == pytest.approx(np.mean(rejected[test.targets != NORMAL]))
     hits, total = int(rejected[test.targets == NORMAL].sum()), int((test.targets == NORMAL).sum())
-    assert found.scores["false_alarms_at_threshold_ci95"] == pytest.approx([*stats.binomtest(hits, total).proportion_ci()], abs=1e-9)
+    assert found.scores["false_positive_rate_at_threshold_ci95"] == pytest.approx([*stats.binomtest(hits, total).proportion_ci()], abs=1e-9)
 
 
 @pytest.mark.parametrize(("hits", "total"), [(0, 20), (20, 20), (3, 700), (690, 700)])
@@ -237,3 +239,13 @@ def test_errors_are_those_of_scikit_learn_and_paired_by_sample():
     expected = stats.ttest_1samp(differences, 0).confidence_interval()
     assert compared.delta_ci95 == pytest.approx([expected.low, expected.high], rel=0.01)
     assert compared.delta > 0 and compared.resolved
+
+
+def test_the_former_setting_fails_with_the_new_name():
+    with pytest.raises(ConfigError, match=r"task\.false_alarms: .*max_false_positive_rate"):
+        build(defect_detection.Settings, {"false_alarms": 0.1}, "task")
+
+
+def test_the_former_names_of_scores_lead_to_names_of_today():
+    names = flat_metrics.known_names(defect_detection.PRIMARY_METRIC, defect_detection.SCORES)
+    assert not names & flat_metrics.RENAMED.keys() and set(flat_metrics.RENAMED.values()) <= names

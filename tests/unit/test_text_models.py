@@ -15,7 +15,7 @@ from edgewise.config.settings import build
 from edgewise.errors import ConfigError
 from edgewise.formats.onnx import make as onnx_make
 from edgewise.formats.openvino import run as openvino_run
-from edgewise.proof import checks, describing
+from edgewise.proof import checks, making
 from edgewise.sources import transformers_model
 from tests.conftest import ROOT
 
@@ -89,11 +89,11 @@ def test_openvino_finds_every_layer_of_a_text_model(text: Path, tmp_path: Path, 
     for path in (source, through, folder):
         path.mkdir()
     fields = transformers_model.obtain(settings(name, **more), text, Train("test", epochs=0, batch_size=10, threads=1), 0, source)
-    sides = {side: describing.tensors(fields[side], artifact.read(text).inputs) for side in ("inputs", "outputs")}
+    sides = {side: making.make_tensors(fields[side], artifact.read(text).inputs) for side in ("inputs", "outputs")}
     artifact.write(source, Manifest(kind="source", labels=("no", "yes"), format=fields["format"], details=fields["details"], **sides))
     layers = onnx_make.convert(source, through, {"opset": 20, "ir_version": 10})["layers"]
     artifact.write_json(through / "layers.json", layers)
     found = openvino.convert(through, folder, {})["layers"]
     assert found.keys() == layers.keys() and all(nodes for layer, nodes in found.items() if layers[layer])
-    expected = checks.probe(source)
+    expected = checks.read_probe(source)
     assert checks.check_outputs(expected[1], openvino_run.load(str(folder), {"threads": 1}).run(expected[0]), 80.0) > 80

@@ -35,7 +35,7 @@ def test_t_quantile_of_no_degrees_of_freedom_is_refused():
 
 
 def test_levels_widen_with_few_units_and_end_at_the_plain_percentiles():
-    tails = [ts.levels(n)[0] for n in (3, 5, 9, 30, 10_000)]
+    tails = [ts.percentile_levels(n)[0] for n in (3, 5, 9, 30, 10_000)]
     assert tails == sorted(tails) and tails[-1] == pytest.approx(0.025, rel=0.01) and tails[0] < 0.002
 
 
@@ -46,7 +46,7 @@ def test_ratio_interval_of_independent_pairs_is_scipys():
     expected = scipy.stats.bootstrap(
         (variant / reference,),
         np.median,
-        confidence_level=1 - 2 * ts.levels(25)[0],
+        confidence_level=1 - 2 * ts.percentile_levels(25)[0],
         method="percentile",
         n_resamples=20_000,
         random_state=random,
@@ -59,7 +59,7 @@ def test_median_interval_of_independent_samples_is_scipys():
     random = np.random.default_rng(2)
     samples = random.exponential(size=41)
     expected = scipy.stats.bootstrap(
-        (samples,), np.median, confidence_level=1 - 2 * ts.levels(41)[0], method="percentile", n_resamples=20_000, random_state=random
+        (samples,), np.median, confidence_level=1 - 2 * ts.percentile_levels(41)[0], method="percentile", n_resamples=20_000, random_state=random
     ).confidence_interval
     assert ts.median_interval([[np.array([s])] for s in samples]) == pytest.approx((expected.low, expected.high), rel=0.05)
 
@@ -70,7 +70,7 @@ def test_the_interval_of_many_turns_is_no_wider_than_their_scatter_asks():
     found = []
     for _ in range(80):
         sides = [[list(1 + 0.04 * random.standard_t(3, (turns, 1))) for _ in range(pairs)] for _ in range(2)]
-        found.append((ts.ratio(*sides), *ts.ratio_interval(*sides)))
+        found.append((ts.median_ratio(*sides), *ts.ratio_interval(*sides)))
     points, low, high = np.array(found).T
     spread = np.subtract(*np.quantile(points, [0.975, 0.025]))
     assert np.mean((low <= 1) & (high >= 1)) > 0.88
@@ -90,7 +90,7 @@ def test_intervals_cover_the_truth_where_runs_are_correlated(processes, monkeypa
         truth = 1.0006  # the far-out runs move the median by this much
         low, high = ts.median_interval(variant)
         median_hits += low <= truth <= high
-        pooled = ts.pooled(variant)
+        pooled = ts.pool_samples(variant)
         drawn = np.median(random.choice(pooled, (100, len(pooled))), axis=1)
         iid_hits += np.quantile(drawn, 0.025) <= truth <= np.quantile(drawn, 0.975)
     assert ratio_hits / rounds >= 0.90 and median_hits / rounds >= 0.90, "95 %, less three standard errors"
@@ -100,7 +100,7 @@ def test_intervals_cover_the_truth_where_runs_are_correlated(processes, monkeypa
 @pytest.mark.parametrize("q", [0.5, 0.9])
 def test_the_interval_of_runs_that_are_all_alike_in_every_process_is_their_quantile(q):
     side = [[np.tile([1.0, 2.0], 40)]] * 5
-    assert ts.quantile_interval(side, q) == pytest.approx((ts.quantile(ts.pooled(side), q),) * 2)
+    assert ts.quantile_interval(side, q) == pytest.approx((ts.quantile(ts.pool_samples(side), q),) * 2)
 
 
 @pytest.mark.parametrize("q", [0.5, 0.9])
@@ -112,7 +112,7 @@ def test_a_quantile_lies_in_its_own_interval(q, monkeypatch):
         processes, runs, values = random.integers(3, 9), random.integers(22, 40), random.integers(2, 20)
         side = [[random.integers(values, size=runs).astype(float)] for _ in range(processes)]
         low, high = ts.quantile_interval(side, q)
-        assert low <= ts.quantile(ts.pooled(side), q) <= high
+        assert low <= ts.quantile(ts.pool_samples(side), q) <= high
 
 
 @pytest.mark.parametrize("q", [0.0, 0.1, 0.5, 0.9, 1.0])
@@ -129,13 +129,13 @@ def test_the_reported_median_is_not_outside_a_point_interval_by_a_rounding():
     random = np.random.default_rng(11)
     for _ in range(40):
         side = [[random.lognormal(size=2)]] * 3
-        assert ts.median_interval(side) == (ts.quantile(ts.pooled(side), 0.5),) * 2
+        assert ts.median_interval(side) == (ts.quantile(ts.pool_samples(side), 0.5),) * 2
 
 
 def test_processes_may_have_unequal_numbers_of_blocks():
     side = [[np.ones(30), np.ones(10)], [np.full(20, 2.0)], [np.full(30, 3.0)]]
     low, high = ts.median_interval(side)
-    assert 1.0 <= low < np.median(ts.pooled(side)) < high <= 3.0
+    assert 1.0 <= low < np.median(ts.pool_samples(side)) < high <= 3.0
 
 
 @pytest.mark.parametrize(("q", "true"), [(0.5, 1.0), (0.9, 1 + scipy.stats.norm.ppf(0.9) * np.hypot(0.05, 0.03))])
@@ -145,7 +145,7 @@ def test_the_interval_of_a_quantile_counts_the_scatter_of_blocks_once(q, true, m
     random, found = np.random.default_rng(6), []
     for _ in range(250):
         side = [[random.normal(base, 0.03, 20) for base in random.normal(1, 0.05, 3)] for _ in range(7)]
-        found.append((ts.quantile(ts.pooled(side), q), *ts.quantile_interval(side, q)))
+        found.append((ts.quantile(ts.pool_samples(side), q), *ts.quantile_interval(side, q)))
     points, low, high = np.array(found).T
     assert 0.91 <= np.mean((low <= true) & (true <= high)) <= 0.98, "95 %, give or take three standard errors"
     assert 0.8 < np.median(high - low) / np.subtract(*np.quantile(points, [0.975, 0.025])) < 1.3
@@ -157,7 +157,7 @@ def test_pairing_survives_a_drift_that_ruins_unpaired_medians():
     variant = [[d * 0.5 * random.normal(1, 0.01, 50)] for d in drift]
     reference = [[d * random.normal(1, 0.01, 50)] for d in drift]
     low, high = ts.ratio_interval(variant, reference)
-    assert ts.ratio(variant, reference) == pytest.approx(0.5, rel=0.01) and high - low < 0.02
+    assert ts.median_ratio(variant, reference) == pytest.approx(0.5, rel=0.01) and high - low < 0.02
     low, high = ts.median_interval(variant)
     assert high - low > 0.3, "the absolute time really is that uncertain"
 
@@ -169,5 +169,5 @@ def test_intervals_repeat_themselves():
 
 
 def test_half_width():
-    assert ts.half_width((0.9, 1.1), 1.0) == pytest.approx(0.1)
-    assert ts.half_width((0.45, 0.55), 0.5) == pytest.approx(0.1)
+    assert ts.relative_half_width((0.9, 1.1), 1.0) == pytest.approx(0.1)
+    assert ts.relative_half_width((0.45, 0.55), 0.5) == pytest.approx(0.1)

@@ -1,6 +1,6 @@
-"""Figures of a variant by one flat name each: the objectives of sweeps, the metrics in MLflow, the card of a bundle.
+"""The results of a variant by flat names: the objectives of sweeps, the metrics in MLflow, the card of a bundle.
 
-Users type these names, so they stay as they are when the records in `results` are arranged otherwise.
+Users type these names, so they stay the same when the records in `records` are arranged differently.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from edgewise.artifacts.records import VariantSummary
 from edgewise.config.schema import to_plain
 from edgewise.plugins import PrimaryMetric
 
-PATHS = {  # name -> where it stands in a VariantSummary
+PATHS = {  # name -> dotted path in a VariantSummary
     "format": "format",
     "scheme": "scheme",
     "status": "status",
@@ -69,46 +69,51 @@ PATHS = {  # name -> where it stands in a VariantSummary
     "warnings": "warnings",
     "explanation": "explanation",
 }
-SCORE_PATHS = {  # end of a name that begins with the primary metric's -> where it stands in a VariantSummary
+SCORE_PATHS = {  # end of a name that begins with the primary metric's stem -> dotted path in a VariantSummary
     "delta": "quality.delta",
     "delta_ci95": "quality.delta_ci95",
     "verdict": "quality.verdict",
     "resolvable": "quality.resolvable",
     "samples_needed": "quality.samples_needed",
 }
+RENAMED = {  # former names of scores, for the message where a user still has them
+    "recall_at_1pct_false_alarms": "recall_at_fpr_1pct",
+    "recall_at_5pct_false_alarms": "recall_at_fpr_5pct",
+    "false_alarms_at_threshold": "false_positive_rate_at_threshold",
+}
 
 
-def paths(metric: PrimaryMetric | None) -> dict[str, str]:
-    """Every name but those of the task's further scores, and where it stands. The scores are called as the task calls them:
-    accuracy_top1, accuracy_delta."""
+def metric_paths(metric: PrimaryMetric | None) -> dict[str, str]:
+    """All names except the task's other scores, with their paths. The primary metric's names are the task's own: accuracy_top1,
+    accuracy_delta."""
     if metric is None:
         return PATHS
     return {**PATHS, metric.name: "quality.score", **{f"{metric.stem}_{end}": path for end, path in SCORE_PATHS.items()}}
 
 
-def figures(row: VariantSummary, metric: PrimaryMetric | None) -> dict[str, Any]:
-    """All figures of a row by name, as plain data; None is "not known"."""
-    return {**{name: to_plain(at(row, path)) for name, path in paths(metric).items()}, **to_plain(row.quality.scores)}
+def flatten_summary(row: VariantSummary, metric: PrimaryMetric | None) -> dict[str, Any]:
+    """All results of a variant by name, as plain data; None is "not known"."""
+    return {**{name: to_plain(get_path(row, path)) for name, path in metric_paths(metric).items()}, **to_plain(row.quality.scores)}
 
 
-def figure(row: VariantSummary, name: str) -> Any:
-    """One of PATHS."""
-    return at(row, PATHS[name])
+def get_metric(row: VariantSummary, name: str) -> Any:
+    """The result of one name in PATHS."""
+    return get_path(row, PATHS[name])
 
 
-def at(row: VariantSummary, path: str) -> Any:
-    """What stands at a dotted path; None where one of its records is not there."""
+def get_path(row: VariantSummary, path: str) -> Any:
+    """The value at a dotted path; None if one of the records on the way is None."""
     found: Any = row
     for part in path.split("."):
         found = None if found is None else getattr(found, part)
     return found
 
 
-def metric_name(metric: PrimaryMetric, end: str) -> str:
-    """One of SCORE_PATHS with the metric's own name: accuracy_verdict."""
+def score_metric_name(metric: PrimaryMetric, end: str) -> str:
+    """The name of one of SCORE_PATHS for a metric: accuracy_verdict."""
     return f"{metric.stem}_{end}"
 
 
-def names(metric: PrimaryMetric | None, scores: Iterable[str]) -> set[str]:
-    """What a user may name. scores: of the task."""
-    return {*paths(metric), *scores}
+def known_names(metric: PrimaryMetric | None, scores: Iterable[str]) -> set[str]:
+    """All names that a user may give. scores: SCORES of the task."""
+    return {*metric_paths(metric), *scores}
