@@ -1,4 +1,4 @@
-# Everything a user types. `make` alone explains itself.
+# Everything a user types. `make` alone lists the targets.
 SHELL := bash
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +12,7 @@ PYTEST = python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 .PHONY: help setup repro test test-fast test-all test-system coverage arm64 check remeasure report-only case-study ui constraints
 
-help: ## what can be made
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv and install the pinned set (once; again after pyproject.toml or constraints.txt changed)
@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --progress-bar on -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
-repro: setup ## run the pipeline and print the table; PROFILE=smoke|quick|standard measures for less or more time
+repro: setup ## run the pipeline and print the table; PROFILE=smoke|quick|standard: measure for a shorter or longer time
 	$(if $(PROFILE),EDGEWISE_PROFILE=$(PROFILE) )dvc repro
 	@edgewise report
 
@@ -41,12 +41,12 @@ test-all: setup ## every test: also many runs of the pipeline, long simulations,
 coverage: setup ## which lines of edgewise/ and stages/ the test suite runs
 	$(PYTEST) --cov --cov-report=term
 
-test-system: setup ## tests with a real sshd, network, control groups and emulated arm64; two files at a time; as root on Debian it installs what they need
+test-system: setup ## tests with a real sshd, network, control groups and emulated arm64; two files at a time; as root on Debian they install what they need
 	tests/system/install.sh
 	edgewise/devices/arm64.sh || echo "skipped by the system tests: all that needs an emulated arm64 board, for the reason above"
 	$(PYTEST) -m system -rs --durations=10
 
-arm64: setup ## an emulated arm64 board in .arm64/ (330 MB, a minute, no root; Debian): device.name=arm64_emulated
+arm64: setup ## build an emulated arm64 board in .arm64/ (330 MB, a minute, no root; Debian) for device.name=arm64_emulated
 	edgewise/devices/arm64.sh
 
 check: setup ## format, lint, types, and the length of files and functions
@@ -55,21 +55,21 @@ check: setup ## format, lint, types, and the length of files and functions
 	mypy
 	python tests/support/lengths.py
 
-remeasure: setup ## bench one variant again although nothing changed: make remeasure V=onnx-int8-static
+remeasure: setup ## measure one variant again although nothing changed: make remeasure V=onnx-int8-static
 	@test -n "$(V)" || { echo "error: say which variant: make remeasure V=onnx-int8-static"; exit 1; }
 	dvc repro --single-item --force "bench-on-device@$(V)"
 	dvc repro report track
 
-report-only: setup ## the report and the tracking from what was measured, with the device unplugged
+report-only: setup ## run report and track on the existing measurements, with the device unplugged
 	dvc repro --single-item report
 	dvc repro --single-item track
 
-case-study: setup ## the smart camera: what three strategies bring, from nothing, on generated pictures
+case-study: setup ## run the study of the smart camera, from scratch, on generated pictures
 	edgewise study smart-camera
 
 ui: setup ## compare the runs in the MLflow UI at http://127.0.0.1:5000
 	mlflow ui --backend-store-uri "sqlite:///$(CURDIR)/mlflow.db" --host 127.0.0.1
 
-constraints: setup ## write constraints.txt anew from what is installed
-	{ echo "# Every version that the suite ran with (pip install -c constraints.txt). Renew it with: make constraints"; \
+constraints: setup ## write constraints.txt from the installed packages
+	{ echo "# The versions that the test suite ran with (pip install -c constraints.txt). Renew with: make constraints"; \
 	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//'; } > constraints.txt

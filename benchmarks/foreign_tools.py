@@ -1,7 +1,7 @@
-"""Our median beside the one of a tool that came with the runtime: benchmark_app (OpenVINO), litert-benchmark (LiteRT).
+"""Our median compared with that of a tool from the runtime itself: benchmark_app (OpenVINO), litert-benchmark (LiteRT).
 
-benchmark_app compiles for one fixed batch: give the variant `engine: {static_batch: true}` to compare like with like (else 1.11 of its
-median). Left to itself it computes in bf16 where the processor has it, in half the time; it is asked for float32, as the variants are.
+benchmark_app compiles for one fixed batch: give the variant `engine: {static_batch: true}` for a fair comparison (else 1.11 of its
+median). By default it computes in bf16 where the processor can, in half the time; it is told to use float32, as the variants do.
 """
 
 import contextlib

@@ -41,7 +41,7 @@ class Case:
     """A table of the page. runs: by what the table calls them."""
 
     title: str
-    told: str
+    description: str
     runs: Mapping[str, Run]
 
 
@@ -82,8 +82,8 @@ def mnist(shared: Path) -> Case:
     run = imported(
         "onnx_file", shared / "pretrained/mnist/mnist.onnx", data, *made, "openvino-fp32", "openvino-fp16", "openvino-int8-static"
     )
-    told = "A published `mnist.onnx` of opset 7, which answers 98.9 % of the 10,000 MNIST test pictures rightly, on 870 of them."
-    return Case("An ONNX file of opset 7", told, {"mnist.onnx": run})
+    description = "A published `mnist.onnx` of opset 7, which answers 98.9 % of the 10,000 MNIST test pictures rightly, on 870 of them."
+    return Case("An ONNX file of opset 7", description, {"mnist.onnx": run})
 
 
 def resnet8(shared: Path) -> Case:
@@ -98,11 +98,13 @@ def resnet8(shared: Path) -> Case:
     )
     theirs = imported("tflite_file", place / "pretrainedResnet.tflite", data, "tflite-fp32")
     quantized = imported("tflite_file", place / "pretrainedResnet_quant.tflite", data, "tflite-int8-static")
-    told = (
+    description = (
         "The ResNet-8 of MLPerf Tiny: from its `.h5` through TFLiteConverter here (ours), beside the published float and int8 `.tflite` of"
         " the same weights (theirs). On 900 CIFAR-10 test pictures that were compressed as JPEG again, which costs some ten points."
     )
-    return Case("Keras, and a published pair of TFLite files", told, {"ours": ours, "theirs, float": theirs, "theirs, int8": quantized})
+    return Case(
+        "Keras, and a published pair of TFLite files", description, {"ours": ours, "theirs, float": theirs, "theirs, int8": quantized}
+    )
 
 
 def mobilenet(shared: Path, place: Path) -> Case:
@@ -117,8 +119,8 @@ def mobilenet(shared: Path, place: Path) -> Case:
     }
     labelled = {"label_names": str(coral / "imagenet_labels.txt"), "splits": {"validation": 0.0, "calibration": 1.0, "test": 0.0}}
     run = imported("tflite_file", coral / "mobilenet_v2_1.0_224_quant.tflite", {**data, **labelled}, "tflite-int8-static")
-    told = "MobileNetV2 for ImageNet in uint8, 1,001 classes, on the six photographs that come with it."
-    return Case("A TFLite file that is quantized already", told, {"mobilenet_v2 quant": run})
+    description = "MobileNetV2 for ImageNet in uint8, 1,001 classes, on the six photographs that come with it."
+    return Case("A TFLite file that is quantized already", description, {"mobilenet_v2 quant": run})
 
 
 def sst2(shared: Path) -> Case:
@@ -126,5 +128,5 @@ def sst2(shared: Path) -> Case:
     train = {"name": "transformer", "epochs": 5, "shift_pixels": 0}
     made = ("torch-fp32", "torch-int8-dynamic", *(f"onnx-{s}" for s in ("fp32", "int8-dynamic", "int8-static")))
     others = (*(f"tflite-{s}" for s in ("fp32", "int8-dynamic", "int8-static")), "openvino-fp32", "openvino-int8-static")
-    told = "BERT-Mini from nothing on the 6,920 sentences of SST-2, judged on its 1,821 test sentences."
-    return Case("Text", told, {"bert_mini": Run(data, {"name": "bert_mini"}, (*made, *others), train)})
+    description = "BERT-Mini from nothing on the 6,920 sentences of SST-2, judged on its 1,821 test sentences."
+    return Case("Text", description, {"bert_mini": Run(data, {"name": "bert_mini"}, (*made, *others), train)})

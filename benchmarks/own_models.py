@@ -1,12 +1,12 @@
-"""Public models and data, brought as a user would: each through the whole pipeline, and the figures of docs/own-models.md.
+"""Public models and data, used as a user would: each runs through the full pipeline; writes docs/own-models.md.
 
     python -m benchmarks.own_models --data DIR [--profile quick] [--out docs/own-models.md] [mnist resnet8 mobilenet sst2]
 
 Reads   DIR: mnist_test, cifar10_test, sst2, pretrained (see benchmarks/own_cases.py)
-Writes  the page; the projects stay in .edgewise/own-models, so the same command goes on from what is there, and another profile
-        measures again and makes nothing anew
+Writes  the page; the projects stay in .edgewise/own-models, so the same command goes on from there, and another profile
+        only measures again
 
-Latency stands in the page where the profile claims something (quick, standard) and the run was not noisy.
+The page shows latencies of profiles with intervals (quick, standard) if the run was not noisy.
 """
 
 import argparse
@@ -34,12 +34,14 @@ are not shipped. Sizes are of all files of a variant, changes against the float3
 reference (the row with [+0.00, +0.00]), on the same samples, in points with its 95 % interval. A dash: not measured yet.
 """
 COLUMNS = ("model", "variant", "accuracy", "Δ points", "kB", "size", "p50 ms", "ratio")
-POINTS, SHARE = 2.0, 0.75  # what is asked of a text model in 8 bits: at most so many points lost, so much smaller
+POINTS, SHARE = 2.0, 0.75  # target of an int8 text model: at most so many points lost, at least this share smaller
 
 
 def carry(run: Run, folder: Path, profile: str) -> Summary:
     """The whole pipeline in a clone that shares the project's cache."""
-    clone.make_clone(clone.Parent(ROOT, take_snapshot(ROOT), dvc_cache_folder(ROOT)), folder, yaml.safe_dump(run.params(profile), sort_keys=False))
+    clone.make_clone(
+        clone.Parent(ROOT, take_snapshot(ROOT), dvc_cache_folder(ROOT)), folder, yaml.safe_dump(run.params(profile), sort_keys=False)
+    )
     done = subprocess.run((*DVC, "repro", "report"), cwd=folder, env=environment(folder))
     if done.returncode:
         raise InfrastructureError(f"{folder.name}: `dvc repro` ended with exit code {done.returncode}, see above")
@@ -92,7 +94,7 @@ def table(case: Case, found: dict[str, Summary]) -> str:
     rows = [cells(label, name, summary) for label, summary in found.items() for name in summary.variants]
     lines = ["| " + " | ".join(line) + " |" for line in (COLUMNS, ["---"] * len(COLUMNS), *rows)]
     warned = [f"* {label}: {warning}" for label, summary in found.items() for warning in summary.warnings if "preprocessed" in warning]
-    return "\n".join([f"\n## {case.title}\n", f"{case.told}\n", *lines, *warned, ""])
+    return "\n".join([f"\n## {case.title}\n", f"{case.description}\n", *lines, *warned, ""])
 
 
 def verdict(found: dict[str, Summary]) -> str:

@@ -1,10 +1,10 @@
-"""A whole grid of quantization settings, measured: what a search over it can be judged by, without running anything again.
+"""A full grid of quantization settings, measured once, so that searches can be evaluated on it without running anything.
 
     python -m benchmarks.search_grid --out search-grid.json
 
 Run in a project after `dvc repro`. Every recipe of int8-static in ONNX over calibration, per_channel, symmetric and keep_float is made from
-models/onnx, scored on the test split and timed against onnx-fp32, A B B A within one process, in seconds of the processor: good to compare
-recipes, no claim. benchmarks.search_replay judges a search by it.
+models/onnx, scored on the test split and timed against onnx-fp32, A B B A within one process, in CPU time: good to compare
+recipes, but no claim. benchmarks.search_replay evaluates a search on it.
 """
 
 import argparse

@@ -2,10 +2,10 @@
 
     python -m benchmarks.search_replay search-grid.json                  --search NAME of conf/sweep/search/, --seeds 20, --share 0.25
 
-The grid is one of benchmarks.search_grid. Hydra's own sweeper asks, with the sampler and the directions of conf/sweep/search/NAME.yaml; a
-launcher that looks the answers up stands in for the jobs. Beside it as many different points, drawn at random with the same seeds. Judged
-by the hypervolume (Zitzler and Thiele, 1999): every objective is scaled over the grid, 0 its best and 1 its worst value, and the
-reference point is 1.1 in each, so that the ends of the front count. Exit code 1 if the target is missed.
+The grid is one of benchmarks.search_grid. Hydra's own sweeper picks points, with the sampler and the directions of
+conf/sweep/search/NAME.yaml; a launcher looks the results up instead of running jobs. It is compared with as many different points drawn
+at random with the same seeds, by the hypervolume (Zitzler and Thiele, 1999): every objective is scaled over the grid, 0 its best and 1 its
+worst value, and the reference point is 1.1 in each, so that the ends of the front count. Exit code 1 if the target is missed.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Weights of a MobileNetV2 whose channels differ in size as they do in nets trained for long, computing the same.
+"""Weights of a MobileNetV2 whose channels differ in scale as in models trained for long, and which compute the same.
 
     python -m benchmarks.spread models/source/weights.safetensors spread.safetensors --octaves 5
 
-A net trained for some minutes has channels of like size, and int8-static takes nothing from it. In MobileNetV2 as trained on ImageNet the
-channels of the depthwise convolutions differ a hundredfold, and one scale a tensor ruins it (Nagel et al. 2019, "Data-Free Quantization
-Through Weight Equalization and Bias Correction", figure 2). Here each such channel is made smaller by a factor, drawn at random, and what
-reads it larger by the same: the inverse of the equalization of that paper.
+A net trained for some minutes has channels of similar scale and loses nothing with int8-static. In MobileNetV2 as trained on ImageNet the
+channels of the depthwise convolutions differ a hundredfold, and one scale per tensor ruins it (Nagel et al. 2019, "Data-Free Quantization
+Through Weight Equalization and Bias Correction", figure 2). Here each such channel is divided by a random factor, and the weights that
+read it are multiplied by it: the inverse of the equalization of that paper.
 """
 
 import argparse

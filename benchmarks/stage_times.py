@@ -1,4 +1,4 @@
-"""Where the time of a pipeline run goes: runs a DVC command and clocks its stages by their `Running stage` lines.
+"""Times the stages of a pipeline run: runs a DVC command and times its `Running stage` lines.
 
 python benchmarks/stage_times.py dvc repro
 python benchmarks/stage_times.py --json times.json dvc exp run -S bench.name=smoke

@@ -1,9 +1,9 @@
-"""The yardstick for the pipeline's overhead: one plain script, no DVC, no stages, no proof, no intervals.
+"""The baseline for the pipeline's overhead: one plain script without DVC, stages, proof or intervals.
 
     python benchmarks/straight.py            after `dvc repro` has made models/source and models/data
 
 Converts, quantizes, evaluates and measures fp32, int8-dynamic and int8-static of ONNX and TFLite, as a user would write
-it in an afternoon, and prints what it found and where its seconds went (JSON on the last line).
+it in an afternoon, and prints its results and timings (JSON on the last line).
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""What is said of sweeps, tried at a size that a test suite has no time for. Exit code 1 at the first claim that does not hold.
+"""Checks what docs/scaling.md says about sweeps, at a size that no test suite has time for. Exit code 1 at the first claim that fails.
 
     python -m benchmarks.sweep_claims twelve        12 points of a small model, serial and two at once, against `dvc exp run`
     python -m benchmarks.sweep_claims at-once       8 jobs at once, five times over, on the toy pipeline of the tests
 
-Runs in projects of its own in the temporary folder. `twelve` measures: leave the machine alone meanwhile.
+Runs in its own projects in the temporary folder. `twelve` measures, so keep the machine otherwise idle.
 """
 
 import argparse

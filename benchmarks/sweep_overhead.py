@@ -1,10 +1,10 @@
-"""What a sweep costs beyond the stages' own work, and whether a point costs more the more there are of them.
+"""What a sweep costs beyond the stages' own work, and whether the cost of a point grows with their number.
 
     python -m benchmarks.sweep_overhead --points 100
 
 Sweeps the pipeline of tests/support/toy_pipeline.py, whose quantizer is a formula, one point after the other in a temporary
-project. The time of each stage's command is taken off; what is left is the sweep's: checking, cloning, DVC around the stages, saving, pushing. Seconds of the
-clock count what others do to the machine, seconds of the processor hardly. Exit code 1 where a point costs more than 8 s, or the last
+project. The time of each stage's command is subtracted; the rest is the sweep's: checking, cloning, DVC around the stages, saving, pushing.
+Wall time depends on other load, CPU time hardly. Exit code 1 where a point costs more than 8 s, or the last
 tenth of the points more than the first one by a tenth.
 """
 

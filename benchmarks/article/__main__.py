@@ -1,10 +1,10 @@
-"""Each claim of the published advice on edge models, with an experiment, its command and a verdict computed from what was measured.
+"""Each claim of published advice on edge models, with an experiment, its command and a verdict computed from measurements.
 
     python -m benchmarks.article                                       all of them, on this machine
     python -m benchmarks.article convolutions power                    some
     python -m benchmarks.article --out docs/article-checked.md         all, written to the page
 
-Run it on a machine that does nothing else: latencies of a busy one are marked, and nothing is concluded from them.
+Run it on an otherwise idle machine: latencies of a busy one are marked, and nothing is concluded from them.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.article import running, sizes
 from benchmarks.article.findings import Finding
 from benchmarks.article.project import Made, Project
-from edgewise.agent import machine as hostinfo
+from edgewise.agent import machine
 
 CLAIMS: Mapping[str, Callable[[Made], Finding]] = {
     "convolutions": sizes.convolutions,
@@ -24,7 +24,7 @@ CLAIMS: Mapping[str, Callable[[Made], Finding]] = {
     "engine": running.engine,
     "split": running.split,
     "free": running.free,
-    "power": running.power,
+    "power": running.check_power,
 }
 PACKAGES = ("torch", "transformers", "onnxruntime", "ai-edge-litert", "openvino")
 COMMAND = "python -m benchmarks.article"
@@ -50,8 +50,8 @@ def camera(folder: Path) -> Project:
     return Project(folder, data, {"name": "resnet18"}, variants)
 
 
-def machine() -> str:
-    facts = hostinfo.facts(PACKAGES)
+def describe_machine() -> str:
+    facts = machine.facts(PACKAGES)
     packages = ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
     parts = [facts["board"], facts["cpu"], f"{facts['cores_allowed']} cores", f"{facts['ram_mib']} MiB", facts["system"], facts["machine"]]
     return f"Machine: {', '.join(filter(None, parts))}; {', '.join(facts['isa'])}.\nPython {facts['python']}, {packages}.\n"
@@ -74,7 +74,7 @@ def section(name: str, finding: Finding) -> str:
 
 def page(found: Mapping[str, Finding]) -> str:
     overview = table(["claim", "verdict", "because"], [[f.claim, f.verdict, f.because] for f in found.values()])
-    return f"{HEAD}{machine()}\n" + "\n\n".join([overview, *(section(name, finding) for name, finding in found.items())]) + "\n"
+    return f"{HEAD}{describe_machine()}\n" + "\n\n".join([overview, *(section(name, finding) for name, finding in found.items())]) + "\n"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The source as the advice has it: a torch module, called eagerly. A runner for the agent, like a format's run.py, and more.
+"""The source as the advice uses it: a torch module, called eagerly. A runner for the agent, like a format's run.py.
 
 load(models/source, {"threads": 1, "quantize_dynamic": true}) quantizes it first, by the advice's own call.
 """

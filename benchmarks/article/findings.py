@@ -1,4 +1,4 @@
-"""What an experiment found, and how it is judged: by measured numbers against the claimed one, never by opinion."""
+"""The result of an experiment and its verdict, computed from measured numbers and the claimed one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ def speedup(ratio: Ratio) -> tuple[float, float, float]:
     return 1 / ratio.value, 1 / ratio.high, 1 / ratio.low
 
 
-def told(ratio: Ratio) -> str:
+def format_speedup(ratio: Ratio) -> str:
     times, low, high = speedup(ratio)
     return f"{times:.2f} [{low:.2f}, {high:.2f}]"
 

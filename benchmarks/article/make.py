@@ -1,8 +1,8 @@
-"""Everything that a project's params.yaml asks for, up to its variants, in one process. Run in the project's folder.
+"""Make the source and all variants of a project in one process. Run in the project's folder.
 
     python -m benchmarks.article.make
 
-A variant that cannot be made ends it with the reason: here each of them is needed.
+A variant that cannot be made ends it with the reason, since each is needed.
 """
 
 from pathlib import Path

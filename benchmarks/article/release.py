@@ -1,4 +1,4 @@
-"""What each step that is said to free memory frees, in a process of its own. Prints one JSON object: step -> resident bytes.
+"""How much memory each step frees that is said to free memory. Run in a fresh process; prints one JSON object: step -> resident bytes.
 
 python -m benchmarks.article.release MODELS/source MODELS/inputs.npz
 """

@@ -18,14 +18,13 @@ from benchmarks.article.findings import (
     Finding,
     all_of,
     at_least,
+    format_speedup,
     less,
     spanned,
     speedup,
-    told,
 )
 from benchmarks.article.project import ROOT, Made, Project, Span, peaks
-from edgewise.agent import machine
-from edgewise.agent import power as power_sensors
+from edgewise.agent import machine, power
 from edgewise.measure.passes import make_energy
 
 FASTER, DIVIDED, LESS_POWER = 5.0, 4.0, 40.0
@@ -51,7 +50,7 @@ def engine(made: Made) -> Finding:
     camera = made()
     asked = dict(ENGINES) | (dict([SHORTENED]) if BF16 & set(machine.facts([])["isa"]) else {})
     found = {label: camera.against_eager(camera.subject(name, settings)) for label, (name, settings) in asked.items()}
-    rows = [[label, f"{ratio.p50_ms:.2f}", told(ratio), ratio.grade] for label, ratio in found.items()]
+    rows = [[label, f"{ratio.p50_ms:.2f}", format_speedup(ratio), ratio.grade] for label, ratio in found.items()]
     best = min(found, key=lambda label: found[label].value)
     times, low, high = speedup(found[best])
     worst = max(found, key=lambda label: found[label].value)
@@ -117,8 +116,8 @@ def free(made: Made) -> Finding:
     )
 
 
-def power(made: Made) -> Finding:
-    found = power_sensors.find()
+def check_power(made: Made) -> Finding:
+    found = power.find()
     readable = [source.name for source in found if not source.problem]
     claim = "The model takes 40 % less power (3.2 W to 1.9 W)."
     board = "dvc exp run -S device.name=ssh -S device.host=BOARD -S +bench.energy_s=10"

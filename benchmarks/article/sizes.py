@@ -1,4 +1,4 @@
-"""Claims about what quantizing shrinks."""
+"""Claims about how much quantization shrinks models."""
 
 import tempfile
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks import example_files
 from benchmarks.article import eager
-from benchmarks.article.findings import PARTLY, RIGHT, UNTESTED, WRONG, Finding, less, megabytes, told
+from benchmarks.article.findings import PARTLY, RIGHT, UNTESTED, WRONG, Finding, format_speedup, less, megabytes
 from benchmarks.article.project import Made, Project
 from edgewise.artifacts import artifact
 
@@ -53,7 +53,7 @@ def convolutions(made: Made) -> Finding:
         ["linear layers in 8 bits", str(linear)],
         ["weights file, MB", f"{megabytes(sizes[0])} to {megabytes(sizes[1])} ({less(*sizes)})"],
         ["share of the weights in 8 bits, read from the variant's file", f"{variant.details['covered_share']:.2%}"],
-        ["times faster than before", f"{told(measured)} ({measured.grade})"],
+        ["times faster than before", f"{format_speedup(measured)} ({measured.grade})"],
     ]
     return Finding(
         CLAIM,

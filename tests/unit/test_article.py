@@ -9,7 +9,7 @@ import pytest
 from benchmarks import mixed, spread
 from benchmarks.article import __main__ as article
 from benchmarks.article import sizes
-from benchmarks.article.findings import OPEN, PARTLY, RIGHT, UNTESTED, WRONG, Finding, all_of, at_least, less, told
+from benchmarks.article.findings import OPEN, PARTLY, RIGHT, UNTESTED, WRONG, Finding, all_of, at_least, format_speedup, less
 from benchmarks.article.project import Ratio
 from edgewise.config import compose
 from edgewise.config.schema import Variant
@@ -28,7 +28,7 @@ def test_a_claim_about_several_things_holds_in_part():
 
 
 def test_a_ratio_is_told_as_times_faster_with_its_interval_turned():
-    assert told(Ratio(0.5, 0.4, 0.8, 1.0, "clean")) == "2.00 [1.25, 2.50]"
+    assert format_speedup(Ratio(0.5, 0.4, 0.8, 1.0, "clean")) == "2.00 [1.25, 2.50]"
     assert less(40.0, 30.0) == "−25.0 %"
 
 
@@ -66,14 +66,14 @@ def test_what_is_won_back_and_given_up(trio):
     assert mixed.given_up(between, static, whole) == pytest.approx(0.1)
     assert mixed.verdict(between, static, whole) == "* mixed: met"
     worse = made("mixed", [1] * 6 + [0] * 4, 250)
-    assert mixed.verdict(worse, static, whole) == "* mixed: missed: 20% of the loss won back and 50.0% of the saving given up"
+    assert mixed.verdict(worse, static, whole) == "* mixed: missed: 20% of the loss recovered and 50.0% of the saving given up"
 
 
 def test_the_table_goes_below_the_words_of_the_page(tmp_path: Path, monkeypatch, capsys):
     page = tmp_path / "page.md"
     page.write_text(f"# Words\n\n{mixed.MARK}\n\nold table\n")
     monkeypatch.setattr("sys.argv", ["mixed", "--here", "--out", str(page)])
-    monkeypatch.setattr(mixed.config, "read", lambda: None)
+    monkeypatch.setattr(mixed.schema, "read", lambda: None)
     monkeypatch.setattr(mixed, "page", lambda configuration: "new table\n")
     mixed.main()
     assert page.read_text() == f"# Words\n\n{mixed.MARK}\n\nnew table\n" and capsys.readouterr().out == "new table\n\n"
