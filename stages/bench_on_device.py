@@ -1,10 +1,10 @@
-"""bench-on-device@V: on the configured device, the outputs against this machine's, latency against the reference, and memory; with
-`engine: auto` the settings to run with are found first.
+"""bench-on-device@V: measure one variant on the configured device: its outputs against this machine's, its latency against the
+reference's, and its memory. With `engine: auto` the engine settings are chosen first.
 
     python -m stages.bench_on_device VARIANT
 
 Reads   models/variants/V and the reference's, models/data (samples of the test split), metrics/device.json
-Writes  metrics/bench/V.json (results.BenchResult), models/bench/V: samples.json (every event of every process),
+Writes  metrics/bench/V.json (records.BenchResult), models/bench/V: samples.json (every event of every process),
         minutes.json (median, temperature, frequency by minute), profile.json and trace.json (time by operator; a Chrome trace)
 """
 

@@ -1,9 +1,9 @@
-"""probe-device: what the configured device is, as far as a result may depend on it.
+"""probe-device: find out the stable facts of the configured device, which results depend on.
 
     python -m stages.probe_device
 
 Reads   the device section of models/config.yaml
-Writes  metrics/device.json: stable facts and their fingerprint; the same machine writes the same bytes
+Writes  metrics/device.json: the facts and their fingerprint; the same machine gives the same bytes
         metrics/runtimes.json: which runtime the device has for each variant, by version
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from edgewise.artifacts.artifact import write_json
 from edgewise.config import schema
 from edgewise.errors import run_main
-from edgewise.measure.device_facts import probe, make_device_record, make_runtimes_record, format_facts
+from edgewise.measure.device_facts import format_facts, make_device_record, make_runtimes_record, probe
 
 METRICS = Path("metrics")
 

@@ -95,7 +95,7 @@ def scatter_points(summary: Summary) -> list[dict[str, Any]]:
 
 def confusion_pairs(decided: Decisions) -> Iterator[dict[str, str]]:
     """{"actual", "predicted"} of every test sample, as DVC's confusion template reads them."""
-    for truth, said in zip(decided.truth, decided.said, strict=True):
+    for truth, said in zip(decided.truth, decided.decided, strict=True):
         yield {"actual": truth, "predicted": said}
 
 

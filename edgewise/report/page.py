@@ -216,12 +216,12 @@ def pick_pictures(reference: str, variant: str, task: Task) -> list[Picture]:
     data = Samples.open(MODELS / "data")
     if data.preprocessing.get("kind") != "image":
         return []
-    kinds = picture_kinds(before.right, after.right)
+    kinds = picture_kinds(before.correct, after.correct)
     wrong = sorted(np.flatnonzero(kinds != ""), key=lambda i: (KINDS.index(kinds[i]), i))[:MOST_PICTURES]
     if not wrong:
         return []
     images = next(iter(data.raw(data.indices("test")[wrong]).values()))
-    texts = [(after.truth[i], before.said[i], after.said[i]) for i in wrong]
+    texts = [(after.truth[i], before.decided[i], after.decided[i]) for i in wrong]
     return [Picture(str(kinds[i]), *text, data_url(image)) for i, text, image in zip(wrong, texts, images, strict=True)]
 
 

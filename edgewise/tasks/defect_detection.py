@@ -1,7 +1,7 @@
-"""Defects among normal samples: how well a score separates them, and the decisions that a threshold makes of it.
+"""Defects among normal samples: how well the score separates them (AUROC), and the errors at a threshold.
 
-The score is the log odds of all other classes against the normal one, so there may be any number of kinds of defects. The threshold is
-chosen on the validation split, for each variant from its own outputs, and is part of its manifest.
+The score is the log odds of the normal class against all others, so that any number of types of defects is possible. The threshold is
+chosen on the validation split, for each variant on its own outputs, and recorded in its manifest.
 """
 
 from collections.abc import Mapping
@@ -106,10 +106,10 @@ def compare(settings: Settings, reference: Predictions, variant: Predictions) ->
     least = int(min(defect.sum(), (~defect).sum()))
     found = paired.compare_bootstrapped(delta, bootstrap(difference, defect), len(defect), least)
     before, after = decide(reference), decide(variant)
-    agreement = float(np.mean(np.array(before.said) == np.array(after.said)))
+    agreement = float(np.mean(np.array(before.decided) == np.array(after.decided)))
     top1 = paired.compare_shares(*(each.outputs.argmax(axis=1) == each.targets for each in (reference, variant)))
     plain = {"accuracy_top1_delta": top1.delta, "accuracy_top1_delta_ci95": list(top1.delta_ci95)}
-    return found.with_scores(**paired.compare_shares(before.right, after.right).scores, agreement=agreement, **plain)
+    return found.with_scores(**paired.compare_shares(before.correct, after.correct).scores, agreement=agreement, **plain)
 
 
 def decide(answers: Predictions) -> Decisions:

@@ -82,11 +82,11 @@ def test_a_task_gives_what_it_declares_and_answers_as_a_device_does(task, refere
     decided = task.decide(after)
     assert len(said) == len(after.targets)
     if "label" in said[0] and task is classification:
-        assert tuple(each["label"] for each in said) == decided.said
+        assert tuple(each["label"] for each in said) == decided.decided
     if "defect" in said[0]:
-        assert [each["defect"] for each in said] == [text == "defect" for text in decided.said]
+        assert [each["defect"] for each in said] == [text == "defect" for text in decided.decided]
     if "labels" in said[0]:
-        assert tuple(", ".join(each["labels"]) or "(nothing)" for each in said) == decided.said
+        assert tuple(", ".join(each["labels"]) or "(nothing)" for each in said) == decided.decided
 
 
 def test_scores_of_a_detector_are_those_of_scikit_learn():
