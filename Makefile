@@ -15,9 +15,12 @@ PYTEST = python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## make .venv and install the pinned set (once; again after pyproject.toml or constraints.txt changed)
+setup: $(STAMP) ## make .venv and install the pinned set (once; again after pyproject.toml or constraints.txt changed); EXTRAS=train,onnx: less of it
 
-$(STAMP): pyproject.toml constraints.txt
+# an EXTRAS that was given is installed whatever was before
+$(STAMP): pyproject.toml constraints.txt $(if $(filter file,$(origin EXTRAS)),,given)
+.PHONY: given
+$(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is too old; Edgewise needs Python 3.11 or newer: make setup PYTHON=python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
