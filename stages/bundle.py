@@ -2,8 +2,8 @@
 
     python -m stages.bundle
 
-Reads   models/config.yaml, metrics/summary.json (the choice), models/variants, models/evaluate (how an answer is made), models/data
-Writes  models/bundle: model, code, infer.py, requirements.txt, card, checksums; a manifest `none` with the reason where nothing is chosen
+Reads   models/config.yaml, metrics/summary.json (the choice), models/variants, models/evaluate (how outputs become an answer), models/data
+Writes  models/bundle: model, code, infer.py, requirements.txt, card, checksums; or a manifest with status `none` and the reason
 """
 
 import sys

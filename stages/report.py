@@ -1,10 +1,10 @@
-"""report: every variant beside the reference, judged, drawn and chosen from.
+"""report: compare every variant with the reference, choose by the budget, and write the report.
 
     python -m stages.report
 
 Reads   models/config.yaml; models/variants, models/evaluate, models/bench, metrics/evaluate, metrics/bench of its variants;
-        metrics/device.json, data.json, train.json; models/data for the pictures that are got wrong
-Writes  metrics/summary.json, report.md, points.json; models/report: the page (HTML), the figure (PNG, SVG), confusion lists
+        metrics/device.json, data.json, train.json; models/data for the pictures that a variant gets wrong
+Writes  metrics/summary.json, report.md, points.json; models/report: page (HTML), figure (PNG, SVG), confusion lists
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""track: everything into MLflow, from the files alone; running it twice adds nothing.
+"""track: write all results to MLflow, from files alone. Running it twice adds nothing.
 
     python -m stages.track
 

@@ -95,9 +95,9 @@ def describe_energy(found: Energy) -> str:
     e = found.figures
     if e is None:
         return found.status
-    seen = f"{e.source}, which sees the {e.scope}, at {e.rate_hz:.3g} Hz"
+    sensor = f"{e.source}, which covers the {e.scope}, at {e.rate_hz:.3g} Hz"
     watts = f"{e.mean_w:.3g} W on average, {e.idle_w:.3g} W idle"
-    return f"{e.net_mj:.3g} mJ net, {e.gross_mj:.3g} mJ gross an inference, {watts} ({seen})"
+    return f"{e.net_mj:.3g} mJ net, {e.gross_mj:.3g} mJ gross an inference, {watts} ({sensor})"
 
 
 def describe_limits(runs: Mapping[str, LimitedRun]) -> str:

@@ -1,7 +1,7 @@
 """The sweep as a Hydra application: params.yaml is its primary configuration; of conf/ it sees conf/sweep/ only.
 
 Jobs that a scheduler ends (scancel, time limit, memory, a lost node) become failed points with the reason. By itself submitit asks
-`sacct` what became of a job, waits for ever on a cluster without accounting, and gives up the sweep on the first job without a result.
+`sacct` what became of a job, waits forever on a cluster without accounting, and gives up the sweep on the first job without a result.
 Here `squeue` is asked, which every Slurm cluster has.
 """
 

@@ -115,8 +115,8 @@ def describe_effects(summary: SweepSummary) -> list[str]:
     for objective, effects in summary.effects.items():
         known = {key: effect for key, effect in effects.items() if effect.share is not None}
         ranked = sorted(known.items(), key=lambda item: -(item[1].share or 0))
-        said = [f"{key.rpartition('.')[2]} {effect.share:.0%} ({describe_levels(effect)})" for key, effect in ranked]
-        lines += [f"{objective}: share of the variance by key: {'; '.join(said)}"] if said else []
+        shares = [f"{key.rpartition('.')[2]} {effect.share:.0%} ({describe_levels(effect)})" for key, effect in ranked]
+        lines += [f"{objective}: share of the variance by key: {'; '.join(shares)}"] if shares else []
         weights = ", ".join(f"{key.rpartition('.')[2]} {share:.0%}" for key, share in summary.importances.get(objective, {}).items())
         lines += [f"{objective}: importance in a forest of trees (Optuna): {weights}"] if weights else []
     if not lines and len(summary.points) > 1:
@@ -138,11 +138,11 @@ def apply_commands(summary: SweepSummary) -> list[str]:
     points = {point["name"]: point for point in summary.points}
     names = list(dict.fromkeys(row.point for row in summary.front))
     given = {name: settings_by_key(points[name]["overrides"]) for name in names}
-    said = [
+    commands = [
         f"  {points[name]['apply']}    # {', '.join(f'{k.rpartition(chr(46))[2]}={given[name].get(k)}' for k in summary.keys)}"
         for name in names
     ]
-    return ["to bring a point of the front into your workspace (then run `dvc repro`):", *said] if said else []
+    return ["to bring a point of the front into your workspace (then run `dvc repro`):", *commands] if commands else []
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def test_the_lines_of_the_report_tell_every_figure(full):
     for said in (
         "onnx-fp32 against itself on this device gives [0.988, 1.012]: no difference below 1.2 % is claimed",
         "Energy: onnx-int8-static, onnx-fp32: 5.9 mJ net, 8.25 mJ gross an inference, 7.4 W on average, 2.1 W idle "
-        "(rapl_package_uj, which sees the package, at 19.8 Hz)",
+        "(rapl_package_uj, which covers the package, at 19.8 Hz)",
         "Energy: torch-int8-dynamic: rapl_package_uj: only root may read it",
         "64 MB oom (cgroup v1: exit -9; the kernel counts oom_kill 1 in cgroup v1); 128 MB ok, 4.32 ms, 7 major faults; 256 MB not tested",
         "onnx-int8-static: 1 ms in the first of 4 minutes, 4.1 ms in the last (+310.0 %), at most 71 °C, throttled from minute 3 on",
