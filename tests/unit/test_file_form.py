@@ -14,7 +14,7 @@ from edgewise.compress import partition
 from edgewise.config import schema
 from edgewise.proof import checks, isolation
 from tests.contract import test_formats_contract as contract
-from tests.contract.test_formats_contract import FORMATS, OPTIONS, floats, source, variant  # noqa: F401  # fixtures
+from tests.support.formats import FORMATS, OPTIONS, variant
 
 FORMS = [{"offline_optimized": True}, {"format": "ort"}, {"external_data": True}, {"offline_optimized": True, "external_data": True}]
 LISTED = {"model.optimized.onnx", "model.ort", "model.onnx", "weights.bin"}

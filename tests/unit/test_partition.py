@@ -129,7 +129,7 @@ def test_channels_are_averaged_over_the_picture(channel_axis):
 
 
 def test_load_settings_are_checked():
-    from tests.contract.test_formats_contract import variant
+    from tests.support.formats import variant
 
     assert variant("onnx", "fp32", load={"mode": "split", "parts": 2}).load == Load(mode="split", parts=2)
     for wrong, said in (

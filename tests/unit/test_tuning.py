@@ -16,8 +16,8 @@ from edgewise.measure import tuning
 from edgewise.report import table
 from edgewise.track import registry, run_set
 from stages import bench_on_device, probe_device
-from tests.contract.test_formats_contract import variant
 from tests.support.fabricate import fabricate, write_report
+from tests.support.formats import variant
 from tests.unit.test_agent import write_onnx
 from tests.unit.test_bench_stage import BENCH, configure, make_data, make_variant
 from tests.unit.test_report_findings import add
