@@ -116,7 +116,10 @@ EDITS = {
 }
 
 
-@pytest.mark.parametrize("name", EDITS)
+OFTEN = ("an option of one variant in params.yaml", "a stage script", "comments, docstrings and annotations everywhere")
+
+
+@pytest.mark.parametrize("name", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in EDITS])
 def test_an_edit_reruns_what_it_touches_and_reverting_runs_nothing(workspace, name):
     edit, expected = EDITS[name]
     files = {path: (workspace.folder / path).read_text() for path in EDITED}
@@ -151,6 +154,7 @@ def test_a_failed_variant_takes_no_other_with_it_and_the_gate_says_so(workspace)
     assert workspace.run("edgewise", "report", "--check").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_model_that_aborts_its_runtime_takes_no_other_with_it(workspace):
     aborting = f"""    if b"QuantizeLinear" in open(os.path.join(folder, "{MODEL}"), "rb").read():\n        os.abort()\n"""
     opened = "    return Session(open_file(folder, settings))\n"
@@ -170,7 +174,10 @@ def test_dvcs_own_hydra_stays_off_because_it_misses_edits_in_conf(workspace):
     assert workspace.run("dvc", "config", "hydra.enabled").stdout.strip() in ("", "false")
 
 
-@pytest.mark.parametrize("stage", ["train-export", "quantize@onnx-int8-static", "bench-on-device@onnx-int8-static"])
+SLOW_KILLS = [pytest.param(f"{stage}@onnx-int8-static", marks=pytest.mark.slow) for stage in ("quantize", "bench-on-device")]
+
+
+@pytest.mark.parametrize("stage", ["train-export", *SLOW_KILLS])
 def test_killed_in_the_middle_the_next_run_finishes_right(workspace, tmp_path, stage):
     """SIGKILL of DVC and everything below it, a moment after the stage began; then a plain `dvc repro`."""
     expected = (workspace.folder / "models/source/weights.safetensors").read_bytes()

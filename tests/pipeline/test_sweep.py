@@ -23,7 +23,9 @@ class Project:
         self.folder = folder
 
     def sweep(self, *arguments: str) -> subprocess.CompletedProcess:
-        return self.workspace.run("env", f"TOY_LOG={self.folder}/.edgewise/toy.log", "python", "-m", "edgewise.cli.main", "sweep", *arguments)
+        return self.workspace.run(
+            "env", f"TOY_LOG={self.folder}/.edgewise/toy.log", "python", "-m", "edgewise.cli.main", "sweep", *arguments
+        )
 
     def dvc(self, *arguments: str) -> subprocess.CompletedProcess:
         return self.workspace.run("env", f"TOY_LOG={self.folder}/.edgewise/toy.log", "dvc", *arguments)
@@ -140,6 +142,7 @@ def test_the_same_command_restores_what_is_done_and_tries_the_rest_again(project
     assert project.log[len(before) :].count("report") == 0 and project.log.count("train") == 1
 
 
+@pytest.mark.slow
 def test_a_point_is_what_dvc_exp_run_makes_of_it(project, grid):
     best = next(row["point"] for row in project.summary("grid")["rows"] if row["front"])
     done = project.dvc("exp", "run", "--temp", "--name", "by-hand", "-S", f"{SAMPLES}=20")
@@ -160,7 +163,9 @@ def test_a_promoted_point_runs_nothing_again(project, grid):
 def test_wrong_points_are_named_before_anything_runs(project, grid):
     refs, log = project.refs, project.log
     for arguments, said in {
-        (f"{SAMPLES}=8,0",): f"1 of 2 points have wrong settings, so nothing was run: {SAMPLES}=0: params.yaml: {SAMPLES}: 0 must be at least 1",
+        (
+            f"{SAMPLES}=8,0",
+        ): f"1 of 2 points have wrong settings, so nothing was run: {SAMPLES}=0: params.yaml: {SAMPLES}: 0 must be at least 1",
         ("bench.name=smoke,smok",): "did you mean 'smoke'?",
         ("nothing.here=1,2",): "Could not override 'nothing.here'",
         (f"{SAMPLES}=8", "hydra/launcher=nosuch"): "hydra/launcher/nosuch",
@@ -196,6 +201,7 @@ def test_an_interrupt_stops_all_processes_and_keeps_what_is_finished(project, gr
     assert "1 finished" in (tmp_path / "log").read_text()
 
 
+@pytest.mark.slow
 def test_after_kill_9_the_same_command_runs_the_rest_and_mlflow_has_each_once(project, grid, tmp_path):
     process = start_and_wait_for_the_slow_point(project, tmp_path / "log")
     os.kill(process.pid, signal.SIGKILL)
@@ -215,6 +221,7 @@ def test_after_kill_9_the_same_command_runs_the_rest_and_mlflow_has_each_once(pr
     assert len(parents) == 1 and sorted(run.data.params[SAMPLES] for run in children) == ["20", "600"]
 
 
+@pytest.mark.slow
 def test_a_search_takes_the_points_that_another_sweep_has_done(project, grid):
     sweeper = ("hydra/sweeper=optuna", "hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=1", "hydra.sweeper.n_trials=4")
     objectives = ("hydra.sweeper.direction=[maximize,minimize,minimize]", "hydra.sweeper.max_failure_rate=1.0")
@@ -225,6 +232,7 @@ def test_a_search_takes_the_points_that_another_sweep_has_done(project, grid):
     assert {row["point"] for row in project.summary("search")["rows"]} <= set(project.refs)
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_in_a_folder_whose_name_means_something_to_hydra_or_the_shell(tmp_path):
     folder = tmp_path / "it's (v2), 100% [new] $HOME a=b"
     folder.mkdir()

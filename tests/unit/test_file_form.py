@@ -20,7 +20,7 @@ FORMS = [{"offline_optimized": True}, {"format": "ort"}, {"external_data": True}
 LISTED = {"model.optimized.onnx", "model.ort", "model.onnx", "weights.bin"}
 
 
-def stored(chosen: schema.Variant, floats, source, folder: Path) -> Path:  # noqa: F811
+def stored(chosen: schema.Variant, floats, source, folder: Path) -> Path:
     contract.quantize(chosen, floats, source, folder)
     partition.store(chosen, folder)
     return folder
@@ -34,7 +34,7 @@ def test_the_yaml_lists_what_the_format_declares(name):
 
 @pytest.mark.parametrize("scheme", ["fp32", "int8-static", "int8-dynamic"])
 @pytest.mark.parametrize("file", FORMS, ids=lambda file: "-".join(file))
-def test_every_form_gives_the_answers_of_the_plain_file(file, scheme, source, floats, tmp_path):  # noqa: F811
+def test_every_form_gives_the_answers_of_the_plain_file(file, scheme, source, floats, tmp_path):
     chosen = variant("onnx", scheme, file=file)
     plain = contract.quantize(chosen, floats, source, tmp_path / "plain")
     folder = stored(chosen, floats, source, tmp_path / "stored")
@@ -46,7 +46,7 @@ def test_every_form_gives_the_answers_of_the_plain_file(file, scheme, source, fl
     assert ("weights.bin" in present) == ("external_data" in file)
 
 
-def test_a_form_is_the_same_bytes_each_time(source, floats, tmp_path):  # noqa: F811
+def test_a_form_is_the_same_bytes_each_time(source, floats, tmp_path):
     chosen = variant("onnx", "int8-static", load={"mode": "mapped"})
     assert contract.contents(stored(chosen, floats, source, tmp_path / "a")) == contract.contents(
         stored(chosen, floats, source, tmp_path / "b")
@@ -65,13 +65,13 @@ def test_a_form_is_the_same_bytes_each_time(source, floats, tmp_path):  # noqa: 
         ("torch", "fp32", {"load": {"mode": "mapped"}}, "torch.jit.load copies all weights"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(name, scheme, settings, message, source, floats, tmp_path):  # noqa: F811
+def test_what_cannot_be_is_said_in_one_line(name, scheme, settings, message, source, floats, tmp_path):
     with pytest.raises(ValueError, match=message) as caught:
         stored(variant(name, scheme, **settings), floats, source, tmp_path / "v")
     assert "\n" not in str(caught.value)
 
 
-def test_a_tflite_file_is_mapped_without_xnnpack(source, floats, tmp_path):  # noqa: F811
+def test_a_tflite_file_is_mapped_without_xnnpack(source, floats, tmp_path):
     chosen = variant("tflite", "fp32", load={"mode": "mapped"}, engine={"xnnpack": False})
     assert partition.store(chosen, contract.quantize(chosen, floats, source, tmp_path / "v")) == {}
 
