@@ -18,7 +18,8 @@ PARAMS, CONF = Path("params.yaml"), Path("conf")
 
 
 def main() -> None:
-    from edgewise.config.compose import compose, depended_on, write
+    from edgewise.config.compose import compose, write
+    from edgewise.config.stage_code import depended_on
     from edgewise.errors import UserError
 
     if len(sys.argv) > 1:

@@ -40,7 +40,8 @@ def compose(given: Namespace) -> None:
       edgewise compose --check
     """
     from edgewise.config.compose import compose as composed
-    from edgewise.config.compose import depended_on, write
+    from edgewise.config.compose import write
+    from edgewise.config.stage_code import depended_on
 
     config = composed(PARAMS, CONF)
     if given.check:

@@ -6,11 +6,12 @@
 import copy
 import importlib
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 
@@ -33,10 +34,11 @@ from edgewise.config.settings import build, nearest
 from edgewise.errors import ConfigError
 
 PROFILE = "EDGEWISE_PROFILE"
+HYDRA_FEATURE = re.compile(r"^\s*(-\s*)?['\"]?defaults['\"]?\s*:|@package|@_global_|\$\{", re.MULTILINE)
 
 
 class Options:
-    """The library of options below `conf`. `load(group, name)` composes one of them with Hydra."""
+    """The library of options below `conf`. `load(group, name)` composes one of them as Hydra does."""
 
     def __init__(self, conf: Path):
         self.conf = conf
@@ -56,6 +58,11 @@ class Options:
         return copy.deepcopy(self.loaded[group, name])
 
     def _compose(self, group: str, name: str) -> dict[str, Any]:
+        """By Hydra itself only where its features are used: it takes 40 ms for an option, and compose runs at each `dvc repro`."""
+        plain = read_plain(self.conf / group / f"{name}.yaml")
+        return self._compose_by_hydra(group, name) if plain is None else plain
+
+    def _compose_by_hydra(self, group: str, name: str) -> dict[str, Any]:
         from hydra import compose, initialize_config_dir
         from hydra.errors import HydraException
         from omegaconf import OmegaConf
@@ -67,6 +74,20 @@ class Options:
             return OmegaConf.to_container(composed, resolve=True)["option"]  # type: ignore[index,call-overload,return-value]
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(f"conf/{group}/{name}.yaml: {' '.join(str(error).split())}; fix the file") from None
+
+
+def read_plain(path: Path) -> dict[str, Any] | None:
+    """The option in a file of plain keys and values. None for a file with a defaults list, a package, an interpolation or a mistake."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        if HYDRA_FEATURE.search(path.read_text(encoding="utf-8")):
+            return None
+        loaded = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
+        return None
+    return cast(dict[str, Any], loaded) if isinstance(loaded, dict) and loaded else None
 
 
 def quoted(text: str) -> str:
@@ -374,18 +395,8 @@ def check_top_level(choices: dict[str, Any]) -> None:
         raise ConfigError("params.yaml: variants: must be a mapping of NAME: {format: ..., scheme: ...}")
 
 
-def depended_on(config: Config, root: Path = Path()) -> dict[str, Any]:
-    """What DVC compares beside the settings: the code of each stage (`code`), and the runtimes that are installed here (`runtimes`)."""
-    from edgewise.config.digests import Digests
-    from edgewise.config.runtimes import installed_runtimes
-    from edgewise.config.stage_code import stage_digests
-
-    with Digests(root) as digests:
-        return {"code": stage_digests(config, digests), "runtimes": installed_runtimes(config.formats)}
-
-
 def write(config: Config, path: Path = PATH, more: Mapping[str, Any] | None = None) -> None:
-    """models/config.yaml in a fixed order, through a temporary file. more: what `depended_on` gives."""
+    """models/config.yaml in a fixed order, through a temporary file. more: of stage_code.depended_on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     head = "# Written by stages.compose from params.yaml and conf/. Edit those, not this.\n"

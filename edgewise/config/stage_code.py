@@ -1,4 +1,5 @@
-"""The digest of the code behind each stage, as compose writes it into models/config.yaml under `code`.
+"""What stages depend on beside data and settings: the digest of the code behind each, as compose writes it into models/config.yaml under
+`code`, and the installed runtimes.
 
 A stage script says in CODE which parts of the library its result depends on, with placeholders for plugins, and in FOREACH whether it runs
 once for each of the `variants` or of the `formats`. A script without CODE belongs to a stage that always runs. Scripts are read here, not
@@ -21,6 +22,7 @@ from typing import Any
 
 from edgewise.config import syntax
 from edgewise.config.digests import Digests, expand
+from edgewise.config.runtimes import installed_runtimes
 from edgewise.config.schema import Config, Plugin, part
 from edgewise.errors import ConfigError
 
@@ -35,6 +37,12 @@ class StageCode:
 
     code: tuple[str, ...]
     foreach: str | None
+
+
+def depended_on(config: Config, root: Path = Path()) -> dict[str, Any]:
+    """What DVC compares beside the settings: the code of each stage (`code`), and the runtimes that are installed here (`runtimes`)."""
+    with Digests(root) as digests:
+        return {"code": stage_digests(config, digests), "runtimes": installed_runtimes(config.formats)}
 
 
 def stage_digests(config: Config, digests: Digests) -> dict[str, Any]:

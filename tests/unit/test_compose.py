@@ -330,3 +330,41 @@ def test_outside_the_environment_says_how_to_enter_it(project):
     code = f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); runpy.run_module('stages.compose', run_name='__main__')"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=project, capture_output=True, text=True)
     assert done.returncode == 1 and ". .venv/bin/activate" in done.stderr and "Traceback" not in done.stderr
+
+
+GROUPS = [path for path in sorted((ROOT / "conf").glob("*/*.yaml")) if path.parent.name not in ("sweep", "studies")]
+
+
+@pytest.mark.parametrize("path", GROUPS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_what_is_read_without_hydra_is_what_hydra_composes(path):
+    """Hydra itself is the oracle. Every option of today is plain."""
+    plain = compose.read_plain(path)
+    assert plain is not None and plain == OPTIONS._compose_by_hydra(path.parent.name, path.stem)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "defaults: [local]\nthreads: 2",
+        "defaults:\n  - local\nthreads: 2",
+        "'defaults': [local]",
+        "# @package _global_\nthreads: 2",
+        "threads: ${oc.env:THREADS}",
+        "a: 1\na: 2",
+        "a: [",
+        "[1, 2]",
+        "",
+    ],
+)
+def test_what_only_hydra_can_read_or_refuse_is_left_to_it(tmp_path, text):
+    path = tmp_path / "option.yaml"
+    path.write_text(text)
+    assert compose.read_plain(path) is None
+
+
+def test_an_option_with_a_defaults_list_is_composed(project):
+    """A user's own option that builds on another one."""
+    local = (project / "conf/device/local.yaml").read_text()
+    (project / "conf/device/mine.yaml").write_text("defaults:\n  - local\n  - _self_\nthreads: 3\n")
+    found = Options(project / "conf").load("device", "mine", "device.name")
+    assert found == {**yaml.safe_load(local), "threads": 3}
