@@ -50,7 +50,7 @@ def list_changes(before: VariantSummary, after: VariantSummary, metric: PrimaryM
 def quantity_change(what: str, before: float | None, after: float | None, unit: float = 1.0) -> Change | None:
     if not before or after is None:
         return None
-    return Change(what, f"{before / unit:.3g}", f"{after / unit:.3g}", format_percent(after / before))
+    return Change(what, f"{before / unit:.3g}", f"{after / unit:.3g}", format_relative(after / before))
 
 
 def latency_change(before: VariantSummary, after: VariantSummary) -> Change | None:
@@ -80,7 +80,7 @@ def score_changes(before: VariantSummary, after: VariantSummary) -> Iterator[Cha
         yield Change(name.replace("_", " "), was, now, f"{table.format_signed(100 * delta, 2)}{interval} points")
 
 
-def format_percent(ratio: float) -> str:
+def format_relative(ratio: float) -> str:
     return f"{table.format_signed(100 * (ratio - 1), 1)} %"
 
 
@@ -114,7 +114,7 @@ def find_steps(summary: Summary, name: str) -> list[Step]:
 def make_step(what: str, name: str, before: VariantSummary, after: VariantSummary, metric: PrimaryMetric | None) -> Step:
     def against(name: str) -> str:
         start, end = get_metric(before, name), get_metric(after, name)
-        return format_percent(end / start) if start and end is not None else ""
+        return format_relative(end / start) if start and end is not None else ""
 
     score = ""
     if metric is not None and before.quality.score is not None and after.quality.score is not None:

@@ -12,8 +12,8 @@ from edgewise.artifacts.records import Interval, VariantSummary
 from edgewise.config.schema import Budget
 from edgewise.plugins import PrimaryMetric
 from edgewise.report import verdicts
+from edgewise.report.verdicts import Rows
 
-Rows = Mapping[str, VariantSummary]
 PREFER = {
     "latency": "latency_ratio_to_reference",
     "size": "size_bytes",

@@ -97,7 +97,8 @@ def explain_rows(rows: Mapping[str, VariantSummary], device_facts: Mapping[str, 
                 profiles,
                 partition.count_reloaded_parts(folder),
             )
-            head = f"no faster than {parent} ({format_ratio(row)} against {format_ratio(rows[parent])} of the reference's latency)"
+            against = f"{format_latency_ratio(row)} against {format_latency_ratio(rows[parent])}"
+            head = f"no faster than {parent} ({against} of the reference's latency)"
             explained[name] = replace(row, explanation=(head, *find_reasons(case)))
     return explained
 
@@ -121,7 +122,7 @@ def ratio_interval(row: VariantSummary) -> tuple[float, float]:
     return low, high
 
 
-def format_ratio(row: VariantSummary) -> str:
+def format_latency_ratio(row: VariantSummary) -> str:
     low, high = row.latency.ratio_ci95 or (None, None)
     return f"{row.latency.ratio_to_reference:.2f}" + (f" [{low:.2f}, {high:.2f}]" if low and high else "")
 
@@ -249,7 +250,7 @@ PROFILE_RULES: tuple[Callable[[Profiles], str | None], ...] = (compare_top_opera
 def top_operators(entries: Iterable[Entry]) -> str:
     """The first few: "ConvInteger 88 %, Cast 10 %"."""
     listed = [entry for entry in entries if entry["share"] >= LEAST_SHARE][:MOST_NAMED]
-    return ", ".join(f"{entry['type']} {format_percent(entry['share'])}" for entry in listed)
+    return ", ".join(f"{entry['type']} {format_share(entry['share'])}" for entry in listed)
 
 
 def count_calls(entries: Iterable[Entry]) -> Counter[str]:
@@ -268,10 +269,10 @@ def format_cost(entries: Iterable[Entry]) -> str:
     """Their share of the time; empty where the runtime reports no times."""
     known = [entry for entry in entries if entry["share"] is not None]
     share, ms = sum(entry["share"] for entry in known), sum(entry["ms"] for entry in known)
-    return f": {format_percent(share)} of the time ({ms:.2g} ms an inference)" if known else ""
+    return f": {format_share(share)} of the time ({ms:.2g} ms an inference)" if known else ""
 
 
-def format_percent(share: float) -> str:
+def format_share(share: float) -> str:
     """Two significant digits below 10 %, whole per cents above."""
     return f"{100 * share:.0f} %" if share >= 0.095 else f"{100 * share:.2g} %"
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from edgewise.artifacts.records import Summary, VariantSummary
 from edgewise.plugins import PrimaryMetric
+from edgewise.report.verdicts import Rows
 
 NAME = "accuracy-latency"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: distinguishable with any colour vision
@@ -24,7 +25,6 @@ LEGEND: dict[str, Any] = {"frameon": False, "alignment": "left", "title_fontprop
 DIRECTIONS = 16  # around a circle, tried at growing distances
 STEP_PX = 3
 DISTANCES_PX = (4, 12, 24, 40, 60, 85, 115, 150)
-Rows = Mapping[str, VariantSummary]
 Spot = tuple[float, float]  # (x, y) in data units: milliseconds, per cent (or the unit of the score)
 
 

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgewise.artifacts.records import Energy, EngineAuto, EnginePoint, LimitedRun, Memory, Operators, Summary, Sustained, VariantSummary
+from edgewise.artifacts.records import Energy, EngineAuto, EnginePoint, LimitedRun, Memory, Operators, Summary, Sustained
 from edgewise.report import explain
 from edgewise.report.explain import top_operators
-from edgewise.report.verdicts import worst_ratio
+from edgewise.report.verdicts import Rows, worst_ratio
 
-Rows = Mapping[str, VariantSummary]
 ASK = {  # field of a row -> what it is, and the setting that measures it
     "energy": "energy (bench.energy_s)",
     "fits_mb": "memory limits (bench.fits_mb)",
@@ -171,7 +170,7 @@ def engine_tables(summary: Summary) -> list[str]:
 def engine_rows(found: EngineAuto) -> Iterator[tuple[str, ...]]:
     """The cells of each point of the grid, for Markdown and for the page."""
     for point in found.points:
-        yield format_settings(point.settings), format_point_ratio(point), format_sqnr(point), format_point_verdict(point)
+        yield format_settings(point.settings), format_point_ratio(point), format_point_sqnr(point), format_point_verdict(point)
 
 
 def format_settings(chosen: Mapping[str, Any]) -> str:
@@ -185,7 +184,7 @@ def format_point_ratio(point: EnginePoint) -> str:
     return f"{point.ratio:.3f} [{point.ratio_ci95[0]:.3f}, {point.ratio_ci95[1]:.3f}]"
 
 
-def format_sqnr(point: EnginePoint) -> str:
+def format_point_sqnr(point: EnginePoint) -> str:
     return f"{point.sqnr_db:.0f}" if point.sqnr_db is not None else ""
 
 

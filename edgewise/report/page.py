@@ -29,7 +29,7 @@ from edgewise.report.rows import Judge, read_decisions
 NAME = "report.html"
 MODELS = Path("models")
 TEMPLATES = Path(__file__).with_name("page")
-POINT_FIGURES = (  # names of artifacts.figures
+POINT_FIGURES = (  # names of artifacts.flat_metrics
     *("format", "scheme", "sqnr_db", "latency_p50_ms", "latency_p50_ci95_ms", "size_bytes"),
     *("latency_ratio_to_reference", "latency_ratio_ci95", "peak_rss_bytes", "peak_rss_above_baseline_bytes", "noise_grade"),
 )
