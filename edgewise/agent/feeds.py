@@ -40,14 +40,14 @@ def read_pictures(paths: Sequence[str], spec: Mapping[str, Any], name: str) -> I
 
 def read_picture(path: str, spec: Mapping[str, Any], name: str) -> Union[Feeds, ValueError]:
     try:
-        return make_feed(preprocess.decode(path), spec, name)
+        return make_feed(preprocess.decode_picture(path), spec, name)
     except ValueError as error:
         return ValueError(f"{path}: {error}; give a picture, such as .jpg or .png")
 
 
 def make_feed(image: Any, spec: Mapping[str, Any], name: str) -> Dict[str, Any]:
     """The feed of a picture, uint8 [h, w, c], by the code that prepared the training data."""
-    return {name: preprocess.normalize(preprocess.fit(image, spec)[None], spec)}
+    return {name: preprocess.normalize(preprocess.resize_to_spec(image, spec)[None], spec)}
 
 
 def list_files(paths: Sequence[str]) -> Iterator[str]:

@@ -208,7 +208,9 @@ def make_call(session: Any, job: Job, feeds: List[Dict[str, Any]]) -> Call:
 
     def run_end_to_end(i: int) -> Dict[str, Any]:
         raw = feeds[i % len(feeds)]
-        outputs = session.run({name: preprocess.normalize(preprocess.fit(array[0], spec)[None], spec) for name, array in raw.items()})
+        outputs = session.run(
+            {name: preprocess.normalize(preprocess.resize_to_spec(array[0], spec)[None], spec) for name, array in raw.items()}
+        )
         return {name: array.argmax(axis=-1) for name, array in outputs.items()}
 
     return run_end_to_end

@@ -1,9 +1,9 @@
-"""From a picture file to what a model takes: the one implementation, in training, in evaluation and on the device.
+"""Turn picture files into the inputs of a model. The one implementation, used in training, in evaluation and on the device.
 
     spec = {"kind": "image", "size": [h, w], "channels": 1 | 3, "resize": "crop" | "stretch" | "pad", "interpolation": "bilinear",
             "crop_share": 1.0, "scale": 1 / 255, "mean": [...], "std": [...], "order": "RGB" | "BGR", "layout": "NCHW" | "NHWC",
             "dtype": "float32" | "uint8"}
-    feeds = {"image": normalize(fit(decode("picture.jpg"), spec)[None], spec)}
+    feeds = {"image": normalize(resize_to_spec(decode_picture("picture.jpg"), spec)[None], spec)}
 
 Python 3.9; Pillow is imported only where a file is decoded or resized.
 """
@@ -19,16 +19,16 @@ MAX_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs: 256 M
 WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # grey, 16 bits; "I" is what Pillow before 11 makes of a 16-bit PNG
 
 
-def decode(source: Union[str, BinaryIO]) -> np.ndarray:
-    """The first frame of a picture, upright by its EXIF tag: uint8 [height, width, 1 (grey) or 3 (RGB)].
+def decode_picture(source: Union[str, BinaryIO]) -> np.ndarray:
+    """The first frame of a picture, rotated as its EXIF tag says: uint8 [height, width, 1 (grey) or 3 (RGB)].
 
-    16 bits are scaled by their full range; alpha is dropped, as torchvision and Keras do. ValueError says why it cannot be read.
+    16 bits are scaled by their full range; alpha is dropped, as torchvision and Keras do. ValueError if it cannot be read.
     """
     from PIL import Image, ImageOps
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a suspicious size or tag; the size is checked here
+            warnings.simplefilter("ignore")  # about sizes and tags; the size is checked here
             with Image.open(source) as picture:
                 _check_size(*picture.size)
                 return _to_array(ImageOps.exif_transpose(picture))
@@ -43,7 +43,7 @@ def _check_size(width: int, height: int) -> None:
 
 def _reason(error: Exception) -> str:
     if type(error).__name__ == "UnidentifiedImageError":
-        return "not a picture that Pillow knows"
+        return "not a picture format that Pillow can read"
     return str(error) or type(error).__name__
 
 
@@ -58,17 +58,17 @@ def _to_array(picture: Any) -> np.ndarray:
 
 
 def _narrow(wide: np.ndarray) -> np.ndarray:
-    """16 bits to 8, rounded: 65535 / 257 = 255. ValueError where a 32-bit picture holds more than 16 bits."""
+    """16 bits to 8, rounded: 65535 / 257 = 255. ValueError if a 32-bit picture has values of more than 16 bits."""
     if wide.min() < 0 or wide.max() > 65_535:
         raise ValueError("more than 16 bits a pixel: save it with 8 or 16")
     return ((wide.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def fit(image: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
-    """Channels and size as the model takes them: uint8 [height, width, channels].
+def resize_to_spec(image: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
+    """The picture with the channels and size of the spec: uint8 [height, width, channels].
 
-    stretch ignores the proportions; crop keeps them and the middle; pad keeps them and everything, between black bars.
-    Pillow 11 and 12 give the same bytes; 13 rounds otherwise, by one grey level in about a fifth of the pixels when it shrinks.
+    spec["resize"]: stretch ignores the aspect ratio; crop keeps it and cuts off the edges; pad keeps it and adds black bars.
+    Pillow 11 and 12 give the same bytes; 13 rounds differently, by one grey level in about a fifth of the pixels when it shrinks.
     """
     from PIL import Image, ImageOps
 
@@ -86,7 +86,7 @@ def fit(image: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
 
 
 def _pad(picture: Any, width: int, height: int, resample: Any) -> Any:
-    """As ImageOps.pad, which fails on a picture so thin that its short side would vanish."""
+    """Like ImageOps.pad, which fails on a picture so thin that its short side would have no pixels."""
     from PIL import Image
 
     scale = min(width / picture.width, height / picture.height)
@@ -96,22 +96,25 @@ def _pad(picture: Any, width: int, height: int, resample: Any) -> Any:
     return canvas
 
 
-def values(limits: Sequence[float], mean: Sequence[float], std: Sequence[float], channels: int) -> dict[str, Any]:
-    """The part of a spec that says what bytes become. limits: of black and white, before mean and std (one number, or one a channel)."""
+def scaling_spec(limits: Sequence[float], mean: Sequence[float], std: Sequence[float], channels: int) -> dict[str, Any]:
+    """The part of a spec that scales bytes. limits: the values of black and white, to which mean and std (one number, or one for each
+    channel) apply."""
     low, high = limits
     means, stds = (list(given) * (channels // len(given)) for given in (mean, std))
     return {"scale": (high - low) / 255, "mean": [m - low for m in means], "std": stds}
 
 
 def normalize(batch: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
-    """uint8 [n, height, width, channels] to what the model takes, (x * scale - mean) / std: [n, channels, height, width] in NCHW.
-    mean and std stand in the model's order of channels."""
+    """The model's input (x * scale - mean) / std from uint8 [n, height, width, channels]; [n, channels, height, width] for NCHW.
+
+    mean and std are in the model's order of channels.
+    """
     if spec.get("order") == "BGR":
         batch = batch[..., ::-1]
-    values = batch if spec["dtype"] == "uint8" else _standardize(batch, spec)
+    array = batch if spec["dtype"] == "uint8" else _standardize(batch, spec)
     if spec["layout"] == "NCHW":
-        values = values.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(values, dtype=spec["dtype"])
+        array = array.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(array, dtype=spec["dtype"])
 
 
 def _standardize(batch: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:

@@ -85,7 +85,7 @@ class PictureSettings(DataSettings):
             "resize": self.resize,
             "interpolation": self.interpolation,
             "crop_share": self.crop_share,
-            **preprocess.values(limits, self.mean or (0.0,), self.std or (1.0,), self.channels),
+            **preprocess.scaling_spec(limits, self.mean or (0.0,), self.std or (1.0,), self.channels),
             "order": self.channel_order.upper(),
             "layout": "NHWC" if self.channels_last else "NCHW",
             "dtype": self.dtype,
@@ -100,7 +100,7 @@ class PictureEncoder:
         self.rows = ArrayFile(folder / "inputs" / "image.npy")
 
     def add(self, picture: np.ndarray) -> None:
-        self.rows.append(preprocess.fit(picture, self.spec))
+        self.rows.append(preprocess.resize_to_spec(picture, self.spec))
 
     def finish(self, train: np.ndarray) -> Mapping[str, Any]:
         self.rows.close()

@@ -98,7 +98,7 @@ def load(picture: Picture, group: str | None) -> Item | Unreadable:
         with picture.path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
             stream.seek(0)
-            return Item(picture.name, picture.label, group, sha256, preprocess.decode(stream), picture.split)
+            return Item(picture.name, picture.label, group, sha256, preprocess.decode_picture(stream), picture.split)
     except (OSError, ValueError) as error:
         return Unreadable(picture.name, getattr(error, "strerror", None) or str(error))
 

@@ -100,7 +100,7 @@ def alternatives(spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
             if len(given.get("mean", ())) > channels:
                 continue
             limits = given.get("range") or (0, 1)
-            changes = preprocess.values(limits, given.get("mean") or (0,), given.get("std") or (1,), channels)
+            changes = preprocess.scaling_spec(limits, given.get("mean") or (0,), given.get("std") or (1,), channels)
             changed = {**spec, **changes, "order": order, "dtype": "float32"}
             if any(not np.allclose(changed[key], spec[key]) for key in changes) or order != spec.get("order", "RGB"):
                 words = [f"data.{key}={list(value)}".replace(" ", "") for key, value in given.items()]

@@ -49,9 +49,9 @@ class Variant(PythonModel):  # type: ignore[misc]  # mlflow's modules are Any to
         spec = manifest["preprocessing"]
         if not spec or spec["kind"] != "image":
             raise ValueError(f"this model takes {[tensor['name'] for tensor in manifest['inputs']]}, no pictures")
-        own = self.module("preprocess")
-        batch = np.stack([own.fit(own.decode(path), spec) for path in pictures])
-        return {manifest["inputs"][0]["name"]: own.normalize(batch, spec)}
+        preprocess = self.module("preprocess")
+        batch = np.stack([preprocess.resize_to_spec(preprocess.decode_picture(path), spec) for path in pictures])
+        return {manifest["inputs"][0]["name"]: preprocess.normalize(batch, spec)}
 
 
 set_model(Variant())

@@ -17,7 +17,7 @@ WHERE = {**PATHS, "score": "quality.score", **{f"score_{end}": path for end, pat
 
 
 def varied(row: VariantSummary, **figures: Any) -> VariantSummary:
-    """`row` with other figures. Their names: a field of the row, or one of artifacts.figures, with score for the primary metric's."""
+    """`row` with other figures. Their names: a field of the row, or one of artifacts.flat_metrics, with score for the primary metric's."""
     for name, value in figures.items():
         record, _, key = WHERE.get(name, name).partition(".") if name not in vars(row) else (name, "", "")
         known = getattr(row, record)

@@ -93,7 +93,7 @@ def expected(folder: Path, pictures: list[Path]) -> list[dict]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(folder / "model/model.onnx")
-    feeds = [preprocess.normalize(preprocess.fit(preprocess.decode(str(path)), SPEC)[None], SPEC) for path in pictures]
+    feeds = [preprocess.normalize(preprocess.resize_to_spec(preprocess.decode_picture(str(path)), SPEC)[None], SPEC) for path in pictures]
     logits = np.concatenate([session.run(None, {"image": feed})[0] for feed in feeds])
     return answers.make_answers(logits, {"answer": "highest"}, LABELS)
 
@@ -187,7 +187,7 @@ def test_a_package_out_of_its_range_is_named(copy, change, said):
 def test_what_is_no_picture_is_named(made, tmp_path):
     path = tmp_path / "note.jpg"
     path.write_text("not a picture")
-    assert f"{path}: not a picture that Pillow knows; give a picture" in complaint(run(made, str(path)))
+    assert f"{path}: not a picture format that Pillow can read; give a picture" in complaint(run(made, str(path)))
     assert "No such file" in complaint(run(made, str(tmp_path / "gone.png")))
     assert "no samples" in complaint(run(made))
 

@@ -86,7 +86,7 @@ def test_unreadable_pictures_are_named_with_the_reason(folder):
     (folder / "scratch/cut.png").write_bytes((folder / "scratch/d.png").read_bytes()[:100])
     (folder / "scratch/gone.png").symlink_to("nowhere.png")
     reasons = {u.name: u.reason for u in read(folder, max_unreadable_share=0.5) if isinstance(u, Unreadable)}
-    assert reasons["good/text.jpg"] == reasons["good/zero.png"] == "not a picture that Pillow knows"
+    assert reasons["good/text.jpg"] == reasons["good/zero.png"] == "not a picture format that Pillow can read"
     assert "truncated" in reasons["scratch/cut.png"] and reasons["scratch/gone.png"] == "No such file or directory"
     with pytest.raises(
         DataError, match=r"4 of 9 pictures cannot be read \(good/text.jpg: not a picture.* raise data.max_unreadable_share above 0.05"

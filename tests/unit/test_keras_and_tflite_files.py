@@ -193,7 +193,7 @@ def test_a_model_for_other_data_is_named(float_model, model_file, data, tmp_path
         lambda data: tflite_file.check_fit(model_file, interpreter, data),
     }
     for check in taken:
-        with pytest.raises(ModelError, match=r"takes \[12, 12, 3\], the data gives \[3, 8, 8\] .*; change data"):
+        with pytest.raises(ModelError, match=r"expects \[12, 12, 3\], the data has \[3, 8, 8\] .*; change data"):
             check(small)
         wrong = dataclasses.replace(small, preprocessing={**SPEC, "size": [8, 8], "layout": "NCHW"})
         with pytest.raises(ModelError, match=r"; set data\.channels_last=true data\.image_size=12$"):
@@ -220,7 +220,7 @@ def test_the_published_pair_of_mlperf_tiny(shared_data, tmp_path):
 
     folders = sorted(path for path in (shared_data / "cifar10_test").iterdir() if path.is_dir())
     files = [(label, path) for label, folder in enumerate(folders) for path in sorted(folder.iterdir())[:12]]
-    pictures = np.stack([preprocess.decode(str(path)) for _, path in files])
+    pictures = np.stack([preprocess.decode_picture(str(path)) for _, path in files])
     targets = np.array([label for label, _ in files])
     names = tuple(folder.name for folder in folders)
     splits = {"train": [], "validation": [], "calibration": list(range(len(files))), "test": []}

@@ -35,7 +35,7 @@ def saved(picture: Image.Image, kind: str, **options) -> io.BytesIO:
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "TGA"])
 @pytest.mark.parametrize("array", [COLOURS, GREYS], ids=["rgb", "grey"])
 def test_lossless_kinds_come_back_as_they_were(kind, array):
-    assert np.array_equal(preprocess.decode(saved(Image.fromarray(array), kind)), array.reshape(13, 17, -1))
+    assert np.array_equal(preprocess.decode_picture(saved(Image.fromarray(array), kind)), array.reshape(13, 17, -1))
 
 
 @pytest.mark.parametrize(
@@ -47,24 +47,24 @@ def test_other_modes_are_what_pillow_shows(mode, kind, channels):
     stream = saved(Image.fromarray(COLOURS).convert(mode), kind)
     expected = np.asarray(Image.open(stream).convert("L" if channels == 1 else "RGB"))
     stream.seek(0)
-    decoded = preprocess.decode(stream)
+    decoded = preprocess.decode_picture(stream)
     assert decoded.shape == (13, 17, channels) and decoded.dtype == np.uint8
     assert np.array_equal(decoded, expected.reshape(decoded.shape))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bits_are_scaled_not_clipped(kind):
-    decoded = preprocess.decode(saved(Image.fromarray(WIDE), kind))
+    decoded = preprocess.decode_picture(saved(Image.fromarray(WIDE), kind))
     assert np.array_equal(decoded[:, :, 0], np.rint(WIDE / 257).astype(np.uint8))
 
 
 def test_16_bits_of_the_other_byte_order():
     picture = Image.frombytes("I;16B", (17, 13), WIDE.astype(">u2").tobytes())
-    assert np.array_equal(preprocess.decode(saved(picture, "TIFF"))[:, :, 0], np.rint(WIDE / 257).astype(np.uint8))
+    assert np.array_equal(preprocess.decode_picture(saved(picture, "TIFF"))[:, :, 0], np.rint(WIDE / 257).astype(np.uint8))
 
 
 def test_16_bits_in_32_as_older_pillows_read_a_png():
-    decoded = preprocess.decode(saved(Image.fromarray(WIDE.astype(np.int32)), "TIFF"))
+    decoded = preprocess.decode_picture(saved(Image.fromarray(WIDE.astype(np.int32)), "TIFF"))
     assert np.array_equal(decoded[:, :, 0], np.rint(WIDE / 257).astype(np.uint8))
 
 
@@ -78,7 +78,7 @@ UPRIGHT = {
 def test_exif_rotation(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    decoded = preprocess.decode(saved(Image.fromarray(COLOURS), "PNG", exif=exif))
+    decoded = preprocess.decode_picture(saved(Image.fromarray(COLOURS), "PNG", exif=exif))
     assert np.array_equal(decoded, UPRIGHT[orientation](COLOURS))
 
 
@@ -91,8 +91,8 @@ def huge() -> bytes:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (lambda: b"this is no picture", "not a picture that Pillow knows"),
-        (lambda: b"", "not a picture that Pillow knows"),
+        (lambda: b"this is no picture", "not a picture format that Pillow can read"),
+        (lambda: b"", "not a picture format that Pillow can read"),
         (lambda: saved(Image.fromarray(COLOURS), "JPEG").getvalue()[:300], ""),
         (lambda: saved(Image.fromarray(COLOURS), "PNG").getvalue()[:200], "truncated"),
         (huge, "pixels"),
@@ -103,7 +103,7 @@ def huge() -> bytes:
 )
 def test_what_cannot_be_read_says_why(content, reason):
     with pytest.raises(ValueError, match=reason):
-        preprocess.decode(io.BytesIO(content()))
+        preprocess.decode_picture(io.BytesIO(content()))
 
 
 @settings(max_examples=150, deadline=None)
@@ -113,7 +113,7 @@ def test_a_damaged_file_is_a_picture_or_a_value_error(kind, data):
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:
-        decoded = preprocess.decode(io.BytesIO(bytes(content[: data.draw(st.integers(1, len(content)))])))
+        decoded = preprocess.decode_picture(io.BytesIO(bytes(content[: data.draw(st.integers(1, len(content)))])))
     except ValueError as error:
         assert str(error)
     else:
@@ -126,7 +126,7 @@ def test_a_damaged_file_is_a_picture_or_a_value_error(kind, data):
 )
 def test_fit_gives_the_asked_shape_for_any_picture(height, width, given_channels, channels, resize):
     image = np.full((height, width, given_channels), 77, np.uint8)
-    fitted = preprocess.fit(image, spec(channels=channels, resize=resize))
+    fitted = preprocess.resize_to_spec(image, spec(channels=channels, resize=resize))
     assert fitted.shape == (24, 32, channels) and fitted.dtype == np.uint8
     assert set(np.unique(fitted)) <= ({0, 77} if resize == "pad" else {77})
 
@@ -137,7 +137,7 @@ def test_fit_is_pillows_resize(interpolation, channels):
     resample = Image.Resampling[interpolation.upper()]
     picture = Image.fromarray(COLOURS).convert("L" if channels == 1 else "RGB")
     made = {
-        mode: preprocess.fit(COLOURS, spec(resize=mode, interpolation=interpolation, channels=channels))
+        mode: preprocess.resize_to_spec(COLOURS, spec(resize=mode, interpolation=interpolation, channels=channels))
         for mode in ("stretch", "crop", "pad")
     }
     oracles = {
@@ -153,8 +153,8 @@ def test_crop_keeps_the_middle_and_pad_everything():
     image = np.zeros((40, 120, 1), np.uint8)
     image[:, 40:80] = 200
     square = {"size": [20, 20], "channels": 1}
-    assert (preprocess.fit(image, spec(resize="crop", **square))[:, 3:-3] == 200).all()
-    padded = preprocess.fit(image, spec(resize="pad", **square))
+    assert (preprocess.resize_to_spec(image, spec(resize="crop", **square))[:, 3:-3] == 200).all()
+    padded = preprocess.resize_to_spec(image, spec(resize="pad", **square))
     assert not padded[:6].any() and not padded[-6:].any() and padded[10, 10] == 200 and padded[10, 1] == 0
 
 

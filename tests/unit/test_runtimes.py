@@ -63,14 +63,14 @@ def lack(package: str) -> ModuleNotFoundError:
 def test_a_missing_package_of_the_formats_own_fails_the_variant_with_what_installs_it() -> None:
     with (
         pytest.raises(VariantFailed, match=r"'nncf' is not installed; .*pip install .*\[openvino\]"),
-        isolation.running("edgewise.formats.openvino"),
+        isolation.translate_missing_runtime("edgewise.formats.openvino"),
     ):
         raise lack("nncf")
 
 
 @pytest.mark.parametrize("package", ["tensorflow", "users_own"])
 def test_any_other_missing_package_passes_through(package: str) -> None:
-    with pytest.raises(ModuleNotFoundError), isolation.running("edgewise.formats.openvino"):
+    with pytest.raises(ModuleNotFoundError), isolation.translate_missing_runtime("edgewise.formats.openvino"):
         raise lack(package)
 
 

@@ -51,7 +51,7 @@ def write(folder: Path, images: np.ndarray, targets: np.ndarray, labels: tuple[s
     """models/data: the first `train` samples to look at, the others for the test. images: uint8 [n, h, w, c]."""
     spec = build(PictureSettings, settings, "data").spec
     (folder / "inputs").mkdir(parents=True)
-    np.save(folder / "inputs/image.npy", np.stack([preprocess.fit(image, spec) for image in images]))
+    np.save(folder / "inputs/image.npy", np.stack([preprocess.resize_to_spec(image, spec) for image in images]))
     np.save(folder / "targets.npy", targets)
     order = [int(i) for i in np.random.default_rng(1).permutation(len(targets))]
     splits = {"train": order[: train // 2], "validation": [], "calibration": order[train // 2 : train], "test": order[train:]}
@@ -74,7 +74,7 @@ def real() -> dict[str, tuple]:
         if not files:
             pytest.skip(f"{folder} is not in the folder shared/data beside the checkout")
         labels = tuple(sorted({file.parent.name for file in files}))
-        found[name] = [preprocess.decode(str(f)) for f in files], np.array([labels.index(f.parent.name) for f in files]), labels
+        found[name] = [preprocess.decode_picture(str(f)) for f in files], np.array([labels.index(f.parent.name) for f in files]), labels
     return found
 
 
@@ -156,7 +156,7 @@ def test_another_order_of_the_classes_is_told(tmp_path):
     images, targets, labels, score = toy(np.array([1, 2, 3, 0]))
     data = write(tmp_path / "data", images, targets, labels, {"channels": 1, "image_size": 8, "range": [0, 255]}, 300)
     assert (
-        "in another order of the classes it would be right on 100: check that the classes"
+        "with its classes in another order it would be correct on 100: check that the classes"
         in trial.try_preprocessing(score, Samples.open(data)).warning
     )
 
