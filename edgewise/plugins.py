@@ -154,10 +154,13 @@ class ProfiledSession(Session, Protocol):
         trace, or None}. None for what the runtime does not report."""
 
 
-class Profiler(Runner, Protocol):
-    """formats/FORMAT/profile.py: like run.py, but its session is a ProfiledSession. Shipped together with run.py."""
+class Profiler(Protocol):
+    """formats/FORMAT/profile.py: a second way to load a model, for one pass. It is shipped together with run.py."""
 
     UNSUPPORTED: str | None  # why the runtime reports no times; None if it does
+
+    def load(self, folder: str, settings: Mapping[str, Any]) -> ProfiledSession:
+        """As Runner.load."""
 
 
 class Maker(Protocol):
@@ -252,7 +255,7 @@ class Unreadable:
 class Encoder(Protocol):
     """Turns the values of a data set into arrays: one inputs/NAME.npy for each input, [n, ...]."""
 
-    def add(self, value: Any) -> None: ...
+    def add(self, value: Any, /) -> None: ...
 
     def finish(self, train: np.ndarray) -> Mapping[str, Any]:
         """Write the rest. train: indices of the training split, for what is learned from it (a tokenizer).
