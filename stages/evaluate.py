@@ -14,11 +14,11 @@ from edgewise.artifacts.artifact import Manifest
 from edgewise.artifacts.records import Evaluation, Failed
 from edgewise.config import schema
 from edgewise.errors import VariantFailed, run_main
-from edgewise.tasks.evaluating import METRICS, MODELS, evaluate
+from edgewise.tasks.evaluation import METRICS, MODELS, evaluate
 
 FOREACH = "variants"
 CODE = (
-    "edgewise.tasks.evaluating",
+    "edgewise.tasks.evaluation",
     "{task}",
     "{format}.run",
     "edgewise.stats",

@@ -4,7 +4,8 @@
 
 Reads   models/data; model, train and seed of the configuration
 Writes  models/source: the float model in its native framework, its manifest, and the probe outputs that variants are compared with
-        metrics/train.json: scores on validation and the curve; `accuracy_validation` is null if nothing was trained or the targets are not classes
+        metrics/train.json: scores on validation and the curve; `accuracy_validation` is null if nothing was trained or
+        the targets are not classes
 """
 
 import sys

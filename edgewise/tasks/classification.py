@@ -1,4 +1,4 @@
-"""One class a sample: top-1 accuracy, paired by flips."""
+"""One class per sample: top-1 accuracy, compared by paired flips."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Any number of labels a sample, each judged on its own: macro F1, paired by the bootstrap, and flips of the whole set."""
+"""Any number of labels per sample: macro F1, compared by a paired bootstrap, and flips of exact matches."""
 
 import math
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ SCORES = ("macro_f1_ci95", "micro_f1", "exact_match", "label_accuracy", "flips_g
 
 @dataclass(frozen=True)
 class Settings:
-    threshold: float = option(0.5, "a label is said from this probability on", low=0.001, high=0.999)
+    threshold: float = option(0.5, "probability from which on a label is predicted", low=0.001, high=0.999)
 
 
 def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
     test = answers["test"]
-    threshold = on_outputs(settings.threshold, test.spec.get("meaning"))
+    threshold = to_output_scale(settings.threshold, test.spec.get("meaning"))
     said, true = test.outputs >= threshold, test.targets > 0
     counts = hits_and_misses(said, true)
     whole = np.ones((1, len(true)), np.float32)
@@ -44,8 +44,8 @@ def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
     )
 
 
-def on_outputs(probability: float, meaning: str | None) -> float:
-    """The output that stands for a probability."""
+def to_output_scale(probability: float, meaning: str | None) -> float:
+    """The model output that corresponds to a probability: itself, or its logit."""
     return probability if meaning == "probabilities" else math.log(probability / (1 - probability))
 
 
@@ -54,12 +54,12 @@ def recall(said: np.ndarray, true: np.ndarray) -> float | None:
 
 
 def hits_and_misses(said: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which labels were found, and which are wrong in either direction: float32 [n, k] each."""
+    """True positives, and false positives plus false negatives: float32 [n, k] each."""
     return (said & true).astype(np.float32), (said != true).astype(np.float32)
 
 
 def macro_f1(weights: np.ndarray, counts: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """The mean of 2 TP / (2 TP + FP + FN) over the labels, [draws]; a label that is neither true nor said counts 0, as in scikit-learn."""
+    """The mean of 2 TP / (2 TP + FP + FN) over the labels, [draws]; a label neither true nor predicted counts 0, as in scikit-learn."""
     hits, misses = (weights @ part for part in counts)
     means: np.ndarray = (2 * hits / np.maximum(2 * hits + misses, 1)).mean(axis=1)
     return means
@@ -82,9 +82,9 @@ def compare(settings: Settings, reference: Predictions, variant: Predictions) ->
 
 def decide(answers: Predictions) -> Decisions:
     said, true = answers.outputs >= answers.spec["threshold"], answers.targets > 0
-    return Decisions(written(said, answers.labels), written(true, answers.labels), (said == true).all(axis=1))
+    return Decisions(format_labels(said, answers.labels), format_labels(true, answers.labels), (said == true).all(axis=1))
 
 
-def written(chosen: np.ndarray, labels: tuple[str, ...]) -> tuple[str, ...]:
-    """Each row of bool [n, k] as its labels."""
+def format_labels(chosen: np.ndarray, labels: tuple[str, ...]) -> tuple[str, ...]:
+    """The labels of each row of bool [n, k], joined by commas."""
     return tuple(", ".join(labels[i] for i in np.flatnonzero(row)) or "(nothing)" for row in chosen)

@@ -1,4 +1,4 @@
-"""Nothing is judged: variants are made, measured and compared with the reference by how far their outputs agree."""
+"""No evaluation: variants are made, measured, and compared with the reference by the agreement of their outputs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

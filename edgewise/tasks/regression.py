@@ -1,4 +1,4 @@
-"""Numbers: the mean absolute error, paired by the difference of the errors of each sample."""
+"""Numbers: mean absolute error, compared by the paired differences of the errors of each sample."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,20 +21,20 @@ class Settings:
     pass
 
 
-def errors(answers: Predictions) -> np.ndarray:
+def absolute_errors(answers: Predictions) -> np.ndarray:
     """|output - target|, float64 [n, k]."""
     distances: np.ndarray = np.abs(answers.outputs.astype(np.float64) - answers.targets)
     return distances
 
 
 def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
-    """r2: the mean over the outputs of 1 - squared error / variance; None where a target is the same for all samples."""
+    """r2: mean over the outputs of 1 - mean squared error / variance; None if a target is the same for all samples."""
     test = answers["test"]
     if len(test.targets) < 2:
         raise DataError(
             f"data.splits.test: {len(test.targets)} sample; the task regression needs at least 2 to compare variants; add samples"
         )
-    found = errors(test)
+    found = absolute_errors(test)
     squared, variance = (found**2).mean(axis=0), test.targets.astype(np.float64).var(axis=0)
     r2 = float((1 - squared / variance).mean()) if (variance > 0).all() else None
     per_output = dict(zip(test.labels, found.mean(axis=0).tolist(), strict=True))
@@ -43,7 +43,7 @@ def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
 
 
 def compare(settings: Settings, reference: Predictions, variant: Predictions) -> Comparison:
-    return paired.compare_means((errors(variant) - errors(reference)).mean(axis=1))
+    return paired.compare_means((absolute_errors(variant) - absolute_errors(reference)).mean(axis=1))
 
 
 def decide(answers: Predictions) -> Decisions | None:

@@ -91,5 +91,5 @@ def test_without_settings_nothing_changes() -> None:
 def test_only_pictures_can_be_changed() -> None:
     check_augmentations(Train("x", shift_pixels=2), SPEC)
     check_augmentations(Train("x"), {"kind": "text"})
-    with pytest.raises(ConfigError, match=r"train\.shift_pixels: 2 is for pictures only"):
+    with pytest.raises(ConfigError, match=r"train\.shift_pixels: 2 changes pictures, but this data set has none"):
         check_augmentations(Train("x", shift_pixels=2), {"kind": "text"})

@@ -92,7 +92,7 @@ def test_a_whole_pickled_module_is_refused(tmp_path: Path) -> None:
         (b"", "cannot be read"),
         (b"some text that is no checkpoint at all", "w.bin"),
         (b"PK\x03\x04 a damaged archive", "cannot be read"),
-        (b"\x99\x00\x00\x00\x00\x00\x00\x00{broken", "not a whole safetensors file"),
+        (b"\x99\x00\x00\x00\x00\x00\x00\x00{broken", "a damaged or truncated safetensors file"),
     ],
     ids=["empty", "text", "damaged zip", "damaged safetensors"],
 )
@@ -130,7 +130,7 @@ def changed(tmp_path: Path, **tensors: torch.Tensor | None) -> Path:
 
 def test_missing_and_unexpected_tensors_are_named(tmp_path: Path) -> None:
     message = refused(changed(tmp_path, body__0__bias=None, neck__bias=torch.zeros(2)))
-    assert "body.0.bias missing in it" in message and "neck.bias unknown to the model" in message
+    assert "body.0.bias missing in the file" in message and "neck.bias unknown to the model" in message
     assert "model.weights_ignore=[body,neck]" in message
 
 

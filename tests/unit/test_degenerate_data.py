@@ -10,7 +10,7 @@ from edgewise.artifacts.artifact import Manifest, Tensor
 from edgewise.config.schema import Plugin, Variant
 from edgewise.data import dataset, splitting
 from edgewise.errors import DataError, run_main
-from edgewise.tasks import evaluating
+from edgewise.tasks import evaluation
 from tests.unit.test_prepare_data import make_pictures, plugin
 
 LOGITS = Manifest(kind="variant", outputs=(Tensor("y", (None, 2), "float32", meaning="logits"),), details={"covered_share": None})
@@ -35,9 +35,9 @@ def judge(tmp_path, monkeypatch, task: Plugin, data: Plugin, moved: dict[str, st
     dataset.prepare(data, 0)
     random = np.random.default_rng(0)
     monkeypatch.setattr(
-        evaluating, "outputs", lambda _, samples, indices: random.normal(size=(len(indices), len(samples.labels))).astype(np.float32)
+        evaluation, "run_variant", lambda _, samples, indices: random.normal(size=(len(indices), len(samples.labels))).astype(np.float32)
     )
-    evaluating.evaluate(VARIANT, LOGITS, task)
+    evaluation.evaluate(VARIANT, LOGITS, task)
     return artifact.read(tmp_path / "models/evaluate/onnx-fp32")
 
 
@@ -61,7 +61,7 @@ def test_a_detector_needs_both_kinds_where_it_is_judged(tmp_path, monkeypatch, c
     with pytest.raises(DataError, match=message):
         judge(tmp_path, monkeypatch, DETECTION, data, moved)
     with pytest.raises(SystemExit) as ended:
-        run_main(lambda: evaluating.evaluate(VARIANT, LOGITS, DETECTION))
+        run_main(lambda: evaluation.evaluate(VARIANT, LOGITS, DETECTION))
     said = capsys.readouterr().err
     assert ended.value.code == 2 and said.startswith("error: data.splits.") and said.count("\n") == 1
 

@@ -157,7 +157,7 @@ def test_another_process_writes_the_same_bytes(attention, tmp_path):
 
 def test_gemm_as_product_and_sum_computes_the_same(pictures, tmp_path):
     model = onnx.load(pictures[1] / "model.onnx")
-    recipes._products_of_gemm(model)
+    recipes._replace_gemm(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, tmp_path / "model.onnx")
     assert "Gemm" not in {node.op_type for node in model.graph.node}

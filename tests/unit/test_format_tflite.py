@@ -212,10 +212,10 @@ def test_what_is_no_tflite_file_is_named(tmp_path):
 def test_chatter_is_shown_only_when_a_tool_fails(capfd):
     import os
 
-    with quiet.quietly():
+    with quiet.capture_output():
         os.write(2, b"library chatter\n")
     assert capfd.readouterr().err == ""
-    with pytest.raises(RuntimeError), quiet.quietly():
+    with pytest.raises(RuntimeError), quiet.capture_output():
         os.write(1, b"what went wrong\n")
         raise RuntimeError
     assert "what went wrong" in capfd.readouterr().err

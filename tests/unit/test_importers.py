@@ -101,8 +101,8 @@ def test_transformers_take_labels_and_picture_size_from_the_data() -> None:
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
-        ({"model": "ResNetForImageClasification"}, ConfigError, "model.model: .* near to it: ResNetForImageClassification"),
-        ({"config": "ResnetConfig"}, ConfigError, "model.config: .* near to it: ResNetConfig"),
+        ({"model": "ResNetForImageClasification"}, ConfigError, "model.model: .* similar: ResNetForImageClassification"),
+        ({"config": "ResnetConfig"}, ConfigError, "model.config: .* similar: ResNetConfig"),
         ({"arguments": {"hidden_size": [8]}}, ConfigError, r"model.arguments.hidden_size: .* did you mean 'hidden_sizes'\?"),
         ({"arguments": {"layer_type": "fancy"}}, ModelError, "cannot be built from them: .*layer_type=fancy"),
         ({"arguments": {"hidden_sizes": [8, 16], "depths": "many"}}, ModelError, "cannot be built"),

@@ -55,7 +55,7 @@ def test_a_torch_program_and_weights_alone(files):
     assert seen.multiply_adds == convolution + linear
     assert seen.parameters == sum(p.numel() for p in net().parameters())
     weights = found(files["weights"])
-    assert weights.model is None and "weights alone" in weights.kind and "model.callable" not in weights.kind
+    assert weights.model is None and "weights without a model" in weights.kind and "model.callable" not in weights.kind
     assert "it needs the model" in weights.notes[-1]
 
 

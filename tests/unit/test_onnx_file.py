@@ -103,7 +103,7 @@ def test_files_of_all_kinds_reach_both_formats(kind, tmp_path):
     assert set(fields["details"]["layers"]) == {"Conv_0", "MatMul_6"}
     notes = " ".join(fields["details"]["notes"])
     assert ("opset 7 was converted to 20" in notes) == (kind != "float16")
-    assert ("batches of 1 only" in notes) == (kind != "open batch")
+    assert ("has the fixed batch size 1" in notes) == (kind != "open batch")
     assert ("float16 was converted" in notes) == (kind == "float16")
     for make, runner, described, name in [(make_onnx, run, facts, "onnx"), (make_openvino, run_openvino, facts_openvino, "openvino")]:
         (tmp_path / name).mkdir()
@@ -174,7 +174,7 @@ BAD = {
         "node r is Rilu, an operator that ONNX opset 7 does not have",
     ),
     "no inputs": (edited(without_inputs), "it has no inputs"),
-    "NaN": (edited(with_nan), "answers with NaN"),
+    "NaN": (edited(with_nan), "returns NaN"),
 }
 
 
@@ -192,10 +192,10 @@ def test_a_file_that_does_not_fit_the_data_says_what_both_are(tmp_path):
     path = tmp_path / "mine.onnx"
     onnx.save(old_style(), path)
     wide = {"image": np.zeros((4, 2, 9, 9), np.float32)}
-    with pytest.raises(ModelError, match=r"takes \[2, 8, 8\], the data gives \[2, 9, 9\] .*change data\.\* so that they fit"):
+    with pytest.raises(ModelError, match=r"expects \[2, 8, 8\], the data has \[2, 9, 9\] .*change data\.\* to match"):
         imported(path, data(tmp_path / "wide", wide), tmp_path / "a")
     with pytest.raises(
-        ModelError, match=r"gives \[3\], the data has 2 labels \(no, yes\); name the model's own classes with data.label_names"
+        ModelError, match=r"returns \[3\], the data has 2 labels \(no, yes\); name the model's own classes with data.label_names"
     ):
         imported(path, data(tmp_path / "two", pictures(), ("no", "yes")), tmp_path / "b")
     for missing, message in [(tmp_path, "is a folder"), (tmp_path / "gone.onnx", "does not exist")]:

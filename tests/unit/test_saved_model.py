@@ -66,7 +66,7 @@ def lacks(settings: Any) -> None:
 @pytest.mark.parametrize(
     ("function", "kind", "message"),
     [
-        (aborts, ModelError, r"model\.path: mine\.tflite makes its runtime abort \(SIGABRT\); export it again"),
+        (aborts, ModelError, r"model\.path: mine\.tflite crashes its runtime \(SIGABRT\); export it again"),
         (is_killed, InfrastructureError, "was killed"),
         (refuses, ModelError, "^model.path: mine is refused$"),
         (lacks, ModuleNotFoundError, "no_such_runtime"),
@@ -96,7 +96,7 @@ def test_nan_in_the_answers_is_no_oracle(tmp_path):
     from edgewise.artifacts.samples import Samples
 
     settings = imported.Settings(path="mine.onnx")
-    with pytest.raises(ModelError, match=r"mine\.onnx answers with NaN"):
+    with pytest.raises(ModelError, match=r"mine\.onnx returns NaN"):
         imported.finish(settings, lambda feeds: np.full((16, 4), np.nan), artifact.read(folder), Samples.open(folder), tmp_path)
     said = imported.Settings(path="mine.onnx", outputs="probabilities")
     with pytest.raises(ModelError, match=r"model\.outputs: 'probabilities', but mine\.onnx gives -2 to -2; set logits"):

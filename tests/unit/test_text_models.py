@@ -76,7 +76,7 @@ def test_vocabulary_and_length_come_from_the_data(text: Path, name: str) -> None
 
 
 def test_pictures_only_settings_are_refused(text: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"train\.shift_pixels: 4 is for pictures only"):
+    with pytest.raises(ConfigError, match=r"train\.shift_pixels: 4 changes pictures, but this data set has none"):
         transformers_model.obtain(settings("bert_mini"), text, Train("x", shift_pixels=4), 0, tmp_path)
 
 

@@ -90,7 +90,7 @@ def test_files_that_are_no_program(tmp_path: Path, data: artifact.Manifest) -> N
         archive.writestr("readme.txt", "a zip file of something else")
     assert "holds weights without a model" in refused(tmp_path / "weights.pt", data)
     assert "is a TorchScript archive" in refused(tmp_path / "script.pt", data)
-    assert "is no torch.export program" in refused(tmp_path / "text.pt2", data)
+    assert "is not a torch.export program" in refused(tmp_path / "text.pt2", data)
     assert "cannot be loaded" in refused(tmp_path / "other.pt2", data)
     assert "does not exist" in refused(tmp_path / "absent.pt2", data)
     assert "is a folder" in refused(tmp_path, data)
@@ -98,15 +98,15 @@ def test_files_that_are_no_program(tmp_path: Path, data: artifact.Manifest) -> N
 
 def test_a_truncated_program(tmp_path: Path, program: Path, data: artifact.Manifest) -> None:
     (tmp_path / "half.pt2").write_bytes(program.read_bytes()[:20_000])
-    assert "is no torch.export program" in refused(tmp_path / "half.pt2", data)
+    assert "is not a torch.export program" in refused(tmp_path / "half.pt2", data)
 
 
 @pytest.mark.parametrize(
     ("module", "shape", "dynamic", "says"),
     [
-        (net(), (1, 3, 16, 16), False, "exported for batches of 1 only; export it with dynamic_shapes="),
-        (net(side=24), (2, 3, 24, 24), True, "takes float32 [any, 3, 24, 24], the data gives float32 [any, 3, 16, 16]"),
-        (net(channels=1), (2, 1, 16, 16), True, "takes float32 [any, 1, 16, 16]"),
+        (net(), (1, 3, 16, 16), False, "exported for batch size 1 only; export it with dynamic_shapes="),
+        (net(side=24), (2, 3, 24, 24), True, "expects float32 [any, 3, 24, 24], the data has float32 [any, 3, 16, 16]"),
+        (net(channels=1), (2, 1, 16, 16), True, "expects float32 [any, 1, 16, 16]"),
     ],
     ids=["fixed batch", "other size", "other channels"],
 )
@@ -250,7 +250,7 @@ def test_code_in_the_expression_of_a_size_is_refused_and_never_run(
     """sympy evaluates the expressions of a program as Python."""
     expression = form.format(tmp_path / "marker")
     spoiled = spoiled_program(program, tmp_path / "size.pt2", lambda content: with_expression(content, expression))
-    assert "is no arithmetic" in refused(spoiled, data)
+    assert "is not arithmetic" in refused(spoiled, data)
     assert not (tmp_path / "marker").exists()
 
 

@@ -138,5 +138,5 @@ def test_a_missing_package_names_its_extra(here: Path, monkeypatch: pytest.Monke
 
 def test_a_model_for_other_pictures(here: Path) -> None:
     make_project(here, TRAIN, {"callable": "torch.nn.Linear", "arguments": {"in_features": 5, "out_features": 10}}, "python_callable")
-    with pytest.raises(UserError, match=r"does not take image \[16, 3, 16, 16\]"):
+    with pytest.raises(UserError, match=r"does not accept image \[16, 3, 16, 16\]"):
         run()

@@ -117,14 +117,14 @@ def test_the_best_epoch_is_restored(monitor: str, kept: int) -> None:
     module, best = torch.nn.Linear(1, 1), training.Best(Train("x", monitor=monitor))
     for epoch, (accuracy, loss) in enumerate([(0.5, 0.9), (0.7, 0.3), (0.9, 0.6), (0.9, 0.7)], start=1):
         torch.nn.init.constant_(module.weight, epoch)
-        assert not best.is_over(module, row(epoch, accuracy, loss))
+        assert not best.update(module, row(epoch, accuracy, loss))
     best.restore(module)
     assert (best.epoch, module.weight.item()) == (kept, kept)
 
 
 def test_patience_ends_the_training() -> None:
     module, best = torch.nn.Linear(1, 1), training.Best(Train("x", patience=2))
-    over = [best.is_over(module, row(epoch, accuracy, 0.5)) for epoch, accuracy in enumerate([0.5, 0.7, 0.6, 0.7], start=1)]
+    over = [best.update(module, row(epoch, accuracy, 0.5)) for epoch, accuracy in enumerate([0.5, 0.7, 0.6, 0.7], start=1)]
     assert over == [False, False, False, True]
 
 

@@ -1,15 +1,17 @@
-"""Keep the converters' chatter, most of it printed by C++, off the terminal, and show it when they fail."""
+"""Keep the output of converters and quantizers off the terminal."""
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Collect what is written to the process's stdout and stderr; pass it on to stderr only when the block raises."""
+def capture_output() -> Iterator[None]:
+    """Capture stdout and stderr of the process, C++ code included; write it to stderr only if the block raises."""
     with tempfile.TemporaryFile() as collected, contextlib.ExitStack() as stack:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -30,3 +32,15 @@ def _restore(saved: int, descriptor: int) -> None:
     sys.stderr.flush()
     os.dup2(saved, descriptor)
     os.close(saved)
+
+
+@contextlib.contextmanager
+def suppress_warnings() -> Iterator[None]:
+    """Without Python warnings and log messages up to WARNING: those of exporters and quantizers are nothing that a user could act on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)

@@ -1,32 +1,19 @@
-"""A source as an ONNX graph: a torch program with the names of its weights kept and the same bytes every time, or an ONNX file."""
+"""A source as an ONNX graph: of a torch program, with the names of its weights kept and repeatable bytes, or of an ONNX file."""
 
-import contextlib
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgewise.formats.common.quiet import suppress_warnings
+
 BATCH = "batch"  # name of the dynamic dimension
-DERIVED = "/"  # a constant computed from weight W is called W/Transpose, W/Gather ...
-ASKING_ONLY = ("Shape", "Size")  # what they give of a weight is no part of it
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without the warnings of exporters and quantizers: nothing that a user could act on."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(logging.NOTSET)
+DERIVED = "/"  # a constant computed from weight W is named W/Transpose, W/Gather ...
+SHAPE_OPERATORS = ("Shape", "Size")  # their results are not values of the weight
 
 
 def from_onnx(source: Path, opset: int) -> tuple[Any, dict[str, list[str]]]:
-    """source/model.onnx as it was imported; its layers are its nodes."""
+    """source/model.onnx unchanged; its layers are its nodes."""
     import onnx
 
     return onnx.load(source / "model.onnx"), json.loads((source / "layers.json").read_text(encoding="utf-8"))
@@ -40,14 +27,14 @@ def from_torch(source: Path, opset: int) -> tuple[Any, dict[str, list[str]]]:
     import torch
 
     manifest = json.loads((source / "manifest.json").read_text(encoding="utf-8"))
-    with quiet():
+    with suppress_warnings():
         program = torch.export.load(source / "program.pt2")
         exported = torch.onnx.export(
             program,
             (),
             dynamo=True,
             verbose=False,
-            optimize=False,  # names first: folding a constant would lose the name of the weight in it
+            optimize=False,  # weights are named first: folding a constant would lose the name
             input_names=[tensor["name"] for tensor in manifest["inputs"]],
             output_names=[tensor["name"] for tensor in manifest["outputs"]],
             opset_version=opset,
@@ -55,27 +42,27 @@ def from_torch(source: Path, opset: int) -> tuple[Any, dict[str, list[str]]]:
         _name_derived_weights(exported.model.graph)
         exported.optimize()
         model = exported.model_proto
-    _strip(model)
-    return model, layer_nodes(model, _weights(program, manifest["details"]["layers"]))
+    _strip_metadata(model)
+    return model, find_layer_nodes(model, _weight_names(program, manifest["details"]["layers"]))
 
 
 def _name_derived_weights(graph: Any) -> None:
     """Name each value that is computed from one weight and constants after that weight."""
     weights = {id(value): name for name, value in graph.initializers.items()}
-    constant = set(weights)
+    constants = set(weights)
     for node in graph:
         inputs = [value for value in node.inputs if value is not None]
-        if not all(id(value) in constant for value in inputs):
+        if not all(id(value) in constants for value in inputs):
             continue
-        constant.update(id(value) for value in node.outputs)
-        origin = next((weights[id(value)] for value in inputs if id(value) in weights), None)
-        if origin is not None and node.op_type not in ASKING_ONLY:
-            node.outputs[0].name = f"{origin}{DERIVED}{node.op_type}"
+        constants.update(id(value) for value in node.outputs)
+        weight = next((weights[id(value)] for value in inputs if id(value) in weights), None)
+        if weight is not None and node.op_type not in SHAPE_OPERATORS:
+            node.outputs[0].name = f"{weight}{DERIVED}{node.op_type}"
             weights[id(node.outputs[0])] = node.outputs[0].name
 
 
-def _strip(model: Any) -> None:
-    """Leave out stack traces, paths, and shapes that the exporter inferred (quantizers infer them again, and differ)."""
+def _strip_metadata(model: Any) -> None:
+    """Remove stack traces, paths, and inferred shapes, which quantizers infer again and differently."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
@@ -85,10 +72,10 @@ def _strip(model: Any) -> None:
         tensor.type.tensor_type.shape.dim[0].dim_param = BATCH
 
 
-def _weights(program: Any, layers: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Source layer -> the names that its weight may have: its own, and those of equal weights, which may have been merged into one.
+def _weight_names(program: Any, layers: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Source layer -> possible names of its weight: its own, and those of equal weights, with which it may have been merged.
 
-    None for a layer that the program never calls.
+    Empty for a layer that the program never calls.
     """
     import torch
 
@@ -104,7 +91,7 @@ def _weights(program: Any, layers: Mapping[str, Mapping[str, Any]]) -> dict[str,
     return {layer: names(entry["weight"]) for layer, entry in layers.items()}
 
 
-def layer_nodes(model: Any, weights: Mapping[str, list[str]]) -> dict[str, list[str]]:
+def find_layer_nodes(model: Any, weights: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """Source layer -> names of the nodes that use its weight. weights: source layer -> names of its weight, best first.
 
     ValueError names the layers that have a weight but no node.

@@ -1,9 +1,9 @@
-"""What a model.onnx really is: read from its graph alone.
+"""What a model.onnx really holds, read from its graph.
 
-Operators are spelt as in the float model: MatMulInteger, QLinearMatMul and MatMulNBits count as MatMul. A node's activations
-are what it computes with: "dynamic" where their range is found at run time, the integer type where they come out of a
-QuantizeLinear, else the float type. Weights are constants with two or more dimensions above 1 (a bias may be stored as [n, 1, 1]), in
-products any with two or more; index tables (int64, bool) are none.
+Operators are named as in the float model: MatMulInteger, QLinearMatMul and MatMulNBits count as MatMul. The type of a node's activations
+is "dynamic" if their range is found at run time, the integer type if they come from a QuantizeLinear, else the float type. Weights are
+constants with at least two dimensions above 1 (a bias may be stored as [n, 1, 1]), in products with at least two dimensions of any size;
+index tables (int64, bool) are not weights.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 MODEL = "model.onnx"
-PASSING_ON = ("Cast", "DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+PASS_THROUGH = ("Cast", "DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 FLOAT_NAMES = {
     **{"ConvInteger": "Conv", "MatMulInteger": "MatMul", "DynamicQuantizeLSTM": "LSTM"},
     **{"MatMulNBits": "MatMul", "QLinearConv": "Conv", "QLinearMatMul": "MatMul"},
@@ -29,7 +29,7 @@ WEIGHT_BITS = {
 
 
 class Constant(NamedTuple):
-    """Stored under `name` as `stored`; the node that reads it sees `seen` (after DequantizeLinear or Cast)."""
+    """A constant. stored: its dtype in the file; seen: that which the node reads, after DequantizeLinear or Cast."""
 
     name: str
     stored: str
@@ -50,7 +50,7 @@ def facts(folder: Path) -> dict[str, Any]:
     import onnx
 
     graph = Graph(onnx.load(Path(folder) / MODEL).graph)
-    nodes = [(node, weights) for node in graph.nodes if node.op_type not in PASSING_ON and (weights := graph.weights(node))]
+    nodes = [(node, weights) for node in graph.nodes if node.op_type not in PASS_THROUGH and (weights := graph.weights(node))]
     unique = {weight.name: weight for _, weights in nodes for weight in weights}.values()
     sizes: Counter[str] = Counter()
     for weight in unique:
@@ -79,7 +79,7 @@ def _describe(graph: "Graph", node: Any, weights: list[Constant]) -> dict[str, A
 
 
 class Graph:
-    """Constants and nodes of a graph and all graphs inside it."""
+    """Constants and nodes of a graph and all its subgraphs."""
 
     def __init__(self, graph: Any):
         self.constants: dict[str, Constant] = {}
@@ -93,18 +93,19 @@ class Graph:
         self.producers = {name: node for node in self.nodes for name in node.output}
 
     def constant(self, name: str) -> Constant | None:
-        """The constant behind a name, through nodes that only pass it on; None where it is computed from the inputs."""
+        """The constant behind a name, through nodes that only pass it on; None if it is computed from the inputs."""
         if name in self.constants:
             return self.constants[name]
         producer = self.producers.get(name)
-        origin = self.constant(producer.input[0]) if producer is not None and producer.op_type in PASSING_ON else None
-        if origin is None or producer is None:
+        passed = self.constant(producer.input[0]) if producer is not None and producer.op_type in PASS_THROUGH else None
+        if passed is None or producer is None:
             return None
         if producer.op_type == "DequantizeLinear":
-            return origin._replace(seen=self.constants[producer.input[1]].stored)
-        return origin._replace(seen=_dtype(_attribute(producer, "to"))) if producer.op_type == "Cast" else origin
+            return passed._replace(seen=self.constants[producer.input[1]].stored)
+        return passed._replace(seen=_dtype(_attribute(producer, "to"))) if producer.op_type == "Cast" else passed
 
     def weights(self, node: Any) -> list[Constant]:
+        """The weights that a node reads."""
         if node.op_type == "MatMulNBits":
             return [self._packed(node)]
         names = [node.input[3]] if node.op_type in STATIC else node.input
@@ -112,11 +113,12 @@ class Graph:
         return [constant for constant in found if constant.is_weight(_operator(node) in PRODUCTS)]
 
     def _packed(self, node: Any) -> Constant:
-        """Blocks of 4 or 8 bits in bytes; the values are unsigned, about a zero point of their own or the middle."""
+        """Packed blocks of 4 or 8 bits; unsigned, with a zero point of their own or the middle of the range."""
         stored = f"uint{_attribute(node, 'bits')}"
         return Constant(node.input[1], stored, self.constants[node.input[2]].stored, (_attribute(node, "K"), _attribute(node, "N")))
 
     def activations(self, node: Any, weight: Constant) -> str:
+        """The type of a node's activations, see above."""
         if node.op_type in DYNAMIC:
             return "dynamic"
         if node.op_type in STATIC:

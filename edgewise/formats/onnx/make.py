@@ -1,4 +1,4 @@
-"""Make model.onnx: the float model, and quantized with ONNX Runtime's own tools."""
+"""Make model.onnx: convert the source, and quantize with ONNX Runtime's own tools."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.formats.common.quiet import suppress_warnings
 from edgewise.formats.onnx import export, recipes
 
 SOURCES = ("torch", "onnx")
@@ -38,7 +39,7 @@ MODEL = "model.onnx"
 
 
 def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """See plugins.Maker. settings: opset (of what is exported; a file keeps its own), ir_version. ValueError names a lost layer."""
+    """plugins.Maker.convert. settings: opset (of an export; an ONNX file keeps its own), ir_version. ValueError names a lost layer."""
     import onnx
 
     kind = json.loads((source / "manifest.json").read_text(encoding="utf-8"))["format"]
@@ -67,12 +68,12 @@ def quantize(
     calibration: Sequence[dict[str, np.ndarray]],
     keep_nodes: Sequence[str],
 ) -> None:
-    """See plugins.Maker."""
+    """plugins.Maker.quantize."""
     import onnx
 
     model = onnx.load(parent / MODEL)
     version = model.ir_version
-    with export.quiet():
-        made = recipes.RECIPES[scheme](model, settings, calibration, list(keep_nodes))
-    made.ir_version = version
-    onnx.save(made, folder / MODEL)
+    with suppress_warnings():
+        quantized = recipes.RECIPES[scheme](model, settings, calibration, list(keep_nodes))
+    quantized.ir_version = version
+    onnx.save(quantized, folder / MODEL)

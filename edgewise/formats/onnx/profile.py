@@ -13,7 +13,7 @@ from edgewise.formats.onnx import run
 
 RUNTIME, PACKAGE, versions = run.RUNTIME, run.PACKAGE, run.versions
 UNSUPPORTED = None
-KERNEL = "_kernel_time"  # behind the name of a node in the trace
+KERNEL = "_kernel_time"  # suffix of a node's name in the trace
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast")
 
 
@@ -29,7 +29,7 @@ class Session(run.Session):
         with open(self._session.end_profiling(), encoding="utf-8") as stream:
             trace = stream.read()
         self._folder.cleanup()
-        return {"runs": runs(json.loads(trace), wanted), "trace": trace}
+        return {"runs": split_runs(json.loads(trace), wanted), "trace": trace}
 
 
 def load(folder: str, settings: Mapping[str, Any]) -> Session:
@@ -37,8 +37,8 @@ def load(folder: str, settings: Mapping[str, Any]) -> Session:
     return Session(run.open_file(folder, settings, os.path.join(traces.name, "trace")), traces)
 
 
-def runs(events: list[dict[str, Any]], wanted: str) -> list[list[dict[str, Any]]]:
-    """The operators of each run, those outside of the provider `wanted` as fallback. The trace tells of a run after all of its nodes."""
+def split_runs(events: list[dict[str, Any]], wanted: str) -> list[list[dict[str, Any]]]:
+    """The operators of each run, those outside of the provider `wanted` as fallback. A run follows its nodes in the trace."""
     found: list[list[dict[str, Any]]] = []
     nodes: list[dict[str, Any]] = []
     for event in events:
@@ -51,7 +51,7 @@ def runs(events: list[dict[str, Any]], wanted: str) -> list[list[dict[str, Any]]
 
 
 def outermost(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without what runs inside another node (the body of a loop), which would count twice. Times in us."""
+    """Without nodes that run inside another (the body of a loop), which would count twice. Times in us."""
     kept: list[dict[str, Any]] = []
     end = -1
     for node in sorted(nodes, key=lambda node: (node["ts"], node["dur"] > 0, -node["dur"])):

@@ -1,4 +1,4 @@
-"""Cut an ONNX model into parts that compute together what the whole does."""
+"""Cut an ONNX model into parts that together compute the same as the whole."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +16,8 @@ def cuttable(folder: Path, *_: Any) -> "Graph":
 
 
 class Graph:
-    """plugins.Cuttable. Nodes that dequantize, or only prepare constants, are no steps: every part has its own of what it uses.
-    So a quantized tensor crosses as integers, and each part fuses its operators as the whole does."""
+    """plugins.Cuttable. Nodes that dequantize, or depend on constants only, are not steps: each part has its own copy of those it uses.
+    So quantized tensors cross a cut as integers, and each part fuses its operators as the whole does."""
 
     channel_axis = 1
 
@@ -30,8 +30,8 @@ class Graph:
         self._typed = {value.name for value in (*graph.value_info, *graph.output) if value.type.tensor_type.elem_type}
         self.inputs = [_describe(value) for value in graph.input if value.name not in self._stored]
         self.outputs = [_describe(value) for value in graph.output]
-        self._carried = _carried(graph, set(self._stored))
-        self._nodes = [node for node in _in_order(graph) if node.output[0] not in self._carried]
+        self._copied = _find_copied(graph, set(self._stored))
+        self._nodes = [node for node in _sort_nodes(graph) if node.output[0] not in self._copied]
         self._fused = {name for node in self._nodes if node.op_type == QUANTIZE for name in node.input}
         self.steps = self._steps()
 
@@ -39,7 +39,7 @@ class Graph:
         import onnx
         from onnx.utils import Extractor
 
-        given, wanted = self._passed(start), self._passed(end)
+        given, wanted = self._crossing(start), self._crossing(end)
         part = Extractor(self.model).extract_model(given, wanted)
         part.ir_version = self.model.ir_version
         onnx.save(part, folder / MODEL)
@@ -50,32 +50,32 @@ class Graph:
         for place, node in enumerate(self._nodes):
             fresh = self._held(node.input) - seen
             seen |= fresh
-            passed = self._passed(place + 1)
+            crossing = self._crossing(place + 1)
             steps.append(
                 {
                     "node": node.name,
                     "weights_bytes": sum(self._stored[name] for name in fresh),
-                    "crossing": len(passed) if all(map(self._can_cross, passed)) else 0,
+                    "crossing": len(crossing) if all(map(self._can_cross, crossing)) else 0,
                 }
             )
         return steps
 
     def _held(self, names: Any) -> set[str]:
-        """Initializers among these tensors, or behind them through carried nodes."""
+        """Initializers among these tensors, or behind them through copied nodes."""
         found = {name for name in names if name in self._stored}
-        for name in set(names) & set(self._carried):
-            found |= self._held(self._carried[name].input)
+        for name in set(names) & set(self._copied):
+            found |= self._held(self._copied[name].input)
         return found
 
     def _reads(self, names: Any) -> set[str]:
-        """What stands behind these tensors and is computed by steps, or given by the user."""
-        found = {name for name in names if name and name not in self._stored and name not in self._carried}
-        for name in set(names) & set(self._carried):
-            found |= self._reads(self._carried[name].input)
+        """Tensors that these are computed from and that are results of steps, or inputs of the model."""
+        found = {name for name in names if name and name not in self._stored and name not in self._copied}
+        for name in set(names) & set(self._copied):
+            found |= self._reads(self._copied[name].input)
         return found
 
-    def _passed(self, place: int) -> list[str]:
-        """Tensors that a cut before step `place` passes on: from the earlier steps, or the user, to the later ones, or the user."""
+    def _crossing(self, place: int) -> list[str]:
+        """Tensors that cross a cut before step `place`; at the ends, the model's inputs and outputs."""
         given, wanted = ([entry["name"] for entry in side] for side in (self.inputs, self.outputs))
         if place in (0, len(self._nodes)):
             return wanted if place else given
@@ -83,25 +83,25 @@ class Graph:
         return [name for name in (*given, *(n for node in self._nodes[:place] for n in node.output)) if name in later]
 
     def _can_cross(self, name: str) -> bool:
-        """A tensor of a known type that does not stand between an operator and its quantization: the runtime fuses these."""
+        """Whether its type is known and it is not between an operator and its quantization, which the runtime fuses."""
         return (name in self._typed or any(name == entry["name"] for entry in self.inputs)) and name not in self._fused
 
 
-def _carried(graph: Any, stored: set[str]) -> dict[str, Any]:
-    """The node behind each tensor that is dequantized, or depends on stored constants alone, by the tensor's name."""
-    carried: dict[str, Any] = {}
+def _find_copied(graph: Any, stored: set[str]) -> dict[str, Any]:
+    """Tensor -> its node, for tensors that are dequantized or depend on constants only."""
+    copied: dict[str, Any] = {}
     constant = set(stored)
-    for node in _in_order(graph):
+    for node in _sort_nodes(graph):
         fixed = constant.issuperset(filter(None, node.input))
         if fixed or node.op_type == DEQUANTIZE:
-            carried.update(dict.fromkeys(node.output, node))
+            copied.update(dict.fromkeys(node.output, node))
         if fixed:
             constant |= set(node.output)
-    return carried
+    return copied
 
 
-def _in_order(graph: Any) -> list[Any]:
-    """The nodes with each behind those that it reads from; quantizers leave them otherwise."""
+def _sort_nodes(graph: Any) -> list[Any]:
+    """The nodes in topological order, which quantizers do not keep."""
     makers = {name: node for node in graph.node for name in node.output}
     done: dict[str, Any] = {}
     for last in graph.node:
@@ -117,7 +117,7 @@ def _in_order(graph: Any) -> list[Any]:
 
 
 def _inputs(node: Any) -> list[str]:
-    """What a node reads, within its subgraphs too."""
+    """Tensors that a node reads, in its subgraphs too."""
     inner = [name for a in node.attribute if a.HasField("g") for sub in a.g.node for name in _inputs(sub)]
     return [*node.input, *inner]
 

@@ -1,8 +1,8 @@
-"""The form in which model.onnx is kept: its graph optimized beforehand, its weights in a file of their own, or as an ORT file.
+"""The form in which model.onnx is stored: graph optimized offline, weights in a separate file, or an ORT file.
 
-ONNX Runtime's optimizer copies weights into the layouts of its kernels at every load. Done beforehand, nothing is left to do: the session
-loads in a tenth of the time, and weights in a file of their own are mapped, not copied (ResNet-18 fp32: 3 MB of anonymous memory for
-146). The price: such a file is for the release that wrote it and, at level `all`, for processors with the same vector width.
+ONNX Runtime's optimizer copies weights into the layouts of its kernels at every load. If the graph is optimized offline, the session loads
+in a tenth of the time, and weights in a separate file are mapped instead of copied (ResNet-18 fp32: 3 MB of anonymous memory instead of
+146). But the file only runs on the release that wrote it and, at level `all`, on processors with the same vector width.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,27 +13,27 @@ from edgewise.formats.onnx.run import LEVELS, MODEL, ONLY_ERRORS, OPTIMIZED, ORT
 
 FILE: Mapping[str, tuple[Any, ...]] = {"offline_optimized": (False, True), "format": ("onnx", "ort"), "external_data": (False, True)}
 WEIGHTS = "weights.bin"
-LEAST_BYTES = 1024  # smaller constants stay in the graph, where the optimizer can read them
+MIN_EXTERNAL_BYTES = 1024  # smaller constants stay in the graph, where the optimizer can read them
 CPU = ["CPUExecutionProvider"]
-WIDENED, SLACK_BYTES = 1.2, 1 << 20  # times its bytes and more: other layouts of kernels, and the graph itself, add less
+MAX_GROWTH, SLACK_BYTES = 1.2, 1 << 20  # beyond this, weights were widened; other kernel layouts and the graph add less
 
 
 def store(folder: Path, file: Mapping[str, Any], engine: Mapping[str, Any], mapped: bool) -> dict[str, Any]:
-    """See plugins.Storer."""
+    """plugins.Storer.store."""
     ort, external = file["format"] == "ort", file["external_data"] or mapped
     if ort and external:
-        asked = "load.mode mapped" if mapped else "file.external_data"
-        raise ValueError(f"{asked}: an ORT file holds its weights itself and is copied when it is loaded; use file.format onnx for this")
+        setting = "load.mode mapped" if mapped else "file.external_data"
+        raise ValueError(f"{setting}: an ORT file contains its weights and is copied when it is loaded; use file.format onnx for this")
     if ort or file["offline_optimized"] or mapped:
         return optimize(folder, engine, ORT if ort else OPTIMIZED, external)
     if external:
-        write_weights_apart(folder / MODEL)
-        return {"form": "its weights lie in a file of their own"}
+        write_external_weights(folder / MODEL)
+        return {"form": "its weights are in a separate file"}
     return {}
 
 
 def optimize(folder: Path, engine: Mapping[str, Any], target: str, external: bool) -> dict[str, Any]:
-    """Write `target` in the place of model.onnx, its graph optimized as engine.graph_optimization says, for the CPU."""
+    """Replace model.onnx by `target`, its graph optimized for the CPU at the level of engine.graph_optimization."""
     level = engine.get("graph_optimization", "all")
     if level == "disable":
         raise ValueError(f"engine.graph_optimization: 'disable' leaves nothing to optimize offline; allowed here: {', '.join(LEVELS)[9:]}")
@@ -42,15 +42,15 @@ def optimize(folder: Path, engine: Mapping[str, Any], target: str, external: boo
     before = (folder / MODEL).stat().st_size
     write_optimized(folder, target, LEVELS[level], external)
     (folder / MODEL).unlink()
-    after = (folder / target).stat().st_size + (size(folder / WEIGHTS) if external else 0)
-    if after > WIDENED * before + SLACK_BYTES:
+    after = (folder / target).stat().st_size + (file_size(folder / WEIGHTS) if external else 0)
+    if after > MAX_GROWTH * before + SLACK_BYTES:
         raise ValueError(
             f"file.offline_optimized: ONNX Runtime widens these weights when it optimizes, {before / 1e6:.1f} MB became {after / 1e6:.1f}; "
-            "leave it out for this scheme"
+            "remove it for this scheme"
         )
-    tied = "this release and processors of the same kind" if level == "all" else "this release"
+    limited_to = "this release and processors of the same kind" if level == "all" else "this release"
     release = versions()[PACKAGE]
-    return {"release": release, "form": f"its graph was optimized offline by {PACKAGE} {release}: the file is for {tied}"}
+    return {"release": release, "form": f"its graph was optimized offline by {PACKAGE} {release}: the file is for {limited_to}"}
 
 
 def write_optimized(folder: Path, target: str, level: str, external: bool) -> None:
@@ -64,26 +64,26 @@ def write_optimized(folder: Path, target: str, level: str, external: bool) -> No
     entries = {"session.save_model_format": "ORT"} if target == ORT else {}
     if external:
         prefix = "session.optimized_model_external_initializers_"
-        entries |= {f"{prefix}file_name": WEIGHTS, f"{prefix}min_size_in_bytes": str(LEAST_BYTES)}
+        entries |= {f"{prefix}file_name": WEIGHTS, f"{prefix}min_size_in_bytes": str(MIN_EXTERNAL_BYTES)}
     for name, value in entries.items():
         options.add_session_config_entry(name, value)
     onnxruntime.InferenceSession(str(folder / MODEL), options, providers=CPU)
 
 
-def write_weights_apart(path: Path) -> None:
+def write_external_weights(path: Path) -> None:
     import onnx
 
     model = onnx.load(path)
     path.unlink()
-    onnx.save(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=WEIGHTS, size_threshold=LEAST_BYTES)
-    readable([path.with_name(WEIGHTS)])
+    onnx.save(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=WEIGHTS, size_threshold=MIN_EXTERNAL_BYTES)
+    make_readable([path.with_name(WEIGHTS)])
 
 
-def readable(paths: Iterable[Path]) -> None:
-    """onnx writes weights for their owner alone; a model is read by whoever may read the folder."""
+def make_readable(paths: Iterable[Path]) -> None:
+    """onnx makes external weights readable for their owner only; give them the usual permissions."""
     for path in filter(Path.exists, paths):
         path.chmod(0o644)
 
 
-def size(path: Path) -> int:
+def file_size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0

@@ -1,8 +1,7 @@
-"""What a model.xml really is: read from its graph alone.
+"""What a model.xml really holds, read from its graph.
 
-Weights are constants with two or more dimensions above 1 (biases are stored as [1, n, 1, 1]); in products any constant with two
-or more. A node computes on int8 or uint8 where all that reaches its first input went through a FakeQuantize of at most 256
-levels, else on its float type.
+Weights are constants with at least two dimensions above 1 (biases are stored as [1, n, 1, 1]), in products with at least two dimensions
+of any size. A node computes in int8 or uint8 if its first input comes from a FakeQuantize of at most 256 levels, else in its float type.
 """
 
 from collections import Counter
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 
 MODEL = "model.xml"
 PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
-# what commutes with quantization: the FakeQuantize may stand before it
+# operators that commute with quantization: the FakeQuantize may precede them
 MOVING = (
     *("Concat", "Gather", "MaxPool", "Pad", "Reshape", "Slice", "Split", "Squeeze", "StridedSlice", "Transpose", "Unsqueeze"),
     "VariadicSplit",
@@ -25,8 +24,8 @@ UNPACKING = (
     "Reshape",
     "Subtract",
     "Transpose",
-)  # between stored weights and the node that uses them
-DTYPES = {  # OpenVINO's name -> ours, bits
+)  # operators between stored weights and the node that uses them
+DTYPES = {  # OpenVINO's name -> numpy's, bits
     "f64": ("float64", 64),
     "f32": ("float32", 32),
     "f16": ("float16", 16),
@@ -45,7 +44,7 @@ class Weight(NamedTuple):
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    """See plugins.Facts."""
+    """plugins.Facts of model.xml."""
     import openvino
 
     model = openvino.Core().read_model(Path(folder) / MODEL)
@@ -74,13 +73,13 @@ def _describe(node: Any, found: list[Weight]) -> dict[str, Any]:
         "name": node.get_friendly_name(),
         "operator": node.get_type_name(),
         "weights_dtype": DTYPES[main.stored][0],
-        "activations_dtype": (quantized(first) if first else None) or DTYPES[node.get_output_element_type(0).get_type_name()][0],
+        "activations_dtype": (quantized_dtype(first) if first else None) or DTYPES[node.get_output_element_type(0).get_type_name()][0],
         "elements": sum(weight.elements for weight in found),
     }
 
 
 def constant(node: Any) -> Any | None:
-    """The Constant that a node is unpacked from, through conversion, zero point, scale and shape; None where there is none."""
+    """The Constant that a node unpacks, through conversion, zero point, scale and shape; None if it does not."""
     if node.get_type_name() == "Constant":
         return node
     if node.get_type_name() not in UNPACKING:
@@ -91,7 +90,7 @@ def constant(node: Any) -> Any | None:
 
 
 def weights(node: Any) -> list[Weight]:
-    """The weights that a node reads; none where the node is itself only a step of unpacking them."""
+    """The weights that a node reads; none if the node itself only unpacks them."""
     kind = node.get_type_name()
     origins = [constant(value.get_node()) for value in node.input_values()]
     if kind == "FakeQuantize" or all(origin is not None for origin in origins):
@@ -109,8 +108,8 @@ def _weight(origin: Any) -> Weight:
     return Weight(origin.get_friendly_name(), origin.get_element_type().get_type_name(), prod(origin.get_output_shape(0)))
 
 
-def quantized(node: Any) -> str | None:
-    """int8 or uint8 where what `node` gives went through a FakeQuantize; None where it is float."""
+def quantized_dtype(node: Any) -> str | None:
+    """int8 or uint8 if the output of `node` comes from a FakeQuantize; None if it is float."""
     kind = node.get_type_name()
     if kind == "FakeQuantize":
         lowest = constant(node.input_value(1).get_node())
@@ -119,5 +118,5 @@ def quantized(node: Any) -> str | None:
     if kind not in MOVING:
         return None
     inputs = node.input_values() if kind == "Concat" else node.input_values()[:1]
-    types = {quantized(value.get_node()) for value in inputs}
+    types = {quantized_dtype(value.get_node()) for value in inputs}
     return types.pop() if len(types) == 1 else None

@@ -1,4 +1,4 @@
-"""Make model.xml: of the ONNX file, of a Keras model or a float TFLite file, and quantized with NNCF."""
+"""Make model.xml: convert the ONNX file, a Keras model or a float TFLite file, and quantize with NNCF."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from edgewise.formats.openvino import direct, recipes
+from edgewise.formats.openvino import readers, recipes
 from edgewise.formats.openvino.facts import MODEL, PRODUCTS, weights
 
-SOURCES = ("onnx", *direct.READERS)
+SOURCES = ("onnx", *readers.READERS)
 ELSEWHERE: Mapping[str, str] = {}
 REQUIRES = {"openvino": "openvino", "nncf": "openvino", "onnx": "onnx", "tensorflow": "keras"}
 INT8 = {"weights": "int8", "activations": "int8", "covers": PRODUCTS}
@@ -20,7 +20,7 @@ SCHEMES = {
         "weights": "float16",
         "activations": "float32",
         "covers": PRODUCTS,
-    },  # decompressed at load; what it computes in is the engine's
+    },  # decompressed at load; the precision of the computation is an engine setting
     "int8-static": INT8,
     "int8-mixed": INT8,
     "int8-qat": INT8,
@@ -34,35 +34,37 @@ SETTINGS = {
     "int4-weight": {"block_size": (16, 32, 64, 128, 256), "symmetric": (False, True)},
 }
 ONNX = "model.onnx"
-UP_TO_BIAS = 2  # steps from the tensor that an ONNX node gives to the product in it: product, bias
+MAX_STEPS_BACK = 2  # from the output of an ONNX node to the product inside it: bias, product
 
 
 def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """See plugins.Maker. source: models/onnx, with layers.json, or models/source of a format that OpenVINO reads itself. ValueError
+    """plugins.Maker.convert. source: models/onnx, with layers.json, or models/source of a format that OpenVINO reads itself. ValueError
     names a layer that the graph has lost."""
-    model, found = (_through_onnx if (source / ONNX).exists() else _directly)(source, folder)
+    model, found = (_convert_onnx if (source / ONNX).exists() else _convert_source)(source, folder)
     return {"inputs": [_describe(p) for p in model.inputs], "outputs": [_describe(p) for p in model.outputs], "layers": found}
 
 
-def _through_onnx(source: Path, folder: Path) -> tuple[Any, dict[str, list[str]]]:
+def _convert_onnx(source: Path, folder: Path) -> tuple[Any, dict[str, list[str]]]:
     """The model, and the nodes of each layer."""
     import openvino
 
     model = openvino.convert_model(source / ONNX)
     layers = json.loads((source / "layers.json").read_text(encoding="utf-8"))
-    places = Places(source / ONNX, model)
-    recipes.save(model, folder, places.results)
-    return model, {layer: list(dict.fromkeys(name for node in nodes for name in places.of(node, layer))) for layer, nodes in layers.items()}
+    finder = NodeFinder(source / ONNX, model)
+    recipes.save(model, folder, finder.results)
+    return model, {
+        layer: list(dict.fromkeys(name for node in nodes for name in finder.find(node, layer))) for layer, nodes in layers.items()
+    }
 
 
-def _directly(source: Path, folder: Path) -> tuple[Any, dict[str, list[str]]]:
-    model, found = direct.read(source)
+def _convert_source(source: Path, folder: Path) -> tuple[Any, dict[str, list[str]]]:
+    model, found = readers.read_source(source)
     recipes.save(model, folder, [name for names in found.values() for name in names])
     return model, found
 
 
-class Places:
-    """Where the nodes of the ONNX file are in OpenVINO's graph: mostly under their names, else where their results are."""
+class NodeFinder:
+    """Finds the nodes of an ONNX file in OpenVINO's graph: by name, or by the name of their output tensor."""
 
     def __init__(self, path: Path, model: Any):
         import onnx
@@ -72,23 +74,23 @@ class Places:
         self.weighted = {node.get_friendly_name(): node for node in nodes if weights(node)}
         self.producers = {name: node for node in nodes for port in node.outputs() for name in port.get_names()}
 
-    def of(self, name: str, layer: str) -> list[str]:
-        """Names of the nodes that hold the weights of this one; mostly it is one."""
+    def find(self, name: str, layer: str) -> list[str]:
+        """Names of the nodes that hold the weights of ONNX node `name`; usually one. ValueError if the graph has lost them."""
         for candidate in (name, f"{name}/WithoutBiases"):
             if candidate in self.weighted:
                 return [candidate]
         node = self.producers.get(self.results[name])
-        if node is not None and node.get_type_name() == "Constant":  # a table read at the same places in every run: folded into its readers
+        if node is not None and node.get_type_name() == "Constant":  # a table that is read at constant positions is folded into its readers
             readers = [port.get_node() for port in node.output(0).get_target_inputs()]
-            return [reader.get_friendly_name() for reader in readers if weights(reader)] or self._lost(layer)
-        for _ in range(UP_TO_BIAS):
+            return [reader.get_friendly_name() for reader in readers if weights(reader)] or self._raise_lost(layer)
+        for _ in range(MAX_STEPS_BACK):
             if node is not None and weights(node):
                 return [node.get_friendly_name()]
             node = node.input_value(0).get_node() if node is not None and node.get_input_size() else None
-        return self._lost(layer)
+        return self._raise_lost(layer)
 
     @staticmethod
-    def _lost(layer: str) -> NoReturn:
+    def _raise_lost(layer: str) -> NoReturn:
         raise ValueError(f"no node of the OpenVINO graph has the weights of layer {layer}: keep_float could not reach it")
 
 
@@ -107,13 +109,13 @@ def quantize(
     keep_nodes: Sequence[str],
     validation: tuple[Sequence[dict[str, np.ndarray]], np.ndarray] | None = None,
 ) -> None:
-    """See plugins.Maker."""
+    """plugins.Maker.quantize. validation: labelled samples, with which NNCF controls accuracy."""
     import openvino
 
     model = openvino.Core().read_model(parent / MODEL)
     known = [node.get_friendly_name() for node in model.get_ops()]
     if validation is not None:
-        made = recipes.int8_controlled(model, settings, calibration, list(keep_nodes), validation)
+        quantized = recipes.int8_accuracy_control(model, settings, calibration, list(keep_nodes), validation)
     else:
-        made = recipes.RECIPES[scheme](model, settings, calibration, list(keep_nodes))
-    recipes.save(made, folder, known)
+        quantized = recipes.RECIPES[scheme](model, settings, calibration, list(keep_nodes))
+    recipes.save(quantized, folder, known)

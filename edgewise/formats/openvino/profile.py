@@ -12,9 +12,9 @@ from edgewise.formats.openvino import run
 RUNTIME, PACKAGE, versions = run.RUNTIME, run.PACKAGE, run.versions
 UNSUPPORTED = None
 CONVERSIONS = ("Convert", "FakeQuantize")
-REFERENCE = "ref"  # ref_any_f32: a plain loop, there for correctness
+REFERENCE = "ref"  # ref_any_f32: a plain loop, for correctness only
 US = timedelta(microseconds=1)
-DTYPES = {  # at the end of a kernel's name
+DTYPES = {  # suffix of a kernel's name
     **{"i8": "int8", "u8": "uint8", "i32": "int32", "i64": "int64"},
     **{"f32": "float32", "fp32": "float32", "f16": "float16", "fp16": "float16", "bf16": "bfloat16"},
 }
@@ -23,8 +23,8 @@ DTYPES = {  # at the end of a kernel's name
 class Session(run.Session):
     """See plugins.ProfiledSession.
 
-    OpenVINO tells the mean of all runs since the model was compiled, in whole microseconds. What run n took is the difference of
-    n and n - 1 times these means, and may be n microseconds off either way; a median over many runs is a few microseconds off.
+    OpenVINO reports the mean time of all runs since the model was compiled, in integer microseconds. The time of run n is computed as the
+    difference of n and n - 1 times these means. Its error is up to n microseconds; that of a median over many runs, a few microseconds.
     """
 
     def __init__(self, compiled: Any):
@@ -35,10 +35,10 @@ class Session(run.Session):
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         results = super().run(feeds)
         executed = [node for node in self._request.get_profiling_info() if node.status == node.Status.EXECUTED]
-        self._runs.append([_operator(node, 1000 * max(0, self._grown_us(node))) for node in executed])
+        self._runs.append([_operator(node, 1000 * max(0, self._last_run_us(node))) for node in executed])
         return results
 
-    def _grown_us(self, node: Any) -> int:
+    def _last_run_us(self, node: Any) -> int:
         key, total_us = (node.node_name, node.exec_type), (len(self._runs) + 1) * (node.real_time // US)
         before_us, self._totals_us[key] = self._totals_us.get(key, 0), total_us
         return int(total_us - before_us)

@@ -1,10 +1,8 @@
-"""Numeric recipes of the OpenVINO format. Each takes (float model, settings, calibration feeds, nodes to keep float) and gives a model."""
+"""The schemes of the OpenVINO format as functions: (float model, settings, calibration feeds, nodes to keep float) -> model."""
 
 import contextlib
 import io
-import logging
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -12,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.formats.common.quiet import suppress_warnings
 from edgewise.formats.openvino.facts import MODEL, weights
 
 Arrays = dict[str, np.ndarray]
 Recipe = Callable[[Any, Mapping[str, Any], Sequence[Arrays], list[str]], Any]
 
-METHODS = {"minmax": "MINMAX", "percentile": "MEAN_QUANTILE"}  # NNCF's names; it has nothing by entropy
-SMALLEST_BLOCK = 4
+METHODS = {"minmax": "MINMAX", "percentile": "MEAN_QUANTILE"}  # -> NNCF's names; it has no entropy method
+MIN_BLOCK_SIZE = 4
 FLOAT16_MAX = 65504.0
-NUMBERED = re.compile("[A-Z][A-Za-z0-9]*_[0-9]+")  # how OpenVINO names what nobody named: the operator and a running number
+NUMBERED = re.compile("[A-Z][A-Za-z0-9]*_[0-9]+")  # default names of OpenVINO: the operator and a running number
 
 
 def fp32(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: list[str]) -> Any:
@@ -28,7 +27,7 @@ def fp32(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays],
 
 
 def fp16(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: list[str]) -> Any:
-    """Weights stored in half precision. By hand, since OpenVINO's own compression cannot leave nodes out."""
+    """Weights stored in half precision. OpenVINO's own compression cannot exclude nodes."""
     from openvino import opset13
 
     done: dict[str, Any] = {}
@@ -49,25 +48,25 @@ def fp16(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays],
 def int8_static(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: list[str]) -> Any:
     """NNCF's post-training quantization, with fast bias correction.
 
-    symmetric: the activations too. Transformers are quantized by NNCF's scheme for them, which leaves what is added up along
-    the layers float and smooths outliers (ViT: SQNR 5 dB without, 22 dB with it).
+    symmetric: of activations too. For transformers NNCF's own scheme is used, which keeps the residual stream in float and smooths outliers
+    (ViT: SQNR 22 dB with it, 5 dB without).
     """
-    with quiet():
+    with silence_nncf():
         import nncf
 
-        advanced, options = _static(model, settings, len(calibration), kept)
+        advanced, options = _nncf_parameters(model, settings, len(calibration), kept)
         return nncf.quantize(model, nncf.Dataset(calibration), advanced_parameters=advanced, **options)
 
 
-def int8_controlled(
+def int8_accuracy_control(
     model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: list[str], validation: tuple[Sequence[Arrays], np.ndarray]
 ) -> Any:
-    """int8_static, then NNCF takes layers back to float, the most harmful first, until accuracy on `validation` has lost at most
-    accuracy_control.drop_points. Each layer tried is one evaluation of all samples."""
-    with quiet():
+    """int8_static, then NNCF reverts layers to float, the most harmful first, until the loss of accuracy on `validation` is at most
+    accuracy_control.drop_points. Each layer that is tried costs one evaluation of all samples."""
+    with silence_nncf():
         import nncf
 
-        advanced, options = _static(model, settings, len(calibration), kept)
+        advanced, options = _nncf_parameters(model, settings, len(calibration), kept)
         pairs = list(zip(*validation, strict=True))
         return nncf.quantize_with_accuracy_control(
             model,
@@ -81,12 +80,12 @@ def int8_controlled(
 
 
 def _hits(compiled: Any, pairs: Iterable[tuple[Arrays, int]]) -> tuple[float, list[float]]:
-    """Share of right answers, and for each sample whether it is right."""
+    """Accuracy, and for each sample whether the prediction is correct."""
     hits = [float(compiled(feeds)[0].argmax() == target) for feeds, target in pairs]
     return sum(hits) / len(hits), hits
 
 
-def _static(model: Any, settings: Mapping[str, Any], samples: int, kept: list[str]) -> tuple[Any, dict[str, Any]]:
+def _nncf_parameters(model: Any, settings: Mapping[str, Any], samples: int, kept: list[str]) -> tuple[Any, dict[str, Any]]:
     """NNCF's advanced parameters, and the others."""
     import nncf
     from nncf.quantization.advanced_parameters import QuantizationParameters
@@ -101,12 +100,12 @@ def _static(model: Any, settings: Mapping[str, Any], samples: int, kept: list[st
         "subset_size": samples,
         "preset": presets.PERFORMANCE if settings["symmetric"] else presets.MIXED,
         "model_type": nncf.ModelType.TRANSFORMER if _is_transformer(model) else None,
-        "ignored_scope": nncf.IgnoredScope(names=[*kept, *_between(model, kept)]),
+        "ignored_scope": nncf.IgnoredScope(names=[*kept, *_find_between(model, kept)]),
     }
 
 
-def _between(model: Any, kept: Sequence[str]) -> list[str]:
-    """Steps without weights whose results only kept nodes use: in 8 bits they would take away what the kept layers win."""
+def _find_between(model: Any, kept: Sequence[str]) -> list[str]:
+    """Nodes without weights whose results only kept nodes use: quantizing them would undo the benefit of the kept layers."""
     found = set(kept)
     for node in reversed(model.get_ordered_ops()):
         users = {port.get_node().get_friendly_name() for output in node.outputs() for port in output.get_target_inputs()}
@@ -116,11 +115,11 @@ def _between(model: Any, kept: Sequence[str]) -> list[str]:
 
 
 def int4_weight(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: list[str]) -> Any:
-    """Blocks of 4-bit weights in matrix products only: in convolutions NNCF would quietly store int8.
+    """Blocks of 4-bit weights in matrix products only: for convolutions NNCF would silently store int8.
 
-    Where a layer cannot be cut into blocks of this size, the next smaller one is taken.
+    A layer that cannot be divided into blocks of this size gets the next smaller size.
     """
-    with quiet():
+    with silence_nncf():
         import nncf
         from nncf.quantization.advanced_parameters import AdvancedCompressionParameters, GroupSizeFallbackMode
 
@@ -133,7 +132,7 @@ def int4_weight(model: Any, settings: Mapping[str, Any], calibration: Sequence[A
             all_layers=True,
             ignored_scope=nncf.IgnoredScope(names=[*others, *kept]),
             advanced_parameters=AdvancedCompressionParameters(
-                group_size_fallback_mode=GroupSizeFallbackMode.ADJUST, min_adjusted_group_size=SMALLEST_BLOCK
+                group_size_fallback_mode=GroupSizeFallbackMode.ADJUST, min_adjusted_group_size=MIN_BLOCK_SIZE
             ),
         )
 
@@ -149,9 +148,9 @@ RECIPES: dict[str, Recipe] = {
 
 
 def save(model: Any, folder: Path, known: Iterable[str]) -> None:
-    """model.xml and model.bin in `folder`, in the types that the model has (OpenVINO itself would store float16).
+    """Write model.xml and model.bin with the model's own types (by default OpenVINO would store float16).
 
-    known: names that nodes keep. Others with a running number, which counts all that this process made, get that of their place.
+    known: names that nodes keep. Other default names hold a counter of the process; they get the position of the node instead.
     """
     import openvino
 
@@ -165,19 +164,14 @@ def save(model: Any, folder: Path, known: Iterable[str]) -> None:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without NNCF's log and progress bars."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(logging.NOTSET)
+def silence_nncf() -> Iterator[None]:
+    """Without NNCF's warnings, log and progress bars."""
+    with suppress_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        yield
 
 
 def _is_transformer(model: Any) -> bool:
-    """Whether the graph normalizes layers or attends: a Softmax inside, not at its end."""
+    """Whether the graph has layer norms or attention (a Softmax that is not its output)."""
     ends = {value.get_node().get_friendly_name() for result in model.get_results() for value in result.input_values()}
     kinds = {node.get_type_name() for node in model.get_ops() if node.get_friendly_name() not in ends}
     return bool(kinds & {"MVN", "Softmax", "ScaledDotProductAttention"})

@@ -1,4 +1,4 @@
-"""Why an OpenVINO model is not cut into parts."""
+"""OpenVINO models cannot be cut into parts; the error says why."""
 
 from pathlib import Path
 from typing import Any

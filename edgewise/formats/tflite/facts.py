@@ -1,4 +1,4 @@
-"""A .tflite file as Python objects: its nodes and the constants they hold, read with the schema that ships in the runtime."""
+"""What a TFLite file really holds: nodes and their constants, read with the schema that ships with the runtime."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,11 +10,12 @@ import numpy as np
 
 FILE = "model.tflite"
 WEIGHT_DTYPES = ("float32", "float16", "bfloat16", "int16", "int8", "uint8", "int4", "int2")  # the rest are shapes, indices, masks
+CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A constant with two or more dimensions. `direct` is false where the file dequantizes it before its node sees it."""
+    """A constant with two or more dimensions. `direct` is false if a DEQUANTIZE is between it and its node."""
 
     tensor: int
     buffer: int
@@ -28,13 +29,13 @@ class Weight:
         return int(np.prod(self.shape))
 
     def values(self) -> np.ndarray:
-        """float32 weights as an array; only of constants that are stored so."""
+        """The values of a float32 constant."""
         return np.frombuffer(self.data, np.float32).reshape(self.shape)
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operator. `name` is that of its first output tensor: the quantizer matches and keeps these. `output_dtype`: that tensor's."""
+    """One operator. name, output_dtype: of its first output tensor, by whose name the quantizer selects nodes."""
 
     name: str
     operator: str
@@ -43,14 +44,47 @@ class Node:
     weights: tuple[Weight, ...]
 
 
+def facts(folder: Path) -> Mapping[str, Any]:
+    """plugins.Facts of model.tflite. Operators are named as in the schema; weights that several nodes share count once, at the first.
+    A node with integer weights and float output runs in the runtime's hybrid kernels: its activations are "dynamic"."""
+    nodes = read_nodes(read(Path(folder) / FILE))
+    unique = {weight.buffer: weight for node in reversed(nodes) for weight in node.weights}
+    bytes_by_dtype: Counter[str] = Counter()
+    for weight in unique.values():
+        bytes_by_dtype[weight.dtype] += len(weight.data)
+    return {
+        "operators": dict(sorted(Counter(f"{node.operator}[{activations(node)}]" for node in nodes).items())),
+        "weights_bytes_by_dtype": dict(sorted(bytes_by_dtype.items())),
+        "weights_elements": sum(weight.elements for weight in unique.values()),
+        "nodes": [_describe(node, unique) for node in nodes if node.weights],
+        "conversions": dict(Counter(node.operator for node in nodes if node.operator in CONVERSIONS)),
+    }
+
+
+def activations(node: Node) -> str:
+    """The type of a node's activations."""
+    integer = any(weight.direct and "int" in weight.dtype for weight in node.weights)
+    return "dynamic" if integer and node.output_dtype.startswith("float") else node.output_dtype
+
+
+def _describe(node: Node, firsts: Mapping[int, Weight]) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "operator": node.operator,
+        "weights_dtype": "+".join(sorted({weight.dtype for weight in node.weights})),
+        "activations_dtype": activations(node),
+        "elements": sum(weight.elements for weight in node.weights if firsts[weight.buffer] is weight),
+    }
+
+
 def read(path: Path) -> Any:
-    """The file as a ModelT. ValueError where it is not a TFLite file."""
+    """The file as a ModelT. ValueError if it is not a TFLite file."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     with path.open("rb") as stream:
         mark = stream.read(8)[4:]
     if mark != b"TFL3":
-        raise ValueError(f"{path} is not a TFLite file: it has {mark!r} where TFL3 belongs; give a .tflite file")
+        raise ValueError(f"{path} is not a TFLite file: bytes 4 to 8 are {mark!r}, must be TFL3; give a .tflite file")
     return flatbuffer_utils.read_model(str(path))
 
 
@@ -65,8 +99,8 @@ def read_nodes(model: Any) -> list[Node]:
     return [node for graph in model.subgraphs for node in _nodes(model, graph)]
 
 
-def between(model: Any, kept: Sequence[str]) -> list[str]:
-    """Nodes without weights whose results only kept nodes use: in 8 bits they would take away what the kept layers win."""
+def find_between(model: Any, kept: Sequence[str]) -> list[str]:
+    """Nodes without weights whose results only kept nodes use: quantizing them would undo the benefit of the kept layers."""
     found = set(kept)
     for graph in model.subgraphs:
         readers: dict[int, list[str]] = {}
@@ -82,7 +116,7 @@ def between(model: Any, kept: Sequence[str]) -> list[str]:
 
 
 def _nodes(model: Any, graph: Any) -> Iterator[Node]:
-    operators, dtypes = _names("BuiltinOperator"), _names("TensorType")
+    operators, dtypes = _read_enumeration("BuiltinOperator"), _read_enumeration("TensorType")
     dequantized = {}
     for operator in graph.operators:
         code = model.operatorCodes[operator.opcodeIndex]
@@ -108,50 +142,13 @@ def _weight(model: Any, graph: Any, index: int, direct: bool, dtypes: dict[int, 
 
 
 def tensor_dtype(tensor: Any) -> str:
-    """The type of a tensor as numpy spells it."""
-    return _names("TensorType")[tensor.type]
+    """The type of a tensor, as numpy names it."""
+    return _read_enumeration("TensorType")[tensor.type]
 
 
-def _names(enumeration: str) -> dict[int, str]:
-    """The schema's numbers to its names; those of tensor types as numpy spells them."""
+def _read_enumeration(enumeration: str) -> dict[int, str]:
+    """Number -> name in the schema; names of tensor types as in numpy."""
     from ai_edge_litert import schema_py_generated
 
     members = vars(getattr(schema_py_generated, enumeration))
     return {v: k.lower() if enumeration == "TensorType" else k for k, v in members.items() if not k.startswith("_")}
-
-
-# What a TFLite file really is, read from its flatbuffer.
-
-CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
-
-
-def facts(folder: Path) -> Mapping[str, Any]:
-    """plugins.Facts of model.tflite. Operators are spelt as the schema does; weights that several nodes share count once, at
-    the first of them. A node that meets float tensors with integer weights computes in the runtime's hybrid kernels: "dynamic"."""
-    nodes = read_nodes(read(Path(folder) / FILE))
-    unique = {weight.buffer: weight for node in reversed(nodes) for weight in node.weights}
-    bytes_by_dtype: Counter[str] = Counter()
-    for weight in unique.values():
-        bytes_by_dtype[weight.dtype] += len(weight.data)
-    return {
-        "operators": dict(sorted(Counter(f"{node.operator}[{activations(node)}]" for node in nodes).items())),
-        "weights_bytes_by_dtype": dict(sorted(bytes_by_dtype.items())),
-        "weights_elements": sum(weight.elements for weight in unique.values()),
-        "nodes": [_describe(node, unique) for node in nodes if node.weights],
-        "conversions": dict(Counter(node.operator for node in nodes if node.operator in CONVERSIONS)),
-    }
-
-
-def activations(node: Node) -> str:
-    integer = any(weight.direct and "int" in weight.dtype for weight in node.weights)
-    return "dynamic" if integer and node.output_dtype.startswith("float") else node.output_dtype
-
-
-def _describe(node: Node, firsts: Mapping[int, Weight]) -> dict[str, Any]:
-    return {
-        "name": node.name,
-        "operator": node.operator,
-        "weights_dtype": "+".join(sorted({weight.dtype for weight in node.weights})),
-        "activations_dtype": activations(node),
-        "elements": sum(weight.elements for weight in node.weights if firsts[weight.buffer] is weight),
-    }

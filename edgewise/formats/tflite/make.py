@@ -1,9 +1,9 @@
-"""Make TFLite files: of a torch program, of a Keras model, or of a TFLite file, each by the tools that its framework has.
+"""Make TFLite files: of a torch program, a Keras model, or a TFLite file, each with the tools of its framework.
 
 source    float model      quantized by
 torch     litert-torch     the AI Edge Quantizer
 keras     TFLiteConverter  TFLiteConverter; int4 by the AI Edge Quantizer, since the converter has none
-tflite    the file itself  the AI Edge Quantizer; a file that is quantized already stays as it is
+tflite    the file itself  the AI Edge Quantizer; a file that is already quantized stays unchanged
 """
 
 import json
@@ -14,40 +14,69 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.tflite import aeq, facts, keras, naming
+from edgewise.formats.common.quiet import capture_output
+from edgewise.formats.tflite import edge_quantizer, facts, keras_converter, naming
+from edgewise.formats.tflite.edge_quantizer import REFUSALS, first_line
 
 SOURCES = ("torch", "keras", "tflite")
 ELSEWHERE = {"onnx": "onnx2tf, which needs an environment of its own, makes a TFLite file of it, to be brought in its place"}
 REQUIRES = {"ai_edge_litert": "tflite", "ai_edge_quantizer": "tflite", "litert_torch": "tflite", "tensorflow": "keras"}
-SCHEMES = aeq.SCHEMES
-SETTINGS = aeq.SETTINGS
+SCHEMES = edge_quantizer.SCHEMES
+SETTINGS = edge_quantizer.SETTINGS
 Arrays = dict[str, np.ndarray]
 
 
 def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """plugins.Maker.convert. A node that computes a layer of the source bears the layer's path; where the source has none (a TFLite file,
-    a SavedModel) the nodes keep their names, which then are its layers."""
-    manifest, path = _manifest(source), folder / facts.FILE
-    described = manifest["details"]["layers"]
+    """plugins.Maker.convert. Nodes are named after the layers of the source. If the source has none (a TFLite file, a SavedModel), the
+    nodes keep their names and count as layers."""
+    manifest, path = _read_manifest(source), folder / facts.FILE
+    layers = manifest["details"]["layers"]
     sides = {side: [entry["name"] for entry in manifest[side]] for side in ("inputs", "outputs")}
-    wanted = described
+    used_layers = layers
     if manifest["format"] == "torch":
-        used = aeq.write(source, path, sides["inputs"])
-        wanted = {name: layer for name, layer in described.items() if layer["weight"] in used}
+        used = convert_torch(source, path, sides["inputs"])
+        used_layers = {name: layer for name, layer in layers.items() if layer["weight"] in used}
     elif manifest["format"] == "keras":
-        keras.write(source / manifest["details"]["file"], path, "fp32", _shapes(manifest), {}, [])
+        keras_converter.write(source / manifest["details"]["file"], path, "fp32", _input_shapes(manifest), {}, [])
     else:
         shutil.copyfile(source / manifest["details"]["file"], path)
     model = facts.read(path)
     naming.name_signature(model, **sides)
     nodes = facts.read_nodes(model)
-    if not described:  # a graph without layers of its own: a TFLite file, a SavedModel
+    if not layers:  # a TFLite file, a SavedModel
         named = {node.name: [node.name] for node in nodes if node.weights}
     else:
-        found = naming.match(wanted, _weights(source), nodes)
-        named = naming.name_nodes(model, {name: found.get(name, []) for name in described})
+        found = naming.match_nodes(used_layers, _load_weights(source), nodes)
+        named = naming.name_nodes(model, {name: found.get(name, []) for name in layers})
     facts.write(model, path)
     return {**{side: [{**entry, "shape": [1, *entry["shape"][1:]]} for entry in manifest[side]] for side in sides}, "layers": named}
+
+
+def convert_torch(source: Path, path: Path, inputs: Sequence[str]) -> set[str]:
+    """Write the TFLite file with litert-torch. Returns the names of the weights that the graph uses, a tied weight under all its names.
+    ValueError if the program cannot be converted.
+
+    The file has batch size 1: litert-torch 0.10 cannot convert a flatten or an arange over a dynamic batch.
+    """
+    try:
+        with capture_output():
+            return _export_torch(source, path, inputs)
+    except REFUSALS as error:
+        raise ValueError(f"litert-torch cannot convert this program: {first_line(error)}") from error
+
+
+def _export_torch(source: Path, path: Path, inputs: Sequence[str]) -> set[str]:
+    import litert_torch
+    import torch
+
+    program = torch.export.load(source / "program.pt2")
+    with np.load(source / "probe.npz") as probe:
+        example = tuple(torch.from_numpy(probe[f"in:{name}"][:1]) for name in inputs)
+    litert_torch.convert(program.module(), example).export(str(path))
+    placeholders = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
+    parameters = program.graph_signature.inputs_to_parameters
+    storages = {program.state_dict[parameters[name]].data_ptr() for name in placeholders & parameters.keys()}
+    return {name for name, tensor in program.state_dict.items() if tensor.data_ptr() in storages}
 
 
 def quantize(
@@ -59,23 +88,23 @@ def quantize(
     calibration: Sequence[Arrays],
     keep_nodes: Sequence[str],
 ) -> None:
-    """plugins.Maker.quantize. settings: as for aeq.quantize."""
+    """plugins.Maker.quantize. settings: as for edge_quantizer.quantize and keras_converter.write."""
     float_file, path = parent / facts.FILE, folder / facts.FILE
-    manifest = _manifest(source)
-    held = held_as(parent) if manifest["format"] == "tflite" else []
-    if held and scheme not in held:
-        raise ValueError(f"the file is quantized already and stays as it is: it can be measured as {', '.join(held)}, not as {scheme}")
-    if held or scheme == "fp32":
+    manifest = _read_manifest(source)
+    schemes = schemes_of_quantized(parent) if manifest["format"] == "tflite" else []
+    if schemes and scheme not in schemes:
+        raise ValueError(f"the file is quantized already and stays as it is: it can be measured as {', '.join(schemes)}, not as {scheme}")
+    if schemes or scheme == "fp32":
         shutil.copyfile(float_file, path)
-    elif manifest["format"] == "keras" and scheme in keras.SCHEMES:
-        _check_keras(settings, keep_nodes)
-        keras.write(source / manifest["details"]["file"], path, scheme, _shapes(manifest), settings, calibration)
-        _name_as(float_file, path, manifest)
+    elif manifest["format"] == "keras" and scheme in keras_converter.SCHEMES:
+        _check_keras_settings(settings, keep_nodes)
+        keras_converter.write(source / manifest["details"]["file"], path, scheme, _input_shapes(manifest), settings, calibration)
+        _copy_names(float_file, path, manifest)
     else:
-        aeq.quantize(float_file, path, scheme, settings, calibration, keep_nodes)
+        edge_quantizer.quantize(float_file, path, scheme, settings, calibration, keep_nodes)
 
 
-def _check_keras(settings: Mapping[str, Any], keep_nodes: Sequence[str]) -> None:
+def _check_keras_settings(settings: Mapping[str, Any], keep_nodes: Sequence[str]) -> None:
     if keep_nodes:
         raise ValueError("keep_float: TFLiteConverter quantizes all layers of a Keras model or none; remove keep_float")
     method = (settings["calibration"] or {}).get("method", "minmax")
@@ -83,15 +112,15 @@ def _check_keras(settings: Mapping[str, Any], keep_nodes: Sequence[str]) -> None
         raise ValueError(f"calibration.method: {method!r}; TFLiteConverter has minmax only")
 
 
-def _name_as(float_file: Path, path: Path, manifest: Mapping[str, Any]) -> None:
+def _copy_names(float_file: Path, path: Path, manifest: Mapping[str, Any]) -> None:
     model = facts.read(path)
     naming.name_signature(model, *([entry["name"] for entry in manifest[side]] for side in ("inputs", "outputs")))
     naming.copy_names(facts.read(float_file), model)
     facts.write(model, path)
 
 
-def held_as(folder: Path) -> list[str]:
-    """The schemes that a file which is quantized already can be measured as; none for a float file."""
+def schemes_of_quantized(folder: Path) -> list[str]:
+    """The schemes that an already quantized file can be measured as; none for a float file."""
     nodes = facts.facts(folder)["nodes"]
     largest = max(nodes, key=lambda node: node["elements"], default=None)
     if largest is None or largest["weights_dtype"] == "float32":
@@ -100,16 +129,16 @@ def held_as(folder: Path) -> list[str]:
     return [name for name, scheme in SCHEMES.items() if [scheme["weights"], scheme["activations"]] == kind]
 
 
-def _shapes(manifest: Mapping[str, Any]) -> list[list[int | None]]:
+def _input_shapes(manifest: Mapping[str, Any]) -> list[list[int | None]]:
     return [entry["shape"] for entry in manifest["inputs"]]
 
 
-def _weights(source: Path) -> dict[str, np.ndarray]:
+def _load_weights(source: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     return load_file(source / "weights.safetensors")
 
 
-def _manifest(source: Path) -> dict[str, Any]:
+def _read_manifest(source: Path) -> dict[str, Any]:
     manifest: dict[str, Any] = json.loads((source / "manifest.json").read_text(encoding="utf-8"))
     return manifest

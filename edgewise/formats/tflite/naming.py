@@ -1,54 +1,39 @@
-"""Which node of a converted file computes which layer of the source.
-
-Converted names are unreliable, so layers are found by their weights. A batch norm folded into a convolution scales each output
-channel by a number of its own, so rows (one an output channel) are compared by their direction alone, either sign. Where
-several layers have equal weights, the order of execution decides.
-"""
+"""Names inside a TFLite file: the signature gets those of the source, nodes those of the layers that they compute."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from edgewise.formats.common.matching import match_layers, number_names
 from edgewise.formats.tflite import facts
 from edgewise.formats.tflite.facts import Node
 
 CHANNELS_LAST = ("DEPTHWISE_CONV_2D", "CONV_3D")  # their constants have the output channel as the last dimension
-LEAST_COSINE = 0.999
+SIGNATURE = "serving_default"
 
 
-def match(layers: Mapping[str, Mapping[str, Any]], weights: Mapping[str, np.ndarray], nodes: Sequence[Node]) -> dict[str, list[int]]:
+def match_nodes(layers: Mapping[str, Mapping[str, Any]], weights: Mapping[str, np.ndarray], nodes: Sequence[Node]) -> dict[str, list[int]]:
     """Positions in `nodes` for each layer path. layers: {path: {"type", "weight", "shape"}}; weights by those names.
-    ValueError names the layer that is in no node."""
+    ValueError names a layer that is in no node."""
     rows = {i: _node_rows(node) for i, node in enumerate(nodes) if node.weights and node.weights[0].dtype == "float32"}
-    sharing: dict[tuple[int, ...], list[str]] = {}
-    for path, layer in layers.items():
-        same = _same_embedding if layer["type"] == "Embedding" else _same_directions
-        wanted = _layer_rows(layer["type"], weights[layer["weight"]])
-        found = tuple(i for i, candidates in rows.items() if any(same(wanted, candidate) for candidate in candidates))
-        if not found:
-            shape = "x".join(map(str, layer["shape"]))
-            raise ValueError(f"layer '{path}' ({layer['type']} {shape}) is in no node of the converted file: its weights were rewritten")
-        sharing.setdefault(found, []).append(path)
-    return {path: mine for found, paths in sharing.items() for path, mine in _share(paths, found).items()}
-
-
-def _share(paths: Sequence[str], found: Sequence[int]) -> dict[str, list[int]]:
-    """Nodes in order to layers in order; the last layer takes those that are left (a single one, called repeatedly, all)."""
-    final = len(found) - 1  # more layers than nodes: the converter merged equal ones, and the rest share the last node
-    shared = {path: [found[min(i, final)]] for i, path in enumerate(paths[:-1])}
-    return {**shared, paths[-1]: list(found[min(len(paths) - 1, final) :])}
+    try:
+        return match_layers(layers, lambda layer: _layer_rows(layer["type"], weights[layer["weight"]]), rows, _same_embedding)
+    except KeyError as error:
+        path = error.args[0]
+        kind, shape = layers[path]["type"], "x".join(map(str, layers[path]["shape"]))
+        raise ValueError(f"layer '{path}' ({kind} {shape}) is in no node of the converted file: its weights were rewritten") from None
 
 
 def _layer_rows(kind: str, weight: np.ndarray) -> np.ndarray:
-    """[output channels, the rest with input channels last], as TFLite stores weights."""
-    if kind.startswith("ConvTranspose") or kind == "Conv1D":  # both keep the input channel first
+    """The weight as [output channels, rest with input channels last], as TFLite stores it."""
+    if kind.startswith("ConvTranspose") or kind == "Conv1D":  # input channels come first
         weight = np.swapaxes(weight, 0, 1)
     return np.moveaxis(weight, 1, -1).reshape(len(weight), -1)
 
 
 def _node_rows(node: Node) -> list[np.ndarray]:
-    """The layouts in which a node's constant may hold a layer's rows."""
+    """The layouts in which a node's constant may hold the rows of a layer."""
     values = node.weights[0].values()
     if node.operator in CHANNELS_LAST:
         return [values.reshape(-1, values.shape[-1]).T]
@@ -59,31 +44,16 @@ def _node_rows(node: Node) -> list[np.ndarray]:
     return [values.reshape(len(values), -1), values.reshape(-1, values.shape[-1])]
 
 
-def _same_directions(layer: np.ndarray, node: np.ndarray) -> bool:
-    """Every row of the node is a multiple of the layer's; a row of zeros (a dead channel) is a multiple of any."""
-    return layer.shape == node.shape and _parallel(layer[:4], node[:4]) and _parallel(layer, node)
-
-
-def _parallel(ours: np.ndarray, theirs: np.ndarray) -> bool:
-    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-    return bool(np.all(np.abs(np.einsum("ij,ij->i", ours, theirs)) >= LEAST_COSINE * lengths))
-
-
 def _same_embedding(layer: np.ndarray, node: np.ndarray) -> bool:
-    """Every row of the node is a row of the table: look-ups of fixed positions are folded into the rows they give."""
+    """Whether all rows of the node are rows of the table: lookups at constant positions are folded into their result."""
     if layer.shape[1] != node.shape[1] or not node.any():
         return False
     table = {row.tobytes() for row in np.ascontiguousarray(layer)}
     return all(row.tobytes() in table for row in np.ascontiguousarray(node))
 
 
-# Names inside a TFLite file: of the signature as the source has them, of nodes by the layers that they compute.
-
-SIGNATURE = "serving_default"
-
-
 def name_signature(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Give a model one signature with these names; files of older converters have none. ValueError for another count."""
+    """Give the model one signature with these names; files of older converters have none. ValueError if the numbers do not match."""
     from ai_edge_litert import schema_py_generated as generated
 
     graph = model.subgraphs[0]
@@ -92,7 +62,9 @@ def name_signature(model: Any, inputs: Sequence[str], outputs: Sequence[str]) ->
         model.signatureDefs = [generated.SignatureDefT(inputs=sides[0], outputs=sides[1], signatureKey=SIGNATURE.encode(), subgraphIndex=0)]
     if len(model.signatureDefs) != 1:
         keys = ", ".join(entry.signatureKey.decode() for entry in model.signatureDefs)
-        raise ValueError(f"the file has several signatures ({keys}); Edgewise takes files with one")
+        raise ValueError(
+            f"the file has several signatures ({keys}); Edgewise supports files with one; convert the model with a single signature"
+        )
     signature = model.signatureDefs[0]
     for entries, names, side in ((signature.inputs, inputs, "inputs"), (signature.outputs, outputs, "outputs")):
         if len(entries) != len(names):
@@ -102,15 +74,15 @@ def name_signature(model: Any, inputs: Sequence[str], outputs: Sequence[str]) ->
 
 
 def name_nodes(model: Any, found: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
-    """Name all tensors anew: those of the signature as it has them, a layer's nodes by its path (PATH#2 where it is called
-    again), the others tensor_N. found: positions of a layer's nodes. Returns the node names of each layer."""
+    """Rename all tensors: those of the signature as in the signature, nodes of a layer by its path (PATH#2 for a second call), others
+    tensor_N. found: positions of the nodes of each layer. Returns their names."""
     nodes = facts.read_nodes(model)
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
     for index, tensor in enumerate(graph.tensors):
         tensor.name = f"tensor_{index}".encode()
     for entry in (*signature.inputs, *signature.outputs):
         graph.tensors[entry.tensorIndex].name = entry.name
-    named = {path: [f"{path}#{n}" if n > 1 else path for n in range(1, len(places) + 1)] for path, places in found.items()}
+    named = {path: number_names(path, len(places)) for path, places in found.items()}
     for path, places in found.items():
         for place, name in zip(places, named[path], strict=True):
             graph.tensors[nodes[place].output].name = name.encode()
@@ -118,7 +90,7 @@ def name_nodes(model: Any, found: Mapping[str, Sequence[int]]) -> dict[str, list
 
 
 def copy_names(original: Any, model: Any) -> None:
-    """Name the nodes of a quantized model as those of its float original, where both hold the same weights in the same order."""
+    """Name the nodes of a quantized model as in its float original, if both have the same weights in the same order."""
     ours, theirs = ([node for node in facts.read_nodes(each) if node.weights] for each in (model, original))
     if [(n.operator, n.weights[0].shape) for n in ours] == [(n.operator, n.weights[0].shape) for n in theirs]:
         for mine, other in zip(ours, theirs, strict=True):

@@ -1,4 +1,4 @@
-"""What a TorchScript file really is, read from its code and the objects it holds."""
+"""What a TorchScript file really holds, read from its code and its constants."""
 
 import re
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import Any
 
 from edgewise.formats.torch.run import MODEL, import_torch
 
-PACKED = "_prepacked"  # make.py puts an int8 weight beside the one that it replaces, under that one's name and this
+PACKED = "_prepacked"  # suffix of the name under which make.py stores an int8 weight
 HOLDER = re.compile(rf"(\.weight)?({PACKED})?$")
 CONVERSIONS = ("quantize_per_tensor", "quantize_per_channel", "dequantize")
 WEIGHT_DTYPES = {"float64", "float32", "float16", "bfloat16", "int8", "uint8"}
@@ -17,7 +17,7 @@ WEIGHT_DTYPES = {"float64", "float32", "float16", "bfloat16", "int8", "uint8"}
 
 @dataclass(frozen=True)
 class Holder:
-    """A node and a constant of two or more dimensions that it takes directly; `attribute` is the constant's path in the file."""
+    """A node and a constant of two or more dimensions that it reads; `attribute` is the constant's path in the file."""
 
     attribute: str
     operator: str
@@ -31,12 +31,12 @@ class Holder:
 
 
 def layer_of(attribute: str) -> str:
-    """The module that holds a weight, by the path of the weight or of its packed form; parameters of their own keep their path."""
+    """Path of the module that holds a weight, from the path of the weight or its packed form; other parameters keep their path."""
     return HOLDER.sub("", attribute)
 
 
 def facts(folder: Path) -> Mapping[str, Any]:
-    """plugins.Facts of model.pt. Operators are ATen's names; `dynamic`: activations are quantized while it runs."""
+    """plugins.Facts of model.pt. Operators have ATen's names; `dynamic`: activations are quantized at run time."""
     module = import_torch().jit.load(str(Path(folder) / MODEL), map_location="cpu")
     names, holders = Counter[str](), dict[tuple[str, str], Holder]()
     for node in _nodes(module.inlined_graph):
@@ -74,22 +74,22 @@ def _holder(module: Any, operator: str, node: Any, value: Any) -> Holder | None:
         return None
     held = _attribute(module, path)
     dynamic = isinstance(held, torch.ScriptObject) and node.kind().startswith("quantized::linear_dynamic")
-    weight = unpacked(held) if dynamic else held
+    weight = unpack_weight(held) if dynamic else held
     if not isinstance(weight, torch.Tensor) or weight.dim() < 2:
         return None
     dtype = str(weight.dtype).removeprefix("torch.").removeprefix("q")
     return Holder(path, operator, dtype, weight.numel(), dynamic) if dtype in WEIGHT_DTYPES else None
 
 
-def unpacked(held: Any) -> Any:
-    """The weight, qint8 [outputs, inputs], of an object that quantized.linear_prepack gave."""
+def unpack_weight(held: Any) -> Any:
+    """The weight, qint8 [outputs, inputs], of an object made by quantized.linear_prepack."""
     import torch
 
     return torch.ops.quantized.linear_unpack(held)[0]
 
 
 def _path(value: Any) -> str | None:
-    """The dotted path of a value that is read from the module, None for any other."""
+    """Dotted path of a value that is read from the module, None for any other value."""
     parts: list[str] = []
     node = value.node()
     while node.kind() == "prim::GetAttr":

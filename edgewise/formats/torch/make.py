@@ -1,4 +1,4 @@
-"""Make TorchScript files of a torch program; quantized by torch's operators for dynamic quantization."""
+"""Make TorchScript files of a torch program; int8 by torch's operators for dynamic quantization."""
 
 import json
 import warnings
@@ -13,7 +13,7 @@ from edgewise.formats.torch.facts import PACKED, layer_of
 from edgewise.formats.torch.run import MODEL, import_torch
 
 SOURCES = ("torch",)
-ELSEWHERE: Mapping[str, str] = {}  # nothing that is kept reads other files into torch
+ELSEWHERE: Mapping[str, str] = {}  # no maintained tool reads other formats into torch
 REQUIRES = {"torch": "torch"}
 SCHEMES: Mapping[str, Mapping[str, Any]] = {
     "fp32": {"weights": "float32", "activations": "float32", "covers": ("linear", "conv1d", "conv2d", "conv3d", "embedding")},
@@ -24,11 +24,11 @@ Arrays = dict[str, np.ndarray]
 
 
 def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """plugins.Maker.convert. Nodes bear the path, in the program, of the module that holds their weight."""
-    manifest, program = read(source)
-    graph = script.graph_of(program, [entry["name"] for entry in manifest["inputs"]])
+    """plugins.Maker.convert. Nodes are named after the module that holds their weight, by its path in the program."""
+    manifest, program = read_source(source)
+    graph = script.to_graph_module(program, [entry["name"] for entry in manifest["inputs"]])
     sides = {side: manifest[side] for side in ("inputs", "outputs")}
-    script.compile_to(folder / MODEL, graph, sides)
+    script.compile_graph(folder / MODEL, graph, sides)
     used = {node.target for node in graph.graph.find_nodes(op="get_attr")}
     return {**sides, "layers": find_layers(manifest["details"]["layers"], program.state_dict, used)}
 
@@ -42,15 +42,15 @@ def quantize(
     calibration: Sequence[Arrays],
     keep_nodes: Sequence[str],
 ) -> None:
-    """plugins.Maker.quantize, anew from the program: a compiled module cannot be quantized. settings: `per_channel`."""
+    """plugins.Maker.quantize, from the source's program: a compiled module cannot be quantized. settings: `per_channel`."""
     module, tensors = build(source, scheme, settings, keep_nodes)
-    script.compile_to(folder / MODEL, module, tensors)
+    script.compile_graph(folder / MODEL, module, tensors)
 
 
 def build(source: Path, scheme: str, settings: Mapping[str, Any], keep_nodes: Sequence[str]) -> tuple[Any, Mapping[str, Any]]:
-    """The variant as a GraphModule, before it is compiled; {"inputs", "outputs"} as in a manifest."""
-    manifest, program = read(source)
-    graph = script.graph_of(program, [entry["name"] for entry in manifest["inputs"]])
+    """The variant as a GraphModule, not yet compiled, and its {"inputs", "outputs"} as in a manifest."""
+    manifest, program = read_source(source)
+    graph = script.to_graph_module(program, [entry["name"] for entry in manifest["inputs"]])
     if scheme == "int8-dynamic":
         graph = quantize_linear(graph, keep_nodes, settings["per_channel"])
     return graph, {side: manifest[side] for side in ("inputs", "outputs")}
@@ -64,8 +64,8 @@ def find_layers(layers: Mapping[str, Mapping[str, Any]], weights: Mapping[str, A
 
 
 def quantize_linear(module: Any, keep_nodes: Sequence[str], per_channel: bool) -> Any:
-    """Dynamic int8 of the linear layers of a program's graph: the file that torch's quantize_dynamic({Linear}) would give, without
-    torch.ao.quantization, which torch is about to remove. aten.linear on a stored weight becomes quantized.linear_dynamic on a packed one.
+    """Dynamic int8 of the linear layers: the same file as torch's quantize_dynamic({Linear}), without torch.ao.quantization, which torch is
+    about to remove. aten.linear on a stored weight becomes quantized.linear_dynamic on a packed one.
 
     torchao cannot do it (0.18, torch 2.13): a module after quantize_ cannot be traced, and fails when run as TorchScript; its exported
     form and that of pt2e call operators written in Python, "Unknown builtin op" to a device with torch alone. Decomposed to ATen it loads,
@@ -80,21 +80,23 @@ def quantize_linear(module: Any, keep_nodes: Sequence[str], per_channel: bool) -
         path, bias_name = weight.target + PACKED, bias.target if bias else None
         if path not in biases:
             owner, _, name = path.rpartition(".")
-            packed = pack(module.get_parameter(weight.target), module.get_parameter(bias_name) if bias_name else None, per_channel)
+            packed = pack_weight(module.get_parameter(weight.target), module.get_parameter(bias_name) if bias_name else None, per_channel)
             setattr(module.get_submodule(owner), name, packed)
         if biases.setdefault(path, bias_name) == bias_name:  # one weight under two biases: the second call stays float, facts() says so
             _replace_linear(module.graph, call, path)
     module.graph.eliminate_dead_code()
-    return torch.fx.GraphModule(module, module.graph)  # takes along only what the graph still reads
+    return torch.fx.GraphModule(module, module.graph)  # copies only the attributes that the graph still reads
 
 
-def pack(weight: Any, bias: Any, per_channel: bool) -> Any:
-    """weight [outputs, inputs] and bias [outputs] or None, float32, as one object for quantized.linear_dynamic. Integers of 8 bits without
-    a zero point, max|w| / 127.5 apart (torchao's choose_qparams_affine, SYMMETRIC): by output channel, or all the same."""
+def pack_weight(weight: Any, bias: Any, per_channel: bool) -> Any:
+    """weight [outputs, inputs] and bias [outputs] or None, float32, as one object for quantized.linear_dynamic.
+
+    Symmetric int8 with scale max|w| / 127.5, per output channel or per tensor (torchao's choose_qparams_affine, SYMMETRIC).
+    """
     import torch
 
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.quantize_per_tensor, ", UserWarning)  # deprecated, and all that linear_prepack takes
+        warnings.filterwarnings("ignore", "torch.quantize_per_tensor, ", UserWarning)  # deprecated, but linear_prepack accepts nothing else
         bound = weight.abs().amax(dim=1) if per_channel else weight.abs().max()
         scale = (bound / 127.5).clamp(min=torch.finfo(torch.float32).eps)
         if per_channel:
@@ -105,7 +107,7 @@ def pack(weight: Any, bias: Any, per_channel: bool) -> Any:
 
 
 def _replace_linear(graph: Any, call: Any, packed: str) -> None:
-    """Activations get 7 bits, as quantize_dynamic has it: on x86 without VNNI int8 dot products overflow their 16-bit accumulators."""
+    """Activations get 7 bits, as in quantize_dynamic: on x86 without VNNI int8 dot products overflow their 16-bit accumulators."""
     import torch
 
     with graph.inserting_before(call):
@@ -116,7 +118,7 @@ def _replace_linear(graph: Any, call: Any, packed: str) -> None:
     graph.erase_node(call)
 
 
-def read(source: Path) -> tuple[dict[str, Any], Any]:
+def read_source(source: Path) -> tuple[dict[str, Any], Any]:
     """Manifest and program of a source."""
     torch = import_torch()
     with warnings.catch_warnings(action="ignore", category=FutureWarning):

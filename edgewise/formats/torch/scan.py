@@ -1,7 +1,7 @@
-"""Which layers of a torch program suffer from 8 bits: one layer at a time is quantized, the rest stays float.
+"""How much each layer of a torch program suffers from int8: quantize one layer at a time, keep the rest in float.
 
-Weights and inputs of a layer are rounded to the values that int8 can hold, and computed in float: no runtime has a say in the
-result. Ranges of the inputs are found once, and a layer's turn costs only what comes after it in the net.
+Weights and inputs of a layer are fake-quantized and computed in float, so that the result does not depend on a runtime. Ranges of the
+inputs are found once, and for each layer only the rest of the network after it is computed again.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,28 +10,28 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.torch.make import read
-from edgewise.formats.torch.script import graph_of
+from edgewise.formats.torch.make import read_source
+from edgewise.formats.torch.script import to_graph_module
 
 JUDGED = 16  # samples whose outputs are compared
-CHUNK = 8  # samples in one run: all values inside the net of one run lie in memory at once
+CHUNK = 8  # samples per run; all activations of a run are kept in memory
 OUTPUT_SECOND = ("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Conv1D")  # layers whose weights are [input, output, ...]
 NORM_ARGUMENTS = (1, 4, 7)  # weight, running variance and epsilon among the arguments of aten.batch_norm
 Arrays = Mapping[str, np.ndarray]
 
 
-class Rounder:
-    """A step in the graph. Off it hands its tensor on; on it gives the nearest values that 8 bits hold."""
+class FakeQuantize:
+    """A node of the graph that passes its tensor on, or if `on`, rounds it to 8 bits. fixed: the rounded weight, for weights."""
 
-    __name__ = "rounder"  # torch.fx names a step after its function
+    __name__ = "fake_quantize"  # torch.fx names a node after its function
 
     def __init__(self, owners: set[str], fixed: Any = None):
-        self.on = self.watching = False
-        self.owners = owners  # the layers with which it is on
+        self.on = self.observing = False
+        self.owners = owners  # layers for which it is on
         self.fixed, self.low, self.high = fixed, 0.0, 0.0
 
     def __call__(self, tensor: Any) -> Any:
-        if self.watching and self.fixed is None:
+        if self.observing and self.fixed is None:
             low, high = (bound.item() for bound in tensor.aminmax())
             self.low, self.high = min(self.low, low), max(self.high, high)
         if not self.on:
@@ -39,7 +39,7 @@ class Rounder:
         return self.fixed if self.fixed is not None else self._round(tensor)
 
     def _round(self, tensor: Any) -> Any:
-        """uint8 with a zero point, over the range that was seen."""
+        """uint8 with a zero point, over the observed range."""
         import torch
 
         scale = max(self.high - self.low, 1e-30) / 255
@@ -49,34 +49,34 @@ class Rounder:
 def scan(source: Path, feeds: Sequence[Arrays], per_channel: bool) -> dict[str, Any]:
     """{"layers": {path: {"noise", "elements"}}, "noise": with all of them quantized}. Noise is the power of the output's error over the
     power of the output about its mean (as proof.checks.sqnr_db has it); elements are weights. feeds: calibration samples of batch 1.
-    A weight that layers share is scanned under the first of them; layers that are never called are left out."""
+    A weight that layers share is scanned for the first of them; layers that are never called are skipped."""
     import torch
     from tqdm import tqdm
 
-    manifest, program = read(source)
+    manifest, program = read_source(source)
     names = [entry["name"] for entry in manifest["inputs"]]
     parts = [feeds[start : start + CHUNK] for start in range(0, len(feeds), CHUNK)]
     chunks = [[torch.from_numpy(np.concatenate([feed[name] for feed in part])) for name in names] for part in parts]
     judged = chunks[: -(-JUDGED // CHUNK)]
     with torch.inference_mode():
-        net = Net(graph_of(program, names), manifest["details"]["layers"], program.state_dict, per_channel)
+        net = ScannedProgram(to_graph_module(program, names), manifest["details"]["layers"], program.state_dict, per_channel)
         with tqdm(total=len(chunks) + len(judged) * len(net.places), desc="scan layers", unit="run", disable=None) as bar:
-            net.watch(chunks, bar)
-            return net.noises(judged, bar)
+            net.observe_ranges(chunks, bar)
+            return net.measure_noise(judged, bar)
 
 
-class Net:
-    """A program's graph with a rounder before each layer and behind each weight."""
+class ScannedProgram:
+    """A program's graph with fake quantization before each layer and behind each weight."""
 
     def __init__(self, module: Any, layers: Mapping[str, Mapping[str, Any]], weights: Mapping[str, Any], per_channel: bool):
         self.module, self.graph, self.layers, self.weights, self.per_channel = module, module.graph, layers, weights, per_channel
-        self.rounders: list[Rounder] = []
+        self.quantizers: list[FakeQuantize] = []
         paths: dict[int, str] = {}
         for path, layer in layers.items():
             paths.setdefault(weights[layer["weight"]].data_ptr(), path)
         held = [node for node in self.graph.nodes if node.op == "get_attr" and node.target in weights]
         read = [(node, paths[place]) for node in held if (place := weights[node.target].data_ptr()) in paths]
-        calls = {call: path for node, path in read for call in calls_of(node)}
+        calls = {call: path for node, path in read for call in iterate_calls(node)}
         for node, path in read:
             self._round_weight(node, path)
         for call, path in calls.items():
@@ -86,41 +86,41 @@ class Net:
         self.nodes = list(self.graph.nodes)
         self.places: dict[str, int] = {}  # layer -> position of the first step that changes with it
         for place, node in enumerate(self.nodes):
-            for path in node.target.owners if isinstance(node.target, Rounder) else ():
+            for path in node.target.owners if isinstance(node.target, FakeQuantize) else ():
                 self.places.setdefault(path, place)
 
     def _round_weight(self, weight: Any, path: str) -> None:
-        call = next(calls_of(weight), None)
+        call = next(iterate_calls(weight), None)
         if call is None:
             return
         factors = norm_factors(call, self.weights, self.module)
         rounded = round_weight(self.weights[weight.target].detach(), self.layers[path]["type"], factors, self.per_channel)
         with self.graph.inserting_after(weight):
-            step = self._step(weight, Rounder({path}, rounded))
+            step = self._step(weight, FakeQuantize({path}, rounded))
         weight.replace_all_uses_with(step, delete_user_cb=lambda user: user is not step)
 
     def _round_input(self, call: Any, owners: set[str], calls: Mapping[Any, str]) -> None:
-        """What lies between two layers is in 8 bits unless both are float: that is how the runtimes do it."""
+        """A tensor between two layers is quantized unless both are float, as in the runtimes."""
         data = next(given for given in call.all_input_nodes if not is_constant(given))
-        maker = maker_of(data, calls)
+        producer = find_producer(data, calls)
         with self.graph.inserting_before(call):
-            call.replace_input_with(data, self._step(data, Rounder(owners | ({calls[maker]} if maker else set()))))
+            call.replace_input_with(data, self._step(data, FakeQuantize(owners | ({calls[producer]} if producer else set()))))
 
-    def _step(self, value: Any, rounder: Rounder) -> Any:
-        self.rounders.append(rounder)
-        return self.graph.call_function(rounder, (value,))
+    def _step(self, value: Any, quantizer: FakeQuantize) -> Any:
+        self.quantizers.append(quantizer)
+        return self.graph.call_function(quantizer, (value,))
 
-    def watch(self, chunks: Sequence[list[Any]], bar: Any) -> None:
+    def observe_ranges(self, chunks: Sequence[list[Any]], bar: Any) -> None:
         """Find the range of each layer's inputs over all chunks."""
-        for rounder in self.rounders:
-            rounder.watching = True
+        for quantizer in self.quantizers:
+            quantizer.observing = True
         for chunk in chunks:
             self._run(chunk, {})
             bar.update()
-        for rounder in self.rounders:
-            rounder.watching = False
+        for quantizer in self.quantizers:
+            quantizer.observing = False
 
-    def noises(self, chunks: Sequence[list[Any]], bar: Any) -> dict[str, Any]:
+    def measure_noise(self, chunks: Sequence[list[Any]], bar: Any) -> dict[str, Any]:
         """See `scan`."""
         exact: list[np.ndarray] = []
         errors = dict.fromkeys([*self.places, ""], 0.0)
@@ -139,12 +139,12 @@ class Net:
         return {"layers": layers, "noise": errors[""] / signal}
 
     def _error(self, paths: Iterable[str], chunk: list[Any], known: dict[Any, Any], exact: np.ndarray) -> float:
-        """Sum of the squared errors of the outputs with these layers quantized. known: values that are there already."""
-        for rounder in self.rounders:
-            rounder.on = not rounder.owners.isdisjoint(paths)
+        """Sum of the squared errors of the outputs with these layers quantized. known: values that need not be computed."""
+        for quantizer in self.quantizers:
+            quantizer.on = not quantizer.owners.isdisjoint(paths)
         given, _ = self._run(chunk, known)
-        for rounder in self.rounders:
-            rounder.on = False
+        for quantizer in self.quantizers:
+            quantizer.on = False
         return float(np.sum((given - exact) ** 2))
 
     def _run(self, chunk: list[Any], known: dict[Any, Any], keep: bool = False) -> tuple[np.ndarray, dict[Any, Any]]:
@@ -155,17 +155,17 @@ class Net:
         return runner.run(*chunk, initial_env=known).double().numpy(), runner.env
 
 
-def calls_of(weight: Any) -> Iterator[Any]:
-    """The nodes that apply a weight to something, through those that only turn it."""
+def iterate_calls(weight: Any) -> Iterator[Any]:
+    """The nodes that apply a weight, through those that only transpose it."""
     for user in weight.users:
         if is_constant(user):
-            yield from calls_of(user)
+            yield from iterate_calls(user)
         else:
             yield user
 
 
-def maker_of(value: Any, calls: Mapping[Any, str]) -> Any | None:
-    """The call of a layer that a value comes from, through steps with no other input (a norm, an activation, pooling)."""
+def find_producer(value: Any, calls: Mapping[Any, str]) -> Any | None:
+    """The call of a layer that a value comes from, through nodes with one input (a norm, an activation, pooling)."""
     while value is not None and value not in calls:
         inputs = [given for given in value.all_input_nodes if not is_constant(given)]
         value = inputs[0] if len(inputs) == 1 else None
@@ -178,7 +178,7 @@ def is_constant(node: Any) -> bool:
 
 
 def norm_factors(call: Any, weights: Mapping[str, Any], module: Any) -> Any | None:
-    """What a batch norm directly behind a call multiplies each output channel by; None where there is none."""
+    """Factors per output channel of a batch norm directly behind a call; None if there is none."""
     (user, *others) = call.users
     if others or getattr(user.target, "__name__", "") != "batch_norm":
         return None
@@ -188,7 +188,7 @@ def norm_factors(call: Any, weights: Mapping[str, Any], module: Any) -> Any | No
 
 
 def round_weight(weight: Any, kind: str, factors: Any | None, per_channel: bool) -> Any:
-    """Symmetric int8 weights. Every format folds a batch norm behind the layer into them, so its factors are rounded along."""
+    """Weights rounded to symmetric int8, with the factors of a batch norm folded in, as all formats do."""
     import torch
 
     axis = 1 if kind in OUTPUT_SECOND else 0

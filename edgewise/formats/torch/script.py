@@ -1,7 +1,7 @@
-"""From an exported program to a TorchScript file.
+"""Compile an exported program to a TorchScript file.
 
-The program's graph calls ATen overloads (aten.linear.default), which TorchScript knows without the overload's name; compiled
-instead of traced, the batch stays dynamic: a trace of an exported graph has the example's batch in it, or fails.
+The program's graph calls ATen overloads (aten.linear.default), which TorchScript has without the name of the overload. The graph is
+compiled, not traced, so that the batch stays dynamic: a trace would contain the batch size of the example, or fail.
 """
 
 import io
@@ -15,10 +15,10 @@ from typing import Any
 from edgewise.formats.torch.run import TENSORS
 
 CHECKS = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range", "sym_constrain_range_for_size")
-COUNTED = re.compile(rb"___torch_mangle_\d+")
+MANGLED_NAME = re.compile(rb"___torch_mangle_\d+")
 
 
-def graph_of(program: Any, inputs: Sequence[str]) -> Any:
+def to_graph_module(program: Any, inputs: Sequence[str]) -> Any:
     """An ExportedProgram as a GraphModule with plain ATen calls, arguments by the names in `inputs`, and one tensor (or a tuple
     where there are several) as its result."""
     import torch
@@ -40,11 +40,11 @@ def graph_of(program: Any, inputs: Sequence[str]) -> Any:
     return torch.fx.GraphModule(module, graph).eval()
 
 
-def compile_to(path: Path, module: Any, tensors: Mapping[str, Any]) -> None:
-    """Compile a GraphModule and write it; tensors: {"inputs", "outputs"} as in a manifest."""
+def compile_graph(path: Path, module: Any, tensors: Mapping[str, Any]) -> None:
+    """Compile a GraphModule and write it to `path`; tensors: {"inputs", "outputs"} as in a manifest. ValueError if TorchScript cannot."""
     import torch
 
-    _forget_classes()
+    _reset_class_names()
     try:
         with warnings.catch_warnings(action="ignore"):  # that torch.jit is deprecated
             scripted = torch.jit.script(module)
@@ -55,11 +55,11 @@ def compile_to(path: Path, module: Any, tensors: Mapping[str, Any]) -> None:
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         torch.jit.save(scripted, archive, _extra_files={TENSORS: json.dumps(tensors, sort_keys=True)})
     archive.seek(0)
-    _write_plain(archive, path)
+    _write_repeatable(archive, path)
 
 
-def _forget_classes() -> None:
-    """Let the next compilation name its classes as the first one of a process does; torch's own tests do the same."""
+def _reset_class_names() -> None:
+    """Let the next compilation name its classes as the first in a process does; torch's own tests do the same."""
     import torch
 
     torch._C._jit_clear_class_registry()
@@ -67,9 +67,9 @@ def _forget_classes() -> None:
     torch.jit._state._clear_class_state()
 
 
-def _write_plain(archive: io.BytesIO, path: Path) -> None:
-    """Write an archive without what differs from run to run: debug records hold the paths of source files, and class names are
-    numbered by a counter of the process."""
+def _write_repeatable(archive: io.BytesIO, path: Path) -> None:
+    """Write an archive without what differs between runs: debug records contain paths of source files, and class names a counter of the
+    process."""
     import torch
 
     reader = torch._C.PyTorchFileReader(archive)
@@ -77,7 +77,7 @@ def _write_plain(archive: io.BytesIO, path: Path) -> None:
     numbers: dict[bytes, bytes] = {}
 
     def renumber(text: bytes) -> bytes:
-        return COUNTED.sub(lambda found: numbers.setdefault(found[0], b"___torch_mangle_%d" % len(numbers)), text)
+        return MANGLED_NAME.sub(lambda found: numbers.setdefault(found[0], b"___torch_mangle_%d" % len(numbers)), text)
 
     writer = torch._C.PyTorchFileWriter(str(path))
     for name in sorted(names, key=lambda name: (name != "data.pkl", names.index(name))):

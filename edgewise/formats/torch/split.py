@@ -1,11 +1,11 @@
-"""Cut a torch program into parts, each compiled as the whole is: a TorchScript file itself cannot be cut."""
+"""Cut a torch program into parts and compile each; a TorchScript file itself cannot be cut."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgewise.formats.torch import make, script
-from edgewise.formats.torch.facts import layer_of, unpacked
+from edgewise.formats.torch.facts import layer_of, unpack_weight
 from edgewise.formats.torch.run import MODEL
 
 CALLS = ("call_function", "call_module", "call_method")
@@ -17,7 +17,7 @@ def cuttable(folder: Path, source: Path, scheme: str, settings: Mapping[str, Any
 
 
 class Graph:
-    """plugins.Cuttable of a GraphModule. Reading a weight is no step: it goes with the operator that uses it."""
+    """plugins.Cuttable of a GraphModule. Reading a weight is not a step of its own, but part of the operator that uses it."""
 
     channel_axis = 1
 
@@ -39,7 +39,7 @@ class Graph:
     def write(self, start: int, end: int, folder: Path) -> None:
         import torch
 
-        given, wanted = self._passed(start), self._passed(end)
+        given, wanted = self._crossing(start), self._crossing(end)
         part = torch.fx.Graph()
         copies = {node: part.placeholder(self._name(node)) for node in given}
         for node in self._nodes[start:end]:
@@ -50,7 +50,7 @@ class Graph:
         answers = tuple(copies[node] for node in wanted)
         part.output(answers if len(answers) > 1 else answers[0])
         sides = {"inputs": [self._describe(node) for node in given], "outputs": [self._describe(node) for node in wanted]}
-        script.compile_to(folder / MODEL, torch.fx.GraphModule(self._module, part).eval(), sides)
+        script.compile_graph(folder / MODEL, torch.fx.GraphModule(self._module, part).eval(), sides)
 
     def _steps(self) -> list[Mapping[str, Any]]:
         seen: set[str] = set()
@@ -58,20 +58,20 @@ class Graph:
         for place, node in enumerate(self._nodes):
             held = {name: size for name, size in self._weights(node).items() if name not in seen}
             seen |= set(held)
-            passed = self._passed(place + 1)
+            crossing = self._crossing(place + 1)
             names = [layer_of(name) for name in held]
-            crossing = len(passed) if all(map(_is_tensor, passed)) else 0
-            steps.append({"node": names[0] if names else node.name, "weights_bytes": sum(held.values()), "crossing": crossing})
+            count = len(crossing) if all(map(_is_tensor, crossing)) else 0
+            steps.append({"node": names[0] if names else node.name, "weights_bytes": sum(held.values()), "crossing": count})
         return steps
 
     def _weights(self, node: Any) -> dict[str, int]:
-        """Bytes of what a node reads, by the attribute's name; a packed weight counts by its integers."""
+        """Bytes of the weights that a node reads, by attribute name; of a packed weight, those of its integers."""
         stored = {read.target: _attribute(self._module, read.target) for read in node.all_input_nodes if read.op == "get_attr"}
-        tensors = {name: held if hasattr(held, "numel") else unpacked(held) for name, held in stored.items()}
+        tensors = {name: held if hasattr(held, "numel") else unpack_weight(held) for name, held in stored.items()}
         return {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}
 
-    def _passed(self, place: int) -> list[Any]:
-        """Nodes whose results a cut before step `place` passes on: from the earlier ones, or the user, to the later ones, or the user."""
+    def _crossing(self, place: int) -> list[Any]:
+        """Nodes whose results cross a cut before step `place`; at the ends, the model's inputs and outputs."""
         if place in (0, len(self._nodes)):
             return self._wanted if place else self._given
         later = {read for node in self._nodes[place:] for read in node.all_input_nodes} | set(self._wanted)

@@ -1,4 +1,4 @@
-"""The form in which a TorchScript file is kept: as it was compiled."""
+"""The form in which a TorchScript file is stored: always as compiled."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,10 +8,10 @@ FILE: Mapping[str, tuple[Any, ...]] = {}
 
 
 def store(folder: Path, file: Mapping[str, Any], engine: Mapping[str, Any], mapped: bool) -> dict[str, Any]:
-    """See plugins.Storer."""
+    """plugins.Storer.store."""
     if mapped:
         raise ValueError(
             "load.mode mapped: torch.jit.load copies all weights of a TorchScript file and has no option to map them; use onnx for weights "
-            "that stay on the disk, or mode split"
+            "that stay on disk, or mode split"
         )
     return {}

@@ -1,11 +1,11 @@
-"""Keras models by TensorFlow's own converter, tf.lite.TFLiteConverter, and its four strategies.
+"""Convert Keras models with TensorFlow's own converter, tf.lite.TFLiteConverter, and its four quantization strategies.
 
-The strategies are those that users of TensorFlow know. TensorFlow deprecates their quantizer in favour of AI Edge Quantizer, which makes
-the variants of TFLite files and torch programs here (see aeq.py).
+They are kept because users of TensorFlow know them, although TensorFlow deprecates their quantizer in favor of the AI Edge Quantizer,
+which quantizes TFLite files and torch programs here (see edge_quantizer.py).
 
-A bad model makes the converter abort, and TensorFlow takes 800 MB: each conversion is a process of its own.
+A bad model can abort the converter, and TensorFlow takes 800 MB, so each conversion runs in a process of its own:
 
-    python -m edgewise.formats.tflite.keras JOB.json
+    python -m edgewise.formats.tflite.keras_converter JOB.json
 """
 
 import importlib.util
@@ -32,8 +32,8 @@ def write(
     settings: Mapping[str, Any],
     calibration: Sequence[Mapping[str, np.ndarray]],
 ) -> None:
-    """Write the TFLite file, batch 1. shapes: of the inputs, batch first; settings: `per_channel`, `io` ("integer", "float").
-    ValueError where the converter refuses or aborts; ChildProcessError where it was killed."""
+    """Write the TFLite file, batch size 1. shapes: of the inputs, batch first; settings: `per_channel`, `io` ("integer", "float").
+    ValueError if the converter fails or aborts; ChildProcessError if it was killed."""
     if importlib.util.find_spec("tensorflow") is None:
         raise ModuleNotFoundError("tensorflow is not installed", name="tensorflow")
     with tempfile.TemporaryDirectory() as place:
@@ -42,23 +42,23 @@ def write(
             arrays: dict[str, Any] = {name: np.stack([feed[name] for feed in calibration]) for name in calibration[0]}
             np.savez(samples, **arrays)
         places = {"model": str(model.resolve()), "path": str(path.resolve()), "samples": str(samples)}
-        job = {**places, "scheme": scheme, "shapes": [[1, *shape[1:]] for shape in shapes], **_chosen(settings)}
+        job = {**places, "scheme": scheme, "shapes": [[1, *shape[1:]] for shape in shapes], **_converter_options(settings)}
         Path(place, "job.json").write_text(json.dumps(job), encoding="utf-8")
-        command = [sys.executable, "-m", "edgewise.formats.tflite.keras", str(Path(place, "job.json"))]
+        command = [sys.executable, "-m", "edgewise.formats.tflite.keras_converter", str(Path(place, "job.json"))]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3], env=_environment())
-    _check(done, scheme)
+    _raise_on_failure(done, scheme)
 
 
-def _chosen(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _converter_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"per_channel": settings.get("per_channel") is not False, "integer_io": settings.get("io") != "float"}
 
 
 def _environment() -> dict[str, str]:
-    """On the CPU, and in fixed order: the same model gives the same bytes."""
+    """On the CPU, with fixed hash order: the same model gives the same bytes."""
     return {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONHASHSEED": "0"}
 
 
-def _check(done: subprocess.CompletedProcess[str], scheme: str) -> None:
+def _raise_on_failure(done: subprocess.CompletedProcess[str], scheme: str) -> None:
     if done.returncode == 0:
         return
     if -done.returncode in (signal.SIGKILL, signal.SIGTERM):
@@ -69,11 +69,11 @@ def _check(done: subprocess.CompletedProcess[str], scheme: str) -> None:
 
 
 def convert(job: Mapping[str, Any]) -> bytes:
-    """The work of the process. job: model, path, scheme, shapes, per_channel, integer_io, samples, as `write` puts them."""
+    """Convert, in the child process. job: model, path, scheme, shapes, per_channel, integer_io, samples; see `write`."""
     import tensorflow as tf
 
     place = Path(job["model"])
-    converter = _of_saved_model(place, job["shapes"]) if place.is_dir() else _of_keras(place, job["shapes"])
+    converter = _saved_model_converter(place, job["shapes"]) if place.is_dir() else _keras_converter(place, job["shapes"])
     scheme = job["scheme"]
     if scheme != "fp32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -83,27 +83,27 @@ def convert(job: Mapping[str, Any]) -> bytes:
         wide = scheme.startswith("int16x8")
         kernels = tf.lite.OpsSet
         chosen = kernels.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8 if wide else kernels.TFLITE_BUILTINS_INT8
-        converter.representative_dataset = lambda: _samples(Path(job["samples"]))
+        converter.representative_dataset = lambda: _iterate_samples(Path(job["samples"]))
         converter.target_spec.supported_ops = [chosen]
         if job["integer_io"]:
             converter.inference_input_type = converter.inference_output_type = tf.int16 if wide else tf.int8
-        converter._experimental_disable_per_channel = not job["per_channel"]  # the one way to per-tensor weights
+        converter._experimental_disable_per_channel = not job["per_channel"]  # the only way to get per-tensor weights
     content: bytes = converter.convert()
     return content
 
 
-def _of_keras(place: Path, shapes: Sequence[Sequence[int]]) -> Any:
+def _keras_converter(place: Path, shapes: Sequence[Sequence[int]]) -> Any:
     import keras
     import tensorflow as tf
 
     inner = keras.saving.load_model(place, compile=False)
-    taken = zip(inner.inputs, shapes, strict=True)
-    inputs = [keras.Input(batch_shape=shape, dtype=each.dtype, name=f"input_{i}") for i, (each, shape) in enumerate(taken)]
+    ports = zip(inner.inputs, shapes, strict=True)
+    inputs = [keras.Input(batch_shape=shape, dtype=port.dtype, name=f"input_{i}") for i, (port, shape) in enumerate(ports)]
     return tf.lite.TFLiteConverter.from_keras_model(keras.Model(inputs, inner(inputs if len(inputs) > 1 else inputs[0])))
 
 
-def _of_saved_model(place: Path, shapes: Sequence[Sequence[int]]) -> Any:
-    """Its default signature with fixed shapes. The inputs come in the order of their names, as the importer has them."""
+def _saved_model_converter(place: Path, shapes: Sequence[Sequence[int]]) -> Any:
+    """Of the default signature with fixed shapes. Inputs are sorted by name, as in edgewise.sources.keras_file."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(place))
@@ -115,7 +115,7 @@ def _of_saved_model(place: Path, shapes: Sequence[Sequence[int]]) -> Any:
     return tf.lite.TFLiteConverter.from_concrete_functions([concrete], loaded)
 
 
-def _samples(path: Path) -> Iterator[list[np.ndarray]]:
+def _iterate_samples(path: Path) -> Iterator[list[np.ndarray]]:
     with np.load(path) as stored:
         arrays = [stored[name] for name in stored.files]
     yield from ([array[i] for array in arrays] for i in range(len(arrays[0])))

@@ -1,0 +1,56 @@
+"""Which nodes of a converted file compute which layers of the source: found by their weights, since converted names are unreliable.
+
+Folding a batch norm into a convolution scales each output channel by its own factor. So rows (one per output channel) are compared by
+direction only, of either sign. If several layers have equal weights, the order of execution decides.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+MIN_COSINE = 0.999
+SameRows = Callable[[np.ndarray, np.ndarray], bool]
+
+
+def match_layers(
+    layers: Mapping[str, Mapping[str, Any]],
+    layer_rows: Callable[[Mapping[str, Any]], np.ndarray],
+    node_rows: Mapping[int, Sequence[np.ndarray]],
+    same_table: SameRows,
+) -> dict[str, list[int]]:
+    """The nodes of each layer, in the order of execution.
+
+    layers: {path: {"type", "weight", "shape"}}. layer_rows(layer): its weight as [output channels, rest]. node_rows: node -> the layouts in
+    which its constant may hold such rows. same_table: compares the rows of embeddings. KeyError(path) for a layer that no node holds.
+    """
+    sharing: dict[tuple[int, ...], list[str]] = {}
+    for path, layer in layers.items():
+        same, rows = (same_table if layer["type"] == "Embedding" else same_directions), layer_rows(layer)
+        found = tuple(node for node, candidates in node_rows.items() if any(same(rows, candidate) for candidate in candidates))
+        if not found:
+            raise KeyError(path)
+        sharing.setdefault(found, []).append(path)
+    return {path: nodes for found, paths in sharing.items() for path, nodes in _share(paths, found).items()}
+
+
+def _share(paths: Sequence[str], found: Sequence[int]) -> dict[str, list[int]]:
+    """Assign nodes to layers with equal weights, in order; the last layer gets all that are left (a single layer: all its calls)."""
+    final = len(found) - 1  # if the converter merged equal weights there are more layers than nodes: the rest share the last node
+    shared = {path: [found[min(i, final)]] for i, path in enumerate(paths[:-1])}
+    return {**shared, paths[-1]: list(found[min(len(paths) - 1, final) :])}
+
+
+def same_directions(layer: np.ndarray, node: np.ndarray) -> bool:
+    """Whether each row of the node is a multiple of the layer's; a row of zeros (a dead channel) is a multiple of any."""
+    return layer.shape == node.shape and _are_parallel(layer[:4], node[:4]) and _are_parallel(layer, node)
+
+
+def _are_parallel(layer: np.ndarray, node: np.ndarray) -> bool:
+    lengths = np.linalg.norm(layer, axis=1) * np.linalg.norm(node, axis=1)
+    return bool(np.all(np.abs(np.einsum("ij,ij->i", layer, node)) >= MIN_COSINE * lengths))
+
+
+def number_names(path: str, count: int) -> list[str]:
+    """Names of the nodes of one layer: its path, then PATH#2, PATH#3 ... for further calls."""
+    return [f"{path}#{number}" if number > 1 else path for number in range(1, count + 1)]

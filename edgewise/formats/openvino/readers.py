@@ -1,0 +1,191 @@
+"""Sources that OpenVINO reads itself: a Keras model, by way of a SavedModel, and a float TFLite file.
+
+Names in the graphs that it makes contain counters of the process. So nodes with weights are renamed: after the layer whose weights they
+hold, if the source has layers, else after the first named tensor that is computed from them.
+
+Keras and TensorFlow take 800 MB and may abort, so the SavedModel is written in a process of its own:
+
+    python -m edgewise.formats.openvino.readers MODEL FOLDER
+"""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgewise.formats.common.matching import match_layers, number_names
+from edgewise.formats.openvino.facts import constant, weights
+
+FLOATS = ("f16", "f32", "f64")
+
+
+def read_source(source: Path) -> tuple[Any, dict[str, list[str]]]:
+    """The model with the names of the source, and the nodes of each layer. source: models/source of a format in READERS.
+    ValueError if OpenVINO cannot read it, or it is already quantized."""
+    manifest = json.loads((source / "manifest.json").read_text(encoding="utf-8"))
+    model = READERS[manifest["format"]](source / manifest["details"]["file"], manifest)
+    _check_float(model)
+    layers = manifest["details"]["layers"]
+    found = _match_nodes(layers, _load_weights(source), model) if layers else _group_by_tensor(model)  # before the ports are renamed
+    for ports, side in ((model.inputs, "inputs"), (model.outputs, "outputs")):
+        if len(ports) != len(manifest[side]):
+            raise ValueError(f"OpenVINO sees {len(ports)} {side} in the source, which has {len(manifest[side])}")
+        for port, entry in zip(ports, manifest[side], strict=True):
+            port.get_tensor().set_names({entry["name"]})
+    return model, _rename_nodes(model, found)
+
+
+def read_keras(path: Path, manifest: Mapping[str, Any]) -> Any:
+    """The inputs are sorted by name, as in `write_saved_model` and in edgewise.sources.keras_file."""
+    with tempfile.TemporaryDirectory() as place:
+        model = _convert_model(path if path.is_dir() else write_saved_model(path, Path(place, "saved")))
+    ordered = sorted(model.get_parameters(), key=lambda node: min(node.output(0).get_names()))
+    return _reorder_inputs(model, ordered)
+
+
+def read_tflite(path: Path, manifest: Mapping[str, Any]) -> Any:
+    return _convert_model(path)
+
+
+READERS = {"keras": read_keras, "tflite": read_tflite}
+
+
+def write_saved_model(model: Path, folder: Path) -> Path:
+    """Write a .keras or .h5 file as a SavedModel and return its folder. Its inputs are named input_00, input_01 ... in the model's order.
+    ValueError if Keras fails or aborts; ChildProcessError if it was killed."""
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ModuleNotFoundError("tensorflow is not installed", name="tensorflow")
+    quiet = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+    command = [sys.executable, "-m", "edgewise.formats.openvino.readers", str(model.resolve()), str(folder)]
+    place = Path(__file__).parents[3]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=place, env={**os.environ, **quiet})
+    if -done.returncode in (signal.SIGKILL, signal.SIGTERM):
+        raise ChildProcessError("Keras was killed while it exported the model; free some memory, then run the same command again")
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        raise ValueError(f"Keras cannot export the model as a SavedModel: {lines[-1][:300] if lines else 'it says nothing'}")
+    return folder
+
+
+def _convert_model(path: Path) -> Any:
+    import openvino
+
+    try:
+        return openvino.convert_model(path)
+    except Exception as error:  # OpenVINO's frontends have no other common base class
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ValueError(f"OpenVINO cannot read the source: {' '.join(lines[-2:])[:300]}") from error
+
+
+def _reorder_inputs(model: Any, parameters: list[Any]) -> Any:
+    import openvino
+
+    return openvino.Model(model.get_results(), parameters, model.get_friendly_name())
+
+
+def _check_float(model: Any) -> None:
+    """ValueError for a quantized model: OpenVINO would compute something else than the file's own runtime."""
+    origins = (constant(value.get_node()) for node in model.get_ordered_ops() if weights(node) for value in node.input_values())
+    stored = {origin.get_element_type().get_type_name() for origin in origins if origin is not None and len(origin.get_output_shape(0)) > 1}
+    if stored - {*FLOATS} or any(node.get_type_name() == "FakeQuantize" for node in model.get_ops()):
+        raise ValueError("the file is quantized already: OpenVINO would round it in another way; measure it as it is, with tflite")
+
+
+def _group_by_tensor(model: Any) -> dict[str, list[Any]]:
+    """Nodes with weights by the name of the first named tensor computed from them, or by position if the next node with weights comes
+    first."""
+    found: dict[str, list[Any]] = {}
+    for place, node in enumerate(model.get_ordered_ops()):
+        if weights(node):
+            found.setdefault(_first_tensor_name(node) or f"{node.get_type_name()}@{place}", []).append(node)
+    return found
+
+
+def _first_tensor_name(node: Any) -> str | None:
+    while node is not None and node.get_type_name() != "Result":
+        names: set[str] = node.output(0).get_names()
+        if names:
+            return min(names)
+        users = [port.get_node() for port in node.output(0).get_target_inputs()]
+        node = users[0] if len(users) == 1 and node.get_output_size() == 1 and not weights(users[0]) else None
+    return None
+
+
+def _rename_nodes(model: Any, found: Mapping[str, list[Any]]) -> dict[str, list[str]]:
+    """Name the nodes of each layer after it, and make sure that no other node has such a name. Returns layer -> names."""
+    named = {layer: number_names(layer, len(nodes)) for layer, nodes in found.items()}
+    pairs = ((node, name) for layer, nodes in found.items() for node, name in zip(nodes, named[layer], strict=True))
+    renamed = {node.get_friendly_name(): name for node, name in pairs}
+    taken = set(renamed.values())
+    for node in model.get_ordered_ops():
+        name = node.get_friendly_name()
+        if name in renamed and weights(node):
+            node.set_friendly_name(renamed[name])
+        elif name in taken:
+            node.set_friendly_name(f"{name}/{node.get_type_name()}")
+    return named
+
+
+def _load_weights(source: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(source / "weights.safetensors")
+
+
+def _match_nodes(layers: Mapping[str, Mapping[str, Any]], values: Mapping[str, np.ndarray], model: Any) -> dict[str, list[Any]]:
+    """Nodes of each layer path, in the order of execution. layers: {path: {"type", "weight", "shape"}}; values: weights by those names,
+    in torch's layout. ValueError names a layer that is in no node."""
+    nodes = [node for node in model.get_ordered_ops() if weights(node)]
+    rows = {place: _node_rows(node) for place, node in enumerate(nodes)}
+    try:
+        found = match_layers(layers, lambda layer: _layer_rows(layer["type"], values[layer["weight"]]), rows, _same_table)
+    except KeyError as error:
+        path = error.args[0]
+        raise ValueError(
+            f"layer '{path}' ({layers[path]['type']}) is in no node of OpenVINO's graph: keep_float could not reach it"
+        ) from None
+    return {path: [nodes[i] for i in places] for path, places in found.items()}
+
+
+def _layer_rows(kind: str, weight: np.ndarray) -> np.ndarray:
+    """[output channels, the rest], in torch's order."""
+    weight = np.swapaxes(weight, 0, 1) if kind.startswith("ConvTranspose") else weight
+    return weight.reshape(len(weight), -1)
+
+
+def _node_rows(node: Any) -> list[np.ndarray]:
+    """The layouts in which a node's largest constant may hold the rows of a layer."""
+    origins = (constant(value.get_node()) for value in node.input_values())
+    held = max((origin.get_data() for origin in origins if origin is not None), key=lambda array: array.size)
+    kind = node.get_type_name()
+    if kind == "ConvolutionBackpropData":
+        held = np.swapaxes(held, 0, 1)
+    if kind.startswith("Group"):  # [groups, outputs of each, ...]
+        held = held.reshape(-1, *held.shape[2:])
+    return [held, held.T] if held.ndim == 2 else [held.reshape(len(held), -1)] if held.ndim else []
+
+
+def _same_table(layer: np.ndarray, node: np.ndarray) -> bool:
+    return layer.shape == node.shape and np.array_equal(layer, node)
+
+
+def main() -> None:
+    import keras
+
+    model = keras.saving.load_model(sys.argv[1], compile=False)
+    signature = [
+        keras.InputSpec(shape=(None, *tensor.shape[1:]), dtype=tensor.dtype, name=f"input_{i:02}") for i, tensor in enumerate(model.inputs)
+    ]
+    model.export(sys.argv[2], verbose=False, input_signature=signature if len(signature) == 1 else [signature])
+
+
+if __name__ == "__main__":
+    main()
