@@ -48,7 +48,7 @@ def test_this_machine_computes_what_this_machine_computes(bench):
     assert isinstance(records.read(BenchResult, Path("metrics/bench/fake-b.json")), BenchResult)
 
 
-def test_small_differences_are_told_and_tolerated(bench):
+def test_small_differences_are_reported_and_tolerated(bench):
     found = bench(BOTH, "fake-b", settings=SIX, device=device("1e-3"))["agreement"]
     logits = compared_samples()[:, :2].astype(np.float64)
     noise = np.stack([v * 1e-3 * np.random.default_rng(i).normal(size=(1, 2))[0] for i, v in enumerate(logits)])

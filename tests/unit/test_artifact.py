@@ -1,4 +1,4 @@
-"""Artifacts are whole or absent, and say what they are."""
+"""Artifacts are complete or absent, and their manifests describe them."""
 
 import json
 import os
@@ -123,7 +123,7 @@ def test_isolated_outputs_for_any_batch(tmp_path, monkeypatch, batch):
         ("raise MemoryError", InfrastructureError, "exit code 1"),
     ],
 )
-def test_a_bad_file_is_told_from_bad_surroundings(tmp_path, monkeypatch, action, kind, message):
+def test_a_bad_file_is_distinguished_from_an_infrastructure_error(tmp_path, monkeypatch, action, kind, message):
     with pytest.raises(kind, match=message):
         isolation.compute_outputs(runner(tmp_path, monkeypatch, action), tmp_path, {}, {"x": np.zeros((1, 2), np.float32)})
 

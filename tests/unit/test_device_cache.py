@@ -1,4 +1,4 @@
-"""The cache on the device, run as it runs there: the text of store.py by `python -c`, a request on stdin."""
+"""The cache on the device, run as it runs there: the text of cache.py by `python -c`, a request on stdin."""
 
 import hashlib
 import json
@@ -80,7 +80,7 @@ def test_a_lost_run_is_ended_by_its_name(tmp_path):
     other.wait()
 
 
-def test_the_code_for_a_device_is_the_payload_and_the_one_run_py():
+def test_the_code_for_a_device_is_the_agent_and_one_run_py():
     files = shipping.code_tree("edgewise.formats.onnx.run").files
     assert {"edgewise/agent/program.py", "edgewise/agent/power.py", "edgewise/formats/onnx/run.py", "edgewise/__init__.py"} <= set(
         files

@@ -1,11 +1,10 @@
-"""The device lock with real processes: one at a time, another device at once, and a killed holder keeps nobody waiting."""
+"""The device lock with real processes: one process at a time, other devices at the same time, and a killed holder blocks no one."""
 
 import itertools
 import os
 import stat
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -45,22 +44,20 @@ def test_two_processes_never_hold_one_device_at_once():
     assert sum("another process measures on the device 'board'" in err for _, err in said) >= 1
 
 
-def test_a_killed_holder_keeps_nobody_waiting():
+def test_a_killed_holder_blocks_no_one(capfd):
     process = holder("board-1", 600)
     process.stdout.readline()
     process.kill()
     process.wait()
-    started = time.monotonic()
     with lock(BOARD):
-        assert time.monotonic() - started < 1
+        assert "waiting" not in capfd.readouterr().err
 
 
-def test_another_device_is_not_waited_for():
+def test_another_device_is_not_waited_for(capfd):
     process = holder("board-2", 600)
     process.stdout.readline()
-    started = time.monotonic()
     with lock(BOARD):
-        assert time.monotonic() - started < 1
+        assert "waiting" not in capfd.readouterr().err
     process.kill()
     process.communicate()
 
@@ -92,7 +89,7 @@ def refused(device: Plugin = BOARD) -> str:
     return str(caught.value)
 
 
-def test_nobody_else_may_look_into_the_folder(shared):
+def test_no_other_user_can_read_the_folder(shared):
     before = os.umask(0)
     try:
         with lock(BOARD):

@@ -1,4 +1,4 @@
-"""The device kept against other hosts: real processes, one after the other, and no lock that outlives its holder."""
+"""The lease of a device: real processes wait for each other, and no lease outlives its holder."""
 
 import json
 import os
@@ -17,7 +17,7 @@ COMMAND = (sys.executable, lease.__file__)
 
 
 class Host:
-    """One that talks to agent.lease by hand."""
+    """A host that talks to agent.lease directly."""
 
     def __init__(self, workdir, who: str, wait_s: float = 20.0, silent_s: float = 20.0):
         pipe = subprocess.PIPE
@@ -47,7 +47,7 @@ def host(tmp_path):
         one.process.stdout.close()
 
 
-def test_a_second_host_waits_and_is_told_for_whom(host):
+def test_a_second_host_waits_and_learns_who_holds_the_lease(host):
     first = host("ann@desk")
     assert first.reply() == {"held": True}
     second = host("bob@laptop", wait_s=1.0)
@@ -57,7 +57,7 @@ def test_a_second_host_waits_and_is_told_for_whom(host):
 
 
 @pytest.mark.parametrize("end", ["stdin", "kill"])
-def test_the_next_one_gets_it_however_the_holder_ends(host, end):
+def test_the_next_host_gets_the_lease_however_the_holder_ends(host, end):
     first = host("ann@desk")
     assert "held" in first.reply()
     second = host("bob@laptop")
@@ -67,14 +67,14 @@ def test_the_next_one_gets_it_however_the_holder_ends(host, end):
     assert "bob@laptop" in host("eve@lab", wait_s=0.0).reply()["seen"]
 
 
-def test_a_holder_whose_host_is_silent_lets_go(host):
+def test_a_holder_whose_host_is_silent_releases_the_lease(host):
     first = host("ann@desk", silent_s=0.5)
     assert "held" in first.reply()
     assert first.process.wait(20) == 0
     assert host("bob@laptop", wait_s=0.0).reply() == {"held": True}
 
 
-def test_a_host_that_is_heard_of_keeps_it(host):
+def test_a_host_that_sends_heartbeats_keeps_the_lease(host):
     first = host("ann@desk", silent_s=1.5)
     assert "held" in first.reply()
     for _ in range(12):

@@ -108,7 +108,7 @@ def test_a_constant_answer_is_no_signal():
         ({"probabilities": np.zeros((4, 3))}, "named probabilities"),
     ],
 )
-def test_wrong_outputs_are_told_apart(given, message):
+def test_each_kind_of_wrong_outputs_has_its_message(given, message):
     expected = {"logits": np.arange(12.0).reshape(4, 3)}
     with pytest.raises(VariantFailed, match=message):
         checks.check_outputs(expected, given, 20.0)

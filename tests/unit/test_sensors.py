@@ -211,7 +211,7 @@ def test_an_energy_pass_over_the_real_paths(tmp_path):
     assert any("rapl_0_package-0_uj: stood still" in problem for problem in fields.problems)
 
 
-def test_no_sensor_is_said_and_no_permission_is_another_thing(tmp_path):
+def test_a_missing_sensor_and_a_missing_permission_are_reported_differently(tmp_path):
     assert run_energy(tmp_path, {"power/none": ""}) == Energy("no sensor on this device")
     files = {f"powercap/{name}": content for name, content in RAPL.items() if ":0/" in name or ":0:0/" in name}
     directory = "rm -f /sys/class/powercap/*/energy_uj && mkdir /sys/class/powercap/intel-rapl:0/energy_uj"

@@ -130,12 +130,12 @@ def test_how_a_user_asks_for_it():
         variant("onnx", "fp32", engine="fast")
 
 
-def test_the_reference_may_not_move(project):
+def test_the_reference_cannot_be_tuned(project):
     from edgewise.config.compose import compose
 
     text = (project / "params.yaml").read_text().replace("onnx-fp32: {", "onnx-fp32: {engine: auto, ", 1)
     (project / "params.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=r"variants\.onnx-fp32\.engine\.auto: 'latency', but all others are compared with this variant"):
+    with pytest.raises(ConfigError, match=r"variants\.onnx-fp32\.engine\.auto: 'latency', but this is the reference"):
         compose(project / "params.yaml", project / "conf")
 
 
