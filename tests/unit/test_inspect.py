@@ -61,7 +61,7 @@ def test_a_torch_program_and_weights_alone(files):
 
 def test_what_is_no_model_is_told_what_there_is(tmp_path):
     (tmp_path / "notes.txt").write_text("a text")
-    with pytest.raises(ModelError, match=r"notes\.txt is no model file .* it reads: .*\.onnx.*\.tflite"):
+    with pytest.raises(ModelError, match=r"notes\.txt is not a model file .* it reads: .*\.onnx.*\.tflite"):
         model_file.find_importer(tmp_path / "notes.txt", CONF)
     with pytest.raises(ModelError, match="does not exist"):
         model_file.find_importer(tmp_path / "gone.onnx", CONF)
