@@ -79,7 +79,7 @@ def test_a_callable_gets_the_number_of_labels(user_code: None, path: str, settin
         ("edge_nut.net", "'edge_nut' cannot be imported"),
         ("needy_net.make", "a_package_that_nobody_has"),
         ("edge_net.nothing", "returned a NoneType"),
-        ("edge_net.broken", r"edge_net.broken\(num_classes=4\) failed: width must be odd and more; mend"),
+        ("edge_net.broken", r"edge_net.broken\(num_classes=4\) failed: width must be odd and more; fix"),
         ("edge_net.flexible", r"edge_net.flexible\(\) failed: 'outputs'"),
     ],
 )
@@ -104,7 +104,7 @@ def test_transformers_take_labels_and_picture_size_from_the_data() -> None:
         ({"model": "ResNetForImageClasification"}, ConfigError, "model.model: .* similar: ResNetForImageClassification"),
         ({"config": "ResnetConfig"}, ConfigError, "model.config: .* similar: ResNetConfig"),
         ({"arguments": {"hidden_size": [8]}}, ConfigError, r"model.arguments.hidden_size: .* did you mean 'hidden_sizes'\?"),
-        ({"arguments": {"layer_type": "fancy"}}, ModelError, "cannot be built from them: .*layer_type=fancy"),
+        ({"arguments": {"layer_type": "fancy"}}, ModelError, "cannot be built with them: .*layer_type=fancy"),
         ({"arguments": {"hidden_sizes": [8, 16], "depths": "many"}}, ModelError, "cannot be built"),
     ],
 )

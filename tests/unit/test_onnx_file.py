@@ -171,7 +171,7 @@ BAD = {
     "custom": (edited(lambda m: setattr(m.graph.node[2], "domain", "my.ops")), "node r is my.ops.Relu, a custom operator"),
     "unknown operator": (
         edited(lambda m: setattr(m.graph.node[2], "op_type", "Rilu")),
-        "node r is Rilu, an operator that ONNX opset 7 does not have",
+        "node r is Rilu, which ONNX opset 7 does not have",
     ),
     "no inputs": (edited(without_inputs), "it has no inputs"),
     "NaN": (edited(with_nan), "returns NaN"),
@@ -206,7 +206,7 @@ def test_a_file_that_does_not_fit_the_data_says_what_both_are(tmp_path):
 def test_external_data_that_is_gone_is_named(tmp_path):
     onnx.save(old_style(), tmp_path / "mine.onnx", save_as_external_data=True, location="mine.bin", size_threshold=500)
     (tmp_path / "mine.bin").unlink()
-    with pytest.raises(ModelError, match=r"external data of .* keep it beside the file"):
+    with pytest.raises(ModelError, match=r"external data of .* keep it in the same folder"):
         onnx_file.load(tmp_path / "mine.onnx")
 
 

@@ -112,7 +112,7 @@ def test_the_same_model_gives_the_same_bytes(exported: tuple, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("module", "says"),
     [
-        (torch.nn.Flatten(), r"returns \[16, 3072\] .* the data has 3 labels, so it must be \[16, 3\]"),
+        (torch.nn.Flatten(), r"returns \[16, 3072\] .* the data has 3 labels, so it must return \[16, 3\]"),
         (torch.nn.Conv2d(1, 3, 3), r"does not accept image \[16, 3, 32, 32\]"),
         (torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LSTM(3072, 3)), "returns a tuple"),
     ],
