@@ -16,6 +16,8 @@ from edgewise.devices.local import LocalDevice
 HELLO = encode_event(0, "hello", {"schema": 1, "python": "3", "versions": {}, "modules": [], "cpus": [0]})
 DONE = encode_event(1, "done", {})
 PROBE = {"kind": "probe", "packages": []}
+HANG_S = 60
+SLEEP = f"time.sleep({HANG_S})"
 
 
 def converse(code: str, deadline_s: float = 10.0) -> list[dict]:
@@ -47,15 +49,13 @@ def test_misbehaviour_has_a_name(code, word, message):
     assert caught.value.word == word and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "code", ["time.sleep(60)", "write(HELLO); time.sleep(60)", "while True: write(b'noise ')", "os.close(1); time.sleep(60)"]
-)
+@pytest.mark.parametrize("code", [SLEEP, f"write(HELLO); {SLEEP}", "while True: write(b'noise ')", f"os.close(1); {SLEEP}"])
 def test_a_hang_ends_at_the_limit(code, monkeypatch):
     monkeypatch.setattr(channel, "GRACE_S", 0.3)
     start = time.monotonic()
     with pytest.raises(Fault) as caught:
         converse(code, deadline_s=0.7)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < HANG_S / 4
     assert caught.value.word == "deadline" or "too long" in str(caught.value)
 
 
@@ -78,7 +78,7 @@ def test_a_consumer_that_stops_early_leaves_nothing(tmp_path: Path):
     next(events)
     start = time.monotonic()
     events.close()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < HANG_S / 4
 
 
 def test_a_kill_is_for_memory_only_with_the_kernels_word(monkeypatch):
@@ -123,8 +123,8 @@ def test_an_agent_that_never_reads_its_job_ends_at_the_limit(monkeypatch):
     monkeypatch.setattr(channel, "GRACE_S", 0.3)
     start = time.monotonic()
     with pytest.raises(Fault) as caught:
-        talk("time.sleep(15)", deadline_s=0.7)
-    assert caught.value.word == "deadline" and time.monotonic() - start < 5
+        talk(SLEEP, deadline_s=0.7)
+    assert caught.value.word == "deadline" and time.monotonic() - start < HANG_S / 4
 
 
 def test_a_long_job_arrives_whole():

@@ -22,6 +22,7 @@ PACKAGE = "fake-runtime"
 AS_WRITTEN = None
 GRID = ({"speed": "fast"}, {"speed": "same"}, {"speed": "odd"}, {"speed": "wrong"}, {"other": 1})
 GRID_THREADED = ({"speed": "wide"},)
+HANG_S = 600
 
 
 class Session:
@@ -70,7 +71,7 @@ def load(folder, settings):
     if act == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if act == "hang":
-        ctypes.PyDLL(None).sleep(600)  # native code that keeps the interpreter lock
+        ctypes.PyDLL(None).sleep(HANG_S)  # native code that keeps the interpreter lock
     return Session(does)
 
 
