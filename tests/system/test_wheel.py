@@ -142,7 +142,7 @@ def installed(wheel: Path, tmp_path_factory) -> Installed:
     pytest.importorskip("torch")
     pytest.importorskip("onnxscript")
     made = Installed(tmp_path_factory.mktemp("installed"), wheel)
-    assert "3 variants" not in made.run("edgewise", "init", made.folder.name, folder=made.folder.parent)
+    made.run("edgewise", "init", made.folder.name, folder=made.folder.parent)
     (made.folder / "nets.py").write_text(NETWORK)
     params = {**TINY, "model": {**TINY["model"], "callable": "nets.tiny"}, "variants": VARIANTS}
     (made.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
