@@ -18,6 +18,8 @@ from tests.support.formats import INAPPLICABLE, UNCUTTABLE, require
 from tests.support.source_kinds import BUILDERS, TOLD, Kinds, form, make_of
 from tests.support.sources import feeds_for
 
+pytestmark = pytest.mark.framework
+
 LIGHT = ("onnx_file", "tflite_file", "tflite_int8")
 PAGE = bench.TARGET.read_text(encoding="utf-8") if bench.TARGET.exists() else ""
 REACHED = [("onnx_file", "onnx"), ("onnx_file", "openvino"), ("tflite_file", "tflite"), ("tflite_file", "openvino")]

@@ -13,6 +13,8 @@ import yaml
 from tests.conftest import ROOT
 from tests.support.workspace import TINY, Workspace
 
+pytestmark = pytest.mark.framework
+
 PAGE = (ROOT / "docs/bring-your-own.md").read_text(encoding="utf-8")
 SECTIONS = {part.split("\n", 1)[0]: re.findall(r"```bash\n(.*?)```", part, re.S) for part in PAGE.split("\n## ")}
 EXAMPLES = [name for name, blocks in SECTIONS.items() if blocks and not name.startswith("#")]

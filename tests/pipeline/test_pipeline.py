@@ -11,6 +11,8 @@ import pytest
 from edgewise.artifacts import artifact
 from tests.support.workspace import ALWAYS, TINY, Workspace
 
+pytestmark = pytest.mark.framework
+
 OWN = ("quantize", "evaluate", "bench-on-device")
 LAST = ("report", "bundle")
 RUNNER, MODEL = "edgewise/formats/onnx/run.py", "model.onnx"

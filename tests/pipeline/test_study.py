@@ -14,6 +14,8 @@ from tests.conftest import ROOT
 from tests.support import toy_pipeline
 from tests.support.records import made
 
+pytestmark = pytest.mark.framework
+
 STUDY = {**toy_pipeline.CHOICES, "variants": {**toy_pipeline.CHOICES["variants"]}, "seed": 5}
 
 

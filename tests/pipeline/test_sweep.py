@@ -12,6 +12,8 @@ import yaml
 from tests.support import toy_pipeline
 from tests.support.toy_pipeline import VARIANT
 
+pytestmark = pytest.mark.framework
+
 SAMPLES = f"variants.{VARIANT}.calibration.samples"
 STOPPED = ("--name", "stopped", f"{SAMPLES}=20,600")
 GRID = ("--name", "grid", f"{SAMPLES}=10,13,20")

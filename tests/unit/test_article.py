@@ -15,6 +15,8 @@ from edgewise.config import compose
 from edgewise.config.schema import Variant
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.framework
+
 
 def test_a_claim_holds_only_where_the_whole_interval_says_so():
     assert at_least(5.0, 6.0, 5.0) == RIGHT

@@ -15,6 +15,8 @@ from edgewise.sources import checkpoint, keras_file, model_source, onnx_file, tf
 from tests.support import own_files
 from tests.unit.test_prepare_data import plugin
 
+pytestmark = pytest.mark.framework
+
 Case = tuple[ModuleType, Callable[[Path], Path], str]
 
 

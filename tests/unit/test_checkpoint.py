@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from edgewise.errors import ModelError
 from edgewise.sources.checkpoint import load_into
 
+pytestmark = pytest.mark.framework
+
 
 def net(classes: int = 10, seed: int = 0) -> torch.nn.Module:
     torch.manual_seed(seed)

@@ -16,6 +16,8 @@ from edgewise.proof import checks, isolation
 from tests.contract import test_formats_contract as contract
 from tests.support.formats import FORMATS, OPTIONS, variant
 
+pytestmark = pytest.mark.framework
+
 FORMS = [{"offline_optimized": True}, {"format": "ort"}, {"external_data": True}, {"offline_optimized": True, "external_data": True}]
 LISTED = {"model.optimized.onnx", "model.ort", "model.onnx", "weights.bin"}
 

@@ -16,6 +16,8 @@ from edgewise.proof import checks
 from tests.conftest import ROOT
 from tests.support import attention_source, sources
 
+pytestmark = pytest.mark.framework
+
 onnx = pytest.importorskip("onnx")
 CONF = yaml.safe_load((ROOT / "conf/format/onnx.yaml").read_text())
 KEPT = ["places", "query", "head"]

@@ -17,6 +17,8 @@ from edgewise.proof import checks
 from tests.conftest import ROOT
 from tests.support import attention_source, sources
 
+pytestmark = pytest.mark.framework
+
 pytest.importorskip("openvino")
 CONF = yaml.safe_load((ROOT / "conf/format/openvino.yaml").read_text())
 KEPT = ["places", "query", "head"]

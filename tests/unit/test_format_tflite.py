@@ -14,6 +14,8 @@ from edgewise.proof import checks
 from tests.conftest import ROOT
 from tests.support import odd_source, sources
 
+pytestmark = pytest.mark.framework
+
 STATIC = {"calibration": {"method": "minmax"}, "per_channel": True}
 SAMPLES = sources.pictures(24, seed=3)[0]
 

@@ -14,6 +14,8 @@ from edgewise.proof import checks
 from tests.conftest import ROOT
 from tests.support import odd_source
 
+pytestmark = pytest.mark.framework
+
 MODEL = "model.pt"
 
 

@@ -12,6 +12,8 @@ from edgewise.errors import ConfigError, ModelError, UserError
 from edgewise.sources import python_callable, torch_source, transformers_model
 from tests.support.training_project import TINY
 
+pytestmark = pytest.mark.framework
+
 USER_CODE = """
 import torch
 

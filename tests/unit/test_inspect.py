@@ -22,6 +22,8 @@ from tests.conftest import ROOT
 from tests.unit.test_onnx_file import old_style
 from tests.unit.test_torch_file import net, save
 
+pytestmark = pytest.mark.framework
+
 onnx = pytest.importorskip("onnx")
 CONF = ROOT / "conf"
 

@@ -15,6 +15,8 @@ from edgewise.formats.tflite import facts, keras_converter, make
 from edgewise.proof import checks, isolation
 from edgewise.sources import imported, keras_file, tflite_file
 
+pytestmark = pytest.mark.framework
+
 LABELS = ("dark", "bright", "striped")
 SIZE = 12
 MODULE = "edgewise.formats.tflite"

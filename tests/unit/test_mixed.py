@@ -24,6 +24,8 @@ from edgewise.proof import checks
 from tests.conftest import ROOT
 from tests.support import sources
 
+pytestmark = pytest.mark.framework
+
 CONF = yaml.safe_load((ROOT / "conf/format/onnx.yaml").read_text())
 
 

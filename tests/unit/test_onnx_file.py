@@ -20,6 +20,8 @@ from edgewise.proof import checks, isolation
 from edgewise.sources import onnx_file
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.framework
+
 onnx = pytest.importorskip("onnx")
 SHARED = ROOT.parent / "shared/data"
 CONF = {name: yaml.safe_load((ROOT / f"conf/format/{name}.yaml").read_text()) for name in ("onnx", "openvino")}

@@ -17,6 +17,8 @@ from edgewise.proof import checks
 from tests.conftest import ROOT
 from tests.support import sources
 
+pytestmark = pytest.mark.framework
+
 pytest.importorskip("torchao")
 CONF = yaml.safe_load((ROOT / "conf/format/onnx.yaml").read_text())
 TRAIN = Train("test", optimizer="sgd", monitor="last", threads=1)

@@ -22,6 +22,8 @@ from edgewise.track.tracking import track_pipeline
 from stages import track
 from tests.support.fabricate import FIVE, fabricate, write_report
 
+pytestmark = pytest.mark.framework
+
 WEIGHTS = np.random.default_rng(0).normal(0, 0.1, (48, 10)).astype(np.float32)
 PROBE = np.random.default_rng(1).normal(0, 1, (5, 3, 4, 4)).astype(np.float32)
 SPEC = {"kind": "image", "size": [4, 4], "channels": 3, "resize": "stretch", "scale": 1 / 255, "mean": [0.5] * 3, "std": [0.5] * 3}

@@ -15,6 +15,8 @@ from edgewise.proof import checks, isolation
 from edgewise.sources import keras_file, model_source
 from tests.unit.test_keras_and_tflite_files import MODULE, STATIC, data, model_file, obtain, quantize  # noqa: F401 - fixtures
 
+pytestmark = pytest.mark.framework
+
 
 @pytest.fixture(scope="module")
 def directory(model_file: Path) -> Path:  # noqa: F811

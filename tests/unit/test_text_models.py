@@ -19,6 +19,8 @@ from edgewise.proof import checks, making
 from edgewise.sources import transformers_model
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.framework
+
 WORDS, LENGTH, SAMPLES = 40, 12, 90
 SMALL = {
     "bert_mini": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},

@@ -18,6 +18,8 @@ from edgewise.sources.torch_file import as_module, load
 from stages import train_export
 from tests.support.training_project import make_data, make_project
 
+pytestmark = pytest.mark.framework
+
 BATCH = {0: torch.export.Dim("batch", min=1, max=64)}
 
 

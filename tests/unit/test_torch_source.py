@@ -14,6 +14,8 @@ from edgewise.errors import ModelError
 from edgewise.sources import torch_source, transformers_model
 from tests.support.training_project import TINY
 
+pytestmark = pytest.mark.framework
+
 SMALL = {
     "resnet basic": TINY,
     "resnet bottleneck": {**TINY, "arguments": {**TINY["arguments"], "layer_type": "bottleneck"}},

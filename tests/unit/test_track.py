@@ -20,6 +20,8 @@ from edgewise.track import receipt, registry, run_set, writer
 from stages import track
 from tests.support.fabricate import FIVE, bench_result, fabricate, make_variant, write_report
 
+pytestmark = pytest.mark.framework
+
 
 @pytest.fixture
 def project(tmp_path, monkeypatch, empty_database):

@@ -19,6 +19,8 @@ from stages import train_export
 from tests.conftest import ROOT
 from tests.support.training_project import TINY, make_project, write_config
 
+pytestmark = pytest.mark.framework
+
 TRAIN = Train("test", epochs=2, batch_size=32, learning_rate=0.01, shift_pixels=1, threads=1)
 
 

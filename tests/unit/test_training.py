@@ -16,6 +16,8 @@ from edgewise.sources import training
 from edgewise.sources.training import to_tensors
 from tests.support.training_project import make_data
 
+pytestmark = pytest.mark.framework
+
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:

@@ -15,6 +15,8 @@ from edgewise.data.encoders import PictureSettings
 from edgewise.errors import ModelError
 from edgewise.sources import imported, trial
 
+pytestmark = pytest.mark.framework
+
 WRONG = {  # settings of the data section, the right one in the message
     "resnet8": [
         {},
