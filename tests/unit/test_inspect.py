@@ -144,6 +144,7 @@ def test_the_command_prints_it_all(files):
     assert "multiply-adds  18,480" in done.stdout and yaml.safe_load(done.stdout.split("\n\n", 1)[1])["data"]["path"] == "/my/pictures"
 
 
+@pytest.mark.slow
 def test_keras_counts(tmp_path):
     pytest.importorskip("tensorflow")
     from edgewise.sources import keras_file

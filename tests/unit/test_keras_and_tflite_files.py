@@ -15,7 +15,7 @@ from edgewise.formats.tflite import facts, keras_converter, make
 from edgewise.proof import checks, isolation
 from edgewise.sources import imported, keras_file, tflite_file
 
-pytestmark = pytest.mark.framework
+pytestmark = [pytest.mark.framework, pytest.mark.slow]  # TensorFlow
 
 LABELS = ("dark", "bright", "striped")
 SIZE = 12

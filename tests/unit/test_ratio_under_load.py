@@ -118,7 +118,7 @@ def test_the_unpaired_medians_can_be_far_off_where_the_pairs_are_not():
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-@pytest.mark.parametrize("pairs", [5, 9])
+@pytest.mark.parametrize("pairs", [5, pytest.param(9, marks=pytest.mark.slow)])
 def test_the_interval_covers_and_its_upper_end_claims_too_little_rather_than_too_much(machine, pairs, monkeypatch):
     monkeypatch.setattr(ts, "DRAWS", 800)
     random = np.random.default_rng(pairs)

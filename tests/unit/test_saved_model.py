@@ -15,7 +15,7 @@ from edgewise.proof import checks, isolation
 from edgewise.sources import keras_file, model_source
 from tests.unit.test_keras_and_tflite_files import MODULE, STATIC, data, model_file, obtain, quantize  # noqa: F401 - fixtures
 
-pytestmark = pytest.mark.framework
+pytestmark = [pytest.mark.framework, pytest.mark.slow]  # TensorFlow
 
 
 @pytest.fixture(scope="module")
