@@ -134,6 +134,7 @@ def test_a_variant_is_measured(device, variant, source, tmp_path):
     assert facts["facts"]["packages"].keys() == set(ON_DEVICE)
 
 
+@pytest.mark.timeout(1200)
 def test_the_library_passes_its_tests(tmp_path):
     tools = ["pytest", "pytest-timeout", "scipy", "hypothesis"]
     python = environment(tmp_path / "venv", f"{sys.version_info[0]}.{sys.version_info[1]}", [*floors(ON_HOST), *tools])
