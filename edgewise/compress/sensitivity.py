@@ -31,7 +31,9 @@ def scan_scheme(scheme: str, configuration: schema.Config, folder: Path) -> Mani
         feeds = calibration.load_feeds(samples, calibration.select(samples, settings.samples))
         with translate_errors(requires):
             artifact.write_json(folder / f"{key}.json", summarize(scanner.scan(SOURCE, feeds, settings.per_channel)))
-    return Manifest(kind="sensitivity", scheme=scheme, format=source.format, config_key=f"scans.{scheme}", tools=find_tool_versions(requires))
+    return Manifest(
+        kind="sensitivity", scheme=scheme, format=source.format, config_key=f"scans.{scheme}", tools=find_tool_versions(requires)
+    )
 
 
 def find_scanner(formats: Mapping[str, schema.Format], source: Manifest) -> tuple[Any, Mapping[str, str]]:

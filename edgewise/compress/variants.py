@@ -30,7 +30,11 @@ def make_variant(variant: schema.Variant, parent: Manifest, configuration: schem
     """
     make = schema.part(variant.module, "make")
     opened = open_parent(variant, configuration.formats)
-    with artifact.building(MODELS / "variants" / variant.name) as folder, translate_errors(make.REQUIRES, variant.module), opened as (model, source):
+    with (
+        artifact.building(MODELS / "variants" / variant.name) as folder,
+        translate_errors(make.REQUIRES, variant.module),
+        opened as (model, source),
+    ):
         scheme = find_scheme(variant, make.SCHEMES)
         build = Build(variant, model, source, Samples.open(MODELS / "data"))
         indices = select_calibration(variant, build.samples)
