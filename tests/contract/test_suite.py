@@ -1,10 +1,14 @@
 """The options of the suite itself: --fast fails for a test that imports a framework, --hide hides a package in every process."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
+from tests.support.formats import FORMATS, needs, part
 
 CHILD = "import importlib.util; print(importlib.util.find_spec('openvino'))"
 HIDDEN = f"""
@@ -26,6 +30,30 @@ def test_light_again(): pass
 @pytest.mark.framework
 def test_marked(): raise AssertionError
 """
+
+
+@pytest.mark.slow
+@pytest.mark.framework
+@pytest.mark.parametrize("hidden", [name for name in FORMATS if name != "torch"])
+def test_without_its_runtime_a_format_skips_and_no_other_fails(hidden):
+    """Not torch: the source of this contract is a torch model."""
+    package = part(hidden, "run").RUNTIME.partition(".")[0]
+    test = "test_float_model_gives_the_sources_outputs"
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:xdist",
+        "-rA",
+        "--hide",
+        package,
+        f"tests/contract/test_formats_contract.py::{test}",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    passed = set(re.findall(rf"^PASSED .*::{test}\[(\w+)\]$", done.stdout, re.M))
+    assert done.returncode == 0 and passed == {name for name in FORMATS if package not in needs(name)}, done.stdout
+    assert f"format {hidden} needs {package}, which is not installed" in done.stdout
 
 
 def suite(path: Path, code: str, *options: str) -> subprocess.CompletedProcess:
