@@ -5,10 +5,15 @@ import os
 import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
 from edgewise.artifacts import artifact
+from edgewise.config import schema, stage_code
+from edgewise.config.digests import Digests, expand
+from tests.contract.test_stage_code import exempt, label
+from tests.support.closure import says_anything
 from tests.support.workspace import ALWAYS, TINY, Workspace
 
 pytestmark = pytest.mark.framework
@@ -22,9 +27,28 @@ ONNX = {"onnx-fp32", "onnx-int8-static"}
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory) -> Workspace:
     made = Workspace(tmp_path_factory.mktemp("workspace"), TINY)
+    made.more = {"EDGEWISE_TESTS_MODULES": str(tmp_path_factory.mktemp("modules"))}
     # prepare, train, four conversions, scan, qat, report, bundle; and each variant's own
     assert len(made.repro()) == 10 + 3 * len(OWN)
     return made
+
+
+def test_what_stages_really_import_is_under_their_code(workspace):
+    """The other side of tests/contract/test_stage_code.py, which reads imports: plugins that are found by name at run time count too."""
+    config, digests = schema.read(workspace.folder / schema.PATH), Digests(workspace.folder, workspace.folder)
+    common, checked = stage_code.plugins(config), set()
+    for record in sorted(Path(workspace.more["EDGEWISE_TESTS_MODULES"]).glob("*.txt")):
+        name, _, key = record.stem.removeprefix("stages.").partition(" ")
+        declared = stage_code.read_declared(workspace.folder / f"stages/{name}.py")
+        if declared is None:
+            continue
+        special = stage_code.for_each(config, declared.foreach)[key] if declared.foreach else {}
+        covered = {file for part in expand(declared.code, **common, **special) for file in digests.files(part)}
+        imported = set(record.read_text().splitlines()) - exempt(name.replace("_", "-"))
+        files = {label(module) for module in filter(says_anything, imported)}
+        assert files <= covered, f"{record.stem}: {sorted(files - covered)}"
+        checked.add(name)
+    assert len(checked) == 10
 
 
 def stages(*variants: str, of: tuple[str, ...] = OWN) -> set[str]:
@@ -154,6 +178,24 @@ def test_a_failed_variant_takes_no_other_with_it_and_the_gate_says_so(workspace)
         (workspace.folder / "params.yaml").write_text(before)
     workspace.repro()
     assert workspace.run("edgewise", "report", "--check").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_missing_runtime_fails_its_variants_and_installing_it_makes_them_and_nothing_else(workspace):
+    """Hidden here and on the device, which is the same machine."""
+    own = {"convert-openvino", *stages("openvino-fp32"), *LAST}
+    workspace.hidden = ("openvino",)
+    try:
+        assert workspace.repro() == own
+        lacking = summary(workspace)["variants"]
+        assert [name for name, variant in lacking.items() if variant["status"] == "failed"] == ["openvino-fp32"]
+        assert "'openvino' is not installed; " in lacking["openvino-fp32"]["reason"]
+        assert "pip install" in lacking["openvino-fp32"]["reason"] and "[openvino]" in lacking["openvino-fp32"]["reason"]
+        assert workspace.repro() == set()
+    finally:
+        workspace.hidden = ()
+        again = workspace.repro()
+    assert again == own and summary(workspace)["variants"]["openvino-fp32"]["status"] == "ok"
 
 
 @pytest.mark.slow

@@ -27,7 +27,12 @@ def closure(module: str, root: Path = ROOT, stop: Collection[str] = ()) -> set[s
             if name in stop:
                 continue
             pending += [found for reached in _named(root, name) for found in _with_parents(root, reached)]
-    return {name for name in seen if _ours(name) and _says(_file(root, name)).anything}
+    return {name for name in seen if _ours(name) and says_anything(name, root)}
+
+
+def says_anything(module: str, root: Path = ROOT) -> bool:
+    """Whether there is more than a docstring in the module's file."""
+    return _says(_file(root, module)).anything
 
 
 def _named(root: Path, module: str) -> Iterator[str]:

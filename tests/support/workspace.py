@@ -32,10 +32,13 @@ ALWAYS = {"compose", "probe-device", "probe-data", "track"}
 
 
 class Workspace:
-    """A copy of the working tree with its own git and DVC, and `params.yaml` as given."""
+    """A copy of the working tree with its own git and DVC, and `params.yaml` as given. hidden: packages that its processes cannot see, by
+    import name. more: environment variables for its processes."""
 
     def __init__(self, folder: Path, params: dict[str, Any]):
         self.folder = folder
+        self.hidden: tuple[str, ...] = ()
+        self.more: dict[str, str] = {}
         names = self._git("ls-files", "-co", "--exclude-standard", cwd=ROOT).stdout.splitlines()
         for name in names:
             if (ROOT / name).is_file() and not name.startswith(("metrics/", "docs/", "dvc.lock")):
@@ -55,7 +58,8 @@ class Workspace:
     def environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         own = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_", "PYTEST_"))}
-        return {**own, "PATH": path, "PYTHONPATH": str(self.folder)}
+        modules = os.pathsep.join((str(self.folder / "tests/support/hidden"), str(self.folder)))
+        return {**own, "PATH": path, "PYTHONPATH": modules, "EDGEWISE_TESTS_HIDE": ",".join(self.hidden), **self.more}
 
     def run(self, *command: str, timeout: float = 400) -> subprocess.CompletedProcess:
         return subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=timeout)
