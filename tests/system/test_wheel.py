@@ -39,6 +39,7 @@ VARIANTS = {
     "onnx-int8-dynamic": {"format": "onnx", "scheme": "int8-dynamic"},
     "onnx-int8-static": {"format": "onnx", "scheme": "int8-static", "calibration": {"samples": 16}},
 }
+BUDGET = {"name": "none", "size_bytes": 10**9}  # every variant keeps it, so one is chosen and bundled
 ALWAYS = {"compose", "probe-device", "probe-data", "track"}
 
 
@@ -144,7 +145,7 @@ def installed(wheel: Path, tmp_path_factory) -> Installed:
     made = Installed(tmp_path_factory.mktemp("installed"), wheel)
     made.run("edgewise", "init", made.folder.name, folder=made.folder.parent)
     (made.folder / "nets.py").write_text(NETWORK)
-    params = {**TINY, "model": {**TINY["model"], "callable": "nets.tiny"}, "variants": VARIANTS}
+    params = {**TINY, "model": {**TINY["model"], "callable": "nets.tiny"}, "budget": BUDGET, "variants": VARIANTS}
     (made.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     made.run("git", "add", "--all")
     made.run("git", "commit", "-qm", "A model of my own")
