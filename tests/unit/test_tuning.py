@@ -17,7 +17,7 @@ from edgewise.report import table
 from edgewise.track import registry, run_set
 from stages import bench_on_device, probe_device
 from tests.support.fabricate import fabricate, write_report
-from tests.support.formats import variant
+from tests.support.formats import FORMATS, variant
 from tests.unit.test_agent import write_onnx
 from tests.unit.test_bench_stage import BENCH, configure, make_data, make_variant
 from tests.unit.test_report_findings import add
@@ -111,7 +111,7 @@ def test_threads_go_down_from_what_the_device_may_use():
     assert {"spinning": False} not in tuning.make_grid(chosen, {**plain, "threads": 1}, 4)
 
 
-@pytest.mark.parametrize("name", ["onnx", "openvino", "tflite", "torch"])
+@pytest.mark.parametrize("name", FORMATS)
 def test_a_grid_is_small_and_of_settings_that_the_format_has(name):
     run = schema.part(variant(name, "fp32").module, "run")
     points = [*run.GRID, *run.GRID_THREADED]
