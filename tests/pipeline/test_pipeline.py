@@ -13,7 +13,7 @@ from edgewise.artifacts import artifact
 from edgewise.config import schema, stage_code
 from edgewise.config.digests import Digests, expand
 from tests.contract.test_stage_code import exempt, label
-from tests.support.closure import says_anything
+from tests.support.closure import closure, says_anything
 from tests.support.workspace import ALWAYS, TINY, Workspace
 
 pytestmark = pytest.mark.framework
@@ -44,7 +44,9 @@ def test_what_stages_really_import_is_under_their_code(workspace):
             continue
         special = stage_code.for_each(config, declared.foreach)[key] if declared.foreach else {}
         covered = {file for part in expand(declared.code, **common, **special) for file in digests.files(part)}
-        imported = set(record.read_text().splitlines()) - exempt(name.replace("_", "-"))
+        stage = name.replace("_", "-")
+        beyond = set().union(*(closure(module) for module in exempt(stage) - exempt("")))  # of what only some stages may leave out
+        imported = set(record.read_text().splitlines()) - exempt(stage) - beyond
         files = {label(module) for module in filter(says_anything, imported)}
         assert files <= covered, f"{record.stem}: {sorted(files - covered)}"
         checked.add(name)
@@ -195,7 +197,8 @@ def test_a_missing_runtime_fails_its_variants_and_installing_it_makes_them_and_n
     finally:
         workspace.hidden = ()
         again = workspace.repro()
-    assert again == own and summary(workspace)["variants"]["openvino-fp32"]["status"] == "ok"
+    assert again <= own  # what was made before it was hidden comes out of DVC's run cache
+    assert summary(workspace)["variants"]["openvino-fp32"]["status"] == "ok"
 
 
 @pytest.mark.slow
