@@ -75,7 +75,9 @@ def test_copies_in_two_given_splits_are_told(tmp_path):
     Path(path, "test/a/0.png").write_bytes(Path(path, "train/a/0.png").read_bytes())
     manifest = prepare(plugin("image_folder", path=path), tmp_path)
     assert manifest.details["groups_in_two_splits"] == 1
-    assert any("1 groups (or copies of a file) are in two of the data's own splits" in note for note in splitting.list_warnings(manifest.details))
+    assert any(
+        "1 groups (or copies of a file) are in two of the data's own splits" in note for note in splitting.list_warnings(manifest.details)
+    )
 
 
 def test_a_normal_class_that_is_not_there(tmp_path):

@@ -82,9 +82,7 @@ def test_a_lost_run_is_ended_by_its_name(tmp_path):
 
 def test_the_code_for_a_device_is_the_agent_and_one_run_py():
     files = shipping.code_tree("edgewise.formats.onnx.run").files
-    assert {"edgewise/agent/program.py", "edgewise/agent/power.py", "edgewise/formats/onnx/run.py", "edgewise/__init__.py"} <= set(
-        files
-    )
+    assert {"edgewise/agent/program.py", "edgewise/agent/power.py", "edgewise/formats/onnx/run.py", "edgewise/__init__.py"} <= set(files)
     assert not [name for name in files if "make" in name or "tflite" in name or "core" in name]
     assert shipping.code_tree().files.keys() < files.keys()
     assert shipping.code_tree("edgewise.formats.onnx.profile").files.keys() - files.keys() == {"edgewise/formats/onnx/profile.py"}

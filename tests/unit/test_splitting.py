@@ -84,7 +84,10 @@ def test_groups_are_dealt_as_evenly_as_by_scikit_learn():
 
 def test_counts_names_splits_and_labels():
     splits = {"train": np.array([0, 1]), "test": np.array([2])}
-    assert count_by_split(masks_by_label(np.array([0, 1, 1]), "classes", ["a", "b"]), splits) == {"train": {"a": 1, "b": 1}, "test": {"a": 0, "b": 1}}
+    assert count_by_split(masks_by_label(np.array([0, 1, 1]), "classes", ["a", "b"]), splits) == {
+        "train": {"a": 1, "b": 1},
+        "test": {"a": 0, "b": 1},
+    }
 
 
 @pytest.mark.parametrize(

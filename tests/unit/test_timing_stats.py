@@ -59,7 +59,12 @@ def test_median_interval_of_independent_samples_is_scipys():
     random = np.random.default_rng(2)
     samples = random.exponential(size=41)
     expected = scipy.stats.bootstrap(
-        (samples,), np.median, confidence_level=1 - 2 * ts.percentile_levels(41)[0], method="percentile", n_resamples=20_000, random_state=random
+        (samples,),
+        np.median,
+        confidence_level=1 - 2 * ts.percentile_levels(41)[0],
+        method="percentile",
+        n_resamples=20_000,
+        random_state=random,
     ).confidence_interval
     assert ts.median_interval([[np.array([s])] for s in samples]) == pytest.approx((expected.low, expected.high), rel=0.05)
 
