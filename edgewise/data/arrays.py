@@ -91,11 +91,18 @@ READ_ERRORS = (
 )
 
 
+ZIP = b"PK"  # what an .npz begins with
+
+
 def load(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a file by name; .npy files are memory-mapped. Never unpickles anything. DataError if the file cannot be read."""
     try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        return {name: loaded[name] for name in loaded.files} if isinstance(loaded, np.lib.npyio.NpzFile) else {"x": loaded}
+        with path.open("rb") as stream:  # np.load leaves a broken archive open if it has opened it itself
+            if stream.read(2) == ZIP:
+                stream.seek(0)
+                with np.load(stream, allow_pickle=False) as archive:
+                    return {name: archive[name] for name in archive.files}
+        return {"x": np.load(path, mmap_mode="r", allow_pickle=False)}
     except READ_ERRORS as error:
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
         raise DataError(f"data.path: {path}: {reason}; give a .npy or .npz file of numbers (no objects, no ragged rows)") from None

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +180,7 @@ class ArrayFile:
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
         self._stream = path.open("wb")
+        weakref.finalize(self, self._stream.close)  # an error in a later sample drops the encoder without a word
         self._length = 0
         self.shape: tuple[int, ...] = ()
         self.dtype: np.dtype = np.dtype(np.uint8)
