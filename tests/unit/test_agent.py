@@ -75,6 +75,7 @@ def test_noise_of_a_runtime_on_stdout_does_not_reach_the_protocol(tmp_path):
     assert events[-1]["event"] == "done" and len(events) == 7
 
 
+@pytest.mark.framework
 def test_only_the_standard_library_numpy_and_the_runtime(tmp_path):
     write_onnx(tmp_path)
     allowed = ("numpy", "onnxruntime", "edgewise.agent", "edgewise.formats.onnx.run")

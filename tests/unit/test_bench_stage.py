@@ -213,6 +213,7 @@ def test_an_unknown_variant_is_named(bench):
         bench({"fake-a": {}}, "fake-c")
 
 
+@pytest.mark.framework
 def test_a_real_runtime(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_data()

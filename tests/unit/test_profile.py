@@ -71,6 +71,7 @@ def test_the_warm_up_is_left_out_of_a_profile(tmp_path):
     assert told == [200_000 + 1000 * (1 + PROFILE_WARMUP_RUNS + number) for number in range(4)]
 
 
+@pytest.mark.framework
 def test_the_trace_of_onnx_runtime_is_one_that_chrome_and_perfetto_load(tmp_path):
     """The JSON Array Format of "Trace Event Format": complete events (ph X) with name, ts and dur in us, pid and tid."""
     write_onnx(tmp_path)

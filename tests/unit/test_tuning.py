@@ -139,6 +139,7 @@ def test_the_reference_cannot_be_tuned(project):
         compose(project / "params.yaml", project / "conf")
 
 
+@pytest.mark.framework
 def test_a_real_runtime():
     make_data()
     chosen = replace(make_variant("onnx-fp32-auto", {}, "edgewise.formats.onnx"), auto=Auto(), engine={"graph_optimization": "all"})
