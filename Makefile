@@ -64,6 +64,7 @@ remeasure: setup ## measure one variant again although nothing changed: make rem
 	dvc repro report track
 
 report-only: setup ## run report and track on the existing measurements, with the device unplugged
+	@test -d models/bench || { echo "error: nothing was measured in this folder yet; make repro does that"; exit 1; }
 	dvc repro --single-item report
 	dvc repro --single-item track
 

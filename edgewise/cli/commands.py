@@ -144,7 +144,7 @@ def report(given: Namespace) -> int:
     if given.check:
         return overview.check_run(summary)
     table.print_table(summary)
-    print(overview.NEXT_STEPS)
+    print(overview.next_steps(summary))
     return 0
 
 

@@ -21,6 +21,14 @@ NEXT_STEPS = f"""where to look next:
   dvc metrics diff        dvc plots show        edgewise report --check"""
 
 
+def next_steps(summary: Summary) -> str:
+    """Where to look next; of a clone in which nothing has run yet, whose the committed figures are."""
+    if REPORT.is_dir():
+        return NEXT_STEPS
+    cpu = summary.device["facts"].get("cpu") or "an unknown processor"
+    return f"these figures came with the repository and were measured on {cpu}; `dvc repro` makes and measures the variants here"
+
+
 def summarize(settings: schema.Config) -> Summary:
     """Read all results, judge them and choose. Raises EdgewiseError where results do not belong together: run `dvc repro`."""
     device = read_device(settings)

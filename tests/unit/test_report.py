@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -140,6 +141,13 @@ def test_show_prints_the_table_of_the_last_report(project):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={"PYTHONPATH": str(report.__file__).rsplit("/", 2)[0]})
     assert done.returncode == 0, done.stderr
     assert "onnx-int8-static" in done.stdout and "mlflow ui" in done.stdout and "openvino-int8-static: failed" in done.stdout
+
+
+def test_a_clone_in_which_nothing_ran_says_whose_figures_it_shows(project):
+    fabricate(project)
+    run()
+    shutil.rmtree("models/report")
+    assert "were measured on " in overview.next_steps(read_summary())
 
 
 def test_names_in_the_figure_overlap_nothing():
