@@ -31,6 +31,7 @@ def text(tmp_path: Path, path: Path, **settings):
     return prepare(plugin("text_tsv", path=str(path), length=16, vocab_size=120, **settings), tmp_path)
 
 
+@pytest.mark.framework
 def test_ids_are_those_of_berts_tokenizer(tmp_path):
     from transformers import BertTokenizerFast
 
