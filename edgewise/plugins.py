@@ -214,8 +214,8 @@ class Storer(Protocol):
 
 
 class Cuttable(Protocol):
-    """A model that can be written in parts, as `cuttable(folder)` of formats/FORMAT/split.py returns it. `cuttable` raises ValueError with
-    the reason if the format or the file cannot be cut."""
+    """A model that can be written in parts, as `cuttable` of formats/FORMAT/split.py returns it: cuttable(folder, source, scheme, settings,
+    keep_nodes), which raises ValueError with the reason if the format or the file cannot be cut."""
 
     # every operator in the order of execution: {"node": its name, "weights_bytes": of constants that no earlier step uses,
     # "crossing": number of tensors that cross a cut after it, 0 if no cut is possible}

@@ -110,7 +110,9 @@ def make_grid(variant: Variant, plain: Settings, cores: int) -> list[Settings]:
     tried, since all variants are compared at that number."""
     run = part(variant.module, "run")
     most, fixed = plain["threads"], set(variant.auto.fixed) if variant.auto else set()
-    fewer = [{"threads": most >> step} for step in range(1, most.bit_length()) if most >> step <= cores]
+    takes = run.ENGINE.get("threads")
+    halves = [most >> step for step in range(1, most.bit_length())]
+    fewer = [{"threads": threads} for threads in halves if threads <= cores and (takes is None or threads in takes)]
     points = [*run.GRID, *(run.GRID_THREADED if most > 1 else ()), *fewer]
     return [point for point in points if not fixed & set(point) and {**plain, **point} != plain]
 

@@ -58,11 +58,11 @@ def test_a_form_is_the_same_bytes_each_time(source, floats, tmp_path):
 @pytest.mark.parametrize(
     ("name", "scheme", "settings", "message"),
     [
-        ("onnx", "fp32", {"load": {"mode": "mapped"}, "file": {"format": "ort"}}, "load.mode mapped: an ORT file holds its weights itself"),
+        ("onnx", "fp32", {"load": {"mode": "mapped"}, "file": {"format": "ort"}}, "load.mode mapped: an ORT file contains its weights"),
         ("onnx", "fp32", {"file": {"format": "ort", "external_data": True}}, "file.external_data: an ORT file"),
         ("onnx", "fp32", {"file": {"format": "ort"}, "engine": {"graph_optimization": "disable"}}, "allowed here: basic, extended, all"),
         ("onnx", "fp32", {"file": {"format": "ort"}, "engine": {"providers": ["AzureExecutionProvider"]}}, "for CPUExecutionProvider only"),
-        ("tflite", "fp32", {"load": {"mode": "mapped"}}, "XNNPACK's own copy of the weights"),
+        ("tflite", "fp32", {"load": {"mode": "mapped"}}, "XNNPACK keeps its own copy of the weights"),
         ("openvino", "fp32", {"load": {"mode": "mapped"}}, "OpenVINO maps model.bin in every mode"),
         ("torch", "fp32", {"load": {"mode": "mapped"}}, "torch.jit.load copies all weights"),
     ],
@@ -98,10 +98,10 @@ import numpy as np
 from edgewise.formats.onnx import run
 from edgewise.agent import memory
 run.versions()
-before = memory.marks()
+before = memory.read_usage()
 session = run.load(sys.argv[1], {})
 session.run({"image": np.ones((1, 512, 4, 4), np.float32)})
-after = memory.marks()
+after = memory.read_usage()
 print(json.dumps({name: after[name] - before[name] for name in ("anonymous", "file")}))
 """
 
@@ -137,7 +137,7 @@ def test_mapped_weights_stay_on_the_disk(tmp_path):
 
 
 def test_half_precision_that_the_cpu_would_widen_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"widens these weights when it optimizes, 8.4 MB became 16.8; leave it out"):
+    with pytest.raises(ValueError, match=r"widens these weights when it optimizes, 8.4 MB became 16.8; remove it"):
         partition.store(variant("onnx", "fp16", file={"offline_optimized": True}), write_large(tmp_path / "half", np.float16))
 
 
