@@ -144,7 +144,7 @@ EDITS = {
 }
 
 
-OFTEN = ("an option of one variant in params.yaml", "a stage script", "comments, docstrings and annotations everywhere")
+OFTEN = ("an option of one variant in params.yaml", "comments, docstrings and annotations everywhere")
 
 
 @pytest.mark.parametrize("name", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in EDITS])

@@ -93,6 +93,7 @@ def accuracy(source: Path, scheme: str, folder: Path) -> float:
     return float((run.load(str(folder / "int8"), {"threads": 1}).run({"image": pictures})["logits"].argmax(1) == targets).mean())
 
 
+@pytest.mark.slow
 def test_it_wins_back_much_of_what_static_int8_loses(models, tmp_path):
     static = accuracy(models / "source", "int8-static", tmp_path / "static")
     trained = accuracy(models / "tuned", "int8-qat", tmp_path / "qat")
@@ -111,6 +112,7 @@ def test_what_comes_out_is_a_source_under_the_same_names(models):
     assert artifact.read(models / "tuned").details["qat"] == {"epochs": 8, "learning_rate": 2e-2, "per_channel": False}
 
 
+@pytest.mark.slow
 def test_another_epsilon_of_the_batch_norms_changes_hands_and_not_the_function(tmp_path):
     """torchao folds them as if it were 1e-5: what was trained, and what is written, would be two functions."""
     import torch

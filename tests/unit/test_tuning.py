@@ -59,11 +59,13 @@ def test_the_best_point_is_kept_and_measured_and_the_others_say_why_not():
     assert len(raw["engine_auto"]) == 4 * 3 + 2 * 3, "plain, fast, same and other in turns; then fast and plain in pairs"
 
 
+@pytest.mark.slow
 def test_a_setting_that_the_user_named_stays():
     settings = [point["settings"] for point in bench(SLEEPER, fixed=("speed",))["engine_auto"]["points"]]
     assert settings == [{}, {"other": 1}]
 
 
+@pytest.mark.slow
 def test_without_a_better_point_the_plain_settings_stay():
     slower = {name: {"sleep_ms": 9} for name in ("fast", "odd", "wrong")}
     found = bench({"sleep_ms": 3, "at": {**slower, "same": {"sleep_ms": 6}}}, fixed=("other",))["engine_auto"]
@@ -71,6 +73,7 @@ def test_without_a_better_point_the_plain_settings_stay():
     assert [point["verdict"] for point in found["points"]] == ["kept", "worse", "worse", "worse", "worse"]
 
 
+@pytest.mark.slow
 def test_memory_is_another_goal():
     found = bench({"hold_mib": 64, "at": {"fast": {"hold_mib": 16}}}, "memory")["engine_auto"]
     assert found["kept"] == {"speed": "fast"} and "peak memory above the baseline" in found["reason"]
