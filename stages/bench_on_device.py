@@ -28,6 +28,7 @@ CODE = (
     "edgewise.agent.preprocess",
     "edgewise.agent.sessions",
     "edgewise.stats.timing",
+    "edgewise.stats.agreement",
     "edgewise.proof.checks",
     "edgewise.proof.isolation",
     "edgewise.artifacts.records",

@@ -17,6 +17,7 @@ CODE = (
     "edgewise.agent.infer",
     "edgewise.report.table",
     "edgewise.compress.partition",
+    "edgewise.stats.agreement",
     "edgewise.proof.making",
     "edgewise.plugins",
     "edgewise.artifacts.flat_metrics",

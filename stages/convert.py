@@ -23,6 +23,7 @@ CODE = (
     "{format}.make",
     "{format}.run",
     "edgewise.formats.common",
+    "edgewise.stats.agreement",
     "edgewise.proof.making",
     "edgewise.artifacts.artifact",
     "edgewise.agent.sessions",

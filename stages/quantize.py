@@ -26,6 +26,7 @@ CODE = (
     "{format}.run",
     "{between}.make",
     "edgewise.formats.common",
+    "edgewise.stats.agreement",
     "edgewise.proof.making",
     "edgewise.artifacts.samples",
     "edgewise.agent.preprocess",

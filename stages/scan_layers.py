@@ -18,6 +18,7 @@ from edgewise.proof.making import write_schemes
 CODE = (
     "edgewise.compress.sensitivity",
     "{scanner}",
+    "edgewise.stats.agreement",
     "edgewise.proof.making",
     "edgewise.artifacts.samples",
     "edgewise.agent.preprocess",

@@ -19,6 +19,7 @@ from edgewise.sources.model_source import SOURCE, summarize, write_source
 CODE = (
     "edgewise.sources.model_source",
     "{source}",
+    "edgewise.stats.agreement",
     "edgewise.proof.making",
     "edgewise.artifacts.samples",
     "edgewise.agent.preprocess",

@@ -20,6 +20,7 @@ CODE = (
     "edgewise.compress.qat",
     "edgewise.sources.torch_source",
     "edgewise.sources.transformers_model",
+    "edgewise.stats.agreement",
     "edgewise.proof.making",
     "edgewise.artifacts.samples",
     "edgewise.agent.preprocess",

@@ -14,7 +14,7 @@ from edgewise.compress.build import Build
 from edgewise.compress.sensitivity import rank_layers
 from edgewise.config.schema import Mixed
 from edgewise.errors import VariantFailed
-from edgewise.proof import checks
+from edgewise.stats.agreement import sqnr_db
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def search(build: Build, calibration: np.ndarray, user_layers: Sequence[str], fo
             build.quantize(place, calibration, [*user_layers, *float_layers])
             outputs = build.run(place, indices)
             drop = accuracy_drop_points(build, float_outputs, outputs, indices)
-            return Candidate(len(float_layers), round(checks.sqnr_db(float_outputs, outputs), 2), drop)
+            return Candidate(len(float_layers), round(sqnr_db(float_outputs, outputs), 2), drop)
 
         ranked = [path for path in rank_layers(build.variant) if path in build.layers and path not in user_layers]
         found, made = bisect(ranked, limits, make)

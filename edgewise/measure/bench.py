@@ -10,7 +10,7 @@ from edgewise.artifacts.samples import Samples
 from edgewise.config import schema
 from edgewise.devices.access import connect, lock
 from edgewise.errors import DeviceError, VariantFailed
-from edgewise.measure import agreement, tuning
+from edgewise.measure import device_outputs, tuning
 from edgewise.measure.device_facts import find_missing_runtime
 from edgewise.measure.pairs import PairedRuns, make_pair_runner, measure_pairs
 from edgewise.measure.passes import Passes, write_profile
@@ -39,11 +39,11 @@ def measure_on_device(settings: schema.Config, name: str, target: Path) -> recor
     chosen, emulated = settings.variant(name), settings.device.load().EMULATED
     pair: dict[str, Any] = {"variant": name, "reference": settings.reference}
     with tempfile.TemporaryDirectory() as folder, lock(settings.device), connect(settings.device) as connection, connection.reserve():
-        feeds = agreement.store_feeds(samples, bench.agreement_samples, Path(folder), needed=emulated)
+        feeds = device_outputs.store_feeds(samples, bench.agreement_samples, Path(folder), needed=emulated)
         variant, reference = place_pair(settings, name, samples, connection, Path(folder))
-        on_device = agreement.compute_on_device(variant, feeds)  # first: what fails on the device may fail on this machine too
-        on_host = agreement.compute_on_host(chosen, variant, feeds, MODELS)
-        agreed = agreement.compare(on_host, on_device, chosen) if feeds else None
+        on_device = device_outputs.compute_on_device(variant, feeds)  # first: what fails on the device may fail on this machine too
+        on_host = device_outputs.compute_on_host(chosen, variant, feeds, MODELS)
+        agreed = device_outputs.compare(on_host, on_device, chosen) if feeds else None
         if emulated:
             threads = variant.fields["settings"]["threads"]
             unmeasured = records.Conditions(bench.name, bench.scope, threads, device["fingerprint"], emulated=True)

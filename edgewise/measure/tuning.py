@@ -16,7 +16,7 @@ from tqdm import tqdm
 from edgewise.artifacts.records import Agreement, EngineAuto, EnginePoint
 from edgewise.config.schema import LATENCY, MEMORY, Bench, Variant, part
 from edgewise.errors import VariantFailed
-from edgewise.measure.agreement import Arrays, compare, compute_on_device
+from edgewise.measure.device_outputs import Arrays, compare, compute_on_device
 from edgewise.measure.pairs import MIN_PAIRS
 from edgewise.measure.passes import make_memory
 from edgewise.measure.runs import PlacedVariant, Run, blocks_by_process

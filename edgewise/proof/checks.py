@@ -13,6 +13,7 @@ import numpy as np
 
 from edgewise.config.settings import nearest
 from edgewise.errors import VariantFailed
+from edgewise.stats.agreement import compare_groups, worst_of
 
 Arrays = dict[str, np.ndarray]
 
@@ -26,33 +27,28 @@ def read_probe(source: Path) -> tuple[Arrays, Arrays]:
     return inputs, outputs
 
 
-def sqnr_db(reference: np.ndarray, other: np.ndarray) -> float:
-    """Signal to quantization noise ratio, 10 log10(sum (r - mean r)^2 / sum (r - o)^2), in dB, at most 200; arrays [n, ...].
-
-    The mean is over the samples, so a constant output counts as no signal at all.
-    """
-    reference, other = reference.astype(np.float64), other.astype(np.float64)
-    signal = np.sum((reference - reference.mean(axis=0)) ** 2)
-    noise = np.sum((reference - other) ** 2)
-    if noise == 0:
-        return 200.0
-    return float(min(200.0, 10 * np.log10(max(signal, 1e-30) / noise)))
-
-
 def check_outputs(expected: Arrays, given: Arrays, min_db: float) -> float:
-    """The lowest SQNR over the outputs, in dB. VariantFailed for another name or shape, NaN, or less than `min_db`."""
+    """The lowest SQNR over the groups of all outputs, in dB (see stats.agreement). VariantFailed for another name or shape, NaN, a group
+    that no longer moves, or less than `min_db`."""
     if list(expected) != list(given):
         raise VariantFailed(f"outputs are named {', '.join(given)}, the source's are {', '.join(expected)}")
-    worst = 200.0
     for name, reference in expected.items():
         if given[name].shape != reference.shape:
             raise VariantFailed(f"output {name} has shape {given[name].shape}, the source gives {reference.shape}")
         if not np.isfinite(given[name]).all():
             raise VariantFailed(f"output {name} holds NaN or infinite values where the source's are finite")
-        worst = min(worst, sqnr_db(reference, given[name]))
-    if worst < min_db:
-        raise VariantFailed(f"outputs differ from the source: SQNR {worst:.1f} dB, this scheme needs at least {min_db:g} dB (min_sqnr_db)")
-    return worst
+    worst = worst_of(compare_groups(expected, given))
+    if worst.dead:
+        raise VariantFailed(
+            f"output {worst.name} is dead: it is the same for every sample, and the source's is not; if its values share one scale with"
+            " larger ones, keep the layers behind it float (keep_float) or use another scheme"
+        )
+    if worst.sqnr_db < min_db:
+        where = f" of {worst.name}" if worst.group or len(expected) > 1 else ""
+        raise VariantFailed(
+            f"outputs differ from the source: SQNR {worst.sqnr_db:.1f} dB{where}, this scheme needs at least {min_db:g} dB (min_sqnr_db)"
+        )
+    return worst.sqnr_db
 
 
 def select_layers(setting: str, patterns: Sequence[str], layers: Mapping[str, Sequence[str]]) -> list[str]:

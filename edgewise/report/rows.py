@@ -12,8 +12,8 @@ from edgewise.config.schema import Config, Plugin, Variant
 from edgewise.config.settings import build
 from edgewise.errors import EdgewiseError
 from edgewise.plugins import Decisions, Predictions, Task
-from edgewise.proof.checks import sqnr_db
 from edgewise.report import explain
+from edgewise.stats.agreement import sqnr_db
 
 MODELS = Path("models")
 NOT_MEASURED = "not measured: the pipeline ran without bench-on-device"

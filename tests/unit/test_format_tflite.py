@@ -242,7 +242,7 @@ def test_layers_in_8_bits_among_such_of_4(float_model, tmp_path):
         found[name] = {node["name"]: node["weights_dtype"] for node in facts.facts(folder)["nodes"]}
         session = run.load(str(folder), {"threads": 1})
         given = np.concatenate([session.run({"image": picture[None]})["logits"] for picture in inputs["image"]])
-        sqnr_db[name] = checks.sqnr_db(expected["logits"], given)
+        sqnr_db[name] = sqnr_db(expected["logits"], given)
     eight = {name for name, dtype in found["two"].items() if dtype == "int8"}
     assert eight == {"stem", "head"} and all(found["two"][name] == found["none"][name] for name in found["two"].keys() - eight)
     assert found["none"]["stem"] == found["two"]["block.0"] == "int4" and sqnr_db["two"] > sqnr_db["none"] + 1

@@ -21,6 +21,7 @@ from edgewise.errors import VariantFailed
 from edgewise.formats.onnx import make, run
 from edgewise.formats.torch import scan
 from edgewise.proof import checks
+from edgewise.stats.agreement import sqnr_db
 from tests.conftest import ROOT
 from tests.support import sources
 
@@ -53,7 +54,7 @@ def onnx_noises(source: Path, feeds, folder: Path) -> dict[str, float]:
         kept = checks.list_nodes([other for other in layers if other != layer], layers)
         make.quantize(parent, source, place, "int8-static", settings, feeds, kept)
         given = run.load(str(place), {"threads": 1, "graph_optimization": "disable"}).run(batch)["logits"]
-        noises[layer] = 10 ** (-checks.sqnr_db(exact, given) / 10)
+        noises[layer] = 10 ** (-sqnr_db(exact, given) / 10)
     floor = noises.pop("")  # sums and pools are in 8 bits all the same
     return {layer: noise - floor for layer, noise in noises.items()}
 

@@ -48,7 +48,7 @@ class FakeQuantize:
 
 def scan(source: Path, feeds: Sequence[Arrays], per_channel: bool) -> dict[str, Any]:
     """{"layers": {path: {"noise", "elements"}}, "noise": with all of them quantized}. Noise is the power of the output's error over the
-    power of the output about its mean (as proof.checks.sqnr_db has it); elements are weights. feeds: calibration samples of batch 1.
+    power of the output about its mean (as stats.agreement.sqnr_db has it); elements are weights. feeds: calibration samples of batch 1.
     A weight that layers share is scanned for the first of them; layers that are never called are skipped."""
     import torch
     from tqdm import tqdm

@@ -16,7 +16,7 @@ from edgewise.artifacts.samples import Samples
 from edgewise.config import schema
 from edgewise.config.schema import Budget, Plugin, to_plain
 from edgewise.errors import ConfigError, DeviceError, VariantFailed
-from edgewise.measure import agreement
+from edgewise.measure import device_outputs
 from edgewise.report import choice, table, verdicts
 from edgewise.report.rows import read_rows
 from edgewise.tasks.classification import PRIMARY_METRIC
@@ -84,15 +84,15 @@ def test_the_tolerance_is_the_schemes(db, passes):
     here = {"logits": np.random.default_rng(0).normal(size=(50, 10)).astype(np.float32)}
     there = {"logits": here["logits"] + np.float32(1e-3)}  # 60 dB below outputs of variance 1
     if passes:
-        assert agreement.compare(here, there, variant).sqnr_db == pytest.approx(60, abs=0.5)
+        assert device_outputs.compare(here, there, variant).sqnr_db == pytest.approx(60, abs=0.5)
     else:
         with pytest.raises(VariantFailed, match="needs at least 80"):
-            agreement.compare(here, there, variant)
+            device_outputs.compare(here, there, variant)
 
 
 def test_one_output_a_sample_has_no_answer_to_compare():
     here = {"value": np.arange(8, dtype=np.float32)[:, None]}
-    found = agreement.compare(here, {"value": here["value"] * np.float32(1.001)}, schema.Variant("x-fp32", "x", "fp32", "x"))
+    found = device_outputs.compare(here, {"value": here["value"] * np.float32(1.001)}, schema.Variant("x-fp32", "x", "fp32", "x"))
     assert found.same_predictions_share is None and found.verdict == "within tolerance"
 
 
@@ -105,7 +105,7 @@ def test_too_few_samples_to_compare(tmp_path, monkeypatch, count, needed, allowe
     monkeypatch.chdir(tmp_path)
     make_data()
     with pytest.raises(ConfigError, match=f"bench.agreement_samples: {count} must be {allowed}"):
-        agreement.store_feeds(Samples.open(Path("models/data")), count, tmp_path, needed=needed)
+        device_outputs.store_feeds(Samples.open(Path("models/data")), count, tmp_path, needed=needed)
 
 
 def test_an_emulated_device_answers_and_is_not_timed(bench):

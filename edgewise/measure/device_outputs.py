@@ -16,7 +16,7 @@ from edgewise.config.schema import Variant
 from edgewise.errors import ConfigError, VariantFailed
 from edgewise.measure.runs import Event, PlacedVariant
 from edgewise.proof import isolation
-from edgewise.proof.checks import sqnr_db
+from edgewise.stats.agreement import sqnr_db
 
 Arrays = dict[str, np.ndarray]
 INPUTS_FILE = "agreement.npz"

@@ -1,0 +1,120 @@
+"""How far the outputs of a variant agree with those of its source, by output and by groups of an output whose values differ in kind.
+
+One number over all outputs hides a dead one: boxes in pixels carry it, and scores that are all 0 weigh nothing beside them. So each output
+is split into groups (boxes, scores ...), each group is compared by itself, and the worst one decides.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+HIGHEST_DB = 200.0  # what equal arrays get
+MOST_GROUPS, WIDEST_AXIS = 8, 1024  # an axis that would fall into more groups, or is longer, holds positions and not kinds of values
+SCALE_JUMP = 30.0  # neighbours whose largest values differ by more are of different kinds
+
+
+@dataclass(frozen=True)
+class Group:
+    """A part of one output: indices start to stop (excluded) of `axis`; the whole output where axis is None."""
+
+    axis: int | None = None
+    start: int = 0
+    stop: int = 0
+
+    @property
+    def name(self) -> str:
+        """[0:4], or nothing for the whole output."""
+        if self.axis is None:
+            return ""
+        return f"[{self.start}:{self.stop}]" if self.stop > self.start + 1 else f"[{self.start}]"
+
+    def of(self, array: np.ndarray) -> np.ndarray:
+        return array if self.axis is None else array.take(range(self.start, self.stop), axis=self.axis)
+
+
+@dataclass(frozen=True)
+class GroupAgreement:
+    """One group of one output. dead: it is the same for every sample in the variant, and not in the source."""
+
+    output: str
+    group: str
+    sqnr_db: float
+    largest_difference: float
+    dead: bool
+
+    @property
+    def name(self) -> str:
+        return self.output + self.group
+
+
+def sqnr_db(reference: np.ndarray, other: np.ndarray) -> float:
+    """Signal to quantization noise ratio, 10 log10(sum r^2 / sum (r - o)^2), in dB; 200 where they are equal.
+
+    The signal is taken about its mean over the samples (axis 0): a constant output then counts as no signal at all.
+    """
+    reference, other = reference.astype(np.float64), other.astype(np.float64)
+    signal = np.sum((reference - reference.mean(axis=0)) ** 2)
+    noise = np.sum((reference - other) ** 2)
+    if noise == 0:
+        return HIGHEST_DB
+    return float(min(HIGHEST_DB, 10 * np.log10(max(signal, 1e-30) / noise)))
+
+
+def relative_variation(outputs: np.ndarray) -> float:
+    """How much outputs [n, ...] change from sample to sample: RMS about their mean over the samples, relative to their RMS; 0 for zeros."""
+    outputs = outputs.astype(np.float64)
+    size = np.sqrt(np.mean(outputs**2)) if outputs.size else 0.0
+    return float(np.sqrt(np.mean((outputs - outputs.mean(axis=0)) ** 2)) / size) if size else 0.0
+
+
+def find_groups(reference: np.ndarray) -> list[Group]:
+    """The groups of an output [n, ...], found from its values: along the axis that separates values of different kinds best.
+
+    Two neighbours on an axis are of different kinds where their largest absolute values differ by more than a factor of 30, unless both
+    stay within 0..1 (scores), and in outputs of three or more dimensions also where only one of them does. A vector of logits may hold a
+    small one by chance, so there the magnitude alone counts. An output without such an axis is one group.
+    """
+    found = {axis: _boundaries(reference, axis) for axis in range(1, reference.ndim) if 2 <= reference.shape[axis] <= WIDEST_AXIS}
+    axes = [axis for axis, cuts in found.items() if 1 <= len(cuts) < MOST_GROUPS]
+    if not axes:
+        return [Group()]
+    axis = min(axes, key=lambda a: (len(found[a]), -a))
+    edges = [0, *found[axis], reference.shape[axis]]
+    return [Group(axis, start, stop) for start, stop in pairwise(edges)]
+
+
+def _boundaries(reference: np.ndarray, axis: int) -> list[int]:
+    """Where the kind of values changes along an axis."""
+    columns = np.moveaxis(reference, axis, 0).reshape(reference.shape[axis], -1)
+    if not columns.size:
+        return []
+    score = (columns.min(axis=1) >= 0) & (columns.max(axis=1) <= 1)
+    scale = np.maximum(np.abs(columns).max(axis=1), 1e-30)
+    jump = np.maximum(scale[1:] / scale[:-1], scale[:-1] / scale[1:]) > SCALE_JUMP
+    changed = jump & ~(score[1:] & score[:-1])
+    if reference.ndim > 2:
+        changed |= score[1:] != score[:-1]
+    return [int(place) + 1 for place in np.flatnonzero(changed)]
+
+
+def compare_groups(expected: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]) -> list[GroupAgreement]:
+    """Each group of each output of a source, [n, ...], against the variant's of the same name and shape."""
+    return [_compare_group(name, group, reference, given[name]) for name, reference in expected.items() for group in find_groups(reference)]
+
+
+def _compare_group(name: str, group: Group, reference: np.ndarray, other: np.ndarray) -> GroupAgreement:
+    own, made = group.of(reference).astype(np.float64), group.of(other).astype(np.float64)
+    largest = float(np.abs(own - made).max()) if own.size else 0.0
+    return GroupAgreement(name, group.name, sqnr_db(own, made), largest, _moves(own) and not _moves(made))
+
+
+def _moves(array: np.ndarray) -> bool:
+    """Whether an array [n, ...] differs from sample to sample; a single sample is judged by its own elements."""
+    return bool((array != array[:1]).any() if len(array) > 1 else np.ptp(array) > 0)
+
+
+def worst_of(found: Iterable[GroupAgreement]) -> GroupAgreement:
+    """The group that agrees least; a dead one before all others."""
+    return min(found, key=lambda one: (not one.dead, one.sqnr_db))

@@ -1,0 +1,100 @@
+"""Outputs compared group by group: what one number over all of them hides."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgewise.errors import VariantFailed
+from edgewise.proof import checks
+from edgewise.stats.agreement import Group, compare_groups, find_groups, worst_of
+
+MIXED_SCALES = Path(__file__).parents[1] / "data/mixed_scales.onnx"  # out [n, 7]: four numbers in pixels, three confidences
+
+
+def detector(samples: int = 16, seed: int = 0) -> np.ndarray:
+    """Boxes in pixels, an objectness and classes, as YOLO's raw heads have them: [n, 50, 4 + 1 + 3]."""
+    random = np.random.default_rng(seed)
+    return np.concatenate([random.uniform(0, 400, (samples, 50, 4)), random.uniform(0, 1, (samples, 50, 4))], axis=2)
+
+
+@pytest.mark.parametrize(
+    ("array", "names"),
+    [
+        (detector(), ["[0:4]", "[4:8]"]),
+        (detector().transpose(0, 2, 1), ["[0:4]", "[4:8]"]),
+        (detector()[:, 0] * [1, 1, 1, 1, 0.01, 1, 1, 1], ["[0:4]", "[4:8]"]),
+        (np.random.default_rng(0).normal(size=(16, 10)), [""]),
+        (np.random.default_rng(0).uniform(size=(16, 10)) * np.logspace(-6, 0, 10), [""]),  # probabilities, some of them rare
+        (np.random.default_rng(0).normal(size=(16, 8, 6, 6)), [""]),
+        (np.zeros((16, 0)), [""]),
+        (np.zeros(16), [""]),
+    ],
+    ids=["boxes last", "boxes first", "a vector", "logits", "probabilities", "a map", "empty", "one number"],
+)
+def test_groups_are_found_by_the_kind_of_their_values(array, names):
+    assert [group.name for group in find_groups(array)] == names
+
+
+def test_a_group_is_a_part_of_the_output():
+    array = detector()
+    np.testing.assert_array_equal(Group(2, 4, 5).of(array), array[:, :, 4:5])
+    np.testing.assert_array_equal(np.concatenate([group.of(array) for group in find_groups(array)], axis=2), array)
+
+
+def test_a_dead_group_decides_whatever_the_others_say():
+    source = detector()
+    dead = source.copy()
+    dead[:, :, 4:] = 0
+    found = worst_of(compare_groups({"boxes": source[:, :, :4], "all": source}, {"boxes": source[:, :, :4], "all": dead}))
+    assert (found.name, found.dead) == ("all[4:8]", True) and found.largest_difference > 0.9
+    with pytest.raises(VariantFailed, match=r"output all\[4:8\] is dead"):
+        checks.check_outputs({"all": source}, {"all": dead}, -200.0)
+
+
+def test_the_same_answer_for_every_sample_is_dead_although_its_values_differ():
+    logits = np.random.default_rng(0).normal(size=(16, 10))
+    (found,) = compare_groups({"logits": logits}, {"logits": np.repeat(logits[:1], 16, axis=0)})
+    assert found.dead
+    (still,) = compare_groups({"logits": logits[:1]}, {"logits": logits[1:2]})
+    assert not still.dead, "of a single sample nothing can be told"
+
+
+def test_a_source_that_is_constant_itself_kills_no_variant():
+    constant = np.ones((16, 10))
+    assert not worst_of(compare_groups({"logits": constant}, {"logits": constant})).dead
+
+
+def test_the_worst_group_is_named_with_its_own_ratio():
+    source = detector()
+    rounded = source.copy()
+    rounded[:, :, 4:] = np.round(source[:, :, 4:], 1)
+    with pytest.raises(VariantFailed, match=r"SQNR \d+\.\d dB of all\[4:8\], this scheme needs at least 60 dB"):
+        checks.check_outputs({"all": source}, {"all": rounded}, 60.0)
+    assert checks.check_outputs({"all": source}, {"all": source + 1e-6}, 30.0) > 100
+
+
+@pytest.mark.framework
+def test_scores_that_share_their_scale_with_pixels_are_no_variant(tmp_path):
+    """ONNX Runtime's own quantizer gives the concatenation of boxes and confidences one scale: every confidence is then 0, at 47 dB
+    over all outputs."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    random = np.random.default_rng(0)
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self):
+            self.feeds = iter([{"x": random.normal(size=(1, 3, 32, 32)).astype(np.float32)} for _ in range(32)])
+
+        def get_next(self):
+            return next(self.feeds, None)
+
+    quantization.quantize_static(MIXED_SCALES, tmp_path / "int8.onnx", Reader(), per_channel=True)
+    x = random.normal(size=(16, 3, 32, 32)).astype(np.float32)
+    float_out, int8_out = (
+        onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+        for path in (MIXED_SCALES, tmp_path / "int8.onnx")
+    )
+    assert not int8_out[:, 4:].any()
+    with pytest.raises(VariantFailed, match=r"output out\[4:7\] is dead"):
+        checks.check_outputs({"out": float_out}, {"out": int8_out}, 20.0)
