@@ -9,9 +9,11 @@ from edgewise.artifacts import artifact
 from edgewise.config import schema
 from edgewise.config.settings import build
 from edgewise.errors import MissingExtra, ModelError
-from edgewise.proof import isolation, making
+from edgewise.proof import checks, isolation, making
+from edgewise.stats.agreement import relative_variation
 
 DATA, SOURCE = Path("models/data"), Path("models/source")
+COLLAPSED = 1e-4  # float32 converters move outputs by 1e-7 to 1e-5 of their size
 
 
 def write_source(configuration: schema.Config) -> Mapping[str, Any]:
@@ -32,7 +34,23 @@ def write_source(configuration: schema.Config) -> Mapping[str, Any]:
         common = {"kind": "source", "config_key": "model", "preprocessing": data.preprocessing, "labels": data.labels}
         artifact.write(folder, artifact.Manifest(**{**common, **fields}))
         digest = artifact.sha256(folder / weights)
-    return {"schema": artifact.METRICS_SCHEMA, **training, "weights_sha256": digest}
+        warnings = [*training.get("warnings", ()), *find_collapsed(folder)]
+    return {"schema": artifact.METRICS_SCHEMA, **training, "warnings": warnings, "weights_sha256": digest}
+
+
+def find_collapsed(source: Path) -> list[str]:
+    """A warning for each output of the source that is the same for every probe sample: no variant can be compared with it, and the source
+    is to blame, not the converter that its variants fail in."""
+    inputs, outputs = checks.read_probe(source)
+    if not any(relative_variation(array) for array in inputs.values()):  # a single sample, repeated
+        return []
+    shares = {name: relative_variation(array) for name, array in outputs.items()}
+    return [
+        f"the source gives the same {name} for every sample (they vary by {share:.1g} of their size): no variant can be compared with it;"
+        " it has learned nothing yet, or is fed wrongly: train longer (train.epochs), or check the file and the data's preprocessing"
+        for name, share in shares.items()
+        if share < COLLAPSED
+    ]
 
 
 def run_plugin(plugin: ModuleType, settings: Any, *arguments: Any) -> Mapping[str, Any]:

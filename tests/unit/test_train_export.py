@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from edgewise.artifacts import artifact
 from edgewise.config.schema import Train
 from edgewise.errors import MissingExtra, ModelError, UserError
+from edgewise.sources.model_source import find_collapsed
 from stages import train_export
 from tests.conftest import ROOT
 from tests.support.training_project import TINY, make_project, write_config
@@ -142,3 +143,19 @@ def test_a_model_for_other_pictures(here: Path) -> None:
     make_project(here, TRAIN, {"callable": "torch.nn.Linear", "arguments": {"in_features": 5, "out_features": 10}}, "python_callable")
     with pytest.raises(UserError, match=r"does not accept image \[16, 3, 16, 16\]"):
         run()
+
+
+@pytest.mark.parametrize(
+    ("pictures", "logits", "warned"),
+    [
+        (np.arange(48.0).reshape(16, 3), np.tile([3.0, -1.0], (16, 1)), True),
+        (np.arange(48.0).reshape(16, 3), 5 + 1e-7 * np.arange(32.0).reshape(16, 2), True),
+        (np.arange(48.0).reshape(16, 3), np.arange(32.0).reshape(16, 2), False),
+        (np.ones((16, 3)), np.ones((16, 2)), False),
+    ],
+    ids=["one answer", "one answer but for rounding", "answers", "one sample repeated"],
+)
+def test_a_source_that_answers_the_same_for_every_sample_is_named(tmp_path, pictures, logits, warned):
+    np.savez(tmp_path / "probe.npz", **{"in:image": pictures, "out:logits": logits})
+    found = find_collapsed(tmp_path)
+    assert [text.partition(" for every")[0] for text in found] == (["the source gives the same logits"] if warned else [])
