@@ -13,7 +13,7 @@ import sys
 from edgewise.artifacts import artifact, records
 from edgewise.artifacts.artifact import Manifest
 from edgewise.config import schema
-from edgewise.errors import VariantFailed, run_main
+from edgewise.errors import VariantFailed, fail_alone, run_main
 from edgewise.measure.bench import METRICS, MODELS, measure
 
 FOREACH = "variants"
@@ -44,7 +44,7 @@ def main() -> None:
     try:
         for needed in (name, settings.reference):
             artifact.require_ok(artifact.read(MODELS / "variants" / needed), needed)
-        with artifact.building(target) as folder:
+        with fail_alone(f"measuring {name}"), artifact.building(target) as folder:
             record = measure(settings, name, folder)
             artifact.write(folder, Manifest(kind="bench", config_key="bench"))
     except VariantFailed as failure:

@@ -15,7 +15,7 @@ from edgewise.artifacts.artifact import Manifest
 from edgewise.compress.float_models import MODELS, convert
 from edgewise.config import schema
 from edgewise.config.settings import nearest
-from edgewise.errors import VariantFailed, run_main
+from edgewise.errors import VariantFailed, fail_alone, run_main
 
 FOREACH = "formats"
 CODE = (
@@ -41,7 +41,8 @@ def main() -> None:
         artifact.write_status(MODELS / name, Manifest(kind="format", format=name, status="skipped", reason=skipped))
         return
     try:
-        convert(name, form, artifact.require_ok(source, "models/source"))
+        with fail_alone(f"converting to {name}"):
+            convert(name, form, artifact.require_ok(source, "models/source"))
     except VariantFailed as failure:
         artifact.write_status(MODELS / name, Manifest(kind="format", format=name, status="skipped", reason=str(failure)))
         print(f"convert-{name}: skipped: {failure}", file=sys.stderr)

@@ -13,7 +13,7 @@ from edgewise.artifacts import artifact, records
 from edgewise.artifacts.artifact import Manifest
 from edgewise.artifacts.records import Evaluation, Failed
 from edgewise.config import schema
-from edgewise.errors import VariantFailed, run_main
+from edgewise.errors import VariantFailed, fail_alone, run_main
 from edgewise.tasks.evaluation import METRICS, MODELS, evaluate
 
 FOREACH = "variants"
@@ -38,7 +38,8 @@ def main() -> None:
     result: Evaluation | Failed
     try:
         made = artifact.require_ok(artifact.read(MODELS / "variants" / variant.name), variant.name)
-        result = evaluate(variant, made, settings.task)
+        with fail_alone(f"judging {variant.name}"):
+            result = evaluate(variant, made, settings.task)
     except VariantFailed as failure:
         result = Failed(str(failure))
         artifact.write_status(MODELS / "evaluate" / variant.name, Manifest(kind="evaluation", status="failed", reason=result.reason))

@@ -14,7 +14,7 @@ import sys
 from edgewise.artifacts import artifact
 from edgewise.compress.variants import MODELS, blank_manifest, make_variant
 from edgewise.config import schema
-from edgewise.errors import VariantFailed, run_main
+from edgewise.errors import VariantFailed, fail_alone, run_main
 
 FOREACH = "variants"
 CODE = (
@@ -39,7 +39,8 @@ def main() -> None:
     variant = configuration.variant(sys.argv[1] if len(sys.argv) == 2 else "")
     try:
         parent = artifact.require_ok(artifact.read(MODELS / variant.format), f"models/{variant.format}")
-        make_variant(variant, parent, configuration)
+        with fail_alone(f"making {variant.name}"):
+            make_variant(variant, parent, configuration)
     except VariantFailed as failure:
         failed = dataclasses.replace(blank_manifest(variant), status="failed", reason=str(failure))
         artifact.write_status(MODELS / "variants" / variant.name, failed)

@@ -27,8 +27,10 @@ def compute_outputs(module: str, folder: Path, settings: Mapping[str, Any], feed
 def _compute(module: str, folder: str, settings: Mapping[str, Any], feeds: Arrays, batch: int) -> Arrays:
     try:
         return run_batched(sessions.load(part(module, "run"), folder, settings), feeds, batch)
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise VariantFailed(f"the runtime refuses this file: {type(error).__name__}: {' '.join(str(error).split())[:400]}") from None
+    except (*RERAISED, MemoryError):
+        raise
+    except Exception as error:  # runtimes raise classes of their own
+        raise VariantFailed(f"the runtime refuses this file: {type(error).__name__}: {' '.join(str(error).split())}") from None
 
 
 def _explain_abort(how: str) -> VariantFailed:
