@@ -124,17 +124,24 @@ def list_pictures(folder: Path, layout: str, recursive: bool) -> list[Picture]:
 def class_folders(folder: Path, layout: str) -> list[tuple[Path, str | None]]:
     """Each class folder with the split that its samples belong to, or None.
 
-    classes: folder/CLASS. splits: folder/{train,val,test}/CLASS. pooled: the same, but split again. auto: if there are train/ and test/,
-    splits, or pooled if train/ lacks classes as in anomaly benchmarks (train/good, test/good, test/KIND); else classes.
+    classes: folder/CLASS. splits: folder/{train,val,test}/CLASS. pooled: the same, but split again. auto: if there are train/ and test/ or
+    val/ with classes in them, splits, or pooled if train/ lacks classes as in anomaly benchmarks (train/good, test/good, test/KIND); else
+    classes. Without test/ the test split is taken out of train/.
     """
     tops = [top for top in subfolders(folder) if top.name.lower() in SPLIT_NAMES]
-    if layout == "classes" or (layout == "auto" and not {"train", "test"} <= {top.name.lower() for top in tops}):
+    if layout == "classes" or (layout == "auto" and not _holds_splits(tops)):
         return [(place, None) for place in subfolders(folder)]
     found = [(place, SPLIT_NAMES[top.name.lower()]) for top in tops for place in subfolders(top)]
     train_classes = {place.name for place, split in found if split is None}
     if layout == "pooled" or (layout == "auto" and train_classes != {place.name for place, _ in found}):
         return [(place, None) for place, _ in found]
     return found
+
+
+def _holds_splits(tops: Sequence[Path]) -> bool:
+    """Whether folders with the names of splits are splits, and not classes that are called so: train/ and another one hold classes."""
+    holders = {SPLIT_NAMES[top.name.lower()] for top in tops if subfolders(top)}
+    return None in holders and len(holders) > 1
 
 
 def subfolders(folder: Path) -> list[Path]:

@@ -44,6 +44,19 @@ def test_a_validation_folder_is_taken_too_and_calibration_never_from_it(tmp_path
     assert splits_of(tmp_path) == {"train": {"train"}, "validation": {"Val"}, "calibration": {"train"}, "test": {"test"}}
 
 
+@pytest.mark.parametrize("held_out", ["val", "valid", "Validation", "dev"])
+def test_train_and_val_without_test_are_splits_and_never_two_classes(tmp_path, held_out):
+    path = folder_of(tmp_path, train__a=20, train__b=20, **{f"{held_out}__a": 4, f"{held_out}__b": 6})
+    manifest = prepare(plugin("image_folder", path=path), tmp_path)
+    assert manifest.labels == ("a", "b")
+    assert splits_of(tmp_path) == {"train": {"train"}, "validation": {held_out}, "calibration": {"train"}, "test": {"train"}}
+
+
+def test_classes_that_are_called_like_splits_stay_classes(tmp_path):
+    manifest = prepare(plugin("image_folder", path=folder_of(tmp_path, train=20, test=20, val=20)), tmp_path)
+    assert manifest.labels == ("test", "train", "val")
+
+
 def test_the_layout_of_anomaly_benchmarks(tmp_path):
     path = folder_of(tmp_path, train__good=30, test__good=10, test__crack=10, test__hole=10, ground_truth__crack=10)
     manifest = prepare(plugin("image_folder", path=path, normal="good"), tmp_path)
