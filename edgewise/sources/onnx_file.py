@@ -63,8 +63,20 @@ def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path
 
 
 def recognizes(path: Path) -> bool:
-    """By name, or by the first byte: the protobuf tag of field 1, the IR version. No other file that is read here begins with it."""
-    return path.is_file() and (path.suffix == ".onnx" or path.open("rb").read(1) == b"\x08")
+    """By name, or by the first byte: the protobuf tag of field 1, the IR version.
+
+    Two other kinds may begin with that byte: a TFLite file, by the offset of its root table, and safetensors, by the length of its header,
+    a number of eight bytes whose upper half is 0.
+    """
+    if not path.is_file():
+        return False
+    head = _read_head(path)
+    return head[4:] != b"TFL3" and (path.suffix == ".onnx" or (head[:1] == b"\x08" and head[4:] != bytes(4)))
+
+
+def _read_head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(8)
 
 
 def load(path: Path) -> Any:

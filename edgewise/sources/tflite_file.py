@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -56,7 +56,12 @@ def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path
 
 
 def recognizes(path: Path) -> bool:
-    return path.is_file() and (path.suffix == ".tflite" or path.open("rb").read(8)[4:] == b"TFL3")
+    return path.is_file() and (path.suffix == ".tflite" or _is_tflite(path))
+
+
+def _is_tflite(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(8)[4:] == b"TFL3"
 
 
 def load(path: Path) -> Any:
@@ -65,9 +70,8 @@ def load(path: Path) -> Any:
 
     if not path.is_file():
         raise ModelError(f"model.path: {path} is not a file; name a .tflite file")
-    with path.open("rb") as stream:
-        if stream.read(8)[4:] != b"TFL3":
-            raise ModelError(f"model.path: {path} is not a TFLite file (bytes 4 to 8 are not TFL3); name a .tflite file")
+    if not _is_tflite(path):
+        raise ModelError(f"model.path: {path} is not a TFLite file (bytes 4 to 8 are not TFL3); name a .tflite file")
     try:
         interpreter = Interpreter(model_path=str(path), num_threads=1)
         interpreter.allocate_tensors()
@@ -137,9 +141,8 @@ def read_flatbuffer(path: Path) -> Any:
     """The file as a ModelT. ModelError if it is not TFLite, or damaged."""
     from ai_edge_litert.tools import flatbuffer_utils
 
-    with path.open("rb") as stream:
-        if stream.read(8)[4:] != b"TFL3":
-            raise ModelError(f"model.path: {path} is not a TFLite file (bytes 4 to 8 are not TFL3); name a .tflite file")
+    if not _is_tflite(path):
+        raise ModelError(f"model.path: {path} is not a TFLite file (bytes 4 to 8 are not TFL3); name a .tflite file")
     try:
         return flatbuffer_utils.read_model(str(path))
     except Exception as error:  # the reader has no checks of its own and fails in many ways
@@ -160,11 +163,22 @@ def operator_name(model: Any, operator: Any, operators: dict[int, str]) -> str:
 
 
 def make_port(tensor: Any) -> Port:
-    signature = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
-    quantization = tensor.quantization
-    scaled = quantization is not None and quantization.scale is not None and len(quantization.scale) == 1
-    how = (float(quantization.scale[0]), int(quantization.zeroPoint[0])) if scaled else None
+    signature = _shape(tensor) if tensor.shapeSignature is None else tensor.shapeSignature
+    scales = _scales(tensor)
+    how = (float(scales[0]), _zero_point(tensor)) if len(scales) == 1 else None
     return Port(tensor.name.decode(), tuple(None if side < 0 else int(side) for side in signature), _dtype(tensor), how)
+
+
+def _scales(tensor: Any) -> Sequence[float]:
+    """The scales of a quantized tensor, one or one per channel; none for a float tensor, which may have no quantization table at all."""
+    table = tensor.quantization
+    return () if table is None or table.scale is None else tuple(table.scale)
+
+
+def _zero_point(tensor: Any) -> int:
+    """Of a tensor with one scale; a file may leave it out where it is 0."""
+    points = tensor.quantization.zeroPoint
+    return 0 if points is None or len(points) == 0 else int(points[0])
 
 
 def _dtype(tensor: Any) -> str:
@@ -177,11 +191,7 @@ def _shape(tensor: Any) -> tuple[int, ...]:
 
 def _is_weight(model: Any, tensor: Any) -> bool:
     data = model.buffers[tensor.buffer].data
-    return (
-        data is not None
-        and len(data) > 0
-        and (_dtype(tensor) in (*REAL, "int8", "uint8", "int4", "int16") or tensor.quantization.scale is not None)
-    )
+    return data is not None and len(data) > 0 and (_dtype(tensor) in (*REAL, "int8", "uint8", "int4", "int16") or len(_scales(tensor)) > 0)
 
 
 def _find_scheme(model: Any, graph: Any) -> str | None:
