@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ __all__ = ["Settings", "encoder", "items", "probe"]
 
 LAYOUT = "it must hold a folder of pictures for each class"
 COLUMNS = ("file", "group")  # of the CSV file that data.groups names
+# of pictures, for which Pillow may lack the decoder
+OTHER_KINDS = frozenset((".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"))
 encoder = PictureEncoder
 
 
@@ -89,11 +92,15 @@ def groups_by_name(settings: Settings, found: list[Picture]) -> dict[str, str]:
     if settings.groups_file is None:
         return {}
     groups = read_groups(settings.groups_file)
-    check_all_grouped(settings.groups_file, groups, [picture.name for picture in found])
+    suffixes = picture_suffixes()
+    check_all_grouped(settings.groups_file, groups, [picture.name for picture in found if picture.path.suffix.lower() in suffixes])
     return groups
 
 
 def load(picture: Picture, group: str | None) -> Item | Unreadable:
+    suffix = picture.path.suffix.lower()
+    if suffix not in picture_suffixes():
+        return Unreadable(picture.name, f"Pillow cannot open {suffix} files here; convert them to JPEG or PNG")
     try:
         with picture.path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -104,8 +111,8 @@ def load(picture: Picture, group: str | None) -> Item | Unreadable:
 
 
 def list_pictures(folder: Path, layout: str, recursive: bool) -> list[Picture]:
-    """The pictures of all class folders. DataError if there are none."""
-    suffixes = picture_suffixes()
+    """The pictures of all class folders, also those of a kind that cannot be opened here. DataError if there are none."""
+    suffixes = picture_suffixes() | OTHER_KINDS
     classes = class_folders(folder, layout)
     found = [
         Picture(path, printable(path.relative_to(folder).as_posix()), printable(place.name), split)
@@ -157,10 +164,12 @@ def require_folder(folder: Path) -> Path:
     return folder
 
 
-def picture_suffixes() -> set[str]:
+@cache
+def picture_suffixes() -> frozenset[str]:
+    """What Pillow can open here: .jpg, .png ..."""
     from PIL import Image
 
-    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
 
 
 def walk(folder: Path, recursive: bool) -> Iterator[Path]:

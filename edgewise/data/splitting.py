@@ -174,5 +174,6 @@ def list_warnings(details: Mapping[str, Any]) -> list[str]:
     for name, by_label in details["counts"].items():
         absent = [label for label, count in by_label.items() if not count]
         if absent and len(absent) < len(by_label):
-            found.append(f"{name} has no sample of: {', '.join(absent)}")
+            more = f" and {len(absent) - MAX_LISTED} more" if len(absent) > MAX_LISTED else ""
+            found.append(f"{name} has no sample of: {', '.join(absent[:MAX_LISTED])}{more}")
     return found

@@ -1,6 +1,7 @@
 """data/image_folder: what users' folders look like, and one clear line for each thing that is wrong with them."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -218,3 +219,15 @@ def test_groups_that_cannot_be_read(folder):
             read(folder, groups=str(place))
     with pytest.raises(DataError, match="has no column"):
         read(folder, groups=str(folder / "good/a.png"))
+
+
+def test_pictures_of_a_kind_that_cannot_be_opened_here_are_counted_and_named(tmp_path):
+    for label in "ab":
+        for number in range(12):
+            picture(tmp_path / "pictures" / label / f"{number}.png")
+    (tmp_path / "pictures/a/phone.HEIC").write_bytes(b"no Pillow knows this")
+    settings = image_folder.Settings(path=str(tmp_path / "pictures"), max_unreadable_share=0.1)
+    bad = [item for item in image_folder.items(settings) if isinstance(item, Unreadable)]
+    assert [(item.name, "convert them to JPEG or PNG" in item.reason) for item in bad] == [("a/phone.HEIC", True)]
+    with pytest.raises(DataError, match=r"1 of 25 pictures cannot be read \(a/phone\.HEIC: Pillow cannot open \.heic files here"):
+        list(image_folder.items(replace(settings, max_unreadable_share=0.01)))

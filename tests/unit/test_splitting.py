@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from edgewise.artifacts.samples import count_by_split, masks_by_label
 from edgewise.config.settings import build
+from edgewise.data import splitting
 from edgewise.data.splitting import SPLITS, Shares, split
 from edgewise.errors import ConfigError
 
@@ -102,3 +103,10 @@ def test_counts_names_splits_and_labels():
 def test_wrong_shares(given, message):
     with pytest.raises(ConfigError, match=message):
         build(Shares, given, "data.splits")
+
+
+def test_a_note_of_a_thousand_class_names_is_cut():
+    counts = {f"class {number}": int(number < 5) for number in range(1000)}
+    details = {"unreadable": {"count": 0}, "copies": {"with_another_label": 0}, "groups_in_two_splits": 0, "counts": {"test": counts}}
+    (note,) = splitting.list_warnings(details)
+    assert note.startswith("test has no sample of: class 5, class 6") and note.endswith("and 975 more") and len(note) < 400
