@@ -13,7 +13,7 @@ from edgewise.config import schema
 from edgewise.errors import MissingExtra, ModelError
 from edgewise.inspect import sections
 from edgewise.proof import isolation
-from edgewise.sources.inspection import Inspection, Port
+from edgewise.sources.inspection import CONTAINERS, Inspection, Port
 
 CONF, PARAMS = Path("conf"), Path("params.yaml")
 SHOWN_OPERATORS = 12
@@ -88,11 +88,17 @@ def describe_file(path: Path, found: Inspection) -> str:
 
 def describe_port(port: Port) -> str:
     """Name, shape, dtype and quantization of an input or output."""
-    sides = ", ".join("any" if side is None else str(side) for side in port.shape)
+    words = " ".join((port.name, *([] if port.dtype in CONTAINERS else [describe_shape(port)]), port.dtype))
     if port.quantization is None:
-        return f"{port.name} [{sides}] {port.dtype}"
+        return words
     scale, zero_point = port.quantization
-    return f"{port.name} [{sides}] {port.dtype}, real value = {scale:.6g} * (stored {'+' if zero_point < 0 else '-'} {abs(zero_point)})"
+    return f"{words}, real value = {scale:.6g} * (stored {'+' if zero_point < 0 else '-'} {abs(zero_point)})"
+
+
+def describe_shape(port: Port) -> str:
+    if not port.known_rank:
+        return "any shape"
+    return "scalar" if port.scalar else f"[{', '.join('any' if side is None else str(side) for side in port.shape)}]"
 
 
 def file_figures(found: Inspection) -> Mapping[str, int | None]:

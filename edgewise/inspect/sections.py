@@ -29,11 +29,17 @@ def suggest_sections(
     if not variants:
         raise ConfigError(f"--schemes: none of {', '.join(schemes)} can be made from this file; {nearest('', found.schemes or USUAL)}")
     data, remarks = suggest_data(found.inputs, path)
-    classes = found.outputs[0].shape[-1] if found.outputs else None
-    head = [f"# {remark}" for remark in (f"it gives {classes} scores: the data needs as many classes, or set data.label_names", *remarks)]
+    head = [f"# {remark}" for remark in (*describe_classes(found.outputs), *remarks)]
     sections = {"data": data, "model": dict(found.model or {}), "variants": variants}
     lines = [yaml.safe_dump({key: value}, sort_keys=False, default_flow_style=None, width=LENGTH) for key, value in sections.items()]
     return "\n".join([*head, f"reference: {next(iter(variants))}", ""]) + "".join(lines)
+
+
+def describe_classes(outputs: Sequence[Port]) -> list[str]:
+    """A remark on the number of classes, where the first output is a vector per sample."""
+    if not outputs or len(outputs[0].shape) != 2 or outputs[0].shape[1] is None:
+        return []
+    return [f"it gives {outputs[0].shape[1]} scores: the data needs as many classes, or set data.label_names"]
 
 
 def replace_sections(params: str, sections: str) -> str:

@@ -7,17 +7,27 @@ from typing import Any
 
 Shape = Sequence[int | None]
 CHANNELS = (1, 3)
+CONTAINERS = ("sequence", "map", "optional")
 MAX_MESSAGE = 240  # characters of another library's message
 
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output. shape: batch included, None for a dynamic dimension. quantization: scale and zero point of an integer tensor."""
+    """An input or output.
+
+    shape: batch included, None for a dynamic dimension, () for a scalar and where not even the rank is known. dtype: as numpy spells it;
+    one of CONTAINERS for what is no tensor. quantization: scale and zero point of an integer tensor.
+    """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
     quantization: tuple[float, int] | None = None
+    known_rank: bool = True
+
+    @property
+    def scalar(self) -> bool:
+        return self.known_rank and not self.shape
 
 
 @dataclass(frozen=True)

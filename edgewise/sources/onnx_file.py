@@ -170,8 +170,13 @@ def inspect(path: Path) -> Inspection:
 
 
 def _port(tensor: Any) -> Port:
+    kind = tensor.type.WhichOneof("value") or "tensor_type"
+    if kind != "tensor_type":
+        return Port(tensor.name, (), kind.removesuffix("_type"), known_rank=False)
+    if not tensor.type.tensor_type.elem_type:
+        return Port(tensor.name, (), "unknown type", known_rank=False)
     entry = onnx_graph.describe_tensor(tensor)
-    return Port(entry["name"], tuple(entry["shape"]), entry["dtype"])
+    return Port(entry["name"], tuple(entry["shape"]), entry["dtype"], known_rank=tensor.type.tensor_type.HasField("shape"))
 
 
 def _is_weight(tensor: Any) -> bool:
@@ -184,8 +189,7 @@ def _multiply_adds(model: Any, nodes: list[Any], constants: dict[str, tuple[int,
     """Multiply-adds for batch size 1, by inferred shapes; None if they stay unknown."""
     import onnx
 
-    for tensor in onnx_graph.list_inputs(model):
-        tensor.type.tensor_type.shape.dim[0].dim_value = 1
+    _set_batch_one(onnx_graph.list_inputs(model))
     for tensor in model.graph.output:
         tensor.ClearField("type")  # it may have another batch size
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
@@ -193,6 +197,15 @@ def _multiply_adds(model: Any, nodes: list[Any], constants: dict[str, tuple[int,
     sides = {t.name: [d.dim_value if d.HasField("dim_value") else None for d in t.type.tensor_type.shape.dim] for t in known}
     shapes: dict[str, Any] = {**{name: shape for name, shape in sides.items() if shape}, **constants}
     return total([_node_multiply_adds(node, shapes) for node in nodes])
+
+
+def _set_batch_one(inputs: list[Any]) -> None:
+    """Set the first dimension of every input to 1 where it is dynamic, or the fixed batch size, which is that of the first input."""
+    firsts = [tensor.type.tensor_type.shape.dim[0] for tensor in inputs if len(tensor.type.tensor_type.shape.dim)]
+    batch = firsts[0].dim_value if firsts else 0
+    for first in firsts:
+        if first.dim_value in (0, batch):  # 0 is also that of a dynamic one
+            first.dim_value = 1
 
 
 def _node_multiply_adds(node: Any, shapes: dict[str, Any]) -> int | None:
