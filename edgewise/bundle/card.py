@@ -53,7 +53,7 @@ def provenance(chosen: Chosen) -> dict[str, Any]:
 def card_markdown(chosen: Chosen, content: dict[str, Any]) -> str:
     row, device = chosen.summary.variants[chosen.variant.name], content["device"]
     kind = (chosen.data.preprocessing or {"kind": "none"})["kind"]
-    hashes = content["provenance"]
+    hashes, labels = content["provenance"], ", ".join(chosen.evaluated.labels)
     lines = [
         f"# {chosen.settings.model.name} on {chosen.settings.data.name}: {chosen.variant.name}",
         "",
@@ -67,7 +67,7 @@ def card_markdown(chosen: Chosen, content: dict[str, Any]) -> str:
         "| ------ | ----- |",
         *(f"| {name} | {value} |" for name, value in card_figures(chosen, row)),
         "",
-        f"Labels: {', '.join(chosen.evaluated.labels)}. `answer` in `bundle.json` says how outputs become an answer.",
+        f"{f'Labels: {labels}. ' if labels else ''}`answer` in `bundle.json` says how outputs become an answer.",
         "",
         *(f"- {name.replace('_', ' ')}: {hashes[name]}" for name in ("configuration_sha256", "data_digest", "source_weights_sha256")),
         *(f"- model/{name}: sha256 {digest}" for name, digest in hashes["files_sha256"].items()),
@@ -78,14 +78,12 @@ def card_markdown(chosen: Chosen, content: dict[str, Any]) -> str:
 def card_figures(chosen: Chosen, row: VariantSummary) -> Iterator[tuple[str, str]]:
     """(name, value) of every known figure, with its interval where it has one."""
     metric, reference = chosen.summary.primary_metric, chosen.summary.reference
+    on_samples = f" on {row.quality.samples:,} test samples" if row.quality.samples else ""
     if metric:
-        yield (
-            metric.label,
-            f"{table.format_score(row, metric)} on {row.quality.samples:,} test samples"
-            if row.quality.samples
-            else table.format_score(row, metric),
-        )
+        yield metric.label, table.format_score(row, metric) + on_samples
         yield f"against {reference}{', points' if metric.share else ''}", table.format_delta(row, metric)
+    else:
+        yield f"SQNR to {reference}, dB", table.format_sqnr(row) + on_samples
     for name, value in row.quality.scores.items():
         if f"{name}_ci95" in row.quality.scores and isinstance(value, float):
             yield (

@@ -255,6 +255,7 @@ class Budget:
     accuracy_drop_points: float | None = option(
         None, "largest loss in the task's primary metric against the reference: percentage points, or % for errors", low=0.0, high=100.0
     )
+    sqnr_db: float | None = option(None, "least SQNR of the outputs against the reference's, dB", low=0.0, high=200.0)
     prefer: str = option("latency", "what to minimize among the variants within the budget", choices=("latency", "size", "memory"))
 
 

@@ -16,6 +16,7 @@ from edgewise.report.verdicts import fastest_group
 
 DELTA = "_delta"
 NOT_MEASURED = "not measured"
+AGREEMENT = "SQNR to the reference, dB"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ def list_changes(before: VariantSummary, after: VariantSummary, metric: PrimaryM
     if metric and after.quality.delta is not None:
         change = f"{table.format_delta(after, metric)}{' points' if metric.share else ''}"
         found.append(Change(metric.label, table.format_score(before, metric), table.format_score(after, metric), change))
+    if metric is None and after.quality.sqnr_db is not None:
+        found.append(Change(AGREEMENT, table.format_sqnr(before), table.format_sqnr(after), ""))
     return [change for change in found if change] + list(score_changes(before, after))
 
 
@@ -86,7 +89,9 @@ def format_relative(ratio: float) -> str:
 
 @dataclass(frozen=True)
 class Step:
-    """One variant on the way from the reference, with its changes against the step before; empty strings: not measured."""
+    """One variant on the way from the reference, with its changes against the step before; empty strings: not measured.
+
+    score: where the task judges nothing, the agreement with the reference."""
 
     what: str
     name: str
@@ -116,10 +121,15 @@ def make_step(what: str, name: str, before: VariantSummary, after: VariantSummar
         start, end = get_metric(before, name), get_metric(after, name)
         return format_relative(end / start) if start and end is not None else ""
 
-    score = ""
+    score = "" if metric else table.format_sqnr(after)
     if metric is not None and before.quality.score is not None and after.quality.score is not None:
         score = table.format_change(after.quality.score - before.quality.score, metric)
     return Step(what, name, against("size_bytes"), against("latency_ratio_to_reference"), against("peak_rss_bytes"), score)
+
+
+def score_heading(metric: PrimaryMetric | None) -> str:
+    """Over the scores of the steps."""
+    return metric.title if metric else AGREEMENT
 
 
 def gains_table(summary: Summary) -> str:
@@ -151,7 +161,7 @@ def pick_variants(summary: Summary) -> Mapping[str, list[str]]:
 
 def describe_steps(summary: Summary, names: Mapping[str, list[str]]) -> list[str]:
     """Markdown tables of the steps to each of these variants."""
-    score = summary.primary_metric.title if summary.primary_metric else "score"
+    score = score_heading(summary.primary_metric)
     lines = []
     for name in names:
         way = find_steps(summary, name)

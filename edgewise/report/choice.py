@@ -108,8 +108,13 @@ def check_bytes(what: str, value: int | None, limit: float) -> Finding:
     """Bytes are counted, so there is no interval. Shown with enough digits to tell the value from the limit."""
     if value is None:
         return Finding(False, f"{what}: cannot tell, not measured", math.inf)
-    digits = next((d for d in (1, 3) if round(value / 1e6, d) != round(limit / 1e6, d)), 6)
+    digits = telling_digits(value / 1e6, limit / 1e6)
     return Finding(value <= limit, f"{what} {value / 1e6:.{digits}f} MB, limit {limit / 1e6:g} MB", value / limit - 1)
+
+
+def telling_digits(value: float, limit: float) -> int:
+    """How many decimal places tell the value from the limit."""
+    return next((d for d in (1, 3) if round(value, d) != round(limit, d)), 6)
 
 
 def check_p50(row: VariantSummary, limit: float, score: Score) -> Finding:
@@ -181,7 +186,8 @@ def check_drop(row: VariantSummary, limit: float, score: Score) -> Finding:
     """Loss against the reference, by the paired interval: percentage points of a share, else per cent of the reference's score."""
     metric, base = score.metric, score.base
     if metric is None:
-        return Finding(False, "accuracy drop: cannot tell, this task judges nothing", math.inf)
+        text = "accuracy drop: cannot tell, this task judges nothing: set accuracy_drop_points to none, and budget.sqnr_db in its place"
+        return Finding(False, text, math.inf)
     if row.quality.delta is None or row.quality.delta_ci95 is None:
         return Finding(False, f"{metric.title} drop: cannot tell, the reference failed", math.inf)
     factor = metric.percent(base)
@@ -192,6 +198,15 @@ def check_drop(row: VariantSummary, limit: float, score: Score) -> Finding:
     if low <= limit < high:
         text += f": cannot tell, {evidence_missing(row, (limit - loss) / factor)}"
     return Finding(high <= limit, text, (high - limit) / max(limit, 1.0))
+
+
+def check_agreement(row: VariantSummary, limit: float, score: Score) -> Finding:
+    """The SQNR of the outputs against the reference's, as computed on the test samples: there is no interval."""
+    value = row.quality.sqnr_db
+    if value is None:
+        return Finding(False, "SQNR: cannot tell, the reference failed", math.inf)
+    text = f"SQNR {value:.{1 if value == limit else telling_digits(value, limit)}f} dB, limit {limit:g} dB"
+    return Finding(value >= limit, text, (limit - value) / max(limit, 1.0))
 
 
 def evidence_missing(row: VariantSummary, margin: float) -> str:
@@ -213,4 +228,5 @@ CHECKS: Mapping[str, Callable[[VariantSummary, float, Score], Finding]] = {  # l
     "fits_mb": check_fit,
     "energy_net_mj": check_energy,
     "accuracy_drop_points": check_drop,
+    "sqnr_db": check_agreement,
 }

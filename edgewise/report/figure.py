@@ -1,5 +1,7 @@
 """The figure: the score against latency, better upwards, file size as area, 95 % intervals as bars.
 
+Where the task judges nothing, the agreement with the reference stands for the score.
+
 The same results give the same bytes. Labels stand beside their circles and never over a circle or another label.
 """
 
@@ -13,12 +15,11 @@ from typing import Any
 
 from edgewise.artifacts.records import Summary, VariantSummary
 from edgewise.plugins import PrimaryMetric
-from edgewise.report.verdicts import Rows
+from edgewise.report.verdicts import MOST_DB, Rows, score_or_agreement
 
 NAME = "accuracy-latency"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: distinguishable with any colour vision
 INK, GREY, PAPER = "#1f2328", "#8b949e", "#ffffff"
-MOST_DB = 100.0  # higher values are differences of float32 rounding
 AREA_PER_MB = 9.0  # area of a circle in square points, per megabyte
 STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "edgewise", "axes.edgecolor": GREY, "text.color": INK}
 LEGEND: dict[str, Any] = {"frameon": False, "alignment": "left", "title_fontproperties": {"weight": "bold"}, "handletextpad": 0.9}
@@ -39,9 +40,16 @@ def draw_figure(summary: Summary, folder: Path) -> None:
         rows = {name: row for name, row in summary.variants.items() if row.ok and vertical_value(row, summary.primary_metric) is not None}
         if rows:
             draw_plot(axes, rows, summary)
+        else:
+            say_nothing_to_draw(axes, summary)
         write_failures(figure, summary)
         figure.savefig(folder / f"{NAME}.png", dpi=160, metadata={"Software": None})
         figure.savefig(folder / f"{NAME}.svg", metadata={"Date": None, "Creator": None})
+
+
+def say_nothing_to_draw(axes: Any, summary: Summary) -> None:
+    axes.set_axis_off()
+    axes.text(0.0, 1.0, f"No variant could be compared with {summary.reference}.", transform=axes.transAxes, va="top")
 
 
 def draw_plot(axes: Any, rows: Rows, summary: Summary) -> None:
@@ -71,9 +79,8 @@ def draw_plot(axes: Any, rows: Rows, summary: Summary) -> None:
 
 def vertical_value(row: VariantSummary, metric: PrimaryMetric | None) -> float | None:
     """The score, in per cent where it is a share; the SQNR where the task judges nothing. None: unknown."""
-    if metric is None:
-        return None if row.quality.sqnr_db is None else min(row.quality.sqnr_db, MOST_DB)
-    return None if row.quality.score is None else (100 if metric.share else 1) * row.quality.score
+    value = score_or_agreement(row, metric)
+    return 100 * value if metric and metric.share and value is not None else value
 
 
 def horizontal_value(row: VariantSummary, measured: bool) -> float:
@@ -100,7 +107,8 @@ def style_axes(axes: Any, summary: Summary, measured: bool) -> None:
         axes.spines[side].set_visible(False)
     what = metric.title if metric else "agreement"
     axes.set_title(f"{what[0].upper()}{what[1:]} against latency", loc="left", fontsize=13, fontweight="bold", pad=22)
-    caption = f"area: size of the files; bars: 95 % intervals (vertical: paired difference to {summary.reference}); ringed: Pareto set"
+    bars = f"95 % intervals{f' (vertical: paired difference to {summary.reference})' if metric else ''}"
+    caption = f"area: size of the files; bars: {bars}; ringed: Pareto set"
     axes.text(0, 1.02, caption, transform=axes.transAxes, fontsize=8.5, color="#57606a")
 
 

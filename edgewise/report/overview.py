@@ -83,15 +83,17 @@ def write_report(summary: Summary, settings: schema.Config) -> None:
 
 
 def scatter_points(summary: Summary) -> list[dict[str, Any]]:
-    """One point for each variant with a latency: score against latency. The score also stands under the metric's own name."""
-    named = {summary.primary_metric.name} if summary.primary_metric else set()
+    """One point for each variant with a latency: score against latency. The score also stands under the metric's own name.
+
+    Where the task judges nothing the agreement stands for the score, also under `sqnr_db`.
+    """
+    named = summary.primary_metric.name if summary.primary_metric else "sqnr_db"
     return [
         {
             "variant": name,
             "format": row.format,
             "scheme": row.scheme,
-            "score": row.quality.score,
-            **dict.fromkeys(named, row.quality.score),
+            **dict.fromkeys(("score", named), verdicts.score_or_agreement(row, summary.primary_metric)),
             "latency_p50_ms": row.latency.p50_ms,
             "size_mb": round((row.file.size_bytes or 0) / 1e6, 3),
             "pareto": name in summary.pareto,

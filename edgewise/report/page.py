@@ -23,7 +23,7 @@ from edgewise.config import schema
 from edgewise.config.schema import Config
 from edgewise.plugins import PrimaryMetric, Task
 from edgewise.report import findings, table, verdicts
-from edgewise.report.changes import find_steps, list_changes
+from edgewise.report.changes import find_steps, list_changes, score_heading
 from edgewise.report.rows import Judge, read_decisions
 
 NAME = "report.html"
@@ -74,6 +74,7 @@ def build_context(summary: Summary, settings: Config) -> dict[str, Any]:
         "columns": table.table_columns(summary),
         "objectives": table.name_objectives(summary),
         "metric": schema.to_plain(summary.primary_metric),
+        "score_heading": score_heading(summary.primary_metric),
         "summary": summary,
         "settings": settings,
         "rows": table.sort_variants(summary),
@@ -140,8 +141,10 @@ def make_cards(summary: Summary) -> Iterator[tuple[str, str, str]]:
 
 
 def score_caveat(row: VariantSummary, metric: PrimaryMetric | None) -> str:
-    """Says so where the score is worse than the reference's; else empty."""
-    return f", {metric.title} {metric.worse}" if metric and row.quality.verdict == metric.worse else ""
+    """Says so where the score is worse than the reference's; else empty. Where the task judges nothing, the agreement."""
+    if metric is None:
+        return f", outputs: SQNR {row.quality.sqnr_db:.1f} dB" if was_evaluated(row) else ""
+    return f", {metric.title} {metric.worse}" if row.quality.verdict == metric.worse else ""
 
 
 def plot_point(name: str, row: VariantSummary, summary: Summary) -> dict[str, Any]:

@@ -7,11 +7,13 @@ from edgewise.artifacts.records import Agreement, Interval, Summary, VariantSumm
 from edgewise.plugins import PrimaryMetric
 from edgewise.report import findings
 from edgewise.report.verdicts import worst_ratio
+from edgewise.stats.agreement import HIGHEST_DB
 
 MINUS = "\N{MINUS SIGN}"
 WIDE = 150  # characters that the full table needs
 LEFT_OUT_BELOW = {"grade": WIDE, "peak +MB": 112, "p50 ms": 100}  # terminal width below which a column is left out
 LEAST_WIDTH = 90  # below it the score is left out, its difference stays
+IDENTICAL = "identical"
 BREAK = re.compile(r" (?=[\[(])")
 Columns = dict[str, Callable[[VariantSummary], str]]
 UNRESOLVED = re.compile(r"unresolved[,:] ")
@@ -27,7 +29,7 @@ def print_table(summary: Summary) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDE)
     narrow = console.width < WIDE
-    left_out = {**LEFT_OUT_BELOW, next(iter(score_columns(summary.primary_metric))): LEAST_WIDTH}
+    left_out = {**LEFT_OUT_BELOW, **dict.fromkeys(list(score_columns(summary.primary_metric))[:-1], LEAST_WIDTH)}
     shown = {title: cell for title, cell in table_columns(summary).items() if console.width >= left_out.get(title, 0)}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("variant", no_wrap=True)
@@ -143,7 +145,7 @@ def describe_unresolved(summary: Summary) -> list[str]:
 
 
 def name_objectives(summary: Summary) -> str:
-    return f"{summary.primary_metric.title}, latency and size" if summary.primary_metric else "latency and size (the task judges nothing)"
+    return f"{summary.primary_metric.title if summary.primary_metric else 'SQNR'}, latency and size"
 
 
 def format_score(row: VariantSummary, metric: PrimaryMetric) -> str:
@@ -164,7 +166,9 @@ def format_change(value: float, metric: PrimaryMetric) -> str:
 
 
 def format_sqnr(row: VariantSummary) -> str:
-    return "" if row.quality.sqnr_db is None else f"{row.quality.sqnr_db:.1f}"
+    if row.quality.sqnr_db is None:
+        return ""
+    return IDENTICAL if row.quality.sqnr_db == HIGHEST_DB else f"{row.quality.sqnr_db:.1f}"
 
 
 def format_size(row: VariantSummary) -> str:

@@ -9,6 +9,7 @@ from edgewise.plugins import PrimaryMetric
 
 Rows = Mapping[str, VariantSummary]
 LOST_IN_KERNELS_DB = 6.0  # a factor of two in noise amplitude: more than rounding and the order of sums explain
+MOST_DB = 100.0  # of an SQNR that is drawn or ranked; higher values are differences of float32 rounding
 LITTLE_COVERED = 0.9  # a smaller share of the weights is less than a scheme's name promises
 FASTER, SLOWER, UNCLAIMED, REFERENCE = "faster", "slower", "no difference claimed", "reference"
 # what two measurements must share to be compared; where one of the last two differs, the A/A interval is that of another machine
@@ -33,15 +34,17 @@ def add_verdicts(rows: Rows, reference: str, metric: PrimaryMetric | None) -> di
 
 
 def quality_with_verdict(row: VariantSummary, metric: PrimaryMetric | None, base: VariantSummary, is_reference: bool) -> Quality:
-    """The quality with its verdict; the difference of the reference to itself is exactly 0."""
+    """The quality with its verdict; the difference of the reference to itself is exactly 0. No verdict where the task judges nothing."""
+    if metric is None:
+        return row.quality
     if not is_reference:
         return replace(row.quality, verdict=score_verdict(row, metric, base.quality.score))
     return replace(row.quality, verdict=REFERENCE, delta_ci95=(0.0, 0.0) if row.quality.delta is not None else row.quality.delta_ci95)
 
 
-def score_verdict(row: VariantSummary, metric: PrimaryMetric | None, base: float | None) -> str | None:
+def score_verdict(row: VariantSummary, metric: PrimaryMetric, base: float | None) -> str | None:
     """`lower` or `higher` only where the paired interval excludes 0; else how many samples resolve it. base: the reference's score."""
-    if metric is None or row.quality.delta_ci95 is None or row.quality.samples is None or row.quality.resolvable is None:
+    if row.quality.delta_ci95 is None or row.quality.samples is None or row.quality.resolvable is None:
         return None
     low, high = row.quality.delta_ci95
     if high < 0 or low > 0:
@@ -130,20 +133,26 @@ def fastest_group(rows: Rows) -> list[str]:
 
 
 def pareto_front(rows: Rows, metric: PrimaryMetric | None) -> tuple[str, ...]:
-    """The ok variants that no other dominates in score, latency and size, in the order of the rows; without the score where the task
-    judges nothing.
+    """The ok variants that no other dominates in score, latency and size, in the order of the rows. Where the task judges nothing, the
+    agreement with the reference stands for the score.
 
     Latency is the upper end of the paired ratio's interval, infinite where it was not measured.
     """
-    judged = {name: row for name, row in rows.items() if row.ok and (row.quality.score is not None or metric is None)}
-    points = {name: cost_vector(row, metric) for name, row in judged.items()}
+    values = {name: score_or_agreement(row, metric) for name, row in rows.items() if row.ok}
+    points = {name: cost_vector(rows[name], value, metric) for name, value in values.items() if value is not None}
     return tuple(name for name, point in points.items() if not any(dominates(other, point) for other in points.values()))
 
 
-def cost_vector(row: VariantSummary, metric: PrimaryMetric | None) -> tuple[float, float, float]:
-    """(cost of the score, latency ratio, bytes); less is better in each."""
-    cost = metric.cost(row.quality.score or 0.0) if metric else 0.0
-    return cost, worst_ratio(row), float(row.file.size_bytes or math.inf)
+def score_or_agreement(row: VariantSummary, metric: PrimaryMetric | None) -> float | None:
+    """The score; where the task judges nothing, the SQNR of the outputs against the reference's, at most MOST_DB. None: not known."""
+    if metric:
+        return row.quality.score
+    return None if row.quality.sqnr_db is None else min(row.quality.sqnr_db, MOST_DB)
+
+
+def cost_vector(row: VariantSummary, value: float, metric: PrimaryMetric | None) -> tuple[float, float, float]:
+    """(cost of the score or agreement, latency ratio, bytes); less is better in each. value: of `score_or_agreement`."""
+    return metric.cost(value) if metric else -value, worst_ratio(row), float(row.file.size_bytes or math.inf)
 
 
 def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

@@ -23,7 +23,7 @@ from edgewise.sweep.summary import FOLDER, Row, SweepSummary, summarize
 
 MOST_ROWS = 40  # in the terminal; the file has all
 UNITS = {"size_bytes": ("size, MB", 1e-6), "latency_p50_ms": ("p50, ms", 1.0), "accuracy_top1": ("accuracy, %", 100.0)}
-NAMES = {"latency_ratio_to_reference": "latency / reference"}
+NAMES = {"latency_ratio_to_reference": "latency / reference", "sqnr_db": "SQNR, dB"}
 BETTER = {MAXIMIZE: "↑", MINIMIZE: "↓"}
 SPREAD = 0.035  # distance between lines of one category, so that none hides another
 

@@ -24,7 +24,7 @@ from edgewise.sweep.points import Overrides, Point, compose_point
 HOME = Path(".edgewise")
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
-OBJECTIVES = {"latency_ratio_to_reference": MINIMIZE, "size_bytes": MINIMIZE}  # beside the primary metric of the task
+OBJECTIVES = {"latency_ratio_to_reference": MINIMIZE, "size_bytes": MINIMIZE}  # beside the primary metric of the task, or the agreement
 COMPOSE, LAST = "compose", "report"  # compose always differs, by its settings; a point is run for its report
 
 

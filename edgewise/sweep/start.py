@@ -64,13 +64,16 @@ def dvc_cache_folder(root: Path) -> Path:
 
 
 def choose_objectives(given: Mapping[str, Any] | None, checked: Sequence[Point]) -> dict[str, str]:
-    """{figure: direction}: those of the search; else the task's primary metric, latency and size. Raises ConfigError for an unknown one."""
+    """{figure: direction}: those of the search; else the task's primary metric, latency and size. Raises ConfigError for an unknown one.
+
+    Where the task judges nothing, the agreement with the reference stands for the primary metric.
+    """
     task = cast(Task, checked[0].config.task.load())
     metric = task.PRIMARY_METRIC
     fields = flat_metrics.known_names(metric, task.SCORES)
     if not given:
-        better = {metric.name: plan.MAXIMIZE if metric.higher_is_better else plan.MINIMIZE} if metric else {}
-        return {**better, **OBJECTIVES}
+        first = {metric.name: plan.MAXIMIZE if metric.higher_is_better else plan.MINIMIZE} if metric else {"sqnr_db": plan.MAXIMIZE}
+        return {**first, **OBJECTIVES}
     for field, direction in given.items():
         if field not in fields:
             hint = f"it is now called {flat_metrics.RENAMED[field]}; " if field in flat_metrics.RENAMED else ""
