@@ -18,7 +18,11 @@ from edgewise.config.settings import option
 from edgewise.data.common import DataSettings, versions
 from edgewise.errors import ConfigError, DataError
 
-DTYPE = option("float32", "type of the model's inputs: float32, or int64 for token ids", choices=("float32", "int64"))
+DTYPE = option(
+    "float32",
+    "type of the model's inputs: float32, int64 or int32 for token ids, uint8 for bytes",
+    choices=("float32", "int64", "int32", "uint8"),
+)
 SIDE_RANGE = (8, 2048)  # pixels
 
 

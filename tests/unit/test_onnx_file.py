@@ -134,6 +134,23 @@ def test_every_scheme_holds_its_word_and_keeps_what_is_to_stay_float(name, tmp_p
             assert sqnr_db(tmp_path / "source", folder, runner) > (0 if scheme == "int4-weight" else 10)
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_an_int32_input_takes_ids_of_any_width(name, dtype, tmp_path):
+    """tests/data/int32_input.onnx: ids [n, 12] to scores of five classes, an embedding of 50 words."""
+    make, runner = (make_onnx, run) if name == "onnx" else (make_openvino, run_openvino)
+    ids = {"ids": np.random.default_rng(0).integers(0, 50, (20, 12)).astype(dtype)}
+    labels = tuple("abcde")
+    imported(ROOT / "tests/data/int32_input.onnx", data(tmp_path / "data", ids, labels), tmp_path / "source")
+    parent, folder = tmp_path / name, tmp_path / "int8"
+    parent.mkdir(), folder.mkdir()
+    make.convert(tmp_path / "source", parent, CONF[name]["convert"])
+    assert sqnr_db(tmp_path / "source", parent, runner) > 100
+    feeds = [{"ids": row[None]} for row in ids["ids"]]
+    make.quantize(parent, tmp_path / "source", folder, "int8-static", CONF[name]["schemes"]["int8-static"], feeds, [])
+    assert sqnr_db(tmp_path / "source", folder, runner) > 20
+
+
 def test_several_inputs_by_their_place(tmp_path):
     model = onnx.parser.parse_model("""
         <ir_version: 8, opset_import: ["" : 17]>

@@ -146,10 +146,13 @@ class SingleBatch:
 
 
 def _batches(model: Any, feeds: Sequence[Arrays]) -> list[Arrays]:
-    """Feeds of batch size 1 joined to larger batches, of the size that the file fixes, if it does."""
+    """Feeds of batch size 1 joined to larger batches, of the size that the file fixes, if it does, and of the types that it takes."""
+    from onnx.helper import tensor_dtype_to_np_dtype
+
     batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or CALIBRATION_BATCH
     parts = [feeds[start : start + batch] for start in range(0, len(feeds), batch)]
-    return [{name: np.concatenate([feed[name] for feed in part]) for name in part[0]} for part in parts]
+    types = {tensor.name: tensor_dtype_to_np_dtype(tensor.type.tensor_type.elem_type) for tensor in model.graph.input}
+    return [{name: np.concatenate([feed[name] for feed in part]).astype(types[name], copy=False) for name in part[0]} for part in parts]
 
 
 def _find_ranges(path: Path, operators: list[str], method: str, batches: list[Arrays]) -> Any:
