@@ -18,7 +18,8 @@ TARGET = Path("edgewise/cli") / template.INSTALLED.name
 class BuildWithTemplate(build_py):
     def run(self) -> None:
         if not self.editable_mode:
-            shutil.rmtree(self.build_lib, ignore_errors=True)  # modules of earlier builds would get into the wheel too
+            for name in ("edgewise", "stages"):  # modules of earlier builds would get into the wheel too
+                shutil.rmtree(Path(self.build_lib) / name, ignore_errors=True)
         super().run()
         if not self.editable_mode:
             template.copy(ROOT, Path(self.build_lib) / TARGET)

@@ -15,11 +15,9 @@ A command that succeeds exits with 0, one that the user interrupts (Ctrl-C) with
 traceback and exits with 1. Every message names the bad value, what is allowed and the next step. Only `run_main` exits.
 """
 
-import contextlib
 import errno
 import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,25 +86,6 @@ class VariantFailed(EdgewiseError):
     """A variant cannot be made, judged or measured, and never will be from the same inputs. Recorded as its result."""
 
     exit_code = 0
-
-
-@contextlib.contextmanager
-def fail_alone(doing: str) -> Iterator[None]:
-    """For the making, judging or measuring of one variant: whatever exception a tool raises is that variant's failure, VariantFailed with
-    the tool's own words, and its traceback goes to stderr. Passed on, since the same command may succeed later: errors of this module, a
-    missing package, lack of memory, and what the disk refuses."""
-    try:
-        yield
-    except (EdgewiseError, ImportError):
-        raise
-    except MemoryError as error:
-        raise InfrastructureError(f"{doing}: out of memory; free some, then run the same command again") from error
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in STORAGE_ERRNOS:
-            raise
-        traceback.print_exc()
-        words = " ".join(str(error).split()) or "no message"
-        raise VariantFailed(f"{doing} ended with an error that Edgewise did not expect: {type(error).__name__}: {words}") from error
 
 
 STORAGE_ERRNOS = {

@@ -13,8 +13,9 @@ import sys
 from edgewise.artifacts import artifact, records
 from edgewise.artifacts.artifact import Manifest
 from edgewise.config import schema
-from edgewise.errors import VariantFailed, fail_alone, run_main
+from edgewise.errors import VariantFailed, run_main
 from edgewise.measure.bench import METRICS, MODELS, measure
+from edgewise.proof.isolation import fail_alone
 
 FOREACH = "variants"
 CODE = (

@@ -15,7 +15,8 @@ from edgewise.artifacts.artifact import Manifest
 from edgewise.compress.float_models import MODELS, convert
 from edgewise.config import schema
 from edgewise.config.settings import nearest
-from edgewise.errors import VariantFailed, fail_alone, run_main
+from edgewise.errors import VariantFailed, run_main
+from edgewise.proof.isolation import fail_alone
 
 FOREACH = "formats"
 CODE = (

@@ -13,7 +13,8 @@ from edgewise.artifacts import artifact, records
 from edgewise.artifacts.artifact import Manifest
 from edgewise.artifacts.records import Evaluation, Failed
 from edgewise.config import schema
-from edgewise.errors import VariantFailed, fail_alone, run_main
+from edgewise.errors import VariantFailed, run_main
+from edgewise.proof.isolation import fail_alone
 from edgewise.tasks.evaluation import METRICS, MODELS, evaluate
 
 FOREACH = "variants"

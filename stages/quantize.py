@@ -14,7 +14,8 @@ import sys
 from edgewise.artifacts import artifact
 from edgewise.compress.variants import MODELS, blank_manifest, make_variant
 from edgewise.config import schema
-from edgewise.errors import VariantFailed, fail_alone, run_main
+from edgewise.errors import VariantFailed, run_main
+from edgewise.proof.isolation import fail_alone
 
 FOREACH = "variants"
 CODE = (

@@ -28,7 +28,7 @@ MESSAGE = "Start"
 @dataclass(frozen=True)
 class Created:
     """repository: that of the user, which the project lies in. committed: whether the project's own repository has its first commit;
-    why not: what git said."""
+    why not: git's error message."""
 
     folder: Path
     variants: tuple[str, ...]
@@ -112,9 +112,15 @@ def pip(extra: str) -> str:
 # Git
 
 
+def git_environment() -> dict[str, str]:
+    """Without what a hook sets: GIT_INDEX_FILE or GIT_DIR would lead git to another repository."""
+    kept = ("GIT_AUTHOR_", "GIT_COMMITTER_", "GIT_CONFIG")
+    return {**{key: value for key, value in os.environ.items() if not key.startswith("GIT_") or key.startswith(kept)}, "LC_ALL": "C"}
+
+
 def git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, env=git_environment())
     except FileNotFoundError:
         raise InfrastructureError("git is not installed, and DVC keeps the project's history in it; install git, then try again") from None
 

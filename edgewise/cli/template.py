@@ -31,12 +31,15 @@ def files(where: Path) -> Iterator[Path]:
     """Every file of a new project, relative to `where`; nothing that Python compiled."""
     for part in PARTS:
         path = where / part
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: a file of a new project is missing; install edgewise again")
         found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
         yield from (p.relative_to(where) for p in found if "__pycache__" not in p.parts and p.suffix != ".pyc")
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy the files below `source` to the same places below `target`, contents and permissions."""
+    """Copy the files below `source` to the same places below `target`; the copies can be written, even if the package cannot."""
     for name in files(source):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source / name, target / name)
+        shutil.copyfile(source / name, target / name)
+        (target / name).chmod((source / name).stat().st_mode | 0o200)

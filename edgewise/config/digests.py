@@ -214,12 +214,12 @@ class Digests:
         return marks
 
     def _follow(self, modules: list[Module], library: bool) -> dict[str, str]:
-        """The modules, the packages around them, and whatever these import that is not installed; of the library only if so said."""
+        """The modules, the packages around them, and whatever these import that is not installed; of the library only if `library`."""
         marks: dict[str, str] = {}
-        pending, seen = list(modules), set()
+        pending, seen, first = list(modules), set(), set(modules)  # an installed file that no distribution claims counts by itself
         while pending:
             module = pending.pop()
-            if module.name in seen or self._installed(module) or (module.top == "edgewise" and not library):
+            if module.name in seen or (module not in first and self._installed(module)) or (module.top == "edgewise" and not library):
                 continue
             seen.add(module.name)
             pending += self._around(module)

@@ -133,8 +133,11 @@ def for_each(config: Config, foreach: str) -> dict[str, dict[str, tuple[str, ...
 
 def between(config: Config, name: str) -> tuple[str, ...]:
     """Modules of the formats through which a source of the configuration comes to format `name`, without its own."""
-    source, found = config.model.load().FORMAT, []
-    while source not in (ways := part(config.formats[name].module, "make").SOURCES) and ways[0] in config.formats:
+    source, found, seen = config.model.load().FORMAT, [], {name}
+    while source not in (ways := part(config.formats[name].module, "make").SOURCES):
+        if not ways or ways[0] not in config.formats or ways[0] in seen:  # this source does not come here; torch reads torch alone
+            break
         name = ways[0]
+        seen.add(name)
         found.append(config.formats[name].module)
     return tuple(found)

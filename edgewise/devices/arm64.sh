@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # make arm64: the folder that the device arm64_emulated runs in: qemu, Debian's Python for arm64, the arm64 wheels of the runtimes.
 # Without root: packages come through a private apt configuration and are unpacked, never installed. Nothing is done where all is there.
-#   stages/devices/arm64.sh [FOLDER]      DEBIAN_MIRROR=...: another one than that of this machine's apt
+#   edgewise/devices/arm64.sh [FOLDER]      DEBIAN_MIRROR=...: another one than that of this machine's apt
 set -euo pipefail
 project=$(cd "$(dirname "$0")/../.." && pwd)
 target=$(realpath -m "${1:-$project/.arm64}")

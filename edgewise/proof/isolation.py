@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import signal
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,6 +16,7 @@ from edgewise.config.schema import part
 from edgewise.errors import EdgewiseError, InfrastructureError, MissingExtra, VariantFailed
 
 T = TypeVar("T")
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # the model's doing, not the system's
 RERAISED = (EdgewiseError, ModuleNotFoundError, OSError)  # raised again in the caller; any other error ends the process with its traceback
 
 
@@ -49,6 +51,26 @@ def translate_missing_runtime(module: str) -> Iterator[None]:
         if package not in own:
             raise
         raise VariantFailed(str(MissingExtra(package, own[package]))) from None
+
+
+@contextlib.contextmanager
+def fail_alone(doing: str) -> Iterator[None]:
+    """For the making, judging or measuring of one variant: whatever exception a tool raises is that variant's failure, VariantFailed with
+    the tool's own words, and its traceback goes to stderr. Passed on, since the same command may succeed later: Edgewise's own errors, a
+    missing package, lack of memory, and what the system refuses (disk, processes, network), but not a file that a model names in vain.
+    """
+    try:
+        yield
+    except (EdgewiseError, ImportError):
+        raise
+    except MemoryError as error:
+        raise InfrastructureError(f"{doing}: out of memory; free some, then run the same command again") from error
+    except Exception as error:
+        if isinstance(error, OSError) and not isinstance(error, ABSENT):
+            raise
+        traceback.print_exc()
+        words = " ".join(str(error).split()) or "no message"
+        raise VariantFailed(f"{doing} ended with an error that Edgewise did not expect: {type(error).__name__}: {words}") from error
 
 
 def call_isolated(function: Callable[..., T], *arguments: Any, aborted: Callable[[str], EdgewiseError]) -> T:

@@ -133,11 +133,18 @@ def copy_results(source: Path, folder: Path) -> None:
 
 
 def take_snapshot(root: Path) -> Code:
-    """The working tree as it is now. Raises ConfigError for a repository without a commit, and for a submodule with uncommitted changes."""
+    """The working tree as it is now. Raises ConfigError for a repository without a commit, for a project in a subfolder of a
+    repository, and for a submodule with uncommitted changes."""
     try:
         head = git(root, "rev-parse", "--verify", "HEAD")
     except InfrastructureError:
         raise ConfigError(f"{root} has no commit to attach experiments to: run git init, git add -A, git commit -m Start") from None
+    inside = git(root, "rev-parse", "--show-prefix")
+    if inside:
+        raise ConfigError(
+            f"{root} is the folder {inside} of a larger repository: sweeps and studies run in clones, and need a project that is a"
+            " repository of its own; edgewise init makes one in a folder outside of the repository"
+        )
     refuse_dirty_submodules(root)
     reasons = {path: why_left_behind(root, path) for path in untracked_files(root)}
     tree = write_tree(root, [path for path, reason in reasons.items() if not reason])

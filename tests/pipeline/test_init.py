@@ -294,7 +294,42 @@ def test_two_at_once_make_one_project(here, every_format):
     both = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)
     ]
-    codes = sorted(process.wait(60) for process in both)
-    assert codes[0] == 0, [process.stderr.read() for process in both if process.stderr]
+    said = [process.communicate(timeout=60)[1] for process in both]
+    codes = sorted(process.returncode for process in both)
+    assert codes[0] == 0, said
     assert git(here / "camera", "status", "--porcelain") == "" and [p.name for p in here.iterdir()] == ["camera"]
     assert codes[1] == 2, "refused, as if it had been called later"
+
+
+def test_a_hooks_index_of_another_repository_is_left_alone(here, every_format, monkeypatch):
+    """git sets GIT_INDEX_FILE and GIT_DIR for its hooks."""
+    other = here.parent / "other"
+    other.mkdir()
+    subprocess.run(["git", "init", "--quiet"], cwd=other, check=True)
+    (other / "file").write_text("x")
+    subprocess.run(["git", "add", "file"], cwd=other, check=True)
+    index = (other / ".git/index").read_bytes()
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git/index"))
+    init.create(here / "camera")
+    assert (other / ".git/index").read_bytes() == index and (here / "camera/.git").is_dir()
+
+
+def test_the_files_of_a_read_only_package_can_be_written_in_the_project(here, every_format, monkeypatch):
+    source = here.parent / "package"
+    template.copy(template.root(), source)
+    for path in source.rglob("*"):
+        path.chmod(0o444) if path.is_file() else None
+    monkeypatch.setattr(template, "root", lambda: source)
+    init.create(here / "camera")
+    assert all(path.stat().st_mode & 0o200 for path in (here / "camera/conf").rglob("*.yaml"))
+
+
+def test_a_package_that_lacks_a_part_is_named(here, every_format, monkeypatch):
+    source = here.parent / "package"
+    template.copy(template.root(), source)
+    shutil.rmtree(source / ".dvc/plots")
+    monkeypatch.setattr(template, "root", lambda: source)
+    with pytest.raises(FileNotFoundError, match=r"\.dvc/plots: a file of a new project is missing; install edgewise again"):
+        init.create(here / "camera")
+    assert not (here / "camera").exists()

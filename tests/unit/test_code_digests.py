@@ -192,6 +192,14 @@ def test_an_installed_package_is_its_distribution_and_version(project: Project, 
     assert project.files(name) == {f"{owner}=={importlib.metadata.version(owner)}"}
 
 
+def test_an_installed_file_that_no_distribution_claims_counts_by_itself(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.write("site-packages/dropped_in.py", "x = 1")
+    monkeypatch.syspath_prepend(str(project.root.parent / "site-packages"))
+    before = project.digest("dropped_in:net")
+    project.write("site-packages/dropped_in.py", "x = 2")
+    assert project.files("dropped_in:net") and project.digest("dropped_in:net") != before
+
+
 def test_another_version_of_an_installed_package_is_another_digest(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     def install(version: str) -> None:
         project.write("site-packages/my_wheel/__init__.py", f"version = {version!r}")

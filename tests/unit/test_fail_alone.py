@@ -39,6 +39,10 @@ OTHERS = [
     (ModuleNotFoundError("No module named 'nowhere'", name="nowhere"), ModuleNotFoundError),
     (MemoryError(), InfrastructureError),
     (OSError(28, "No space left on device"), OSError),
+    (OSError(12, "Cannot allocate memory"), OSError),
+    (BlockingIOError(11, "Resource temporarily unavailable"), OSError),
+    (OSError(24, "Too many open files"), OSError),
+    (ConnectionResetError(104, "Connection reset by peer"), OSError),
     (KeyboardInterrupt(), KeyboardInterrupt),
 ]
 

@@ -101,3 +101,14 @@ def test_the_file_that_stages_read_leaves_out_what_dvc_compares(tmp_path: Path, 
     path = tmp_path / "config.yaml"
     compose.write(config, path, {"code": {"report": "1"}, "runtimes": {}})
     assert set(KEYS) <= yaml.safe_load(path.read_text()).keys() and read(path) == config
+
+
+@pytest.mark.parametrize("name", ["torch", "onnx", "tflite", "openvino"])
+@pytest.mark.parametrize("model", ["onnx_file", "keras_file", "tflite_file", "torch_file", "resnet18"])
+def test_the_way_from_any_source_to_any_format_has_an_end(config: Config, model: str, name: str) -> None:
+    """Also where the source cannot be read there, which is the variant's own failure later: torch reads torch alone."""
+    module = yaml.safe_load((ROOT / f"conf/model/{model}.yaml").read_text())["module"]
+    way = stage_code.between(replace(config, model=Plugin(model, module, {})), name)
+    assert len(way) == len(set(way)) < len(config.formats)
+    if (model, name) == ("resnet18", "openvino"):
+        assert way == ("edgewise.formats.onnx",)

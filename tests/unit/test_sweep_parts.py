@@ -151,6 +151,16 @@ def test_a_repository_without_a_commit_is_refused(repository):
         clone.take_snapshot(repository[0])
 
 
+def test_a_project_in_a_subfolder_of_a_repository_is_refused(repository):
+    root, git = repository
+    (root / "tools/camera").mkdir(parents=True)
+    (root / "tools/camera/params.yaml").write_text("seed: 0\n")
+    git("add", "-A")
+    git("commit", "-qm", "Start")
+    with pytest.raises(ConfigError, match=r"is the folder tools/camera/ of a larger repository"):
+        clone.take_snapshot(root / "tools/camera")
+
+
 def test_the_snapshot_has_what_is_not_committed_and_leaves_the_index_alone(repository):
     root, git = repository
     git("add", "-A")
