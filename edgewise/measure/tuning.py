@@ -110,7 +110,7 @@ def make_grid(variant: Variant, plain: Settings, cores: int) -> list[Settings]:
     tried, since all variants are compared at that number."""
     run = part(variant.module, "run")
     most, fixed = plain["threads"], set(variant.auto.fixed) if variant.auto else set()
-    takes = run.ENGINE.get("threads")
+    takes = run.ENGINE["threads"]
     halves = [most >> step for step in range(1, most.bit_length())]
     fewer = [{"threads": threads} for threads in halves if threads <= cores and (takes is None or threads in takes)]
     points = [*run.GRID, *(run.GRID_THREADED if most > 1 else ()), *fewer]

@@ -271,6 +271,7 @@ def test_a_signal_leaves_nothing(here, number):
         "from edgewise.cli import init; from edgewise.cli.main import main; import sys, time; sys.argv = ['edgewise', 'init', 'camera']\n"
         "init.missing_extra = lambda module: None\n"
         "init.first_commit = lambda folder: (print('there', flush=True), time.sleep(60))\n"
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored where the tests run in the background
         "main()"
     )
     process = subprocess.Popen(

@@ -20,6 +20,7 @@ import numpy as np
 RUNTIME = "json"
 PACKAGE = "fake-runtime"
 AS_WRITTEN = None
+ENGINE = {"threads": None, "speed": None, "other": None}
 GRID = ({"speed": "fast"}, {"speed": "same"}, {"speed": "odd"}, {"speed": "wrong"}, {"other": 1})
 GRID_THREADED = ({"speed": "wide"},)
 HANG_S = 600
