@@ -153,6 +153,8 @@ def inspect(path: Path) -> Inspection:
     import onnx
 
     model = load(path)
+    operators = Counter(node.op_type for graph in onnx_graph.iterate_graphs(model.graph) for node in graph.node)
+    onnx_graph.lift_constants(model)
     constants = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     nodes = [node for graph in onnx_graph.iterate_graphs(model.graph) for node in graph.node]
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
@@ -161,7 +163,7 @@ def inspect(path: Path) -> Inspection:
         kind=f"ONNX model, opset {opset}, IR version {model.ir_version}, by {model.producer_name or 'an unknown tool'}",
         inputs=tuple(_port(tensor) for tensor in onnx_graph.list_inputs(model)),
         outputs=tuple(_port(tensor) for tensor in model.graph.output),
-        operators=Counter(node.op_type for node in nodes),
+        operators=operators,
         parameters=sum(onnx.numpy_helper.to_array(tensor).size for tensor in model.graph.initializer if _is_weight(tensor)),
         multiply_adds=_multiply_adds(model, nodes, constants),
         notes=tuple(notes),

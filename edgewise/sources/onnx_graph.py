@@ -4,6 +4,7 @@ One opset, float32, unique names of nodes, inputs and output named as in the dat
 what was changed.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -87,13 +88,44 @@ def normalize(model: Any, names: Mapping[str, str], shapes: Mapping[str, tuple[i
     model.graph.ClearField("output")
     model.graph.output.extend(kept)
     _name_nodes(model)
+    lift_constants(model)
     _rename(model.graph, names)
     notes += _fix_shapes(model, shapes)
-    owners = {weight: node.name for node, weight, _ in _nodes_with_weights(model)}
+    owners = _find_owners(model)
     model = optimizer.optimize(model, onnx_shape_inference=False)
     for node, weight, _ in _nodes_with_weights(model):
         node.name = owners.get(weight, node.name)  # a convolution that was fused with its batch norm gets another name
+    _name_nodes(model)
     return model, notes
+
+
+def lift_constants(model: Any) -> None:
+    """Make initializers of the tensors in Constant nodes, where some exporters keep all weights: fusions and quantizers look for
+    initializers."""
+    for graph in iterate_graphs(model.graph):
+        kept = []
+        for node in graph.node:
+            if node.op_type == "Constant" and node.domain in DOMAINS and node.attribute[0].name == "value":
+                lifted = graph.initializer.add()
+                lifted.CopyFrom(node.attribute[0].t)
+                lifted.name = node.output[0]
+            else:
+                kept.append(node)
+        if len(kept) < len(graph.node):
+            _replace_nodes(graph, kept)
+
+
+def _replace_nodes(graph: Any, nodes: list[Any]) -> None:
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    graph.ClearField("node")
+    graph.node.extend(copies)
+
+
+def _find_owners(model: Any) -> dict[str, str]:
+    """Weight -> name of the one node that uses it. Those of a shared weight keep their own names: no fusion changes them."""
+    users = [(weight, node.name) for node, weight, _ in _nodes_with_weights(model)]
+    count = Counter(weight for weight, _ in users)
+    return {weight: name for weight, name in users if count[weight] == 1}
 
 
 def list_layers(model: Any) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,8 @@ from math import ceil, prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from edgewise.formats.common.counting import count_elements
+
 MODEL = "model.onnx"
 PASS_THROUGH = ("Cast", "DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 FLOAT_NAMES = {
@@ -55,7 +57,8 @@ def facts(folder: Path) -> dict[str, Any]:
     sizes: Counter[str] = Counter()
     for weight in unique:
         sizes[weight.stored] += ceil(weight.elements * WEIGHT_BITS[weight.stored] / 8)
-    described = [_describe(graph, node, weights) for node, weights in nodes]
+    counts = count_elements([weights for _, weights in nodes])
+    described = [_describe(graph, node, weights, count) for (node, weights), count in zip(nodes, counts, strict=True)]
     return {
         "operators": dict(Counter(f"{node['operator']}[{node['weights_dtype']}]" for node in described)),
         "weights_bytes_by_dtype": dict(sizes),
@@ -67,14 +70,14 @@ def facts(folder: Path) -> dict[str, Any]:
     }
 
 
-def _describe(graph: "Graph", node: Any, weights: list[Constant]) -> dict[str, Any]:
+def _describe(graph: "Graph", node: Any, weights: list[Constant], elements: int) -> dict[str, Any]:
     main = max(weights, key=lambda weight: weight.elements)
     return {
         "name": node.name,
         "operator": _operator(node),
         "weights_dtype": main.stored,
         "activations_dtype": graph.activations(node, main),
-        "elements": sum(weight.elements for weight in weights),
+        "elements": elements,
     }
 
 

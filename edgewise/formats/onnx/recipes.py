@@ -77,6 +77,7 @@ def int8_static(model: Any, settings: Mapping[str, Any], calibration: Sequence[A
     from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
+    _copy_shared_weights(model, kept)
     residual = _is_transformer(model)
     operators = [*PRODUCTS, *TABLES] if residual else sorted({*QDQRegistry, *QLinearOpsRegistry})
     options = {"ActivationSymmetric": settings["symmetric"], "OpTypesToExcludeOutputQuantization": ["MatMul"] if residual else []}
@@ -90,6 +91,22 @@ def int8_static(model: Any, settings: Mapping[str, Any], calibration: Sequence[A
     )
     quantizer.quantize_model()
     return quantizer.model.model
+
+
+def _copy_shared_weights(model: Any, kept: Sequence[str]) -> None:
+    """Give kept nodes their own copy of weights that other nodes use too: the quantizer quantizes a weight for all of its readers."""
+    weights = {tensor.name: tensor for tensor in model.graph.initializer if len(tensor.dims) >= 2}
+    others = {name for node in model.graph.node if node.name not in kept for name in node.input}
+    copied: dict[str, Any] = {}
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            if node.name in kept and name in weights and name in others:
+                node.input[place] = f"{name}/float"
+                copied[node.input[place]] = weights[name]
+    for name, tensor in copied.items():
+        new = model.graph.initializer.add()
+        new.CopyFrom(tensor)
+        new.name = name
 
 
 def _find_between(model: Any, kept: Sequence[str]) -> list[str]:

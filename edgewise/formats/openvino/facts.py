@@ -9,6 +9,8 @@ from math import ceil, prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from edgewise.formats.common.counting import count_elements
+
 MODEL = "model.xml"
 PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 # operators that commute with quantization: the FakeQuantize may precede them
@@ -54,7 +56,8 @@ def facts(folder: Path) -> dict[str, Any]:
     for weight in unique:
         name, bits = DTYPES[weight.stored]
         sizes[name] += ceil(weight.elements * bits / 8)
-    described = [_describe(node, found) for node, found in nodes]
+    counts = count_elements([found for _, found in nodes])
+    described = [_describe(node, found, count) for (node, found), count in zip(nodes, counts, strict=True)]
     return {
         "operators": dict(Counter(f"{node['operator']}[{node['weights_dtype']}]" for node in described)),
         "weights_bytes_by_dtype": dict(sizes),
@@ -66,7 +69,7 @@ def facts(folder: Path) -> dict[str, Any]:
     }
 
 
-def _describe(node: Any, found: list[Weight]) -> dict[str, Any]:
+def _describe(node: Any, found: list[Weight], elements: int) -> dict[str, Any]:
     main = max(found, key=lambda weight: weight.elements)
     first = next((value.get_node() for value in node.input_values() if constant(value.get_node()) is None), None)
     return {
@@ -74,7 +77,7 @@ def _describe(node: Any, found: list[Weight]) -> dict[str, Any]:
         "operator": node.get_type_name(),
         "weights_dtype": DTYPES[main.stored][0],
         "activations_dtype": (quantized_dtype(first) if first else None) or DTYPES[node.get_output_element_type(0).get_type_name()][0],
-        "elements": sum(weight.elements for weight in found),
+        "elements": elements,
     }
 
 
