@@ -141,9 +141,10 @@ def make_cards(summary: Summary) -> Iterator[tuple[str, str, str]]:
 
 
 def score_caveat(row: VariantSummary, metric: PrimaryMetric | None) -> str:
-    """Says so where the score is worse than the reference's; else empty. Where the task judges nothing, the agreement."""
+    """Says so where the score is worse than the reference's; else empty. Where the task judges nothing, the agreement, unless identical."""
     if metric is None:
-        return f", outputs: SQNR {row.quality.sqnr_db:.1f} dB" if was_evaluated(row) else ""
+        agreement = table.format_sqnr(row)
+        return f", outputs: SQNR {agreement} dB" if agreement not in ("", table.IDENTICAL) else ""
     return f", {metric.title} {metric.worse}" if row.quality.verdict == metric.worse else ""
 
 

@@ -88,6 +88,7 @@ def test_the_page_compares_the_agreement_of_the_chosen_variant(project):
     assert changes.AGREEMENT in changes.gains_table(summary)
     cards = {title: figure for title, _, figure in page.make_cards(summary)}
     assert f"SQNR {measured_db(INT4):.1f} dB" in cards["smallest"]
+    assert page.score_caveat(summary.variants[REFERENCE], None) == "", "identical outputs need no caveat"
 
 
 def test_the_figure_is_of_the_agreement_against_latency(project):
