@@ -15,6 +15,7 @@ from edgewise.bundle import card, contents
 from edgewise.config import compose, schema
 from edgewise.config.compose import Options
 from edgewise.config.schema import Budget
+from edgewise.errors import ConfigError
 from edgewise.report import changes, choice, page, table, verdicts
 from edgewise.sweep import points, start
 from edgewise.track import run_set
@@ -194,6 +195,9 @@ def test_a_sweep_has_objectives_that_exist(project):
     assert found == {"sqnr_db": "maximize", "latency_ratio_to_reference": "minimize", "size_bytes": "minimize"}
     result = flatten_summary(summary.variants[STATIC], summary.primary_metric)
     assert all(isinstance(result[name], (int, float)) for name in found)
+    assert start.choose_objectives({"sqnr_db": "maximize"}, [point]) == {"sqnr_db": "maximize"}
+    with pytest.raises(ConfigError, match=r"unknown figure 'accuracy_top1'; allowed: .*sqnr_db"):
+        start.choose_objectives({"accuracy_top1": "maximize"}, [point])
 
 
 def test_where_the_reference_failed_the_report_says_that_nothing_was_compared(project):
