@@ -8,7 +8,7 @@ from edgewise.artifacts import artifact, records
 from edgewise.artifacts.flat_metrics import flatten_summary
 from edgewise.artifacts.records import METRICS, VariantSummary
 from edgewise.bundle.contents import Chosen
-from edgewise.config.schema import PATH, to_plain
+from edgewise.config.schema import settings_sha256, to_plain
 from edgewise.report import table
 
 USAGE = """    python -m pip install -r requirements.txt
@@ -42,7 +42,7 @@ def provenance(chosen: Chosen) -> dict[str, Any]:
     """Hashes of what the bundle was made from."""
     known = {name: records.read_plain(path) for name in ("data", "train") if (path := METRICS / f"{name}.json").exists()}
     return {
-        "configuration_sha256": artifact.sha256(PATH),
+        "configuration_sha256": settings_sha256(),
         "data_digest": known.get("data", {}).get("digest"),
         "source_weights_sha256": known.get("train", {}).get("weights_sha256"),
         "files_sha256": {name: entry["sha256"] for name, entry in chosen.made.files.items()},

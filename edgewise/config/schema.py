@@ -5,7 +5,9 @@ variants and what they need, then the other sections, then Config itself.
 """
 
 import dataclasses
+import hashlib
 import importlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -309,6 +311,13 @@ def read(path: Path = PATH) -> Config:
         raise ConfigError(f"{path} does not exist; run `dvc repro` (its first stage, compose, writes it)") from None
     own = {key: value for key, value in raw.items() if key not in KEYS} if isinstance(raw, dict) else raw
     return build(Config, own, str(path))
+
+
+def settings_sha256(path: Path = PATH) -> str:
+    """A hash of the composed settings alone: without the digests of code and the versions of runtimes, which differ between machines."""
+    raw = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
+    own = {key: value for key, value in raw.items() if key not in KEYS}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
 def to_plain(config: Any) -> Any:

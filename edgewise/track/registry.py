@@ -101,10 +101,10 @@ def find_versions(client: Any, name: str, key: str) -> list[str]:
 
 
 def version_key(manifest: Manifest, variant: Variant) -> str:
-    """A hash of what the model's predictions depend on: files, tensors, engine settings and run.py."""
+    """A hash of what the model's predictions depend on: files, tensors, engine settings, and the code that goes with it."""
     tensors = schema.to_plain([*manifest.inputs, *manifest.outputs])
     files = {name: entry["sha256"] for name, entry in manifest.files.items()}
-    runner = Digests().digest([f"{variant.module}.run"])
+    runner = Digests().digest([f"{variant.module}.run", sessions.__name__, preprocess.__name__])
     return content_digest({"files": files, "runner": runner, "engine": variant.engine, "tensors": tensors})
 
 

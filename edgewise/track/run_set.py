@@ -78,7 +78,7 @@ class RunSet:
     @property
     def state(self) -> str:
         """A hash of all that may need to be written."""
-        files = {str(path): artifact.sha256(path) for path in self.shared}
+        files = {str(path): schema.settings_sha256() if path == schema.PATH else artifact.sha256(path) for path in self.shared}
         runs = {r.key: dict(r.marks) for r in self.records}
         aliases = [dict(registration.aliases) for registration in self.registrations]
         return content_digest({"experiment": self.experiment, "runs": runs, "files": files, "aliases": aliases})

@@ -233,6 +233,16 @@ def places(tree: dict[str, Any], above: str = "") -> list[str]:
     ]
 
 
+def test_the_hash_of_the_settings_leaves_out_code_and_runtimes(tmp_path):
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    one.write_text("seed: 1\ncode: {report: abc}\nruntimes: {onnx: '1.19'}\n")
+    other.write_text("runtimes: {onnx: '1.31'}\nseed: 1\ncode: {report: def}\n")
+    same = schema.settings_sha256(one)
+    assert same == schema.settings_sha256(other)
+    other.write_text("seed: 2\n")
+    assert same != schema.settings_sha256(other)
+
+
 def test_no_value_anywhere_ends_in_anything_but_a_clear_line():
     full = choices()
     for key, value in FULL.items():
