@@ -3,8 +3,10 @@
 Each small file in tests/data/ stands for one kind.
 """
 
+import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,6 +103,67 @@ def test_weights_in_constant_nodes_are_weights(source):
     graph = onnx.load(source / "model.onnx").graph
     assert [node.op_type for node in graph.node] == ["Conv", "Relu", "GlobalAveragePool", "Reshape", "Gemm"]
     assert list(artifact.read(source).details["layers"]) == ["Conv_8", "Gemm_13"]
+
+
+def batch_norms_behind_shared_weights() -> Any:
+    """Each node with the shared weights has its own batch norm, so no fusion into the weights is possible."""
+    model = onnx.load(DATA / "shared_weights.onnx")
+    graph, random = model.graph, np.random.default_rng(0)
+    nodes = []
+    for place, node in enumerate([*graph.node]):
+        nodes.append(node)
+        if node.op_type == "Conv":
+            names = [f"{kind}{place}" for kind in ("scale", "shift", "mean", "variance")]
+            values = [random.uniform(0.5, 2, 8).astype(np.float32) for _ in names]
+            graph.initializer.extend(map(onnx.numpy_helper.from_array, values, names))
+            nodes.append(onnx.helper.make_node("BatchNormalization", [f"raw{place}", *names], [node.output[0]]))
+            node.output[0] = f"raw{place}"
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    graph.ClearField("node")
+    graph.node.extend(copies)
+    return model
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_shared_weights_with_a_batch_norm_of_each_node(name, samples, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "LABELS", LABELS)
+    onnx.save(batch_norms_behind_shared_weights(), tmp_path / "mine.onnx")
+    source = source_kinds.imported(onnx_file, tmp_path / "mine.onnx", samples, tmp_path / "source")
+    parent = source_kinds.convert(name, source, tmp_path / name)
+    assert outputs_of(name, parent, source) >= 100
+    made = quantized(name, "int8-static", parent, source, tmp_path / "made", [])
+    assert outputs_of(name, made, source) >= LEAST_DB["int8-static"]
+    assert 0 < checks.check_scheme(facts_of(name, made), make_of(name).SCHEMES["int8-static"], [], "v") <= 1
+
+
+SCALED = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    net (float[N,4] x) => (float[N,6] logits) {
+      [first] a = MatMul (x, w)
+      b = Mul (a, scale)
+      [folded] c = MatMul (left, right)
+      logits = Add (b, c)
+    }"""
+
+
+def test_a_layer_that_is_not_in_the_openvino_graph_fails_only_where_it_is_to_stay_float(tmp_path):
+    """`folded` is a product of constants, which OpenVINO computes once; `first` is found behind the scale that goes into its weights."""
+    model, random = onnx.parser.parse_model(SCALED), np.random.default_rng(0)
+    for name, shape in {"w": (4, 6), "scale": (6,), "left": (1, 3), "right": (3, 6)}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(random.uniform(1, 2, shape).astype(np.float32), name))
+    through, parent = tmp_path / "onnx", tmp_path / "openvino"
+    through.mkdir(), parent.mkdir()
+    onnx.save(model, through / "model.onnx")
+    (through / "layers.json").write_text(json.dumps({"first": ["first"], "folded": ["folded"]}))
+    make = make_of("openvino")
+    layers = make.convert(through, parent, {})["layers"]
+    assert layers["first"] == [node["name"] for node in facts_of("openvino", parent)["nodes"]]
+    settings = {"per_channel": True, "symmetric": False, "calibration": {"method": "minmax"}}
+    feeds = [{"x": row[None]} for row in random.normal(size=(8, 4)).astype(np.float32)]
+    for kept, message in ((layers["first"], None), (layers["folded"], r"has the weights of folded, so it cannot stay float")):
+        (tmp_path / kept[0].replace("/", "-")).mkdir()
+        with pytest.raises(ValueError, match=message) if message else contextlib.nullcontext():
+            make.quantize(parent, through, tmp_path / kept[0].replace("/", "-"), "int8-static", settings, feeds, kept)
 
 
 def test_inspect_counts_weights_in_constant_nodes():

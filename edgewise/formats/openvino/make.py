@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -34,12 +34,12 @@ SETTINGS = {
     "int4-weight": {"block_size": (16, 32, 64, 128, 256), "symmetric": (False, True)},
 }
 ONNX = "model.onnx"
+FOLDED = ("BatchNormalization", "Div", "Mul")  # OpenVINO folds a constant scale behind a product into its weights
 MAX_STEPS_BACK = 2  # from the output of an ONNX node to the product inside it: bias, product
 
 
 def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """plugins.Maker.convert. source: models/onnx, with layers.json, or models/source of a format that OpenVINO reads itself. ValueError
-    names a layer that the graph has lost."""
+    """plugins.Maker.convert. source: models/onnx, with layers.json, or models/source of a format that OpenVINO reads itself."""
     model, found = (_convert_onnx if (source / ONNX).exists() else _convert_source)(source, folder)
     return {"inputs": [_describe(p) for p in model.inputs], "outputs": [_describe(p) for p in model.outputs], "layers": found}
 
@@ -52,9 +52,7 @@ def _convert_onnx(source: Path, folder: Path) -> tuple[Any, dict[str, list[str]]
     layers = json.loads((source / "layers.json").read_text(encoding="utf-8"))
     finder = NodeFinder(source / ONNX, model)
     recipes.save(model, folder, finder.results)
-    return model, {
-        layer: list(dict.fromkeys(name for node in nodes for name in finder.find(node, layer))) for layer, nodes in layers.items()
-    }
+    return model, {layer: list(dict.fromkeys(name for node in nodes for name in finder.find(node))) for layer, nodes in layers.items()}
 
 
 def _convert_source(source: Path, folder: Path) -> tuple[Any, dict[str, list[str]]]:
@@ -69,29 +67,31 @@ class NodeFinder:
     def __init__(self, path: Path, model: Any):
         import onnx
 
-        self.results = {node.name: node.output[0] for node in onnx.load(path, load_external_data=False).graph.node}
+        graph = onnx.load(path, load_external_data=False).graph
+        self.results = {node.name: node.output[0] for node in graph.node}
+        self.scaled = {node.input[0]: node.output[0] for node in graph.node if node.op_type in FOLDED}
         nodes = model.get_ordered_ops()
         self.weighted = {node.get_friendly_name(): node for node in nodes if weights(node)}
         self.producers = {name: node for node in nodes for port in node.outputs() for name in port.get_names()}
 
-    def find(self, name: str, layer: str) -> list[str]:
-        """Names of the nodes that hold the weights of ONNX node `name`; usually one. ValueError if the graph has lost them."""
+    def find(self, name: str) -> list[str]:
+        """Names of the nodes that hold the weights of ONNX node `name`; usually one. If the graph has lost them it is `name` itself, which
+        is in no graph: only a setting that keeps this node float has to fail then."""
         for candidate in (name, f"{name}/WithoutBiases"):
             if candidate in self.weighted:
                 return [candidate]
-        node = self.producers.get(self.results[name])
+        result = self.results[name]
+        node = self.producers.get(result)
+        if node is None and result in self.scaled:  # the result has no name of its own once its scale is folded
+            node = self.producers.get(self.scaled[result])
         if node is not None and node.get_type_name() == "Constant":  # a table that is read at constant positions is folded into its readers
             readers = [port.get_node() for port in node.output(0).get_target_inputs()]
-            return [reader.get_friendly_name() for reader in readers if weights(reader)] or self._raise_lost(layer)
+            return [reader.get_friendly_name() for reader in readers if weights(reader)] or [name]
         for _ in range(MAX_STEPS_BACK):
             if node is not None and weights(node):
                 return [node.get_friendly_name()]
             node = node.input_value(0).get_node() if node is not None and node.get_input_size() else None
-        return self._raise_lost(layer)
-
-    @staticmethod
-    def _raise_lost(layer: str) -> NoReturn:
-        raise ValueError(f"no node of the OpenVINO graph has the weights of layer {layer}: keep_float could not reach it")
+        return [name]
 
 
 def _describe(port: Any) -> dict[str, Any]:
@@ -114,8 +114,18 @@ def quantize(
 
     model = openvino.Core().read_model(parent / MODEL)
     known = [node.get_friendly_name() for node in model.get_ops()]
+    _check_kept(keep_nodes, {node.get_friendly_name() for node in model.get_ops() if weights(node)})
     if validation is not None:
         quantized = recipes.int8_accuracy_control(model, settings, calibration, list(keep_nodes), validation)
     else:
         quantized = recipes.RECIPES[scheme](model, settings, calibration, list(keep_nodes))
     recipes.save(quantized, folder, known)
+
+
+def _check_kept(keep_nodes: Sequence[str], known: set[str]) -> None:
+    """ValueError for nodes to keep float that are not among those with weights, see NodeFinder."""
+    lost = sorted(set(keep_nodes) - known)
+    if lost:
+        raise ValueError(
+            f"no node of the OpenVINO graph has the weights of {', '.join(lost)}, so it cannot stay float; remove it from keep_float"
+        )
