@@ -52,7 +52,7 @@ def finish(settings: Settings, score: trial.Score, data: Manifest, samples: Samp
         "outputs": [
             {"name": "logits", "shape": [None, scores.shape[1]], "dtype": "float32", "meaning": find_meaning(settings, scores)},
         ],
-        "training": {"accuracy_validation": None, "epochs": 0, "curve": [], **tried, "warnings": warnings},
+        "training": {"accuracy_validation": None, "epochs": 0, "curve": [], **tried, **({"warnings": warnings} if warnings else {})},
     }
 
 

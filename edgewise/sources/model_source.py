@@ -35,7 +35,8 @@ def write_source(configuration: schema.Config) -> Mapping[str, Any]:
         artifact.write(folder, artifact.Manifest(**{**common, **fields}))
         digest = artifact.sha256(folder / weights)
         warnings = [*training.get("warnings", ()), *find_collapsed(folder)]
-    return {"schema": artifact.METRICS_SCHEMA, **training, "warnings": warnings, "weights_sha256": digest}
+    more = {"warnings": warnings} if warnings else {}  # an empty list breaks `dvc plots show`
+    return {"schema": artifact.METRICS_SCHEMA, **{**training, **more}, "weights_sha256": digest}
 
 
 def find_collapsed(source: Path) -> list[str]:
