@@ -14,6 +14,7 @@ import pytest
 from edgewise.artifacts import artifact
 from edgewise.config.compose import Options
 from edgewise.config.schema import part
+from edgewise.formats.openvino import readers
 from edgewise.inspect import model_file
 from edgewise.proof import checks, isolation
 from edgewise.sources import onnx_file
@@ -25,6 +26,7 @@ from tests.unit.test_onnx_file import data
 pytestmark = pytest.mark.framework
 
 onnx = pytest.importorskip("onnx")
+openvino = pytest.importorskip("openvino")
 DATA = ROOT / "tests/data"
 LABELS = ("a", "b", "c", "d", "e")
 LEAST_DB = {scheme: Options(ROOT / "conf").load("scheme", scheme, "scheme")["min_sqnr_db"] for scheme in ("int8-static", "int8-dynamic")}
@@ -136,6 +138,11 @@ def test_shared_weights_with_a_batch_norm_of_each_node(name, samples, tmp_path, 
     assert 0 < checks.check_scheme(facts_of(name, made), make_of(name).SCHEMES["int8-static"], [], "v") <= 1
 
 
+PLAIN = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    net (float[N,4] x) => (float[N,6] y) {
+      y = MatMul (x, w)
+    }"""
 SCALED = """
     <ir_version: 8, opset_import: ["" : 17]>
     net (float[N,4] x) => (float[N,6] logits) {
@@ -164,6 +171,29 @@ def test_a_layer_that_is_not_in_the_openvino_graph_fails_only_where_it_is_to_sta
         (tmp_path / kept[0].replace("/", "-")).mkdir()
         with pytest.raises(ValueError, match=message) if message else contextlib.nullcontext():
             make.quantize(parent, through, tmp_path / kept[0].replace("/", "-"), "int8-static", settings, feeds, kept)
+
+
+def test_a_layer_that_is_in_no_node_of_another_source_fails_only_where_it_is_to_stay_float(tmp_path, monkeypatch):
+    """A Keras file is read by OpenVINO itself, and its layers are found by their weights."""
+    model, random = onnx.parser.parse_model(PLAIN), np.random.default_rng(0)
+    kernels = {name: random.normal(size=(6, 4)).astype(np.float32) for name in ("here", "gone")}
+    model.graph.initializer.append(onnx.numpy_helper.from_array(kernels["here"].T.copy(), "w"))
+    onnx.save(model, tmp_path / "mine.onnx")
+    monkeypatch.setitem(readers.READERS, "keras", lambda path, manifest: openvino.convert_model(path))
+    monkeypatch.setattr(readers, "_load_weights", lambda source: kernels)
+    layers = {name: {"type": "Dense", "weight": name, "shape": [6, 4]} for name in kernels}
+    manifest = {
+        "format": "keras",
+        "details": {"file": "mine.onnx", "layers": layers},
+        "inputs": [{"name": "x"}],
+        "outputs": [{"name": "y"}],
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    parent = tmp_path / "openvino"
+    parent.mkdir()
+    assert make_of("openvino").convert(tmp_path, parent, {})["layers"] == {"here": ["here"], "gone": ["gone"]}
+    with pytest.raises(ValueError, match=r"has the weights of gone, so it cannot stay float"):
+        make_of("openvino").quantize(parent, tmp_path, tmp_path, "fp16", {}, [], ["gone"])
 
 
 def test_inspect_counts_weights_in_constant_nodes():

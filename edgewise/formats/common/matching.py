@@ -19,23 +19,24 @@ def match_layers(
     node_rows: Mapping[int, Sequence[np.ndarray]],
     same_table: SameRows,
 ) -> dict[str, list[int]]:
-    """The nodes of each layer, in the order of execution.
+    """The nodes of each layer, in the order of execution; none for a layer whose weights no node holds.
 
     layers: {path: {"type", "weight", "shape"}}. layer_rows(layer): its weight as [output channels, rest]. node_rows: node -> the layouts in
-    which its constant may hold such rows. same_table: compares the rows of embeddings. KeyError(path) for a layer that no node holds.
+    which its constant may hold such rows. same_table: compares the rows of embeddings.
     """
     sharing: dict[tuple[int, ...], list[str]] = {}
     for path, layer in layers.items():
         same, rows = (same_table if layer["type"] == "Embedding" else same_directions), layer_rows(layer)
         found = tuple(node for node, candidates in node_rows.items() if any(same(rows, candidate) for candidate in candidates))
-        if not found:
-            raise KeyError(path)
         sharing.setdefault(found, []).append(path)
     return {path: nodes for found, paths in sharing.items() for path, nodes in _share(paths, found).items()}
 
 
 def _share(paths: Sequence[str], found: Sequence[int]) -> dict[str, list[int]]:
-    """Assign nodes to layers with equal weights, in order; the last layer gets all that are left (a single layer: all its calls)."""
+    """Assign nodes to layers with equal weights, in order; the last layer gets all that are left (a single layer: all its calls). No
+    nodes: none for each."""
+    if not found:
+        return {path: [] for path in paths}
     final = len(found) - 1  # if the converter merged equal weights there are more layers than nodes: the rest share the last node
     shared = {path: [found[min(i, final)]] for i, path in enumerate(paths[:-1])}
     return {**shared, paths[-1]: list(found[min(len(paths) - 1, final) :])}

@@ -120,18 +120,20 @@ def _first_tensor_name(node: Any) -> str | None:
 
 
 def _rename_nodes(model: Any, found: Mapping[str, list[Any]]) -> dict[str, list[str]]:
-    """Name the nodes of each layer after it, and make sure that no other node has such a name. Returns layer -> names."""
+    """Name the nodes of each layer after it, and make sure that no other node has such a name. Returns layer -> names; of a layer without
+    nodes its own, which is that of no node: only a setting that keeps it float has to fail then."""
     named = {layer: number_names(layer, len(nodes)) for layer, nodes in found.items()}
     pairs = ((node, name) for layer, nodes in found.items() for node, name in zip(nodes, named[layer], strict=True))
     renamed = {node.get_friendly_name(): name for node, name in pairs}
-    taken = set(renamed.values())
+    told = {layer: names or [layer] for layer, names in named.items()}
+    taken = {name for names in told.values() for name in names}
     for node in model.get_ordered_ops():
         name = node.get_friendly_name()
         if name in renamed and weights(node):
             node.set_friendly_name(renamed[name])
         elif name in taken:
             node.set_friendly_name(f"{name}/{node.get_type_name()}")
-    return named
+    return told
 
 
 def _load_weights(source: Path) -> dict[str, np.ndarray]:
@@ -141,17 +143,11 @@ def _load_weights(source: Path) -> dict[str, np.ndarray]:
 
 
 def _match_nodes(layers: Mapping[str, Mapping[str, Any]], values: Mapping[str, np.ndarray], model: Any) -> dict[str, list[Any]]:
-    """Nodes of each layer path, in the order of execution. layers: {path: {"type", "weight", "shape"}}; values: weights by those names,
-    in torch's layout. ValueError names a layer that is in no node."""
+    """Nodes of each layer path, in the order of execution; none for a layer that is in no node. layers: {path: {"type", "weight",
+    "shape"}}; values: weights by those names, in torch's layout."""
     nodes = [node for node in model.get_ordered_ops() if weights(node)]
     rows = {place: _node_rows(node) for place, node in enumerate(nodes)}
-    try:
-        found = match_layers(layers, lambda layer: _layer_rows(layer["type"], values[layer["weight"]]), rows, _same_table)
-    except KeyError as error:
-        path = error.args[0]
-        raise ValueError(
-            f"layer '{path}' ({layers[path]['type']}) is in no node of OpenVINO's graph: keep_float could not reach it"
-        ) from None
+    found = match_layers(layers, lambda layer: _layer_rows(layer["type"], values[layer["weight"]]), rows, _same_table)
     return {path: [nodes[i] for i in places] for path, places in found.items()}
 
 

@@ -17,12 +17,12 @@ def match_nodes(layers: Mapping[str, Mapping[str, Any]], weights: Mapping[str, n
     """Positions in `nodes` for each layer path. layers: {path: {"type", "weight", "shape"}}; weights by those names.
     ValueError names a layer that is in no node."""
     rows = {i: _node_rows(node) for i, node in enumerate(nodes) if node.weights and node.weights[0].dtype == "float32"}
-    try:
-        return match_layers(layers, lambda layer: _layer_rows(layer["type"], weights[layer["weight"]]), rows, _same_embedding)
-    except KeyError as error:
-        path = error.args[0]
+    found = match_layers(layers, lambda layer: _layer_rows(layer["type"], weights[layer["weight"]]), rows, _same_embedding)
+    path = next((path for path, places in found.items() if not places), None)
+    if path is not None:
         kind, shape = layers[path]["type"], "x".join(map(str, layers[path]["shape"]))
-        raise ValueError(f"layer '{path}' ({kind} {shape}) is in no node of the converted file: its weights were rewritten") from None
+        raise ValueError(f"layer '{path}' ({kind} {shape}) is in no node of the converted file: its weights were rewritten")
+    return found
 
 
 def _layer_rows(kind: str, weight: np.ndarray) -> np.ndarray:
