@@ -11,6 +11,7 @@ import pytest
 from edgewise.formats.common import quiet
 from edgewise.formats.tflite import edge_quantizer, facts, make, naming, run
 from edgewise.proof import checks
+from edgewise.stats.agreement import sqnr_db
 from tests.conftest import ROOT
 from tests.support import odd_source, sources
 
@@ -234,7 +235,7 @@ def test_scopes_match_one_node_only():
 def test_layers_in_8_bits_among_such_of_4(float_model, tmp_path):
     """They are what they are asked to be, the others stay at 4 bits, and the answers come nearer to the source's."""
     inputs, expected = checks.read_probe(float_model[0].parent / "source")
-    found, sqnr_db = {}, {}
+    found, reached_db = {}, {}
     for name, kept in (("none", []), ("two", ["stem", "head"])):
         nodes = [node for layer in kept for node in float_model[1]["layers"][layer]]
         folder = quantize(float_model, tmp_path / name, "int4-weight", {"per_channel": True, "keep_int8": nodes})
@@ -242,7 +243,7 @@ def test_layers_in_8_bits_among_such_of_4(float_model, tmp_path):
         found[name] = {node["name"]: node["weights_dtype"] for node in facts.facts(folder)["nodes"]}
         session = run.load(str(folder), {"threads": 1})
         given = np.concatenate([session.run({"image": picture[None]})["logits"] for picture in inputs["image"]])
-        sqnr_db[name] = sqnr_db(expected["logits"], given)
+        reached_db[name] = sqnr_db(expected["logits"], given)
     eight = {name for name, dtype in found["two"].items() if dtype == "int8"}
     assert eight == {"stem", "head"} and all(found["two"][name] == found["none"][name] for name in found["two"].keys() - eight)
-    assert found["none"]["stem"] == found["two"]["block.0"] == "int4" and sqnr_db["two"] > sqnr_db["none"] + 1
+    assert found["none"]["stem"] == found["two"]["block.0"] == "int4" and reached_db["two"] > reached_db["none"] + 1
