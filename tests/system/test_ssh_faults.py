@@ -186,7 +186,7 @@ def test_two_models_that_fit_only_one_at_a_time(narrow_sshd, tmp_path):
 def test_disk_full(root, sshd, run_model, options):
     """By the look at free space before, and by the write itself."""
     sshd.workdir.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(sshd.workdir)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"{options},mode=700", "tmpfs", str(sshd.workdir)], check=True)
     try:
         (sshd.workdir / "ballast").write_bytes(bytes(4 << 20))
         error = fault(sshd.device(), run_model())

@@ -15,7 +15,7 @@ def test_the_pipeline_measures_over_ssh(sshd, tmp_path):
     params["device"] = {"name": "ssh", "threads": 1, **sshd.device()}
     (tmp_path / "workspace").mkdir()
     workspace = Workspace(tmp_path / "workspace", params)
-    assert len(workspace.repro()) == 11 + 3 * 3
+    assert len(workspace.repro()) == 10 + 3 * 3
     summary = json.loads((workspace.folder / "metrics/summary.json").read_text())
     assert set(summary["variants"]) == set(TINY["variants"])
     for name, variant in summary["variants"].items():

@@ -28,6 +28,7 @@ class Member(Workspace):
 
     def __init__(self, folder: Path, server: str):
         self.folder, self.server = folder, server
+        self.hidden, self.more = (), {}
 
     @property
     def environment(self) -> dict[str, str]:
