@@ -38,7 +38,7 @@ test-fast: setup ## what needs no framework (a minute)
 	$(PYTEST) --fast --durations=10
 
 test-all: setup ## every test: also many runs of the pipeline, long simulations, TensorFlow, and the system tests
-	$(PYTEST) -m "not system" -rs --durations=10
+	$(PYTEST) -m "not system" -W default -rs --durations=10
 	$(MAKE) test-system
 
 coverage: setup ## which lines of edgewise/ and stages/ the test suite runs
@@ -47,7 +47,7 @@ coverage: setup ## which lines of edgewise/ and stages/ the test suite runs
 test-system: setup ## tests with a real sshd, network, control groups and emulated arm64; two files at a time; as root on Debian they install what they need
 	tests/system/install.sh
 	edgewise/devices/arm64.sh || echo "skipped by the system tests: all that needs an emulated arm64 board, for the reason above"
-	$(PYTEST) -m system -rs --durations=10
+	$(PYTEST) -m system -W default -rs --durations=10
 
 arm64: setup ## build an emulated arm64 board in .arm64/ (330 MB, a minute, no root; Debian) for device.name=arm64_emulated
 	edgewise/devices/arm64.sh

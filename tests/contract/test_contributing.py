@@ -20,8 +20,8 @@ def test_every_file_that_a_guide_names_exists(guide):
 def test_a_profile_leaves_params_yaml_as_it_is():
     """`dvc exp run -S` would write the profile into it."""
     for argument, command in (("PROFILE=smoke", "EDGEWISE_PROFILE=smoke dvc repro"), ("PROFILE=", "dvc repro")):
-        command = ["make", "--no-print-directory", "-n", "-o", "setup", "repro", argument]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        asked = ["make", "--no-print-directory", "-n", "-o", "setup", "repro", argument]
+        done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[0] == command
 
 

@@ -183,6 +183,7 @@ def test_a_pickle_whose_name_differs_in_case_is_refused_and_never_run(tmp_path: 
     assert not (tmp_path / "marker").exists()
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")  # what zipfile says of the file that this test writes
 @pytest.mark.parametrize(
     "name", ["ROOT/data/sample_inputs/MODEL.pt", "ROOT/data/sample_inputs/model.pt", "ROOT/extra/a", "ROOT/data/weights/weight_00"]
 )
