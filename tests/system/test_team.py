@@ -112,7 +112,6 @@ def test_a_team(server, start_sshd, root, tmp_path):
     second.params(lambda tree: tree["variants"].update(NEW))
     ran = second.repro()
     assert ran == {
-        "compose",
         *(f"{stage}@{name}" for name in NEW for stage in ("quantize", "evaluate", "bench-on-device")),
         "report",
         "bundle",
