@@ -48,7 +48,7 @@ def fit(source: Any, samples: Samples, train: Train, seed: int, augment: Augment
     import torch
     from tqdm import tqdm
 
-    check_splits(samples)
+    check_splits(samples, train.epochs)
     rng, loss = np.random.default_rng(seed), criterion(samples, train)
     chosen = samples.indices("train")
     batches = max(1, len(chosen) // train.batch_size)
@@ -76,11 +76,13 @@ def fit(source: Any, samples: Samples, train: Train, seed: int, augment: Augment
     return {"accuracy_validation": None, **scores, "epochs": len(curve), "epoch_kept": best.epoch, "curve": curve}
 
 
-def check_splits(samples: Samples) -> None:
-    """DataError if there are no samples to train on, or to choose the epoch by."""
-    for split in ("train", "validation"):
+def check_splits(samples: Samples, epochs: int) -> None:
+    """DataError if there are no samples to train on, or to choose the epoch and to validate by. A model that is trained for 0 epochs,
+    as an imported one, needs no training split."""
+    for split in ("train", "validation") if epochs else ("validation",):
         if not len(samples.indices(split)):
-            raise DataError(f"data.splits: {split} is empty, but the model is to be trained; give each split a share, for example 0.1")
+            use = "the model is to be trained" if epochs else "the model is validated on it"
+            raise DataError(f"data.splits: {split} is empty, but {use}; give each split a share, for example 0.1")
 
 
 def check_targets(train: Train, samples: Samples) -> None:

@@ -146,6 +146,13 @@ def test_a_split_that_training_needs_and_that_is_empty_is_named(samples: Samples
         fit(net(), without, epochs=1)
 
 
+def test_a_model_that_is_not_trained_needs_no_training_split(samples: Samples) -> None:
+    without = dataclasses.replace(samples, splits={**samples.splits, "train": []})
+    assert fit(net(), without, epochs=0)["epochs"] == 0
+    with pytest.raises(DataError, match=r"data\.splits: validation is empty, but the model is validated on it"):
+        fit(net(), dataclasses.replace(without, splits={**without.splits, "validation": []}), epochs=0)
+
+
 def test_a_validation_loss_that_is_no_number_names_the_learning_rate(samples: Samples) -> None:
     class Broken(torch.nn.Module):
         def __init__(self) -> None:
