@@ -41,7 +41,7 @@ def write_source(configuration: schema.Config) -> Mapping[str, Any]:
 
 def find_collapsed(source: Path) -> list[str]:
     """A warning for each output of the source that is the same for every probe sample: no variant can be compared with it, and the source
-    is to blame, not the converter that its variants fail in."""
+    is the cause, not the converter that its variants fail in."""
     inputs, outputs = checks.read_probe(source)
     if not any(relative_variation(array) for array in inputs.values()):  # a single sample, repeated
         return []

@@ -22,6 +22,8 @@ from edgewise.config.schema import Budget
 from edgewise.errors import ConfigError
 from tests.support.fabricate import FIVE, LABELS, fabricate, write_report
 
+pytestmark = pytest.mark.framework  # the model of the bundle is made with onnx
+
 CHOSEN = "onnx-int8-static"
 SPEC = {
     **{"kind": "image", "size": [12, 16], "channels": 1, "resize": "crop", "interpolation": "bilinear", "scale": 1 / 255},

@@ -76,6 +76,7 @@ def test_every_process_learns_the_same_tokenizer(tmp_path):
     assert len(hashes) == 1
 
 
+@pytest.mark.framework
 @pytest.mark.parametrize("name", ["vocab.txt", "tokenizer.json"])
 def test_a_tokenizer_that_the_user_brings(tmp_path, name):
     from transformers import BertTokenizerFast
