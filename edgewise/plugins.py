@@ -175,7 +175,7 @@ class Maker(Protocol):
     SETTINGS: Mapping[str, Mapping[str, tuple[Any, ...]]]  # scheme -> dotted setting -> allowed values
 
     def convert(self, source: Path, folder: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Write the float model. Returns {"inputs", "outputs": lists of dicts as artifact.Tensor, "layers": {source layer: [nodes]}}."""
+        """Write the float model. Returns {"inputs", "outputs": lists of dicts as artifact.Port, "layers": {source layer: [nodes]}}."""
 
     def quantize(
         self,

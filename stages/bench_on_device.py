@@ -34,6 +34,7 @@ CODE = (
     "edgewise.proof.isolation",
     "edgewise.artifacts.records",
     "edgewise.artifacts.samples",
+    "edgewise.artifacts.targets",
 )
 
 

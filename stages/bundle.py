@@ -22,6 +22,7 @@ CODE = (
     "edgewise.plugins",
     "edgewise.artifacts.flat_metrics",
     "edgewise.artifacts.samples",
+    "edgewise.artifacts.targets",
 )
 
 

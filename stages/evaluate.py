@@ -27,6 +27,7 @@ CODE = (
     "edgewise.proof.isolation",
     "edgewise.artifacts.records",
     "edgewise.artifacts.samples",
+    "edgewise.artifacts.targets",
     "edgewise.agent.answers",
     "edgewise.agent.preprocess",
     "edgewise.agent.sessions",

@@ -5,7 +5,8 @@
 Reads   the data set that the configuration names; data and seed of the configuration
 Writes  models/data:
         inputs/NAME.npy  one row per sample; pictures are resized, uint8 [n, height, width, channels]
-        targets.npy      int64 [n], indices in the manifest's labels; for multi_label and values float32 [n, labels]
+        targets.npy      int64 [n], indices in the manifest's labels; for multi_label and values float32 [n, labels];
+                         not there if the data has no labels
         splits.json      {"train": [index, ...], "validation", "calibration", "test"}
         files.json       [{"name", "sha256", "group"}, ...]
 """
@@ -17,7 +18,7 @@ from edgewise.data import splitting
 from edgewise.data.dataset import prepare
 from edgewise.errors import run_main
 
-CODE = ("edgewise.data.dataset", "{data}", "edgewise.artifacts.samples", "edgewise.agent.preprocess")
+CODE = ("edgewise.data.dataset", "{data}", "edgewise.artifacts.targets", "edgewise.agent.preprocess")
 
 
 def main() -> None:

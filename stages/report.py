@@ -24,6 +24,7 @@ CODE = (
     "edgewise.proof.making",
     "edgewise.artifacts.flat_metrics",
     "edgewise.artifacts.samples",
+    "edgewise.artifacts.targets",
     "edgewise.agent.answers",
     "edgewise.agent.preprocess",
     "edgewise.agent.sessions",

@@ -22,6 +22,7 @@ CODE = (
     "edgewise.stats.agreement",
     "edgewise.proof.making",
     "edgewise.artifacts.samples",
+    "edgewise.artifacts.targets",
     "edgewise.agent.preprocess",
     "edgewise.agent.sessions",
     "edgewise.stats.paired",

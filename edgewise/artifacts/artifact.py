@@ -24,7 +24,7 @@ MIN_FREE_BYTES = 2**20  # with less than this free, a failed write is blamed on 
 
 
 @dataclass(frozen=True)
-class Tensor:
+class Port:
     """One input or output. `shape` has None for a size that is free; `meaning` is image, logits, token_ids ..."""
 
     name: str
@@ -45,8 +45,8 @@ class Manifest:
     format: str | None = None
     scheme: str | None = None
     config_key: str | None = None
-    inputs: tuple[Tensor, ...] = ()
-    outputs: tuple[Tensor, ...] = ()
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
     preprocessing: Mapping[str, Any] | None = None
     labels: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -79,7 +79,7 @@ def read(folder: Path) -> Manifest:
         raise EdgewiseError(f"{path} is not JSON ({error}): delete {folder} and run `dvc repro`") from None
     if raw.get("schema") != SCHEMA:
         raise EdgewiseError(f"{path} has schema {raw.get('schema')}, this Edgewise reads {SCHEMA}: run `dvc repro --force`")
-    tensors = {side: tuple(Tensor(**{**t, "shape": tuple(t["shape"])}) for t in raw.pop(side)) for side in ("inputs", "outputs")}
+    tensors = {side: tuple(Port(**{**t, "shape": tuple(t["shape"])}) for t in raw.pop(side)) for side in ("inputs", "outputs")}
     return Manifest(**{**raw, **tensors, "labels": tuple(raw["labels"])})
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.artifacts.samples import CLASSES
+from edgewise.artifacts.targets import CLASSES
 from edgewise.config.settings import option
 from edgewise.data.common import DataSettings, TargetSettings, sort_numerically
 from edgewise.data.encoders import DTYPE, ArrayEncoder, content_hash

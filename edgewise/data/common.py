@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgewise.artifacts.samples import CLASSES, KINDS
+from edgewise.artifacts.targets import CLASSES, KINDS
 from edgewise.config.settings import option
 from edgewise.data.splitting import Shares
 from edgewise.errors import ConfigError, DataError, MissingExtra

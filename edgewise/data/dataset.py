@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.artifacts import artifact, samples
+from edgewise.artifacts import artifact
+from edgewise.artifacts import targets as targets_of
 from edgewise.config.schema import Plugin
 from edgewise.config.settings import build
 from edgewise.data import splitting

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from edgewise.agent import preprocess
-from edgewise.artifacts.artifact import Tensor
+from edgewise.artifacts.artifact import Port
 from edgewise.config.settings import option
 from edgewise.data.common import DataSettings, versions
 from edgewise.errors import ConfigError, DataError
@@ -112,7 +112,7 @@ class PictureEncoder:
         channels, size = self.spec["channels"], self.spec["size"]
         shape = (None, *size, channels) if self.spec["layout"] == "NHWC" else (None, channels, *size)
         return {
-            "inputs": (Tensor("image", shape, self.spec["dtype"], self.spec["layout"], "image"),),
+            "inputs": (Port("image", shape, self.spec["dtype"], self.spec["layout"], "image"),),
             "preprocessing": self.spec,
             "tools": versions("numpy", "pillow"),
         }
@@ -147,7 +147,7 @@ class ArrayEncoder:
     def finish(self, train: np.ndarray) -> Mapping[str, Any]:
         for file in self.files.values():
             file.close()
-        tensors = (Tensor(name, (None, *file.shape), str(self.dtype), None, "array") for name, file in self.files.items())
+        tensors = (Port(name, (None, *file.shape), str(self.dtype), None, "array") for name, file in self.files.items())
         return {"inputs": tuple(tensors), "preprocessing": {"kind": "none"}, "tools": versions("numpy")}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.artifacts.artifact import Tensor
+from edgewise.artifacts.artifact import Port
 from edgewise.config.settings import option
 from edgewise.data.common import DataSettings, import_or_raise, versions
 from edgewise.errors import DataError
@@ -53,7 +53,7 @@ class WordPieceEncoder:
         np.save(self.folder / "inputs/attention_mask.npy", np.array([e.attention_mask for e in encoded], np.int64))
         shape = (None, self.settings.length)
         return {
-            "inputs": tuple(Tensor(name, shape, "int64", None, name) for name in ("input_ids", "attention_mask")),
+            "inputs": tuple(Port(name, shape, "int64", None, name) for name in ("input_ids", "attention_mask")),
             "preprocessing": {
                 "kind": "text",
                 "tokenizer": FILE,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewise.artifacts import artifact
-from edgewise.artifacts.artifact import Manifest, Tensor
+from edgewise.artifacts.artifact import Manifest, Port
 from edgewise.errors import MissingExtra, VariantFailed
 from edgewise.plugins import Maker
 from edgewise.proof import checks, isolation
@@ -69,14 +69,14 @@ def check_against_source(module: str, folder: Path, engine: Mapping[str, Any], m
     return round(checks.check_outputs(expected, given, min_db), 2)
 
 
-def make_tensors(given: Sequence[Mapping[str, Any]], source: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def make_tensors(given: Sequence[Mapping[str, Any]], source: Sequence[Port]) -> tuple[Port, ...]:
     """The tensors that make.py describes; layout and meaning are taken from the source's tensor of that name unless they are given."""
     known = {tensor.name: tensor for tensor in source}
     made = []
     for entry in given:
         origin = known.get(entry["name"])
         inherited = {"layout": origin.layout, "meaning": origin.meaning} if origin else {}
-        made.append(Tensor(**{**inherited, **entry, "shape": tuple(entry["shape"])}))
+        made.append(Port(**{**inherited, **entry, "shape": tuple(entry["shape"])}))
     return tuple(made)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.artifacts.samples import CLASSES, MULTI_LABEL, Samples
+from edgewise.artifacts.samples import Samples
+from edgewise.artifacts.targets import CLASSES, MULTI_LABEL
 from edgewise.config.schema import Train
 from edgewise.errors import ConfigError, DataError
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from edgewise.agent import preprocess
-from edgewise.artifacts.samples import CLASSES, Samples
+from edgewise.artifacts.samples import Samples
+from edgewise.artifacts.targets import CLASSES
 from edgewise.stats.paired import mcnemar_p
 
 Arrays = dict[str, np.ndarray]

@@ -18,7 +18,7 @@ from typing import Any
 
 from edgewise.agent import preprocess, sessions
 from edgewise.artifacts import artifact
-from edgewise.artifacts.artifact import Manifest, Tensor
+from edgewise.artifacts.artifact import Manifest, Port
 from edgewise.config import schema
 from edgewise.config.digests import Digests
 from edgewise.config.schema import Config, Variant
@@ -140,7 +140,7 @@ def save_model(workshop: Path, identity: str, folder: Path, runner: ModuleType, 
     )
 
 
-def tensor_schema(tensors: tuple[Tensor, ...]) -> Any:
+def tensor_schema(tensors: tuple[Port, ...]) -> Any:
     """The signature with an open batch: `sessions.run_batched` splits batches where the file fixes their size."""
     import numpy as np
     from mlflow.types import Schema, TensorSpec

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from edgewise.artifacts import artifact
-from edgewise.artifacts.artifact import Manifest, Tensor
+from edgewise.artifacts.artifact import Manifest, Port
 
 TOKENS, LENGTH, WIDTH = 50, 12, 32
 LAYERS = {"tokens", "places", "query", "key", "value", "out", "widen", "narrow", "unused", "head"}
@@ -53,6 +53,6 @@ def write(folder: Path) -> Path:
     folder.mkdir(parents=True)
     fields = torch_source.export(torch_source.wrap(network()), {"ids": ids(16)}, "logits", folder)
     given = {key: fields[key] for key in ("format", "details", "tools")}
-    tensors = {"inputs": (Tensor("ids", (None, LENGTH), "int64"),), "outputs": (Tensor("logits", (None, 3), "float32"),)}
+    tensors = {"inputs": (Port("ids", (None, LENGTH), "int64"),), "outputs": (Port("logits", (None, 3), "float32"),)}
     artifact.write(folder, Manifest(kind="source", labels=("a", "b", "c"), **tensors, **given))
     return folder

@@ -113,7 +113,7 @@ def make_data(root: Path, samples: int) -> None:
         np.save(folder / "inputs/image.npy", np.stack([shades[t] for t in targets]).astype(np.uint8)[..., None])
         np.save(folder / "targets.npy", targets)
         (folder / "splits.json").write_text(json.dumps({"test": list(range(samples))}), encoding="utf-8")
-        image = artifact.Tensor("image", (None, 1, 24, 24), "float32", "NCHW", "image")
+        image = artifact.Port("image", (None, 1, 24, 24), "float32", "NCHW", "image")
         artifact.write(folder, artifact.Manifest("data", inputs=(image,), preprocessing={"kind": "image"}, labels=LABELS))
 
 

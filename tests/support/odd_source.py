@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from edgewise.artifacts import artifact
-from edgewise.artifacts.artifact import Manifest, Tensor
+from edgewise.artifacts.artifact import Manifest, Port
 
 WORDS, LENGTH = 20, 6
 
@@ -52,7 +52,7 @@ def write(folder: Path) -> Path:
 
     folder.mkdir(parents=True)
     fields = torch_source.export(torch_source.wrap(network()), {"ids": ids()}, "logits", folder)
-    inputs = (Tensor("ids", (None, LENGTH), "int64", None, "token_ids"),)
-    outputs = (Tensor("logits", (None, WORDS), "float32", None, "logits"),)
+    inputs = (Port("ids", (None, LENGTH), "int64", None, "token_ids"),)
+    outputs = (Port("logits", (None, WORDS), "float32", None, "logits"),)
     artifact.write(folder, Manifest(kind="source", format="torch", inputs=inputs, outputs=outputs, details=fields["details"]))
     return folder

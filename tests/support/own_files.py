@@ -62,7 +62,7 @@ def arrays(folder: Path, labels: int = CLASSES, shape: tuple[int, ...] = (SIDE,)
     import json
 
     from edgewise.artifacts import artifact
-    from edgewise.artifacts.artifact import Manifest, Tensor
+    from edgewise.artifacts.artifact import Manifest, Port
 
     rng = np.random.default_rng(0)
     (folder / "inputs").mkdir(parents=True)
@@ -72,5 +72,5 @@ def arrays(folder: Path, labels: int = CLASSES, shape: tuple[int, ...] = (SIDE,)
         json.dumps({"train": [], "validation": [], "calibration": list(range(30)), "test": list(range(30, 60))})
     )
     names = tuple("abcdefgh"[:labels])
-    artifact.write(folder, Manifest("data", inputs=(Tensor("x", (None, *shape), "float32"),), labels=names, preprocessing={"kind": "none"}))
+    artifact.write(folder, Manifest("data", inputs=(Port("x", (None, *shape), "float32"),), labels=names, preprocessing={"kind": "none"}))
     return folder

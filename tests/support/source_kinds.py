@@ -43,7 +43,7 @@ def data(folder: Path, layout: str = "NCHW") -> Path:
     np.save(folder / "targets.npy", targets)
     splits = {"train": [], "validation": [], "calibration": list(range(48)), "test": list(range(48, 64))}
     (folder / "splits.json").write_text(json.dumps(splits))
-    image = artifact.Tensor("image", (None, *pictures.shape[1:]), "float32")
+    image = artifact.Port("image", (None, *pictures.shape[1:]), "float32")
     artifact.write(folder, Manifest("data", inputs=(image,), labels=sources.LABELS, preprocessing={"kind": "none"}))
     return folder
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from edgewise.artifacts import artifact
-from edgewise.artifacts.artifact import Manifest, Tensor
+from edgewise.artifacts.artifact import Manifest, Port
 
 LABELS = ("calm", "rising", "falling", "wavy")
 SIZE = 16
@@ -71,8 +71,8 @@ def write(folder: Path) -> Path:
 
     folder.mkdir(parents=True)
     fields = torch_source.export(torch_source.wrap(trained()), {"image": pictures(16, 99)[0]}, "logits", folder)
-    inputs = (Tensor("image", (None, 3, SIZE, SIZE), "float32", "NCHW", "image"),)
-    outputs = (Tensor("logits", (None, len(LABELS)), "float32", None, "logits"),)
+    inputs = (Port("image", (None, 3, SIZE, SIZE), "float32", "NCHW", "image"),)
+    outputs = (Port("logits", (None, len(LABELS)), "float32", None, "logits"),)
     given = {key: fields[key] for key in ("format", "details", "tools") if key in fields}
     artifact.write(folder, Manifest(kind="source", inputs=inputs, outputs=outputs, labels=LABELS, **given))
     return folder

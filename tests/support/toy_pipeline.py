@@ -79,7 +79,7 @@ def quantize(name: str) -> None:
     folder = Path("models/variants", name)
     folder.mkdir(parents=True)
     (folder / "model").write_text(repr(schema.read().variant(name)))
-    tensors = (artifact.Tensor("image", (None, 4), "float32"),), (artifact.Tensor("logits", (None, 3), "float32"),)
+    tensors = (artifact.Port("image", (None, 4), "float32"),), (artifact.Port("logits", (None, 3), "float32"),)
     artifact.write(folder, artifact.Manifest("variant", inputs=tensors[0], outputs=tensors[1]))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from edgewise.artifacts import artifact
-from edgewise.artifacts.artifact import Manifest, Tensor
+from edgewise.artifacts.artifact import Manifest, Port
 from edgewise.artifacts.samples import Samples
 from edgewise.config.compose import write
 from edgewise.config.schema import Bench, Budget, Config, Plugin, Train
@@ -32,7 +32,7 @@ def make_data(root: Path, size: int = 16, channels: int = 3, classes: int = 10) 
     np.save(folder / "targets.npy", digits.target[:count].astype(np.int64))
     parts = np.split(np.random.default_rng(0).permutation(count), np.cumsum(list(SPLITS.values()))[:-1])
     artifact.write_json(folder / "splits.json", {name: part.tolist() for name, part in zip(SPLITS, parts, strict=True)})
-    image = Tensor("image", (None, channels, size, size), "float32", "NCHW", "image")
+    image = Port("image", (None, channels, size, size), "float32", "NCHW", "image")
     labels = tuple(str(label) for label in range(classes))
     artifact.write(folder, Manifest("data", inputs=(image,), labels=labels, preprocessing=preprocessing(size, channels)))
     return folder

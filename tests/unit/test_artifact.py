@@ -13,7 +13,7 @@ import pytest
 
 from edgewise import errors
 from edgewise.artifacts import artifact
-from edgewise.artifacts.artifact import Manifest, Tensor
+from edgewise.artifacts.artifact import Manifest, Port
 from edgewise.errors import EdgewiseError, InfrastructureError, VariantFailed
 from edgewise.proof import isolation
 from tests.conftest import ROOT
@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 
 def test_a_manifest_reads_back_equal(tmp_path):
     (tmp_path / "model.bin").write_bytes(b"abc")
-    manifest = Manifest(kind="variant", inputs=(Tensor("image", (None, 3, 8, 8), "float32", "NCHW", "image"),), labels=("a", "b"))
+    manifest = Manifest(kind="variant", inputs=(Port("image", (None, 3, 8, 8), "float32", "NCHW", "image"),), labels=("a", "b"))
     artifact.write(tmp_path, manifest)
     read = artifact.read(tmp_path)
     assert read.inputs == manifest.inputs and read.labels == manifest.labels

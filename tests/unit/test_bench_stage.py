@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from edgewise.artifacts import artifact, records
-from edgewise.artifacts.artifact import Manifest, Tensor
+from edgewise.artifacts.artifact import Manifest, Port
 from edgewise.config.schema import Bench, Budget, Config, Format, Plugin, Train, Variant, Warmup, to_plain
 from edgewise.devices import local
 from edgewise.errors import ConfigError, DeviceError
@@ -32,7 +32,7 @@ def make_data() -> None:
     np.save(folder / "inputs/image.npy", np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32))
     np.save(folder / "targets.npy", np.zeros(20, np.int64))
     artifact.write_json(folder / "splits.json", {"train": [0], "validation": [1], "calibration": [2], "test": list(range(3, 20))})
-    artifact.write(folder, Manifest(kind="data", inputs=(Tensor("image", (None, 8), "float32"),), preprocessing={"kind": "tensor"}))
+    artifact.write(folder, Manifest(kind="data", inputs=(Port("image", (None, 8), "float32"),), preprocessing={"kind": "tensor"}))
 
 
 def make_variant(name: str, does: dict, module: str = FAKE) -> Variant:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from edgewise.agent import answers, feeds, infer, preprocess, sessions
 from edgewise.artifacts import artifact
-from edgewise.artifacts.artifact import Tensor
+from edgewise.artifacts.artifact import Port
 from edgewise.bundle import assembly, contents, delivery
 from edgewise.config.schema import Budget
 from edgewise.errors import ConfigError
@@ -51,7 +51,7 @@ def project(root: Path, spec: dict) -> None:
     write_report()
     folder = root / "models/variants" / CHOSEN
     write_model(folder / "model.onnx", 12 * 16)
-    image = Tensor("image", (None, 1, 12, 16), "float32", "NCHW", "image")
+    image = Port("image", (None, 1, 12, 16), "float32", "NCHW", "image")
     artifact.write(folder, replace(artifact.read(folder), inputs=(image,)))
     for name, change in ((f"evaluate/{CHOSEN}", {"details": spec}), ("data", {"preprocessing": SPEC})):
         artifact.write(root / "models" / name, replace(artifact.read(root / "models" / name), **change))

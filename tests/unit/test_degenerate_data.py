@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from edgewise.artifacts import artifact
-from edgewise.artifacts.artifact import Manifest, Tensor
+from edgewise.artifacts.artifact import Manifest, Port
 from edgewise.config.schema import Plugin, Variant
 from edgewise.data import dataset, splitting
 from edgewise.errors import DataError, run_main
 from edgewise.tasks import evaluation
 from tests.unit.test_prepare_data import make_pictures, plugin
 
-LOGITS = Manifest(kind="variant", outputs=(Tensor("y", (None, 2), "float32", meaning="logits"),), details={"covered_share": None})
+LOGITS = Manifest(kind="variant", outputs=(Port("y", (None, 2), "float32", meaning="logits"),), details={"covered_share": None})
 DETECTION = Plugin("defect_detection", "edgewise.tasks.defect_detection", {"max_false_positive_rate": 0.05})
 VARIANT = Variant(name="onnx-fp32", format="onnx", scheme="fp32", module="edgewise.formats.onnx", min_sqnr_db=0.0, min_device_sqnr_db=0.0)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgewise.artifacts.artifact import Manifest, Tensor
+from edgewise.artifacts.artifact import Manifest, Port
 from edgewise.config.settings import build
 from edgewise.errors import ConfigError, ModelError, UserError
 from edgewise.sources import python_callable, torch_source, transformers_model
@@ -38,7 +38,7 @@ SIZE = 3
 
 
 def data(channels: int = 3) -> Manifest:
-    return Manifest("data", inputs=(Tensor("image", (None, channels, 24, 16), "float32", "NCHW", "image"),), labels=("a", "b", "c", "d"))
+    return Manifest("data", inputs=(Port("image", (None, channels, 24, 16), "float32", "NCHW", "image"),), labels=("a", "b", "c", "d"))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgewise.artifacts import artifact
-from edgewise.artifacts.artifact import Manifest, Tensor
+from edgewise.artifacts.artifact import Manifest, Port
 from edgewise.config.schema import Train
 from edgewise.errors import ModelError, VariantFailed
 from edgewise.formats.tflite import facts, keras_converter, make
@@ -31,7 +31,7 @@ def write_data(folder, pictures, targets, labels, splits, spec):
     np.save(folder / "inputs/image.npy", pictures)
     np.save(folder / "targets.npy", targets)
     (folder / "splits.json").write_text(json.dumps(splits))
-    image = Tensor("image", (None, *pictures.shape[1:]), "float32", "NHWC", "image")
+    image = Port("image", (None, *pictures.shape[1:]), "float32", "NHWC", "image")
     artifact.write(folder, Manifest(kind="data", inputs=(image,), preprocessing=spec, labels=labels))
     return folder
 
@@ -67,9 +67,7 @@ def obtain(importer, path, data, folder):
     folder.mkdir()
     fields = dict(importer.obtain(importer.Settings(path=str(path)), data, Train(name="default"), 0, folder))
     del fields["weights"], fields["training"]
-    sides = {
-        side: tuple(Tensor(**{**entry, "shape": tuple(entry["shape"])}) for entry in fields.pop(side)) for side in ("inputs", "outputs")
-    }
+    sides = {side: tuple(Port(**{**entry, "shape": tuple(entry["shape"])}) for entry in fields.pop(side)) for side in ("inputs", "outputs")}
     artifact.write(folder, Manifest(kind="source", **sides, **fields))
     return folder
 
@@ -187,7 +185,7 @@ def test_files_that_are_no_model_are_named(importer, data, tmp_path):
 
 def test_a_model_for_other_data_is_named(float_model, model_file, data, tmp_path):
     manifest = artifact.read(data)
-    small = Manifest(kind="data", inputs=(Tensor("image", (None, 3, 8, 8), "float32"),), labels=LABELS)
+    small = Manifest(kind="data", inputs=(Port("image", (None, 3, 8, 8), "float32"),), labels=LABELS)
     more = Manifest(kind="data", inputs=manifest.inputs, labels=("one", "two"))
     network, interpreter = keras_file.Network(keras_file.load(model_file)), tflite_file.load(float_model[0] / facts.FILE)
     taken = {

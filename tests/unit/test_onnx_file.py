@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from edgewise.artifacts import artifact
-from edgewise.artifacts.artifact import Manifest, Tensor
+from edgewise.artifacts.artifact import Manifest, Port
 from edgewise.config.schema import Train
 from edgewise.errors import ModelError
 from edgewise.formats.onnx import facts, run
@@ -72,7 +72,7 @@ def data(folder: Path, arrays: dict[str, np.ndarray], labels=LABELS) -> Path:
     count = len(next(iter(arrays.values())))
     np.save(folder / "targets.npy", np.zeros(count, np.int64))
     (folder / "splits.json").write_text(json.dumps({"train": [], "validation": [], "calibration": list(range(count))}))
-    tensors = tuple(Tensor(name, (None, *array.shape[1:]), str(array.dtype)) for name, array in arrays.items())
+    tensors = tuple(Port(name, (None, *array.shape[1:]), str(array.dtype)) for name, array in arrays.items())
     artifact.write(folder, Manifest(kind="data", labels=labels, inputs=tensors, preprocessing={"kind": "arrays"}))
     return folder
 
@@ -84,7 +84,7 @@ def pictures() -> dict[str, np.ndarray]:
 def imported(path: Path, samples: Path, folder: Path) -> dict:
     folder.mkdir()
     fields = dict(onnx_file.obtain(onnx_file.Settings(path=str(path)), samples, Train(name="default"), 0, folder))
-    tensors = {side: tuple(Tensor(**{**t, "shape": tuple(t["shape"])}) for t in fields[side]) for side in ("inputs", "outputs")}
+    tensors = {side: tuple(Port(**{**t, "shape": tuple(t["shape"])}) for t in fields[side]) for side in ("inputs", "outputs")}
     artifact.write(folder, Manifest(kind="source", format=fields["format"], details=fields["details"], labels=LABELS, **tensors))
     return fields
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from edgewise.artifacts import artifact
-from edgewise.artifacts.artifact import Manifest, Tensor
+from edgewise.artifacts.artifact import Manifest, Port
 from edgewise.config.schema import Train, Tuning
 from edgewise.errors import VariantFailed
 from edgewise.formats.onnx import facts, make, run
@@ -53,8 +53,8 @@ def project(folder: Path, change: Callable) -> Path:
     change(net.eval())
     (folder / "source").mkdir()
     fields = torch_source.export(torch_source.wrap(net), {"image": sources.pictures(16, 99)[0]}, "logits", folder / "source")
-    image = Tensor("image", (None, 3, 16, 16), "float32", "NCHW", "image")
-    sides = {"inputs": (image,), "outputs": (Tensor("logits", (None, 4), "float32"),)}
+    image = Port("image", (None, 3, 16, 16), "float32", "NCHW", "image")
+    sides = {"inputs": (image,), "outputs": (Port("logits", (None, 4), "float32"),)}
     artifact.write(folder / "source", Manifest(kind="source", format="torch", labels=sources.LABELS, details=fields["details"], **sides))
     write_data(folder / "data", image)
     (folder / "tuned").mkdir()
@@ -71,7 +71,7 @@ def models(tmp_path_factory) -> Path:
     return folder
 
 
-def write_data(folder: Path, image: Tensor) -> None:
+def write_data(folder: Path, image: Port) -> None:
     (folder / "inputs").mkdir(parents=True)
     pictures, targets = sources.pictures(256, 5)
     np.save(folder / "inputs/image.npy", pictures)

@@ -68,7 +68,7 @@ def make_real(root, name: str, scale: float, batch: int | None) -> None:
         model = split.cuttable(folder)
         partition.write_parts(model, Load(mode="split", parts=2), [], folder)
         partition.remove_unsplit(folder, model.files)
-    tensors = [artifact.Tensor("image", (batch, 3, 4, 4), "float32"), artifact.Tensor("logits", (batch, 10), "float32")]
+    tensors = [artifact.Port("image", (batch, 3, 4, 4), "float32"), artifact.Port("logits", (batch, 10), "float32")]
     spec = {**SPEC, "layout": "NCHW", "dtype": "float32"}
     artifact.write(folder, replace(artifact.read(folder), inputs=tensors[:1], outputs=tensors[1:], preprocessing=spec))
 

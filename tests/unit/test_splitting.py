@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewise.artifacts.samples import count_by_split, masks_by_label
+from edgewise.artifacts.targets import count_by_split, masks_by_label
 from edgewise.config.settings import build
 from edgewise.data import splitting
 from edgewise.data.splitting import SPLITS, Shares, split

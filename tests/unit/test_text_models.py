@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from edgewise.artifacts import artifact
-from edgewise.artifacts.artifact import Manifest, Tensor
+from edgewise.artifacts.artifact import Manifest, Port
 from edgewise.config.schema import Train
 from edgewise.config.settings import build
 from edgewise.errors import ConfigError
@@ -41,7 +41,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.save(folder / f"inputs/{name}.npy", array)
     parts = {"train": range(50), "validation": range(50, 70), "calibration": range(70, 80), "test": range(80, 90)}
     artifact.write_json(folder / "splits.json", {name: list(part) for name, part in parts.items()})
-    inputs = tuple(Tensor(name, (None, LENGTH), "int64", None, name) for name in ("input_ids", "attention_mask"))
+    inputs = tuple(Port(name, (None, LENGTH), "int64", None, name) for name in ("input_ids", "attention_mask"))
     preprocessing = {"kind": "text", "vocab_size": WORDS, "length": LENGTH, "pad_id": 0}
     artifact.write(folder, Manifest("data", inputs=inputs, labels=("no", "yes"), preprocessing=preprocessing))
     return folder

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edgewise.artifacts.artifact import Manifest, Tensor
+from edgewise.artifacts.artifact import Manifest, Port
 from edgewise.errors import ModelError
 from edgewise.sources import torch_source, transformers_model
 from tests.support.training_project import TINY
@@ -30,7 +30,7 @@ SMALL = {
         "arguments": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "patch_size": 8},
     },
 }
-DATA = Manifest("data", inputs=(Tensor("image", (None, 3, 32, 32), "float32", "NCHW", "image"),), labels=("a", "b", "c"))
+DATA = Manifest("data", inputs=(Port("image", (None, 3, 32, 32), "float32", "NCHW", "image"),), labels=("a", "b", "c"))
 FEEDS = {"image": np.random.default_rng(0).normal(size=(16, 3, 32, 32)).astype(np.float32)}
 
 

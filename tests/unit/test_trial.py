@@ -8,7 +8,7 @@ import pytest
 
 from edgewise.agent import preprocess
 from edgewise.artifacts import artifact
-from edgewise.artifacts.artifact import Manifest, Tensor
+from edgewise.artifacts.artifact import Manifest, Port
 from edgewise.artifacts.samples import Samples
 from edgewise.config.settings import build
 from edgewise.data.encoders import PictureSettings
@@ -60,7 +60,7 @@ def write(folder: Path, images: np.ndarray, targets: np.ndarray, labels: tuple[s
     (folder / "splits.json").write_text(json.dumps(splits))
     sides, channels = spec["size"], spec["channels"]
     shape = (None, *sides, channels) if spec["layout"] == "NHWC" else (None, channels, *sides)
-    image = Tensor("image", shape, spec["dtype"], spec["layout"], "image")
+    image = Port("image", shape, spec["dtype"], spec["layout"], "image")
     artifact.write(folder, Manifest("data", inputs=(image,), preprocessing=spec, labels=labels))
     return folder
 
