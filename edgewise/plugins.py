@@ -233,11 +233,11 @@ class Cuttable(Protocol):
 @dataclass(frozen=True)
 class Item:
     """One sample of a data set. value: what the data set's encoder takes; for pictures uint8 [height, width, channels], any size,
-    channels 1 or 3. label: the name of its class, or its numbers where data.targets says so. Samples with the same group or sha256 never
-    come into two splits."""
+    channels 1 or 3. label: the name of its class, or its numbers where data.targets says so; None without labels. Samples with the same
+    group or sha256 never come into two splits."""
 
     name: str
-    label: str | tuple[float, ...]
+    label: str | tuple[float, ...] | None
     group: str | None
     sha256: str
     value: Any

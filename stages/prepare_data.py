@@ -18,7 +18,7 @@ from edgewise.data import splitting
 from edgewise.data.dataset import prepare
 from edgewise.errors import run_main
 
-CODE = ("edgewise.data.dataset", "{data}", "edgewise.artifacts.targets", "edgewise.agent.preprocess")
+CODE = ("edgewise.data.dataset", "{data}", "edgewise.artifacts.artifact", "edgewise.artifacts.targets", "edgewise.agent.preprocess")
 
 
 def main() -> None:

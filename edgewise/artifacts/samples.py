@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from edgewise.agent import preprocess
-from edgewise.artifacts import artifact, targets
+from edgewise.artifacts import artifact
+from edgewise.artifacts.targets import CLASSES, Targets
+from edgewise.artifacts.targets import load as load_targets
 
 
 @dataclass(frozen=True)
@@ -24,20 +26,20 @@ class Samples:
     labels: tuple[str, ...]
     preprocessing: Mapping[str, Any]
     arrays: Mapping[str, np.ndarray]  # stored inputs, memory-mapped: pictures are uint8 [n, h, w, c]
-    stored_targets: targets.Targets
+    stored_targets: Targets
     splits: Mapping[str, Sequence[int]]
-    kind: str = targets.CLASSES  # of the targets, see artifacts.targets
+    kind: str = CLASSES  # of the targets, see artifacts.targets
     normal: int | None = None  # position in `labels` of samples without a defect
 
     @classmethod
     def open(cls, folder: Path) -> "Samples":
         manifest = artifact.read(folder)
-        kind = manifest.details.get("targets", targets.CLASSES)
+        kind = manifest.details.get("targets", CLASSES)
         return cls(
             labels=manifest.labels,
             preprocessing=manifest.preprocessing or {},
             arrays={t.name: np.load(folder / "inputs" / f"{t.name}.npy", mmap_mode="r") for t in manifest.inputs},
-            stored_targets=targets.load(folder, kind),
+            stored_targets=load_targets(folder, kind),
             splits=json.loads((folder / "splits.json").read_text(encoding="utf-8")),
             kind=kind,
             normal=manifest.labels.index(normal) if (normal := manifest.details.get("normal")) else None,

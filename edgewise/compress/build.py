@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from edgewise.artifacts.samples import CLASSES, Samples
+from edgewise.artifacts.samples import Samples
+from edgewise.artifacts.targets import CLASSES
 from edgewise.compress import calibration
 from edgewise.config import schema
 from edgewise.config.schema import Variant

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.artifacts import artifact
-from edgewise.artifacts import targets as targets_of
+from edgewise.artifacts import artifact, targets
 from edgewise.config.schema import Plugin
 from edgewise.config.settings import build
 from edgewise.data import splitting
@@ -53,16 +52,18 @@ def prepare(data: Plugin, seed: int, target: Path = TARGET, models: Path = Path(
     with artifact.building(target, models) as folder:
         encoder = module.encoder(settings, folder)
         items, unreadable = collect(module.items(settings), encoder)
-        labels, targets = samples.encode_targets(items, settings)
+        kind = targets.find_kind(items, settings.targets)
+        labels, encoded = targets.encode(items, settings)
         groups = splitting.number_groups(items)
         splits = splitting.assign_splits(items, groups, settings.splits, seed)
-        members = samples.masks_by_label(targets, settings.targets, labels)
+        members = targets.masks_by_label(encoded, kind, labels)
         splitting.check_splits(members, groups, splits, settings.splits, need_every_label=settings.label_names is None)
-        write_tables(folder, items, targets, splits)
+        targets.store(folder, encoded)
+        write_tables(folder, items, splits)
         details = {
-            "normal": samples.find_normal_label(items, labels, targets, settings),
-            "targets": settings.targets,
-            "counts": samples.count_by_split(members, splits),
+            "normal": targets.find_normal_label(items, labels, encoded, settings),
+            "targets": kind,
+            "counts": targets.count_by_split(members, splits),
             "sizes": {name: len(indices) for name, indices in splits.items()},
         }
         details |= count_samples(items, unreadable, groups, splits)
@@ -94,7 +95,6 @@ def count_samples(items: Sequence[Item], unreadable: Sequence[Unreadable], group
     }
 
 
-def write_tables(folder: Path, items: Sequence[Item], targets: np.ndarray, splits: Splits) -> None:
-    np.save(folder / "targets.npy", targets)
+def write_tables(folder: Path, items: Sequence[Item], splits: Splits) -> None:
     artifact.write_json(folder / "splits.json", {name: indices.tolist() for name, indices in splits.items()})
     artifact.write_json(folder / "files.json", [{"name": i.name, "sha256": i.sha256, "group": i.group} for i in items])
