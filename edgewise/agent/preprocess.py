@@ -1,8 +1,9 @@
 """Turn picture files into the inputs of a model. The one implementation, used in training, in evaluation and on the device.
 
-    spec = {"kind": "image", "size": [h, w], "channels": 1 | 3, "resize": "crop" | "stretch" | "pad", "interpolation": "bilinear",
-            "crop_share": 1.0, "scale": 1 / 255, "mean": [...], "std": [...], "order": "RGB" | "BGR", "layout": "NCHW" | "NHWC",
-            "dtype": "float32" | "uint8"}
+    spec = {"kind": "image", "size": [h, w], "channels": 1 | 3, "resize": "crop" | "stretch" | "pad" | "letterbox",
+            "interpolation": "bilinear", "crop_share": 1.0, "scale": 1 / 255, "mean": [...], "std": [...], "order": "RGB" | "BGR",
+            "layout": "NCHW" | "NHWC", "dtype": "float32" | "uint8"}
+    letterbox only: "pad_value": 0 ... 255 or [R, G, B], "anchor": "corner" | "center", "stride": null | pixels
     feeds = {"image": normalize(resize_to_spec(decode_picture("picture.jpg"), spec)[None], spec)}
 
 Python 3.9; Pillow is imported only where a file is decoded or resized.
@@ -11,7 +12,7 @@ Python 3.9; Pillow is imported only where a file is decoded or resized.
 from __future__ import annotations
 
 import warnings
-from typing import Any, BinaryIO, Mapping, Sequence, Union
+from typing import Any, BinaryIO, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -64,36 +65,86 @@ def _narrow(wide: np.ndarray) -> np.ndarray:
     return ((wide.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
+class Placement(NamedTuple):
+    """Which part of a picture becomes which part of the model's input.
+
+    source: left, top, right, bottom in pixels of the picture. inner: height and width that this part is resized to. left, top: where it
+    begins in the input. size: height and width of the input.
+    """
+
+    source: Tuple[float, float, float, float]
+    inner: Tuple[int, int]
+    left: int
+    top: int
+    size: Tuple[int, int]
+
+
+def place(spec: Mapping[str, Any], height: int, width: int) -> Placement:
+    """Where a picture of this size comes to lie in the model's input; see resize_to_spec."""
+    rows, columns = spec["size"]
+    whole = (0.0, 0.0, float(width), float(height))
+    if spec["resize"] == "crop":
+        return Placement(_center_crop(spec, height, width), (rows, columns), 0, 0, (rows, columns))
+    if spec["resize"] == "pad":
+        return _letterbox(whole, (rows, columns), "center", None)
+    if spec["resize"] == "letterbox":
+        return _letterbox(whole, (rows, columns), spec["anchor"], spec["stride"])
+    return Placement(whole, (rows, columns), 0, 0, (rows, columns))
+
+
+def _center_crop(spec: Mapping[str, Any], height: int, width: int) -> Tuple[float, float, float, float]:
+    """As ImageOps.fit: the largest part of the input's aspect ratio, around the center, of crop_share of each side."""
+    ratio = spec["size"][1] / spec["size"][0]
+    bleed = (1 - spec.get("crop_share", 1.0)) / 2
+    live_width, live_height = width - bleed * width * 2, height - bleed * height * 2
+    crop_width, crop_height = live_width, live_height
+    if live_width / live_height > ratio:
+        crop_width = ratio * live_height
+    elif live_width / live_height < ratio:
+        crop_height = live_width / ratio
+    left, top = bleed * width + (live_width - crop_width) * 0.5, bleed * height + (live_height - crop_height) * 0.5
+    return left, top, left + crop_width, top + crop_height
+
+
+def _letterbox(source: Tuple[float, float, float, float], size: Tuple[int, int], anchor: str, stride: Optional[int]) -> Placement:
+    """The whole picture at its own aspect ratio, with bars. A side is rounded down where the picture lies in the corner, as YOLOX does, and
+    to the nearest pixel in the center, as Ultralytics does; it has at least one pixel. Of an odd bar the smaller part comes first.
+    """
+    width, height = source[2:]
+    scale = min(size[0] / height, size[1] / width)
+    to_pixels = int if anchor == "corner" else round
+    inner = (max(1, to_pixels(height * scale)), max(1, to_pixels(width * scale)))
+    bars = [outer - own if stride is None else (outer - own) % stride for outer, own in zip(size, inner)]
+    top, left = (0, 0) if anchor == "corner" else (bars[0] // 2, bars[1] // 2)
+    return Placement(source, inner, left, top, (inner[0] + bars[0], inner[1] + bars[1]))
+
+
 def resize_to_spec(image: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
     """The picture with the channels and size of the spec: uint8 [height, width, channels].
 
-    spec["resize"]: stretch ignores the aspect ratio; crop keeps it and cuts off the edges; pad keeps it and adds black bars.
+    spec["resize"]: stretch ignores the aspect ratio; crop keeps it and cuts off the edges; pad keeps it and adds black bars on both sides;
+    letterbox keeps it and adds bars of pad_value, on both sides or (anchor: corner) at the right and the bottom; with a stride only up to
+    its next multiple, so that the input may be smaller than the spec's size.
     Pillow 11 and 12 give the same bytes; 13 rounds differently, by one grey level in about a fifth of the pixels when it shrinks.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     picture = picture.convert("L" if spec["channels"] == 1 else "RGB")
-    height, width = spec["size"]
+    placed = place(spec, picture.height, picture.width)
     resample = getattr(Image.Resampling, spec.get("interpolation", "bilinear").upper())
-    if spec["resize"] == "crop":
-        picture = ImageOps.fit(picture, (width, height), resample, bleed=(1 - spec.get("crop_share", 1.0)) / 2)
-    elif spec["resize"] == "pad":
-        picture = _pad(picture, width, height, resample)
-    else:
-        picture = picture.resize((width, height), resample)
-    return np.asarray(picture).reshape(height, width, spec["channels"])
+    resized = picture.resize(placed.inner[::-1], resample, box=placed.source)
+    if placed.inner != placed.size:
+        canvas = Image.new(picture.mode, placed.size[::-1], _colour(spec))
+        canvas.paste(resized, (placed.left, placed.top))
+        resized = canvas
+    return np.asarray(resized).reshape(*placed.size, spec["channels"])
 
 
-def _pad(picture: Any, width: int, height: int, resample: Any) -> Any:
-    """Like ImageOps.pad, which fails on a picture so thin that its short side would have no pixels."""
-    from PIL import Image
-
-    scale = min(width / picture.width, height / picture.height)
-    inner = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    canvas = Image.new(picture.mode, (width, height))
-    canvas.paste(picture.resize(inner, resample), ((width - inner[0]) // 2, (height - inner[1]) // 2))
-    return canvas
+def _colour(spec: Mapping[str, Any]) -> Tuple[int, ...]:
+    """Of the bars, one number for each channel."""
+    value = spec["pad_value"] if spec["resize"] == "letterbox" else 0
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,) * spec["channels"]
 
 
 def scaling_spec(limits: Sequence[float], mean: Sequence[float], std: Sequence[float], channels: int) -> dict[str, Any]:

@@ -24,6 +24,7 @@ DTYPE = option(
     choices=("float32", "int64", "int32", "uint8"),
 )
 SIDE_RANGE = (8, 2048)  # pixels
+LETTERBOX_GREY = 114  # of YOLOX, Ultralytics and those before them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,18 @@ class PictureSettings(DataSettings):
     image_size: Any = option(64, "size of the model's input in pixels: an integer for a square, or [height, width]")
     channels: int = option(3, "1: grayscale, 3: RGB", choices=(1, 3))
     resize: str = option(
-        "stretch", "crop keeps the center, pad adds black bars, stretch ignores the aspect ratio", choices=("crop", "stretch", "pad")
+        "stretch",
+        "crop keeps the center, pad adds black bars, letterbox bars of pad_value, stretch ignores the aspect ratio",
+        choices=("crop", "stretch", "pad", "letterbox"),
+    )
+    pad_value: Any = option(None, "with letterbox: pixel value of the bars, 0 to 255, or [red, green, blue]; null: 114")
+    pad_anchor: str | None = option(
+        None,
+        "with letterbox: center puts bars on both sides, corner at the right and the bottom; null: center",
+        choices=("center", "corner"),
+    )
+    pad_stride: int | None = option(
+        None, "with letterbox: pad only to a multiple of so many pixels, 1 not at all; null: to all of image_size", low=1, high=256
     )
     interpolation: str = option("bilinear", choices=("nearest", "bilinear", "bicubic", "lanczos"))
     crop_share: float = option(
@@ -58,6 +70,7 @@ class PictureSettings(DataSettings):
                 f"at least {SIDE_RANGE[0]} and at most {SIDE_RANGE[1]} pixels"
             )
         self._check_values()
+        self._check_padding()
         if self.crop_share < 1 and self.resize != "crop":
             raise ConfigError(f"data.crop_share: {self.crop_share} needs data.resize=crop, but it is {self.resize}")
         if self.channel_order != "rgb" and self.channels == 1:
@@ -73,6 +86,20 @@ class PictureSettings(DataSettings):
             raise ConfigError(f"data.std: {list(self.std or ())} must be above 0")
         if self.dtype == "uint8" and (self.range != (0, 255) or self.mean or self.std):
             raise ConfigError("data.dtype: uint8 takes unscaled pixel values: set data.range=[0,255], and remove data.mean and data.std")
+
+    def _check_padding(self) -> None:
+        for key in ("pad_value", "pad_anchor", "pad_stride"):
+            if getattr(self, key) is not None and self.resize != "letterbox":
+                raise ConfigError(f"data.{key}: {getattr(self, key)} needs data.resize=letterbox, but it is {self.resize}")
+        given = self.pad_value if isinstance(self.pad_value, (list, tuple)) else [self.pad_value or 0] * self.channels
+        if len(given) != self.channels or not all(type(value) is int and 0 <= value <= 255 for value in given):
+            raise ConfigError(
+                f"data.pad_value: {self.pad_value!r} must be an integer from 0 to 255, or a list of {self.channels}, one per channel"
+            )
+        if self.pad_stride and any(side % self.pad_stride for side in self.size):
+            raise ConfigError(
+                f"data.pad_stride: {self.pad_stride} must divide both sides of data.image_size, {self.size}; change one of them"
+            )
 
     @property
     def size(self) -> list[int]:
@@ -90,26 +117,41 @@ class PictureSettings(DataSettings):
             "resize": self.resize,
             "interpolation": self.interpolation,
             "crop_share": self.crop_share,
+            **self._padding,
             **preprocess.scaling_spec(limits, self.mean or (0.0,), self.std or (1.0,), self.channels),
             "order": self.channel_order.upper(),
             "layout": "NHWC" if self.channels_last else "NCHW",
             "dtype": self.dtype,
         }
 
+    @property
+    def _padding(self) -> dict[str, Any]:
+        if self.resize != "letterbox":
+            return {}
+        value = self.pad_value if self.pad_value is not None else LETTERBOX_GREY
+        listed = list(value) if isinstance(value, (list, tuple)) else value
+        return {"pad_value": listed, "anchor": self.pad_anchor or "center", "stride": self.pad_stride}
+
 
 class PictureEncoder:
-    """Resizes each picture and stores it: inputs/image.npy, uint8 [n, height, width, channels]."""
+    """Resizes each picture and stores it: inputs/image.npy, uint8 [n, height, width, channels]. All come to the same size."""
 
     def __init__(self, settings: PictureSettings, folder: Path):
         self.spec = settings.spec
         self.rows = ArrayFile(folder / "inputs" / "image.npy")
 
     def add(self, picture: np.ndarray) -> None:
-        self.rows.append(preprocess.resize_to_spec(picture, self.spec))
+        row = preprocess.resize_to_spec(picture, self.spec)
+        if self.rows.shape not in ((), row.shape):
+            raise DataError(
+                f"data.pad_stride: {self.spec['stride']} makes {list(row.shape[:2])} of a picture of {list(picture.shape[:2])} "
+                f"(height, width) and {list(self.rows.shape[:2])} of earlier ones; set data.pad_stride=none to pad all to data.image_size"
+            )
+        self.rows.append(row)
 
     def finish(self, train: np.ndarray) -> Mapping[str, Any]:
         self.rows.close()
-        channels, size = self.spec["channels"], self.spec["size"]
+        channels, size = self.spec["channels"], self.rows.shape[:2] or self.spec["size"]
         shape = (None, *size, channels) if self.spec["layout"] == "NHWC" else (None, channels, *size)
         return {
             "inputs": (Port("image", shape, self.spec["dtype"], self.spec["layout"], "image"),),
