@@ -1,0 +1,93 @@
+"""A detector at the threshold that it is used with: which one is best, how good it is there, and what a variant finds again.
+
+Average precision looks at the order of scores alone: a variant whose scores are all halved keeps it, and loses most detections of whoever
+asks for scores above 0.5. So the detections above the threshold are counted, and the scores of the two models compared.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgewise.stats.average_precision import ALL, AP50
+from edgewise.stats.box_matching import IGNORED, RIGHT, Detected, Matches, Objects, assign, box_areas, find_overlaps, sort_detections
+
+SAME_PLACE = np.array([0.5])  # overlap from which on two detections are of the same thing
+SHIFT_PERCENTILES = (5, 50, 95)
+
+
+@dataclass(frozen=True)
+class WorkingPoint:
+    """precision: None where nothing is above the threshold; recall: None where there is nothing to find. f1: 0 then."""
+
+    threshold: float
+    precision: float | None
+    recall: float | None
+    f1: float
+
+
+@dataclass(frozen=True)
+class FoundAgain:
+    """The reference's detections above its threshold, and what a variant makes of them.
+
+    pictures: int [k]; scores: float [k], of the reference; again: float [k], of the variant's detection of the same class and place
+    whatever its score, NaN where there is none.
+    """
+
+    pictures: np.ndarray
+    scores: np.ndarray
+    again: np.ndarray
+
+    def lost(self, threshold: float) -> np.ndarray:
+        """Which of them the variant does not find above a threshold, bool [k]."""
+        missed: np.ndarray = ~(self.again > threshold)
+        return missed
+
+    def shifts(self) -> tuple[float, ...] | None:
+        """The percentiles of SHIFT_PERCENTILES of the variant's score minus the reference's; None if nothing is found again."""
+        moved = (self.again - self.scores)[~np.isnan(self.again)]
+        return tuple(np.percentile(moved, SHIFT_PERCENTILES).tolist()) if len(moved) else None
+
+
+def best_threshold(matches: Matches) -> float | None:
+    """The threshold with the highest F1 over all classes at an overlap of 0.5, halfway between two scores; None where nothing is right."""
+    scores, right = _counted(matches)
+    ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if len(scores) else np.zeros(0, int)
+    hits = np.cumsum(right)[ends]
+    if not len(hits) or not hits[-1]:
+        return None
+    best = int(np.argmax(2 * hits / (ends + 1 + _wanted(matches))))
+    lower = scores[ends[best + 1]] if best + 1 < len(ends) else 0.0
+    return float((scores[ends[best]] + lower) / 2)
+
+
+def judge_threshold(matches: Matches, threshold: float) -> WorkingPoint:
+    """Precision, recall and F1 over all classes of the detections above a threshold, at an overlap of 0.5."""
+    scores, right = _counted(matches)
+    said, hits, wanted = int(np.sum(scores > threshold)), int(np.sum(right[scores > threshold])), _wanted(matches)
+    f1 = 2 * hits / (said + wanted) if said + wanted else 0.0
+    return WorkingPoint(threshold, hits / said if said else None, hits / wanted if wanted else None, f1)
+
+
+def _counted(matches: Matches) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of all detections that count, descending, and which of them are right."""
+    states = matches.states[:, ALL, AP50]
+    there = np.flatnonzero(states != IGNORED)
+    order = there[np.argsort(-matches.scores[there], kind="stable")]
+    return matches.scores[order], states[order] == RIGHT
+
+
+def _wanted(matches: Matches) -> int:
+    return int(matches.counted[:, ALL].sum())
+
+
+def find_again(reference: Detected, variant: Detected, threshold: float) -> FoundAgain:
+    """Look for each of the reference's detections above `threshold` among the variant's, of any score: same picture, same class, overlap of
+    0.5 or more, each used once, the highest scores first."""
+    wanted = reference.select(reference.scores.astype(np.float64) > threshold)
+    count = len(wanted.scores)
+    objects = Objects(wanted.pictures, wanted.corners, wanted.classes, box_areas(wanted.corners), np.zeros(count, bool))
+    found, ranks = sort_detections(variant)
+    taken = assign(find_overlaps(found, objects), ranks, np.zeros((count, 1), bool), objects.crowd, SAME_PLACE)
+    again = np.full(count, np.nan)
+    again[taken[1]] = found.scores[taken[0]]
+    return FoundAgain(wanted.pictures, wanted.scores.astype(np.float64), again)
