@@ -7,6 +7,7 @@ devices/NAME.py     Device, Connection: how a device is reached
 formats/F/          run.py Runner, profile.py Profiler, make.py Maker, facts.py Facts, split.py Cuttable, store.py Storer
 """
 
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+
+
+Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,19 @@ class PrimaryMetric:
 class Predictions:
     """The outputs of a variant for the samples of a split, in order.
 
-    outputs: float32 [n, ...]; targets: int [n] or float32 [n, k]. spec: how answers are made from outputs, see agent.answers; in
+    ports: what the task keeps of each output (`condense`), by name, float32 [n, ...]; targets: int [n] or float32 [n, k]. spec: how answers are made from outputs, see agent.answers; in
     `judge` it has only `meaning` and `normal`, afterwards also what `judge` returned as decision.
     """
 
-    outputs: np.ndarray
+    ports: Mapping[str, np.ndarray]
     targets: np.ndarray
     labels: tuple[str, ...] = ()
     spec: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> np.ndarray:
+        """The output with one value for each label, which spec["output"] names; else the first one. [n, ...]."""
+        return self.ports[self.spec.get("output") or next(iter(self.ports))]
 
 
 @dataclass(frozen=True)
@@ -108,9 +117,6 @@ class Decisions:
     decided: tuple[str, ...]
     truth: tuple[str, ...]
     correct: np.ndarray
-
-
-Arrays = dict[str, np.ndarray]
 
 
 class Session(Protocol):
@@ -230,18 +236,85 @@ class Cuttable(Protocol):
         inputs, those that later steps or the user need its outputs; they have the same names on both sides of a cut."""
 
 
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """The objects of one picture, k of them, none where it shows nothing.
+
+    corners: float32 [k, 4], x0, y0, x1, y1 (left, top, right, bottom) in pixels of the picture as its file has it, 0 at the left or upper
+    edge. classes: int64 [k], positions in the labels. areas: float32 [k], pixels of the object's outline where the data has one, else of
+    its box. crowd: bool [k], a region in which objects count neither as found nor as false, as in COCO.
+    """
+
+    corners: np.ndarray
+    classes: np.ndarray
+    areas: np.ndarray
+    crowd: np.ndarray
+
+    @classmethod
+    def of(cls, corners: Any, classes: Any, areas: Any = None, crowd: Any = None) -> "Boxes":
+        """From anything that numpy takes. areas: None: of the boxes. crowd: None: none is one."""
+        edges = np.asarray(corners, np.float32).reshape(-1, 4)
+        own = (edges[:, 2] - edges[:, 0]) * (edges[:, 3] - edges[:, 1])
+        return cls(
+            edges,
+            np.asarray(classes, np.int64).reshape(-1),
+            own if areas is None else np.asarray(areas, np.float32).reshape(-1),
+            np.zeros(len(edges), bool) if crowd is None else np.asarray(crowd, bool).reshape(-1),
+        )
+
+    def take(self, chosen: np.ndarray) -> "Boxes":
+        """Some of them. chosen: indices, or bool [k]."""
+        return Boxes(self.corners[chosen], self.classes[chosen], self.areas[chosen], self.crowd[chosen])
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Boxes) and all(np.array_equal(mine, vars(other)[name]) for name, mine in vars(self).items())
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+IGNORED = 255  # the value of pixels in a mask that belong to no class and are not scored
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The class of each pixel of one picture, packed. size: height and width; packed: its bytes through zlib; pixels: how many there are of
+    each of the 256 values."""
+
+    size: tuple[int, int]
+    packed: bytes
+    pixels: tuple[int, ...]
+
+    @classmethod
+    def pack(cls, classes: np.ndarray) -> "Mask":
+        """classes: uint8 [height, width], positions in the labels, or IGNORED."""
+        height, width = classes.shape
+        return cls((height, width), zlib.compress(classes.tobytes(), 1), tuple(np.bincount(classes.ravel(), minlength=256).tolist()))
+
+    def unpack(self) -> np.ndarray:
+        """uint8 [height, width]"""
+        return np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(self.size)
+
+
+Label = str | tuple[float, ...] | Boxes | Mask | None
+
+
 @dataclass(frozen=True)
 class Item:
     """One sample of a data set. value: what the data set's encoder takes; for pictures uint8 [height, width, channels], any size,
-    channels 1 or 3. label: the name of its class, or its numbers where data.targets says so; None without labels. Samples with the same
-    group or sha256 never come into two splits."""
+    channels 1 or 3. label: the name of its class, or its numbers, boxes or mask where data.targets says so; None without labels. Samples
+    with the same group or sha256 never come into two splits. problems: what was wrong with its label and was left out or mended, as (what,
+    where), such as ("boxes of no area, left out", "a.jpg"); they are counted over all samples."""
 
     name: str
-    label: str | tuple[float, ...] | None
+    label: Label
     group: str | None
     sha256: str
     value: Any
     split: str | None = None  # the split, if the data set itself defines it
+    problems: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -283,9 +356,14 @@ class Task(Protocol):
     Settings: type
     TARGETS: str | None  # the value of data.targets that it needs; None: any
     NEEDS: tuple[str, ...]  # settings of the data set that must not be null
+    SCORED: bool  # it judges the output that has one value for each label
     SPLITS: tuple[str, ...]  # the splits for which outputs are computed, test last
     PRIMARY_METRIC: PrimaryMetric | None  # None: quality is not judged
     SCORES: tuple[str, ...]  # names of all other scores of `judge` and `compare`, as in metrics
+
+    def condense(self, settings: Any, spec: Mapping[str, Any], outputs: Arrays) -> Arrays:
+        """What is kept of all outputs of a model for some samples, [n, ...] each. spec: of Predictions. Results of several calls are
+        concatenated on the first axis; where a sample has any number of them, an array `counts`, int64 [n], says how many."""
 
     def judge(self, settings: Any, answers: Mapping[str, Predictions]) -> Scores:
         """Score the outputs of one variant. answers: by split."""

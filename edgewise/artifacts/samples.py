@@ -50,7 +50,7 @@ class Samples:
         return np.asarray(self.splits[split], np.int64)
 
     def targets(self, indices: np.ndarray) -> Any:
-        """Targets by kind: int64 [n], positions in `labels`; for multi_label and values float32 [n, labels]; without labels None."""
+        """Targets by kind, see artifacts.targets: int64 [n], float32 [n, labels], a list of n Boxes or masks; None without labels."""
         return None if self.stored_targets is None else self.stored_targets[indices]
 
     def raw(self, indices: np.ndarray) -> dict[str, np.ndarray]:
