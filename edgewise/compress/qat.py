@@ -19,7 +19,7 @@ from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Train, Tuning
 from edgewise.errors import VariantFailed
 from edgewise.sources import torch_source, training
-from edgewise.sources.torch_source import make_augment
+from edgewise.sources.objectives import Objective, choose
 from edgewise.sources.transformers_model import silence_torchao
 
 REQUIRES = {"torch": "train", "torchao": "train", "safetensors": "train"}
@@ -35,7 +35,7 @@ NORMS, RELUS = {"aten.batch_norm.default"}, {"aten.relu.default", "aten.relu_.de
 MOVING = {"aten.permute.default", "aten.squeeze.dim", "aten.view.default", "aten.flatten.using_ints", "aten.max_pool2d.default"}
 AVERAGING = {"aten.adaptive_avg_pool2d.default", "aten.mean.default", "aten.mean.dim"}
 SHARING = {"aten.relu.default", "aten.hardtanh.default", "aten.hardtanh_.default", *MOVING, *AVERAGING}
-MAX_LOST_SHARE = 0.5  # of the accuracy above chance that the model has with fake quantization; a third was seen to be lost without it
+MAX_LOST_SHARE = 0.5  # of the score above chance that the model has with fake quantization; a third was seen to be lost without it
 
 
 def fine_tune(source: Path, data: Path, tuning: Tuning, train: Train, seed: int, folder: Path) -> Mapping[str, Any]:
@@ -48,12 +48,12 @@ def fine_tune(source: Path, data: Path, tuning: Tuning, train: Train, seed: int,
     samples, recipe = Samples.open(data), dataclasses.replace(train, epochs=tuning.epochs, learning_rate=tuning.learning_rate)
     with training.repeatable(seed, train.threads), warnings.catch_warnings(action="ignore"):
         torch.use_deterministic_algorithms(False)  # torchao's fused fake quantization is not declared so; on a CPU it is
-        program = torch.export.load(source / PROGRAM)
+        program, objective = torch.export.load(source / PROGRAM), choose(samples, recipe)
         set_batch_norm_epsilon(program)
-        model = prepare(program, samples, tuning.per_channel)
-        history = training.fit(model, samples, recipe, seed, make_augment(train, artifact.read(data)))
+        model = prepare(program, samples, objective, tuning.per_channel)
+        history = training.fit(model, samples, recipe, seed, objective)
         copy_weights(model, program)
-        check_accuracy_kept(program, samples, history, recipe)
+        check_score_kept(program, samples, history, objective)
         write_source(program, source, folder)
     artifact.write(folder, dataclasses.replace(manifest, details={**manifest.details, "qat": dataclasses.asdict(tuning)}))
     return history
@@ -75,7 +75,7 @@ def set_batch_norm_epsilon(program: Any) -> None:
         node.args = (*node.args[:7], TORCHAO_EPSILON, *node.args[8:])
 
 
-def prepare(program: Any, samples: Samples, per_channel: bool) -> Any:
+def prepare(program: Any, samples: Samples, objective: Objective, per_channel: bool) -> Any:
     """The program as a trainable module with fake quantization, its ranges initialized by one batch."""
     import torch
 
@@ -88,7 +88,7 @@ def prepare(program: Any, samples: Samples, per_channel: bool) -> Any:
     model = pt2e.allow_exported_model_train_eval(prepare_qat_pt2e(model, make_quantizer(per_channel)))
     model.train()  # returns None here
     with torch.no_grad():
-        model(*training.to_tensors(samples.feeds(samples.indices("calibration")[: training.VALIDATION_BATCH])))
+        model(*training.to_tensors(samples.feeds(samples.indices("calibration")[: objective.validation_batch])))
     return model
 
 
@@ -180,13 +180,12 @@ def copy_weights(model: Any, program: Any) -> None:
                 tensor.copy_(trained[name])
 
 
-def check_accuracy_kept(program: Any, samples: Samples, history: Mapping[str, Any], train: Train) -> None:
-    """VariantFailed where the float program is far less accurate on validation than it was with fake quantization. For classes only."""
-    trained = history["accuracy_validation"]
-    if trained is None:
+def check_score_kept(program: Any, samples: Samples, history: Mapping[str, Any], objective: Objective) -> None:
+    """VariantFailed where the float program is far worse on validation than it was with fake quantization; not for numbers."""
+    if objective.score is None:
         return
-    loss = training.criterion(samples, train)
-    exported, chance = training.validate(ExportedModule(program), samples, loss)["accuracy_validation"], 1 / len(samples.labels)
+    trained, chance = history[objective.score], objective.chance
+    exported = training.validate(ExportedModule(program), samples, objective)[objective.score]
     if exported - chance < (1 - MAX_LOST_SHARE) * (trained - chance):
         raise VariantFailed(
             f"the fine-tuned model reaches {trained:.0%} on validation with fake quantization, but {exported:.0%} without it, as a float"
@@ -215,9 +214,10 @@ def write_source(program: Any, source: Path, folder: Path) -> None:
     with np.load(source / PROBE) as stored:
         arrays = dict(stored)
     feeds = {name: array for name, array in arrays.items() if name.startswith("in:")}
-    (output,) = set(arrays) - set(feeds)
     with torch.no_grad():
-        arrays[output] = program.module(check_guards=False)(*training.to_tensors(feeds)).numpy()
+        results = training.run(program.module(check_guards=False), feeds)
+    names = [name for name in arrays if name not in feeds]  # in the order of the program's outputs
+    arrays |= {name: result.numpy() for name, result in zip(names, results, strict=True)}
     torch.export.save(program, folder / PROGRAM)
     save_file({name: tensor.contiguous().clone() for name, tensor in program.state_dict.items()}, folder / torch_source.WEIGHTS)
     np.savez(folder / PROBE, **arrays)

@@ -199,6 +199,7 @@ class Train:
     flip_horizontal: bool = option(False, "mirror pictures left to right with probability 0.5")
     flip_vertical: bool = option(False, "mirror pictures top to bottom with probability 0.5")
     shift_pixels: int = option(0, "largest random shift in both directions, pixels", low=0, high=512)
+    zoom: float = option(0.0, "pictures are enlarged by a random factor from 1 - zoom to 1 + zoom, about a random point", low=0.0, high=0.9)
     brightness: float = option(0.0, "random factor from 1 - brightness to 1 + brightness", low=0.0, high=0.9)
     contrast: float = option(0.0, "random factor from 1 - contrast to 1 + contrast", low=0.0, high=0.9)
     threads: int | None = option(None, "null: all cores; the last bits of the weights depend on it", low=1, high=1024)

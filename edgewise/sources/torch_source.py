@@ -21,8 +21,10 @@ from edgewise.config.schema import Train
 from edgewise.config.settings import option
 from edgewise.errors import ModelError
 from edgewise.sources import checkpoint, training
+from edgewise.sources.augmentation import check_augmentations
 from edgewise.sources.checkpoint import PREFIX
 from edgewise.sources.inspection import one_line
+from edgewise.sources.objectives import Objective, choose
 from edgewise.sources.training import to_tensors
 
 PROBE_SAMPLES = 16
@@ -45,14 +47,14 @@ def obtain(
 ) -> Mapping[str, Any]:
     """Build the module with create(manifest of the data), load the checkpoint, train, and export into `folder`. Returns manifest fields."""
     manifest, samples = artifact.read(data), Samples.open(data)
-    training.check_augmentations(train, manifest.preprocessing)
+    check_augmentations(train, manifest.preprocessing)
     with training.repeatable(seed, train.threads) as threads:
-        source = wrap(create(manifest))
+        source, objective = wrap(create(manifest)), choose(samples, train)
         initialize(source.model, settings, len(samples.labels))
         probe = samples.feeds(np.resize(samples.indices("calibration"), PROBE_SAMPLES))
-        check_outputs(source, probe, samples.labels)
-        history = training.fit(source, samples, train, seed, make_augment(train, manifest))
-        fields = export(source, probe, "logits", folder)
+        check_outputs(source, probe, objective)
+        history = training.fit(source, samples, train, seed, objective)
+        fields = export(source, probe, objective.outputs, folder)
     initial = {"initial_weights_sha256": artifact.sha256(Path(settings.weights))} if settings.weights else {}
     return {**fields, "details": {**fields["details"], **initial, "threads": threads}, "training": history}
 
@@ -69,17 +71,8 @@ def initialize(module: Any, settings: Settings, classes: int) -> None:
         checkpoint.load_into(module, Path(settings.weights), settings.weights_ignore, classes)
 
 
-def make_augment(train: Train, manifest: artifact.Manifest) -> training.Augment:
-    """The random changes of a training batch; only pictures have any."""
-    preprocessing = manifest.preprocessing or {}
-    if preprocessing.get("kind") != "image":
-        return lambda feeds, rng: feeds
-    pixels = training.Pixels.of(preprocessing)
-    return lambda feeds, rng: {name: training.augment_images(array, train, pixels, rng) for name, array in feeds.items()}
-
-
 def wrap(module: Any) -> Any:
-    """A module whose forward takes the inputs by position and returns one tensor (models of transformers return an object)."""
+    """A module whose forward takes the inputs by position and returns one tensor or several (models of transformers return an object)."""
     import torch
 
     class Source(torch.nn.Module):  # type: ignore[misc]  # torch is Any to mypy, see pyproject.toml
@@ -87,54 +80,60 @@ def wrap(module: Any) -> Any:
             super().__init__()
             self.model = model
 
-        def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        def forward(self, *inputs: torch.Tensor) -> torch.Tensor | Sequence[torch.Tensor]:
             result = self.model(*inputs)
             return result.logits if hasattr(result, "logits") else result
 
     return Source(module)
 
 
-def check_outputs(source: Any, feeds: Mapping[str, np.ndarray], labels: Sequence[str]) -> None:
-    """ModelError unless `source` takes the feeds, [n, ...], and gives one score per label, [n, labels]."""
+def check_outputs(source: Any, feeds: Mapping[str, np.ndarray], objective: Objective) -> None:
+    """ModelError unless `source` takes the feeds, [n, ...], and gives what the objective needs."""
     import torch
 
     shapes = ", ".join(f"{name} {[*array.shape]}" for name, array in feeds.items())
     try:
         with torch.no_grad():
-            result = source.eval()(*to_tensors(feeds))
+            results = training.run(source.eval(), feeds)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ModelError(f"the model does not accept {shapes}: {one_line(error)}; change data.* or model.arguments to match") from error
-    if not torch.is_tensor(result):
-        raise ModelError(f"the model returns a {type(result).__name__}; it must return one tensor of logits, or an object with .logits")
-    expected = [len(next(iter(feeds.values()))), len(labels)]
-    if [*result.shape] != expected:
+    odd = next((result for result in results if not torch.is_tensor(result)), None)
+    if odd is not None:
         raise ModelError(
-            f"the model returns {[*result.shape]} for {shapes}, but the data has {len(labels)} labels, so it must return {expected};"
-            " set the number of classes in model.arguments"
+            f"the model returns a {type(odd).__name__} where a tensor is needed;"
+            " it must return one tensor, several in a tuple, or an object with .logits"
         )
+    trouble = objective.check([result.shape for result in results])
+    if trouble:
+        given = ", ".join(str([*result.shape]) for result in results)
+        raise ModelError(f"the model returns {given} for {shapes}, but {trouble}")
 
 
-def export(source: Any, feeds: Mapping[str, np.ndarray], output: str, folder: Path) -> dict[str, Any]:
-    """Export `source` (from `wrap`) into `folder`; feeds: at least two samples a name, [n, ...]. Returns manifest fields."""
+def export(source: Any, feeds: Mapping[str, np.ndarray], outputs: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Export `source` (from `wrap`) into `folder`; feeds: at least two samples a name, [n, ...]. outputs: names of what it returns, which
+    say what they mean. Returns manifest fields."""
     import torch
     from safetensors.torch import save_file
 
     source = source.eval()
     program = _export_program(source, to_tensors({name: array[:2] for name, array in feeds.items()}))
     with torch.no_grad():
-        results = source(*to_tensors(feeds)).numpy()
+        results = {name: result.numpy() for name, result in zip(outputs, training.run(source, feeds), strict=True)}
     torch.export.save(program, folder / "program.pt2")
     save_file({k: v.contiguous().clone() for k, v in program.state_dict.items()}, folder / WEIGHTS)
-    arrays = {f"in:{name}": array for name, array in feeds.items()} | {f"out:{output}": results}
-    np.savez(folder / "probe.npz", **arrays)
+    np.savez(folder / "probe.npz", **{f"in:{n}": a for n, a in feeds.items()}, **{f"out:{n}": a for n, a in results.items()})
     return {
         "format": "torch",
-        "inputs": [{"name": n, "shape": [None, *a.shape[1:]], "dtype": str(a.dtype)} for n, a in feeds.items()],
-        "outputs": [{"name": output, "shape": [None, *results.shape[1:]], "dtype": str(results.dtype), "meaning": output}],
+        "inputs": [_describe(name, array) for name, array in feeds.items()],
+        "outputs": [{**_describe(name, array), "meaning": name} for name, array in results.items()],
         "details": {"layers": list_layers(source), "parameters": sum(p.numel() for p in source.parameters())},
         "tools": {"torch": torch.__version__},
         "weights": WEIGHTS,
     }
+
+
+def _describe(name: str, array: np.ndarray) -> dict[str, Any]:
+    return {"name": name, "shape": [None, *array.shape[1:]], "dtype": str(array.dtype)}
 
 
 def list_layers(source: Any) -> dict[str, dict[str, Any]]:

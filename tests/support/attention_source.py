@@ -51,7 +51,7 @@ def write(folder: Path) -> Path:
 
     torch.manual_seed(0)
     folder.mkdir(parents=True)
-    fields = torch_source.export(torch_source.wrap(network()), {"ids": ids(16)}, "logits", folder)
+    fields = torch_source.export(torch_source.wrap(network()), {"ids": ids(16)}, ("logits",), folder)
     given = {key: fields[key] for key in ("format", "details", "tools")}
     tensors = {"inputs": (Port("ids", (None, LENGTH), "int64"),), "outputs": (Port("logits", (None, 3), "float32"),)}
     artifact.write(folder, Manifest(kind="source", labels=("a", "b", "c"), **tensors, **given))

@@ -51,7 +51,7 @@ def write(folder: Path) -> Path:
     from edgewise.sources import torch_source
 
     folder.mkdir(parents=True)
-    fields = torch_source.export(torch_source.wrap(network()), {"ids": ids()}, "logits", folder)
+    fields = torch_source.export(torch_source.wrap(network()), {"ids": ids()}, ("logits",), folder)
     inputs = (Port("ids", (None, LENGTH), "int64", None, "token_ids"),)
     outputs = (Port("logits", (None, WORDS), "float32", None, "logits"),)
     artifact.write(folder, Manifest(kind="source", format="torch", inputs=inputs, outputs=outputs, details=fields["details"]))

@@ -70,7 +70,7 @@ def write(folder: Path) -> Path:
     from edgewise.sources import torch_source
 
     folder.mkdir(parents=True)
-    fields = torch_source.export(torch_source.wrap(trained()), {"image": pictures(16, 99)[0]}, "logits", folder)
+    fields = torch_source.export(torch_source.wrap(trained()), {"image": pictures(16, 99)[0]}, ("logits",), folder)
     inputs = (Port("image", (None, 3, SIZE, SIZE), "float32", "NCHW", "image"),)
     outputs = (Port("logits", (None, len(LABELS)), "float32", None, "logits"),)
     given = {key: fields[key] for key in ("format", "details", "tools") if key in fields}

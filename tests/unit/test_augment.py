@@ -8,7 +8,7 @@ from scipy import ndimage
 from edgewise.agent.preprocess import normalize
 from edgewise.config.schema import Train
 from edgewise.errors import ConfigError
-from edgewise.sources.training import Pixels, adjust_light, augment_images, check_augmentations, flip_half, shift
+from edgewise.sources.augmentation import Moves, Pixels, adjust_light, augment_images, check_augmentations, shift, zoom
 
 SPEC = {"kind": "image", "scale": 1 / 255, "mean": [0.48, 0.45, 0.4], "std": [0.22, 0.23, 0.25], "layout": "NCHW", "dtype": "float32"}
 PIXELS = Pixels.of(SPEC)
@@ -42,7 +42,8 @@ def test_shift_is_that_of_scipy() -> None:
 @pytest.mark.parametrize("axis", [2, 3])
 def test_flip_mirrors_about_half_of_the_pictures(axis: int) -> None:
     batch = normalize(pictures(200), SPEC)
-    mirrored = flip_half(batch, axis, np.random.default_rng(0))
+    train = Train("x", flip_vertical=axis == 2, flip_horizontal=axis == 3)
+    mirrored = augment_images(batch, train, PIXELS, np.random.default_rng(0))
     turned = [bool((new != old).any()) for new, old in zip(mirrored, batch, strict=True)]
     assert 70 < sum(turned) < 130
     for new, old, changed in zip(mirrored, batch, turned, strict=True):
@@ -93,3 +94,40 @@ def test_only_pictures_can_be_changed() -> None:
     check_augmentations(Train("x"), {"kind": "text"})
     with pytest.raises(ConfigError, match=r"train\.shift_pixels: 2 changes pictures, but this data set has none"):
         check_augmentations(Train("x", shift_pixels=2), {"kind": "text"})
+
+
+EVERYTHING = Train("x", flip_horizontal=True, flip_vertical=True, shift_pixels=5, zoom=0.5)
+
+
+def bounds(mask: np.ndarray) -> list[int]:
+    """x0, y0, x1, y1 of what is not 0."""
+    rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+    return [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+
+
+def test_boxes_and_masks_move_as_their_pictures_do() -> None:
+    """A white rectangle, moved as a picture, as a mask and as a box, ends in the same place."""
+    moves = Moves.draw(EVERYTHING, 100, np.random.default_rng(0))
+    pictures = np.zeros((100, 1, 80, 60), np.float32)
+    pictures[:, :, 20:44, 14:36] = 1
+    for i, moved in enumerate(moves.pictures(pictures)[:, 0]):
+        (corners,), (seen,) = moves.corners(i, np.array([[14, 20, 36, 44]], np.float32), (80, 60))
+        assert seen
+        np.testing.assert_allclose(bounds(moved > 0.5), corners, atol=0.51)
+        np.testing.assert_allclose(bounds(moves.mask(i, pictures[i, 0].astype(np.uint8))), corners, atol=0.51)
+    assert {tuple(moves.mirrored[axis]) != tuple([False] * 100) for axis in (2, 3)} == {True}
+
+
+def test_zoom_is_that_of_scipy() -> None:
+    image = np.random.default_rng(0).normal(size=(1, 1, 30, 40)).astype(np.float32)
+    factor, fixed = np.array([0.7]), np.array([[0.2], [0.9]])
+    offset = [(size * share - 0.5) * (1 - 1 / 0.7) for size, share in ((30, 0.2), (40, 0.9))]
+    expected = ndimage.affine_transform(image[0, 0], [1 / 0.7, 1 / 0.7], offset, order=1, mode="nearest")
+    np.testing.assert_allclose(zoom(image, factor, fixed)[0, 0], expected, atol=1e-5)
+
+
+def test_a_box_that_leaves_the_picture_is_cut_and_then_dropped() -> None:
+    moves = Moves({}, offsets=np.array([[0, 0, 0], [0, 7, 9]]))
+    found = [moves.corners(i, np.array([[0, 2, 10, 8]], np.float32), (10, 10)) for i in range(3)]
+    assert [corners[0].tolist() for corners, _ in found] == [[0, 2, 10, 8], [7, 2, 10, 8], [9, 2, 10, 8]]
+    assert [bool(seen[0]) for _, seen in found] == [True, True, False]

@@ -52,7 +52,7 @@ def project(folder: Path, change: Callable) -> Path:
     net = sources.trained()
     change(net.eval())
     (folder / "source").mkdir()
-    fields = torch_source.export(torch_source.wrap(net), {"image": sources.pictures(16, 99)[0]}, "logits", folder / "source")
+    fields = torch_source.export(torch_source.wrap(net), {"image": sources.pictures(16, 99)[0]}, ("logits",), folder / "source")
     image = Port("image", (None, 3, 16, 16), "float32", "NCHW", "image")
     sides = {"inputs": (image,), "outputs": (Port("logits", (None, 4), "float32"),)}
     artifact.write(folder / "source", Manifest(kind="source", format="torch", labels=sources.LABELS, details=fields["details"], **sides))

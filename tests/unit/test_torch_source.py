@@ -10,8 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from edgewise.artifacts.artifact import Manifest, Port
+from edgewise.artifacts.samples import Samples
+from edgewise.config.schema import Train
 from edgewise.errors import ModelError
 from edgewise.sources import torch_source, transformers_model
+from edgewise.sources.objectives import Labels
 from tests.support.training_project import TINY
 
 pytestmark = pytest.mark.framework
@@ -31,6 +34,7 @@ SMALL = {
     },
 }
 DATA = Manifest("data", inputs=(Port("image", (None, 3, 32, 32), "float32", "NCHW", "image"),), labels=("a", "b", "c"))
+OBJECTIVE = Labels(Samples(DATA.labels, {}, {}, np.zeros(0, np.int64), {}), Train("x"))
 FEEDS = {"image": np.random.default_rng(0).normal(size=(16, 3, 32, 32)).astype(np.float32)}
 
 
@@ -46,7 +50,7 @@ def build(name: str) -> torch.nn.Module:
 @pytest.fixture(scope="module", params=[*SMALL, "plain torch"])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module, Path, dict]:
     module, folder = build(request.param), tmp_path_factory.mktemp("source")
-    return module.eval(), folder, torch_source.export(torch_source.wrap(module), FEEDS, "logits", folder)
+    return module.eval(), folder, torch_source.export(torch_source.wrap(module), FEEDS, ("logits",), folder)
 
 
 def eager(module: torch.nn.Module, image: np.ndarray) -> np.ndarray:
@@ -106,7 +110,7 @@ def test_program_carries_no_paths_of_this_machine(exported: tuple) -> None:
 
 def test_the_same_model_gives_the_same_bytes(exported: tuple, tmp_path: Path) -> None:
     module, folder, _ = exported
-    torch_source.export(torch_source.wrap(module), FEEDS, "logits", tmp_path)
+    torch_source.export(torch_source.wrap(module), FEEDS, ("logits",), tmp_path)
     for name in ("program.pt2", "weights.safetensors", "probe.npz"):
         assert hashlib.sha256((folder / name).read_bytes()).digest() == hashlib.sha256((tmp_path / name).read_bytes()).digest(), name
 
@@ -122,7 +126,7 @@ def test_the_same_model_gives_the_same_bytes(exported: tuple, tmp_path: Path) ->
 )
 def test_a_model_that_does_not_fit_the_data(module: torch.nn.Module, says: str) -> None:
     with pytest.raises(ModelError, match=says):
-        torch_source.check_outputs(torch_source.wrap(module), FEEDS, DATA.labels)
+        torch_source.check_outputs(torch_source.wrap(module), FEEDS, OBJECTIVE)
 
 
 class Branching(torch.nn.Module):
@@ -132,13 +136,13 @@ class Branching(torch.nn.Module):
 
 def test_a_model_that_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"torch\.export cannot export the model"):
-        torch_source.export(torch_source.wrap(Branching()), FEEDS, "logits", tmp_path)
+        torch_source.export(torch_source.wrap(Branching()), FEEDS, ("logits",), tmp_path)
 
 
 def test_pictures_of_one_channel_are_pooled_without_copies_in_another_order(tmp_path):
     """Stored as [n, height, width, 1] and turned, they pass for channels last."""
     grey = np.random.default_rng(0).normal(size=(4, 16, 16, 1)).astype(np.float32).transpose(0, 3, 1, 2)
     net = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 3))
-    torch_source.export(torch_source.wrap(net), {"image": np.ascontiguousarray(grey)}, "logits", tmp_path)
+    torch_source.export(torch_source.wrap(net), {"image": np.ascontiguousarray(grey)}, ("logits",), tmp_path)
     graph = torch.export.load(tmp_path / "program.pt2").run_decompositions().graph
     assert "as_strided" not in " ".join(str(node.target) for node in graph.nodes)

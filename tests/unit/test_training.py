@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Train
 from edgewise.errors import ConfigError, DataError
-from edgewise.sources import training
+from edgewise.sources import objectives, training
 from edgewise.sources.training import to_tensors
 from tests.support.training_project import make_data
 
@@ -32,8 +32,9 @@ def net(seed: int = 0) -> torch.nn.Module:
 
 
 def fit(module: torch.nn.Module, samples: Samples, seed: int = 0, **settings) -> dict:
+    train = Train("test", **settings)
     with training.repeatable(seed, 1):
-        return training.fit(module, samples, Train("test", **settings), seed, lambda feeds, rng: feeds)
+        return training.fit(module, samples, train, seed, objectives.choose(samples, train))
 
 
 def digest(module: torch.nn.Module) -> str:
@@ -74,10 +75,11 @@ def test_scores_are_those_of_scikit_learn(samples: Samples) -> None:
     targets = samples.targets(chosen)
     with torch.no_grad():
         logits = module(*to_tensors(samples.feeds(chosen)))
-    answers, weight = logits.argmax(1).numpy(), torch.rand(10)
-    scores = training.validate(module, samples, torch.nn.CrossEntropyLoss(weight))
+    answers, objective = logits.argmax(1).numpy(), objectives.Labels(samples, Train("x", class_weights="balanced"))
+    scores = training.validate(module, samples, objective)
     assert scores["accuracy_validation"] == pytest.approx(accuracy_score(targets, answers))
     assert scores["accuracy_balanced_validation"] == pytest.approx(balanced_accuracy_score(targets, answers))
+    weight = torch.from_numpy(objectives.balanced_weights(samples.targets(samples.indices("train")), 10))
     expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(targets), weight)
     assert scores["loss_validation"] == pytest.approx(expected.item(), rel=1e-5)
 
@@ -85,8 +87,8 @@ def test_scores_are_those_of_scikit_learn(samples: Samples) -> None:
 def test_class_weights_are_those_of_scikit_learn() -> None:
     targets = np.array([0] * 30 + [1] * 5 + [2] * 65)
     expected = compute_class_weight("balanced", classes=np.arange(3), y=targets)
-    np.testing.assert_allclose(training.balanced_weights(targets, 3), expected, rtol=1e-6)
-    assert np.isfinite(training.balanced_weights(targets, 4)).all()
+    np.testing.assert_allclose(objectives.balanced_weights(targets, 3), expected, rtol=1e-6)
+    assert np.isfinite(objectives.balanced_weights(targets, 4)).all()
 
 
 def test_schedule_rises_to_the_peak_and_falls_as_the_cosine_of_torch() -> None:

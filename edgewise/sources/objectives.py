@@ -1,0 +1,127 @@
+"""What a training minimizes, and how good the model is on validation: one objective for each kind of targets.
+
+Labels   classes, multi_label, values: one tensor of outputs, [n, labels]
+Masks    masks: one tensor of logits, [n, classes, rows, columns], as coarse as the model likes
+Boxes    boxes, see box_objective
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgewise.artifacts.samples import Samples
+from edgewise.artifacts.targets import CLASSES, MULTI_LABEL
+from edgewise.config.schema import Train
+from edgewise.errors import ConfigError
+from edgewise.sources.augmentation import Pixels, augment_images
+
+Arrays = dict[str, np.ndarray]
+CLASSES_ONLY = {"class_weights": ("none",), "label_smoothing": (0.0,)}  # values allowed for other targets
+
+
+class Objective(Protocol):
+    """Outputs are a sequence of torch tensors, [n, ...], in the order of `outputs`; targets are whatever `loss` takes."""
+
+    outputs: tuple[str, ...]  # names of the model's outputs
+    score: str | None  # name of the score that is best compared between models
+    chance: float  # its value for a model that knows nothing
+    monitors: tuple[str, ...]  # the values of train.monitor that it knows
+    validation_batch: int
+
+    def check(self, shapes: Sequence[Sequence[int]]) -> str | None:
+        """Why outputs of these shapes do not fit the data, and what to do, as a clause; None if they do."""
+
+    def batch(self, indices: np.ndarray, rng: np.random.Generator) -> tuple[Arrays, Any]:
+        """Feeds and targets of a training batch; pictures are changed at random."""
+
+    def loss(self, outputs: Sequence[Any], targets: Any) -> Any:
+        """The mean over the samples, a scalar tensor."""
+
+    def validate(self, answers: Iterable[tuple[np.ndarray, Sequence[Any]]]) -> dict[str, float]:
+        """`loss_validation` and the scores from the outputs for all samples of the validation split. answers: indices of some of the
+        samples, and the outputs for them."""
+
+
+def choose(samples: Samples, train: Train) -> Objective:
+    """The objective for the data's kind of targets. ConfigError for settings of `train` that only apply to another kind."""
+    objective = Labels(samples, train)
+    check_settings(train, samples.kind, objective)
+    return objective
+
+
+def check_settings(train: Train, kind: str, objective: Objective) -> None:
+    """ConfigError for a setting that the objective does not have. kind: of the targets."""
+    allowed = {"monitor": objective.monitors, **({} if kind == CLASSES else CLASSES_ONLY)}
+    for key, values in allowed.items():
+        given = getattr(train, key)
+        if given not in values:
+            needs = "needs classes, but data.targets is" if kind != CLASSES else "is for other targets; data.targets is"
+            raise ConfigError(f"train.{key}: {given!r} {needs} {kind}; allowed: {', '.join(map(str, values))}")
+
+
+class Labels:
+    """Cross entropy for classes, binary cross entropy for multi_label, squared error for values."""
+
+    outputs: tuple[str, ...] = ("logits",)
+    validation_batch = 256
+
+    def __init__(self, samples: Samples, train: Train):
+        self.samples, self.train = samples, train
+        self.criterion = criterion(samples, train)
+        classes = samples.kind == CLASSES
+        self.monitors: tuple[str, ...] = ("accuracy", "accuracy_balanced", "loss", "last") if classes else ("loss", "last")
+        self.score = "accuracy_validation" if classes else None
+        self.chance = 1 / len(samples.labels)
+
+    def check(self, shapes: Sequence[Sequence[int]]) -> str | None:
+        labels = len(self.samples.labels)
+        if len(shapes) == 1 and [*shapes[0][1:]] == [labels]:
+            return None
+        return (
+            f"the data has {labels} labels, so it must return [{shapes[0][0]}, {labels}] and nothing else;"
+            " set the number of classes in model.arguments"
+        )
+
+    def batch(self, indices: np.ndarray, rng: np.random.Generator) -> tuple[Arrays, Any]:
+        feeds, preprocessing = self.samples.feeds(indices), self.samples.preprocessing
+        if preprocessing.get("kind") == "image":
+            pixels = Pixels.of(preprocessing)
+            feeds = {name: augment_images(array, self.train, pixels, rng) for name, array in feeds.items()}
+        return feeds, self.samples.targets(indices)
+
+    def loss(self, outputs: Sequence[Any], targets: np.ndarray) -> Any:
+        import torch
+
+        return self.criterion(outputs[0], torch.from_numpy(targets))
+
+    def validate(self, answers: Iterable[tuple[np.ndarray, Sequence[Any]]]) -> dict[str, float]:
+        """For classes also accuracy and balanced accuracy (mean recall)."""
+        import torch
+
+        indices, outputs = zip(*answers, strict=True)
+        logits, targets = torch.cat([logits for (logits,) in outputs]), self.samples.targets(np.concatenate(indices))
+        found = {"loss_validation": self.loss([logits], targets).item()}
+        if self.samples.kind != CLASSES:
+            return found
+        correct = logits.argmax(1).numpy() == targets
+        recalls = [correct[targets == label].mean() for label in np.unique(targets)]
+        return {**found, "accuracy_validation": float(correct.mean()), "accuracy_balanced_validation": float(np.mean(recalls))}
+
+
+def criterion(samples: Samples, train: Train) -> Any:
+    """The loss of `Labels` as a function of logits and targets."""
+    import torch
+
+    if samples.kind != CLASSES:
+        return torch.nn.BCEWithLogitsLoss() if samples.kind == MULTI_LABEL else torch.nn.MSELoss()
+    weights = None
+    if train.class_weights == "balanced":
+        weights = torch.from_numpy(balanced_weights(samples.targets(samples.indices("train")), len(samples.labels)))
+    return torch.nn.CrossEntropyLoss(weight=weights, label_smoothing=train.label_smoothing)
+
+
+def balanced_weights(targets: np.ndarray, classes: int) -> np.ndarray:
+    """Weight of each class, float32 [classes]: samples / (classes * samples of the class), as scikit-learn's `balanced`."""
+    counts = np.bincount(targets, minlength=classes)
+    return (len(targets) / (classes * np.maximum(counts, 1))).astype(np.float32)
