@@ -1,0 +1,32 @@
+"""Walk an ONNX graph: its subgraphs, its nodes, its constants."""
+
+from collections.abc import Iterator
+from typing import Any
+
+
+def iterate_graphs(graph: Any) -> Iterator[Any]:
+    """A graph and the subgraphs of its nodes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                yield from iterate_graphs(inner)
+
+
+def list_nodes(model: Any) -> list[Any]:
+    """The nodes of a graph and of its subgraphs."""
+    return [node for graph in iterate_graphs(model.graph) for node in graph.node]
+
+
+def find_constants(model: Any) -> dict[str, Any]:
+    """Name -> tensor, of initializers and Constant nodes, those of subgraphs included."""
+    held = {tensor.name: tensor for graph in iterate_graphs(model.graph) for tensor in graph.initializer}
+    nodes = (node for node in list_nodes(model) if node.op_type == "Constant" and node.attribute[0].name == "value")
+    return held | {node.output[0]: node.attribute[0].t for node in nodes}
+
+
+def read_attributes(node: Any) -> dict[str, Any]:
+    """The attributes of a node by name, as Python values."""
+    from onnx import helper
+
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
