@@ -5,16 +5,18 @@
 Reads   the data set that the configuration names; data and seed of the configuration
 Writes  models/data:
         inputs/NAME.npy  one row per sample; pictures are resized, uint8 [n, height, width, channels]
-        targets.npy      int64 [n], indices in the manifest's labels; for multi_label and values float32 [n, labels];
-                         not there if the data has no labels
+        targets.npy      int64 [n], indices in the manifest's labels; for multi_label and values float32 [n, labels]; for boxes and masks
+                         targets.npz, see edgewise.artifacts.targets; not there if the data has no labels
+        sizes.npy        of pictures: int32 [n, 2], height and width of each as its file has it
         splits.json      {"train": [index, ...], "validation", "calibration", "test"}
         files.json       [{"name", "sha256", "group"}, ...]
 """
 
 import sys
 
+from edgewise.artifacts import targets
+from edgewise.artifacts.artifact import Manifest
 from edgewise.config.schema import read
-from edgewise.data import splitting
 from edgewise.data.dataset import prepare
 from edgewise.errors import run_main
 
@@ -25,9 +27,17 @@ def main() -> None:
     config = read()
     manifest = prepare(config.data, config.seed)
     sizes = ", ".join(f"{size} {name}" for name, size in manifest.details["sizes"].items())
-    for warning in splitting.list_warnings(manifest.details):
-        print(f"note: {warning}", file=sys.stderr)
-    print(f"{manifest.details['samples']} samples of {len(manifest.labels)} {manifest.details['targets']}: {sizes}")
+    for note in manifest.details["notes"]:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"{manifest.details['samples']} samples, {describe_targets(manifest)}: {sizes}")
+
+
+def describe_targets(manifest: Manifest) -> str:
+    """3 classes; boxes of 80 classes; no labels."""
+    count, kind = len(manifest.labels), manifest.details["targets"]
+    if kind == targets.NONE:
+        return "no labels"
+    return f"{kind} of {count} classes" if kind in targets.SHAPED else f"{count} {kind}"
 
 
 if __name__ == "__main__":

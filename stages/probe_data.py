@@ -6,17 +6,17 @@ Reads   the data and model sections of models/config.yaml
 Writes  metrics/data.json   the digest of the data set
         metrics/model.json  sha256 of each file that a setting of the model names (path, weights)
 
-Always runs; the stages after it run only if a digest differs.
+Stops where the task needs labels and the data has none. Always runs; the stages after it run only if a digest differs.
 """
 
 from edgewise.config.schema import read
-from edgewise.data.dataset import probe, probe_model
+from edgewise.data.dataset import check_labels, probe, probe_model
 from edgewise.errors import run_main
 
 
 def main() -> None:
     configuration = read()
-    probe(configuration.data)
+    check_labels(configuration.task, probe(configuration.data))
     probe_model(configuration.model.settings)
 
 

@@ -17,6 +17,7 @@ from edgewise.agent import preprocess
 from edgewise.artifacts import artifact
 from edgewise.artifacts.targets import CLASSES, Targets
 from edgewise.artifacts.targets import load as load_targets
+from edgewise.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Samples:
     splits: Mapping[str, Sequence[int]]
     kind: str = CLASSES  # of the targets, see artifacts.targets
     normal: int | None = None  # position in `labels` of samples without a defect
+    stored_sizes: np.ndarray | None = None  # of pictures, int32 [n, 2]
 
     @classmethod
     def open(cls, folder: Path) -> "Samples":
@@ -43,6 +45,7 @@ class Samples:
             splits=json.loads((folder / "splits.json").read_text(encoding="utf-8")),
             kind=kind,
             normal=manifest.labels.index(normal) if (normal := manifest.details.get("normal")) else None,
+            stored_sizes=np.load(path) if (path := folder / "sizes.npy").exists() else None,
         )
 
     def indices(self, split: str) -> np.ndarray:
@@ -52,6 +55,13 @@ class Samples:
     def targets(self, indices: np.ndarray) -> Any:
         """Targets by kind, see artifacts.targets: int64 [n], float32 [n, labels], a list of n Boxes or masks; None without labels."""
         return None if self.stored_targets is None else self.stored_targets[indices]
+
+    def sizes(self, indices: np.ndarray) -> np.ndarray:
+        """Height and width of pictures as their files have them, int32 [n, 2]. DataError if the data has no pictures."""
+        if self.stored_sizes is None:
+            raise DataError("data.name: this data has no pictures; boxes and masks need a data set of pictures")
+        sizes: np.ndarray = self.stored_sizes[indices]
+        return sizes
 
     def raw(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The inputs as stored, [n, ...]: pictures are resized, uint8, not normalized."""

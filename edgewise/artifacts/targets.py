@@ -90,7 +90,7 @@ def encode(items: Sequence[Item], settings: Any) -> tuple[list[str], Targets]:
     """
     kind = find_kind(items, settings.targets)
     if kind == NONE:
-        return [], None
+        return (settings.index_classes([])[0] if settings.label_names else []), None
     if kind in SHAPED:
         return encode_boxes(items, settings) if kind == BOXES else encode_masks(items, settings)
     return encode_classes(items, settings) if kind == CLASSES else encode_columns(items, settings)
@@ -102,7 +102,8 @@ def encode_classes(items: Sequence[Item], settings: Any) -> tuple[list[str], np.
     labels, number = settings.index_classes(set(names))
     if len(labels) < 2:
         raise DataError(
-            f"data: {len(items)} samples of {len(labels)} class {', '.join(labels)}; two classes or more are needed to tell them apart"
+            f"data: {len(items)} samples of {len(labels)} class {', '.join(labels)}; two classes or more are needed to tell them apart, "
+            "or none at all: data.targets=none"
         )
     if settings.normal is not None and settings.normal not in names:
         raise DataError(f"data.normal: no sample has the label {settings.normal!r}; {nearest(settings.normal, set(names))}")
@@ -198,6 +199,15 @@ def load_masks(stored: Mapping[str, np.ndarray]) -> MaskTable:
     sizes, pixels = stored["sizes"].tolist(), stored["pixels"].tolist()
     parts = (packed[start:end] for start, end in pairwise(offsets))
     return MaskTable(tuple(Mask((size[0], size[1]), part, tuple(n)) for size, part, n in zip(sizes, parts, pixels, strict=True)))
+
+
+def are_same(one: Any, other: Any) -> bool:
+    """Whether two sets of targets are equal, of whatever kind; without labels they are."""
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(are_same, one, other))
+    if hasattr(one, "__dataclass_fields__"):
+        return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in one.__dataclass_fields__)
+    return np.array_equal(one, other) if isinstance(one, np.ndarray) else one is other
 
 
 def masks_by_label(targets: Targets, kind: str, labels: Sequence[str]) -> dict[str, np.ndarray]:

@@ -1,7 +1,9 @@
-"""Arrays in .npy or .npz files: inputs [n, ...] and y, labels [n] or numbers [n, k].
+"""Arrays in .npy or .npz files: inputs [n, ...] of any rank and type and y, labels [n] or numbers [n, k]; sequences are [n, steps, ...].
 
 path: features.npy, labels: labels.npy     one input, named x
-path: set.npz                              array y holds the labels, groups (optional) the groups, every other array is an input
+path: set.npz                              array y holds the labels, groups the groups, every other array is an input of this name
+
+Without labels, in neither file, the data is good for the task `none`.
 """
 
 import hashlib
@@ -14,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.artifacts.targets import CLASSES
+from edgewise.artifacts.targets import CLASSES, NONE
 from edgewise.config.settings import option
 from edgewise.data.common import DataSettings, TargetSettings, sort_numerically
 from edgewise.data.encoders import DTYPE, ArrayEncoder, content_hash
@@ -30,7 +32,7 @@ encoder = ArrayEncoder
 @dataclass(frozen=True, kw_only=True)
 class Settings(TargetSettings, DataSettings):
     path: str = option(help=".npy file with the inputs, or .npz file with inputs and y; absolute or relative to the project")
-    labels: str | None = option(None, ".npy file with y; null: the array y in the .npz file")
+    labels: str | None = option(None, ".npy file with y; null: the array y in the .npz file, if there is one")
     groups: str | None = option(None, ".npy file with the groups; null: the array groups in the .npz file, if there is one")
     dtype: str = DTYPE
 
@@ -41,20 +43,22 @@ class Settings(TargetSettings, DataSettings):
 def probe(settings: Settings) -> Mapping[str, Any]:
     """Digest of the files' content."""
     paths = [Path(p).expanduser() for p in (settings.path, settings.labels, settings.groups) if p]
-    digest = hashlib.sha256()
+    digest, names = hashlib.sha256(), set[str]()
     for path in paths:
-        load(path)
+        names |= load(path).keys()
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return {"digest": digest.hexdigest(), "files": len(paths), "bytes": sum(path.stat().st_size for path in paths)}
+    found = {"digest": digest.hexdigest(), "files": len(paths), "bytes": sum(path.stat().st_size for path in paths)}
+    return found if settings.labels or LABELS in names else {**found, "targets": NONE}
 
 
 def items(settings: Settings) -> Iterator[Item]:
     arrays = read(settings)
-    labels, groups = arrays.pop(LABELS), arrays.pop(GROUPS, None)
-    for i, label in enumerate(labels):
+    labels, groups = arrays.pop(LABELS, None), arrays.pop(GROUPS, None)
+    for i in range(len(next(iter(arrays.values())))):
         value = {name: array[i] for name, array in arrays.items()}
-        yield Item(f"{i:06d}", settings.parse_label(label), None if groups is None else str(groups[i]), content_hash(value), value)
+        label, group = (None if array is None else array[i] for array in (labels, groups))
+        yield Item(f"{i:06d}", settings.parse_label(label), None if group is None else str(group), content_hash(value), value)
 
 
 def read(settings: Settings) -> dict[str, np.ndarray]:
@@ -63,12 +67,10 @@ def read(settings: Settings) -> dict[str, np.ndarray]:
     for key, path in ((LABELS, settings.labels), (GROUPS, settings.groups)):
         if path:
             arrays[key] = next(iter(load(Path(path).expanduser()).values()))
-    if LABELS not in arrays:
-        raise DataError(f"data.labels: no labels; give a .npy file as data.labels, or an array {LABELS!r} in {settings.path}")
     lengths = {name: array.shape[0] if array.ndim else 0 for name, array in arrays.items()}
     if len(set(lengths.values())) > 1 or 0 in lengths.values() or not set(arrays) - {LABELS, GROUPS}:
         raise DataError(f"data.path: {settings.path}: rows by array: {lengths}; each input, y and groups must have one row per sample")
-    if arrays[LABELS].ndim != 1 and settings.targets == CLASSES:
+    if LABELS in arrays and arrays[LABELS].ndim != 1 and settings.targets == CLASSES:
         raise DataError(
             f"data.labels: shape {list(arrays[LABELS].shape)}; give one label per sample: the argmax of one-hot rows; "
             "for other targets set data.targets to multi_label or values"

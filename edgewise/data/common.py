@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgewise.artifacts.targets import CLASSES, KINDS
+from edgewise.artifacts.targets import CLASSES, MULTI_LABEL, NONE, VALUES
 from edgewise.config.settings import option
 from edgewise.data.splitting import Shares
 from edgewise.errors import ConfigError, DataError, MissingExtra
@@ -28,7 +28,8 @@ SPLIT_NAMES = {"train": None, "test": "test", "dev": "validation", "val": "valid
 class DataSettings:
     """Settings that every data set has."""
 
-    targets: ClassVar[str] = CLASSES
+    declared: ClassVar[str | None] = None  # what the samples are, where they are none of the user's: see data.splitting.DECLARED
+    targets: str = option(CLASSES, "classes: one label per sample; none: labels are not read", choices=(CLASSES, NONE))
     splits: Shares = option(Shares())
     normal: str | None = option(None, "label of samples without a defect, for the task defect_detection")
     merge_defects: bool = option(False, f"all labels except data.normal become '{DEFECT}'")
@@ -61,13 +62,22 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetSettings:
-    """Settings of data sets that may have other targets than classes; must precede DataSettings among the bases."""
+    """Settings of data sets whose labels may be numbers, too; must precede DataSettings among the bases."""
 
-    targets: str = option(CLASSES, "classes: one label per sample; multi_label: 0 or 1 for each label; values: numbers", choices=KINDS)
+    targets: str = option(
+        CLASSES,
+        "classes: one label per sample; multi_label: 0 or 1 for each label; values: numbers; none: labels are not read",
+        choices=(CLASSES, MULTI_LABEL, VALUES, NONE),
+    )
     target_names: tuple[str, ...] = option((), "names of the target columns; empty: y0, y1 ...")
 
-    def parse_label(self, label: Any) -> str | tuple[float, ...]:
-        """The label of a sample as `Item` holds it: the name of its class, or its numbers. DataError where it is neither."""
+    def parse_label(self, label: Any) -> str | tuple[float, ...] | None:
+        """The label of a sample as `Item` holds it: the name of its class, or its numbers. DataError where it is neither.
+
+        None is a sample without a label.
+        """
+        if label is None or self.targets == NONE:
+            return None
         if self.targets == CLASSES:
             return parse_class_name(label)
         try:

@@ -12,19 +12,33 @@ from edgewise.artifacts import artifact, targets
 from edgewise.config.schema import Plugin
 from edgewise.config.settings import build
 from edgewise.data import splitting
+from edgewise.errors import DataError
 from edgewise.plugins import Encoder, Item, Unreadable
 
 METRICS, TARGET = Path("metrics"), Path("models/data")
 FILE_SETTINGS = ("path", "weights")  # settings of a model that name a file
+ADVICE = "a folder for each class; an array y; a column with labels"
 Splits = Mapping[str, np.ndarray]
 
 
-def probe(data: Plugin, target: Path = METRICS / "data.json") -> None:
-    """Write the digest of the data set, and that of its label_names file."""
+def probe(data: Plugin, target: Path = METRICS / "data.json") -> Mapping[str, Any]:
+    """Write the digest of the data set, and that of its label_names file; `targets` is among it where the data has no labels."""
     module = data.load()
     settings = build(module.Settings, data.settings, "data")
     names = {"label_names_sha256": file_digest(Path(settings.label_names).expanduser())} if settings.label_names else {}
-    artifact.write_json(target, {"schema": artifact.METRICS_SCHEMA, "name": data.name, **module.probe(settings), **names})
+    found = {"schema": artifact.METRICS_SCHEMA, "name": data.name, **module.probe(settings), **names}
+    artifact.write_json(target, found)
+    return found
+
+
+def check_labels(task: Plugin, probed: Mapping[str, Any]) -> None:
+    """DataError if the task needs labels and the data has none, which its settings do not tell. probed: of `probe`."""
+    wanted = task.load().TARGETS
+    if wanted is not None and probed.get("targets") == targets.NONE:
+        raise DataError(
+            f"data.name: {probed['name']}: this data has no labels, but the task '{task.name}' needs {wanted}; "
+            f"label it ({ADVICE}), or set task.name=none, which compares the outputs of variants alone"
+        )
 
 
 def probe_model(settings: Mapping[str, Any], target: Path = METRICS / "model.json") -> None:
@@ -51,37 +65,57 @@ def prepare(data: Plugin, seed: int, target: Path = TARGET, models: Path = Path(
     settings = build(module.Settings, data.settings, "data")
     with artifact.building(target, models) as folder:
         encoder = module.encoder(settings, folder)
-        items, unreadable = collect(module.items(settings), encoder)
-        kind = targets.find_kind(items, settings.targets)
+        items, unreadable = collect(module.items(settings), encoder, settings.targets)
         labels, encoded = targets.encode(items, settings)
         groups = splitting.number_groups(items)
-        splits = splitting.assign_splits(items, groups, settings.splits, seed)
-        members = targets.masks_by_label(encoded, kind, labels)
-        splitting.check_splits(members, groups, splits, settings.splits, need_every_label=settings.label_names is None)
+        members = targets.masks_by_label(encoded, targets.find_kind(items, settings.targets), labels)
+        splits = divide(items, groups, members, settings, seed)
         targets.store(folder, encoded)
         write_tables(folder, items, splits)
-        details = {
-            "normal": targets.find_normal_label(items, labels, encoded, settings),
-            "targets": kind,
+        details = describe(items, labels, encoded, settings) | {
             "counts": targets.count_by_split(members, splits),
             "sizes": {name: len(indices) for name, indices in splits.items()},
+            **targets.count_parts(encoded, labels, splits),
+            **count_samples(items, unreadable, groups, splits),
         }
-        details |= count_samples(items, unreadable, groups, splits)
+        details["notes"] = splitting.list_warnings(details)
         fields = encoder.finish(splits["train"])
         manifest = artifact.Manifest(kind="data", config_key="data", labels=tuple(labels), details=details, **fields)
         artifact.write(folder, manifest)
     return manifest
 
 
-def collect(samples: Iterable[Item | Unreadable], encoder: Encoder) -> tuple[list[Item], list[Unreadable]]:
-    """Encode each sample as it is read; keep everything about it except its value."""
+def divide(items: Sequence[Item], groups: np.ndarray, members: Mapping[str, np.ndarray], settings: Any, seed: int) -> Splits:
+    """The splits, by the data's own or by data.splits. DataError if these samples are not enough for them."""
+
+    def by(shares: splitting.Shares) -> Splits:
+        return splitting.assign_splits(items, groups, shares, seed)
+
+    splits = by(settings.splits)
+    listed_elsewhere = settings.label_names is not None or settings.targets in targets.SHAPED  # these may lack samples of a class
+    splitting.check_splits(members, groups, splits, settings.splits, need_every_label=not listed_elsewhere, divide=by)
+    return splits
+
+
+def describe(items: Sequence[Item], labels: Sequence[str], encoded: targets.Targets, settings: Any) -> dict[str, Any]:
+    """What the manifest says of the labels."""
+    return {
+        "normal": targets.find_normal_label(items, labels, encoded, settings),
+        "targets": targets.find_kind(items, settings.targets),
+        "declared": settings.declared,
+        "problems": targets.count_problems(items, splitting.MAX_LISTED),
+    }
+
+
+def collect(samples: Iterable[Item | Unreadable], encoder: Encoder, kind: str) -> tuple[list[Item], list[Unreadable]]:
+    """Encode each sample as it is read; keep everything about it except its value, and its label if kind is none."""
     items, unreadable = [], []
     for item in samples:
         if isinstance(item, Unreadable):
             unreadable.append(item)
         else:
             encoder.add(item.value)
-            items.append(dataclasses.replace(item, value=None))
+            items.append(dataclasses.replace(item, value=None, label=None if kind == targets.NONE else item.label))
     return items, unreadable
 
 

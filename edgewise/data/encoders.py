@@ -18,11 +18,17 @@ from edgewise.config.settings import option
 from edgewise.data.common import DataSettings, versions
 from edgewise.errors import ConfigError, DataError
 
-DTYPE = option(
-    "float32",
-    "type of the model's inputs: float32, int64 or int32 for token ids, uint8 for bytes",
-    choices=("float32", "int64", "int32", "uint8"),
-)
+STORED = "stored"
+PORT_TYPES = ("float32", "float16", "int8", "uint8", "int16", "int32", "int64", "bool")  # of inputs, as the formats have them
+NEAREST = {
+    "float64": "float32",
+    "longdouble": "float32",
+    "uint16": "int32",
+    "uint32": "int64",
+    "uint64": "int64",
+}  # of types that they lack
+DTYPE = option(STORED, "type of the model's inputs; stored: that of each array, float32 for float64", choices=(STORED, *PORT_TYPES))
+SIZES_FILE = "sizes.npy"
 SIDE_RANGE = (8, 2048)  # pixels
 LETTERBOX_GREY = 114  # of YOLOX, Ultralytics and those before them
 
@@ -134,10 +140,14 @@ class PictureSettings(DataSettings):
 
 
 class PictureEncoder:
-    """Resizes each picture and stores it: inputs/image.npy, uint8 [n, height, width, channels]. All come to the same size."""
+    """Resizes each picture and stores it: inputs/image.npy, uint8 [n, height, width, channels]. All come to the same size.
+
+    sizes.npy, int32 [n, 2], keeps the height and width that each had.
+    """
 
     def __init__(self, settings: PictureSettings, folder: Path):
-        self.spec = settings.spec
+        self.spec, self.folder = settings.spec, folder
+        self.sizes: list[tuple[int, ...]] = []
         self.rows = ArrayFile(folder / "inputs" / "image.npy")
 
     def add(self, picture: np.ndarray) -> None:
@@ -148,9 +158,11 @@ class PictureEncoder:
                 f"(height, width) and {list(self.rows.shape[:2])} of earlier ones; set data.pad_stride=none to pad all to data.image_size"
             )
         self.rows.append(row)
+        self.sizes.append(picture.shape[:2])
 
     def finish(self, train: np.ndarray) -> Mapping[str, Any]:
         self.rows.close()
+        np.save(self.folder / SIZES_FILE, np.array(self.sizes, np.int32).reshape(-1, 2))
         channels, size = self.spec["channels"], self.rows.shape[:2] or self.spec["size"]
         shape = (None, *size, channels) if self.spec["layout"] == "NHWC" else (None, channels, *size)
         return {
@@ -165,7 +177,7 @@ class ArrayEncoder:
     shapes."""
 
     def __init__(self, settings: Any, folder: Path):
-        self.dtype, self.folder = np.dtype(settings.dtype), folder
+        self.dtype, self.folder = settings.dtype, folder
         self.files: dict[str, ArrayFile] = {}
         self.count = 0
 
@@ -177,26 +189,42 @@ class ArrayEncoder:
                 f"data: sample {self.count} has the arrays {sorted(value)}, earlier ones {sorted(self.files)}; make them the same"
             )
         for name, array in value.items():
-            self._append(name, check_values(np.asarray(array), f"data: sample {self.count}, array {name!r}"))
+            self._append(name, np.asarray(array))
         self.count += 1
 
     def _append(self, name: str, array: np.ndarray) -> None:
+        where = f"data: sample {self.count}, array {name!r}"
+        stored = cast(check_values(array, where), self.dtype, where)
         try:
-            self.files[name].append(array.astype(self.dtype))
+            self.files[name].append(stored)
         except ValueError as error:
-            raise DataError(f"data: sample {self.count}, array {name!r}: {error}; crop or pad all samples to one shape") from None
+            raise DataError(f"{where}: {error}; crop or pad all samples to one shape") from None
 
     def finish(self, train: np.ndarray) -> Mapping[str, Any]:
         for file in self.files.values():
             file.close()
-        tensors = (Port(name, (None, *file.shape), str(self.dtype), None, "array") for name, file in self.files.items())
+        tensors = (Port(name, (None, *file.shape), file.dtype.name, None, "array") for name, file in self.files.items())
         return {"inputs": tuple(tensors), "preprocessing": {"kind": "none"}, "tools": versions("numpy")}
 
 
 def check_name(name: str) -> str:
-    if not re.fullmatch(r"\w+", name):
-        raise DataError(f"data: {name!r} cannot be the name of an input; allowed: letters, digits and _; rename the array")
+    """Names become files, those with / in folders. DataError for one that could lie elsewhere."""
+    if not re.fullmatch(r"[\w:-][\w:.-]*(/[\w:-][\w:.-]*)*", name):
+        raise DataError(f"data: {name!r} cannot be the name of an input; allowed: letters, digits and _ : - . /; rename the array")
     return name
+
+
+def cast(array: np.ndarray, dtype: str, where: str) -> np.ndarray:
+    """The array in the type that a model takes. dtype: one of PORT_TYPES, or STORED. DataError where that changes integers or overflows."""
+    kind = np.dtype(NEAREST.get(array.dtype.name, array.dtype.name) if dtype == STORED else dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        made = array.astype(kind)
+        wrong = ~np.isfinite(made) if kind.kind == "f" else made != array
+    if wrong.any():
+        raise DataError(
+            f"{where}: {array[wrong].flat[0]} does not fit into {kind}, the type of the model's inputs; set data.dtype to another one"
+        )
+    return made
 
 
 def check_values(array: np.ndarray, where: str) -> np.ndarray:

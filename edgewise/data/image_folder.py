@@ -1,4 +1,4 @@
-"""The user's own pictures: a folder for each class, and optionally a CSV file that says which pictures show the same scene.
+"""The user's own pictures: a folder for each class, or without labels, and optionally a CSV file that says which show the same scene.
 
 Pictures are visible files of a type that Pillow opens, sorted by name; symbolic links are followed, loops are not.
 """
@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from edgewise.agent import preprocess
+from edgewise.artifacts.targets import NONE
 from edgewise.config.settings import option
 from edgewise.data.common import SPLIT_NAMES, check_unreadable
 from edgewise.data.encoders import PictureEncoder, PictureSettings
+from edgewise.data.progress import follow
 from edgewise.errors import DataError
 from edgewise.plugins import Item, Unreadable
 
 __all__ = ["Settings", "encoder", "items", "probe"]
 
-LAYOUT = "it must hold a folder of pictures for each class"
+LAYOUT = "it must hold a folder of pictures for each class, or pictures alone if they have no labels"
 COLUMNS = ("file", "group")  # of the CSV file that data.groups names
 # of pictures, for which Pillow may lack the decoder
 OTHER_KINDS = frozenset((".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"))
@@ -34,7 +36,8 @@ class Settings(PictureSettings):
     groups: str | None = option(None, "CSV file with the columns file,group: pictures of one group stay in one split")
     layout: str = option(
         "auto",
-        "classes: path/CLASS; splits: path/{train,val,test}/CLASS; pooled: the same, but split again; auto: by the folders' names",
+        "classes: path/CLASS; splits: path/{train,val,test}/CLASS; pooled: the same, but split again; auto: by the folders' names; "
+        "without labels path and path/{train,val,test}",
         choices=("auto", "classes", "splits", "pooled"),
     )
     recursive: bool = option(True, "also read pictures in subfolders of a class folder")
@@ -51,18 +54,19 @@ class Settings(PictureSettings):
 
 @dataclass(frozen=True)
 class Picture:
-    """name: the path relative to the data folder, with '/', printable. split: the one that its folder is named after, or None."""
+    """name: the path relative to the data folder, with '/', printable. label: None without labels. split: the one that its folder is named
+    after, or None."""
 
     path: Path
     name: str
-    label: str
+    label: str | None
     split: str | None
 
 
 def probe(settings: Settings) -> Mapping[str, Any]:
     """Digest of names, sizes and modification times: reading the pictures would take minutes on each run. A copied folder with new times
     reruns prepare-data only; later stages see the same result."""
-    found = list_pictures(settings.folder, settings.layout, settings.recursive)
+    found = list_pictures(settings)
     digest, total = hashlib.sha256(), 0
     for picture in found:
         status = picture.path.stat() if picture.path.exists() else picture.path.lstat()
@@ -70,17 +74,16 @@ def probe(settings: Settings) -> Mapping[str, Any]:
         total += status.st_size
     if settings.groups_file:
         digest.update(repr(read_groups(settings.groups_file)).encode())
-    return {"digest": digest.hexdigest(), "files": len(found), "bytes": total}
+    unlabelled = {"targets": NONE} if found[0].label is None else {}
+    return {"digest": digest.hexdigest(), "files": len(found), "bytes": total, **unlabelled}
 
 
 def items(settings: Settings) -> Iterator[Item | Unreadable]:
     """Decode one picture at a time. DataError at the end if too many cannot be read."""
-    from tqdm import tqdm
-
-    found = list_pictures(settings.folder, settings.layout, settings.recursive)
+    found = list_pictures(settings)
     groups = groups_by_name(settings, found)
     unreadable = []
-    for picture in tqdm(found, desc="reading", unit="picture", delay=3, disable=None):
+    for picture in follow(found, "reading", "picture"):
         item = load(picture, groups.get(picture.name))
         if isinstance(item, Unreadable):
             unreadable.append(item)
@@ -110,22 +113,41 @@ def load(picture: Picture, group: str | None) -> Item | Unreadable:
         return Unreadable(picture.name, getattr(error, "strerror", None) or str(error))
 
 
-def list_pictures(folder: Path, layout: str, recursive: bool) -> list[Picture]:
-    """The pictures of all class folders, also those of a kind that cannot be opened here. DataError if there are none."""
-    suffixes = picture_suffixes() | OTHER_KINDS
-    classes = class_folders(folder, layout)
-    found = [
-        Picture(path, printable(path.relative_to(folder).as_posix()), printable(place.name), split)
-        for place, split in classes
-        for path in walk(place, recursive)
-        if path.suffix.lower() in suffixes
-    ]
+def list_pictures(settings: Settings) -> list[Picture]:
+    """The pictures of all class folders, or those without labels; also of a kind that cannot be opened here. DataError without any."""
+    folder, recursive = settings.folder, settings.recursive
+    classes = class_folders(folder, settings.layout)
+    found = [picture for place, split in classes for picture in pictures_in(place, settings, printable(place.name), split)]
+    if settings.targets == NONE or not found or is_unlabelled(folder, settings.layout):
+        places = unlabelled_folders(folder, settings.layout)
+        found = [picture for place, split in places for picture in pictures_in(place, settings, None, split)]
     if not found:
-        loose = sum(path.suffix.lower() in suffixes for path in folder.iterdir())
-        raise DataError(
-            f"data.path: {printable(folder)}: {len(classes)} folders without pictures, {loose} pictures outside of folders; {LAYOUT}"
-        )
+        below = "" if recursive else " (data.recursive is false)"
+        raise DataError(f"data.path: {printable(folder)}: no pictures in it{below}; {LAYOUT}")
     return found
+
+
+def pictures_in(place: Path, settings: Settings, label: str | None, split: str | None) -> Iterator[Picture]:
+    suffixes = picture_suffixes() | OTHER_KINDS
+    for path in walk(place, settings.recursive):
+        if path.suffix.lower() in suffixes:
+            yield Picture(path, printable(path.relative_to(settings.folder).as_posix()), label, split)
+
+
+def is_unlabelled(folder: Path, layout: str) -> bool:
+    """Whether all folders have names of splits, train/ among them, and hold pictures alone: no classes of these names, but no labels."""
+    tops = subfolders(folder)
+    names = {top.name.lower() for top in tops}
+    alone = not any(subfolders(top) for top in tops)
+    return layout in ("auto", "splits", "pooled") and len(names) > 1 and "train" in names and names <= SPLIT_NAMES.keys() and alone
+
+
+def unlabelled_folders(folder: Path, layout: str) -> list[tuple[Path, str | None]]:
+    """The folder itself, or train/, val/ and test/ in it with the split that their pictures belong to."""
+    tops = [top for top in subfolders(folder) if top.name.lower() in SPLIT_NAMES]
+    if layout in ("auto", "splits") and len(tops) > 1 and "train" in {top.name.lower() for top in tops}:
+        return [(top, SPLIT_NAMES[top.name.lower()]) for top in tops]
+    return [(folder, None)]
 
 
 def class_folders(folder: Path, layout: str) -> list[tuple[Path, str | None]]:

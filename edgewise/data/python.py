@@ -3,9 +3,9 @@
     def load(folder):                    # data.callable: my_project.data:load, data.arguments: {folder: /recordings}
         yield {"x": window, "label": "idle", "group": "machine-3"}
 
-A sample is (x, label) or a mapping with x, label and optionally group, name and split. label is a class or, depending on data.targets,
-one or several numbers. x is an array, a mapping of arrays for several inputs, or with data.pictures: true a picture,
-uint8 [height, width, channels].
+A sample is (x, label) or a mapping with x and optionally label, group, name and split. label is a class or, depending on data.targets,
+one or several numbers; without labels the data is good for the task `none`. x is an array, a mapping of arrays for several inputs, or with
+data.pictures: true a picture, uint8 [height, width, channels].
 """
 
 import hashlib
@@ -22,13 +22,14 @@ import numpy as np
 
 from edgewise.config.settings import option
 from edgewise.data.common import TargetSettings, sort_numerically
-from edgewise.data.encoders import ArrayEncoder, PictureEncoder, PictureSettings, content_hash
+from edgewise.data.encoders import PORT_TYPES, STORED, ArrayEncoder, PictureEncoder, PictureSettings, content_hash
+from edgewise.data.progress import follow
 from edgewise.data.splitting import SPLITS
 from edgewise.errors import ConfigError, DataError
 from edgewise.plugins import Encoder, Item
 
 KEYS = {"x", "label", "group", "name", "split"}
-SAMPLE = "a sample is (x, label) or a mapping with x, label and optionally group, name and split"
+SAMPLE = "a sample is (x, label) or a mapping with x and optionally label, group, name and split"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +40,18 @@ class Settings(TargetSettings, PictureSettings):
     pictures: bool = option(False, "x is a picture, to be resized and normalized")
     dtype: str = option(
         "float32",
-        "type of the model's inputs: float32, int64 for token ids, uint8 for unscaled pixel values",
-        choices=("float32", "int64", "uint8"),
+        "type of the model's inputs; stored: that of each array, float32 for float64; of pictures float32, or uint8 for unscaled values",
+        choices=(STORED, *PORT_TYPES),
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.dtype == ("int64" if self.pictures else "uint8"):
-            allowed = "float32 or uint8 for pictures" if self.pictures else "float32 or int64 unless data.pictures is true"
-            raise ConfigError(f"data.dtype: {self.dtype!r} must be {allowed}")
+        if self.pictures and self.dtype not in ("float32", "uint8"):
+            raise ConfigError(f"data.dtype: {self.dtype!r} must be float32 or uint8 for pictures")
+
+    def _check_values(self) -> None:
+        if self.pictures:
+            super()._check_values()
 
     def sort_labels(self, labels: Any) -> list[str]:
         return sort_numerically(labels)
@@ -86,14 +90,12 @@ def import_callable(settings: Settings) -> Callable[..., Iterable[Any]]:
 
 
 def items(settings: Settings) -> Iterator[Item]:
-    from tqdm import tqdm
-
     function = import_callable(settings)
     try:
         inspect.signature(function).bind(**settings.arguments)
     except TypeError as error:
         raise ConfigError(f"data.arguments: {settings.callable} {error}; it takes {inspect.signature(function)}") from None
-    for number, sample in enumerate(tqdm(iterate(function(**settings.arguments)), desc="reading", unit="sample", delay=3, disable=None)):
+    for number, sample in enumerate(follow(iterate(function(**settings.arguments)), "reading", "sample")):
         yield make_item(number, sample, settings)
 
 
@@ -110,7 +112,7 @@ def make_item(number: int, sample: Any, settings: Settings) -> Item:
     """DataError, with the number of the sample, if it is not one."""
     if isinstance(sample, tuple) and len(sample) == 2:
         sample = dict(zip(("x", "label"), sample, strict=True))
-    if not isinstance(sample, Mapping) or not {"x", "label"} <= set(sample) <= KEYS:
+    if not isinstance(sample, Mapping) or not {"x"} <= set(sample) <= KEYS:
         given = sorted(sample) if isinstance(sample, Mapping) else type(sample).__name__
         raise DataError(f"data.callable: sample {number} is {given}; {SAMPLE}")
     if sample.get("split") not in (None, *SPLITS):
@@ -118,7 +120,9 @@ def make_item(number: int, sample: Any, settings: Settings) -> Item:
     value: Any = to_picture(number, sample["x"]) if settings.pictures else to_arrays(sample["x"])
     group = None if sample.get("group") is None else str(sample["group"])
     digest = content_hash({"x": value} if settings.pictures else value)
-    return Item(str(sample.get("name", f"{number:06d}")), settings.parse_label(sample["label"]), group, digest, value, sample.get("split"))
+    return Item(
+        str(sample.get("name", f"{number:06d}")), settings.parse_label(sample.get("label")), group, digest, value, sample.get("split")
+    )
 
 
 def to_arrays(x: Any) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 scikit-learn has this for equal folds only (StratifiedGroupKFold), not for shares.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,10 @@ NEED_EVERY_CLASS = ("train", "test")  # to learn and to evaluate it
 NEED_SAMPLES = ("calibration", "test")  # even where nothing is trained
 TOLERANCE = 1e-9  # shares are not exact in binary
 MIN_SHARE = 0.001  # less is none
-MAX_LISTED = 20  # unreadable samples, or copies, in the manifest; all are counted
+MAX_LISTED = 20  # unreadable samples, copies or problems, in the manifest; all are counted
+Splits = Mapping[str, np.ndarray]
+RANDOM = "random"
+DECLARED = {RANDOM: "random inputs: for a first look at speed and size only"}  # by what a data set declares of itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,25 +82,35 @@ def assign_splits(items: Sequence[Item], groups: np.ndarray, shares: Shares, see
 def check_splits(
     samples_by_label: Mapping[str, np.ndarray],
     groups: np.ndarray,
-    splits: Mapping[str, np.ndarray],
+    splits: Splits,
     shares: Shares = Shares(),
     need_every_label: bool = True,
+    divide: Callable[[Shares], Splits] | None = None,
 ) -> None:
     """DataError if a split that needs samples is empty, or, with `need_every_label`, if train or test lacks a label.
 
-    samples_by_label: which samples have each label, bool [n]. groups: int [n].
+    samples_by_label: which samples have each label, bool [n]. groups: int [n]. divide: how the samples are split by other shares.
     """
-    for name in SPLITS:
-        if not len(splits[name]) and (name in NEED_SAMPLES or getattr(shares, name)):
-            raise DataError(
-                f"data: {len(groups)} samples in {len(set(groups))} groups leave {name} empty; add samples, or change data.splits"
-            )
+    empty = [name for name in SPLITS if not len(splits[name]) and (name in NEED_SAMPLES or getattr(shares, name))]
+    if empty:
+        raise DataError(
+            f"data: {len(groups)} samples in {len(set(groups))} groups leave {' and '.join(empty)} empty; add samples{advise(divide)}"
+        )
     for label, mine in samples_by_label.items() if need_every_label and shares.train else ():
         if any(not mine[splits[name]].any() for name in NEED_EVERY_CLASS):
             raise DataError(
                 f"data: class {label!r} has {mine.sum()} samples in {len(set(groups[mine]))} groups, not in both train and test; "
-                "add samples of it, or remove the class"
+                f"add samples of it, or remove the class{advise(divide)}"
             )
+
+
+def advise(divide: Callable[[Shares], Splits] | None) -> str:
+    """The shares with which these samples are enough, where nothing is trained; nothing if these are not enough either."""
+    shares = Shares(validation=0.0, calibration=0.5, test=0.5)
+    if divide is None or any(not len(divide(shares)[name]) for name in NEED_SAMPLES):
+        return ""
+    words = " ".join(f"data.splits.{name}={getattr(shares, name):g}" for name in SPLITS[1:])
+    return f"; for a model that is trained already, set {words}"
 
 
 def split(targets: np.ndarray, groups: np.ndarray, shares: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
@@ -109,7 +122,7 @@ def split(targets: np.ndarray, groups: np.ndarray, shares: Mapping[str, float], 
         return {name: np.zeros(0, np.int64) for name in shares}
     counts = np.zeros((groups.max() + 1, targets.max() + 1), np.int64)
     np.add.at(counts, (groups, targets), 1)
-    required = [i for i, name in enumerate(shares) if name in NEED_EVERY_CLASS]
+    required = [i for i, name in enumerate(shares) if name in NEED_EVERY_CLASS and "train" in shares]
     chosen = _choose_splits(counts, np.array(list(shares.values())), required, np.random.default_rng(seed))[groups]
     return {name: np.flatnonzero(chosen == i) for i, name in enumerate(shares)}
 
@@ -163,15 +176,24 @@ def count_shared_groups(groups: np.ndarray, splits: Mapping[str, np.ndarray]) ->
 def list_warnings(details: Mapping[str, Any]) -> list[str]:
     """What the user should know about a prepared data set, although nothing is wrong enough to stop."""
     unreadable, copied, leaks = details["unreadable"], details["copies"], details["groups_in_two_splits"]
-    found = []
+    found = [DECLARED[details["declared"]]] if details.get("declared") else []
     if unreadable["count"]:
         named = "; ".join(f"{name}: {reason}" for name, reason in unreadable["named"].items())
         found.append(f"{unreadable['count']} samples could not be read and are skipped: {named}")
+    for what, where in details.get("problems", {}).items():
+        more = " ..." if where["count"] > len(where["named"]) else ""
+        found.append(f"{where['count']} {what}: {', '.join(where['named'])}{more}")
     if copied["with_another_label"]:
         found.append(f"{copied['with_another_label']} samples have a copy with another label: {', '.join(copied['named'])}")
     if leaks:
         found.append(f"{leaks} groups (or copies of a file) are in two of the data's own splits: scores will be too good")
-    for name, by_label in details["counts"].items():
+    return [*found, *warn_of_absent_labels(details["counts"])]
+
+
+def warn_of_absent_labels(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """One line for each split that lacks some labels. counts: number of samples by split and label."""
+    found = []
+    for name, by_label in counts.items():
         absent = [label for label, count in by_label.items() if not count]
         if absent and len(absent) < len(by_label):
             more = f" and {len(absent) - MAX_LISTED} more" if len(absent) > MAX_LISTED else ""

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgewise.config.settings import option
 from edgewise.data.encoders import PictureEncoder, PictureSettings
+from edgewise.data.progress import follow
 from edgewise.plugins import Item
 
 __all__ = ["Settings", "encoder", "items", "probe"]
@@ -200,9 +201,7 @@ def probe(settings: Settings) -> Mapping[str, Any]:
 
 
 def items(settings: Settings) -> Iterator[Item]:
-    from tqdm import tqdm
-
-    for number in tqdm(range(settings.samples), desc="drawing", unit="picture", delay=3, disable=None):
+    for number in follow(range(settings.samples), "drawing", "picture"):
         index, exposure = divmod(number, settings.exposures)
         if exposure == 0:
             generator = np.random.default_rng([settings.seed, index])

@@ -77,10 +77,62 @@ def test_files_that_are_no_arrays(tmp_path, content):
             action(build(arrays.Settings, {"path": str(path)}, "data"))
 
 
-def test_an_npz_without_labels(tmp_path):
-    np.savez(tmp_path / "set.npz", x=X)
-    with pytest.raises(DataError, match=r"data.labels: no labels; give a .npy file as data.labels, or an array 'y'"):
-        prepare(plugin("arrays", path=str(tmp_path / "set.npz")), tmp_path)
+@pytest.mark.parametrize("given", [{"x": X}, {"x": X, "groups": np.arange(60) // 2}])
+def test_arrays_without_labels(tmp_path, given):
+    np.savez(tmp_path / "set.npz", **given)
+    data = plugin("arrays", path=str(tmp_path / "set.npz"))
+    assert arrays.probe(build(arrays.Settings, data.settings, "data"))["targets"] == "none"
+    manifest = prepare(data, tmp_path)
+    samples, feeds, targets = everything(tmp_path)
+    assert targets is None and samples.labels == () and samples.kind == manifest.details["targets"] == "none"
+    assert np.array_equal(feeds["x"], X.astype(np.float32)) and not (tmp_path / "models/data/targets.npy").exists()
+    assert manifest.details["groups"] == (30 if "groups" in given else 60) and manifest.details["notes"] == []
+    assert manifest.details["sizes"] == {"train": 36, "validation": 6, "calibration": 6, "test": 12}
+
+
+def test_labels_that_shall_not_be_read(tmp_path):
+    data = plugin("arrays", **stored(tmp_path, x=X, y=Y[:60] * np.nan), targets="none")
+    prepare(data, tmp_path)
+    assert everything(tmp_path)[2] is None
+
+
+def test_inputs_of_any_name_rank_and_type_stay_what_they_are(tmp_path):
+    given = {
+        "input.1": RNG.normal(size=(60, 2, 3, 4, 2)),
+        "serving/sr:0": np.arange(60, dtype=np.int32),
+        "ids": np.full((60, 3), 2**40),
+        "pixels": RNG.integers(0, 256, (60, 4, 4, 3)).astype(np.uint8),
+        "codes": RNG.integers(0, 2**16, (60, 2)).astype(np.uint16),
+        "flags": RNG.random((60, 5)) > 0.5,
+        "half": RNG.random((60, 2)).astype(np.float16),
+        "steps": RNG.random((60, 7, 3)).astype(">f4"),
+    }
+    np.savez(tmp_path / "set.npz", **given)
+    manifest = prepare(plugin("arrays", path=str(tmp_path / "set.npz")), tmp_path)
+    feeds = everything(tmp_path)[1]
+    assert [port.name for port in manifest.inputs] == list(given) == list(feeds)
+    assert {port.name: port.dtype for port in manifest.inputs} == {name: array.dtype.name for name, array in feeds.items()} == {
+        "input.1": "float32", "serving/sr:0": "int32", "ids": "int64", "pixels": "uint8", "codes": "int32", "flags": "bool",
+        "half": "float16", "steps": "float32",
+    }  # fmt: skip
+    assert all(np.array_equal(feeds[name], array.astype(feeds[name].dtype)) for name, array in given.items())
+    assert manifest.inputs[1].shape == (None,) and manifest.inputs[0].shape == (None, 2, 3, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("x", "dtype", "message"),
+    [
+        (np.array([[1], [3_000_000_000]]), "int32", r"sample 1, array 'x': 3000000000 does not fit into int32, the type of"),
+        (np.array([[1.0], [2.5]]), "int64", r"sample 1, array 'x': 2.5 does not fit into int64"),
+        (np.array([[-1], [2]]), "uint8", r"sample 0, array 'x': -1 does not fit into uint8"),
+        (np.array([[1.0], [1e6]]), "float16", r"sample 1, array 'x': 1000000.0 does not fit into float16"),
+        (np.array([[1.0], [1e300]]), "stored", r"1e\+300 does not fit into float32, .*; set data.dtype to another one"),
+        (np.array([[1], [2]]), "bool", r"sample 1, array 'x': 2 does not fit into bool"),
+    ],
+)
+def test_values_that_the_type_of_the_input_cannot_hold(tmp_path, x, dtype, message):
+    with pytest.raises(DataError, match=message):
+        prepare(plugin("arrays", **stored(tmp_path, x=x, y=np.arange(2)), dtype=dtype), tmp_path)
 
 
 def test_the_probe_reads_the_content(tmp_path):
@@ -104,7 +156,9 @@ def two(n=40):
     for i in range(n):
         yield {"x": {"left": np.ones(3) * i, "right": np.ones((2, 2))}, "label": i % 2, "split": "test" if i > 29 else None}
 def ragged(): return [(np.ones(3 + i // 9), i % 2) for i in range(20)]
-def naming(): return [{"x": np.ones(3), "name": "a"}]
+def naming(): return [{"name": "a", "label": 1}]
+def unlabelled(): return [{"x": np.full(3, i), "group": i // 2} for i in range(40)]
+def half(): return [{"x": np.ones(3), "label": None if i == 7 else i % 2} for i in range(20)]
 def splitting(): return [{"x": np.ones(3), "label": 1, "split": "dev"}]
 def names(): return [{"x": {"../x": np.ones(3)}, "label": 1}]
 def float_pictures(): return [(np.ones((3, 3)), 1)]
@@ -135,6 +189,11 @@ def test_pictures_of_a_generator_are_resized_and_grouped(own):
     assert (samples.raw(np.array([7]))["image"] == 42).all()
 
 
+def test_samples_of_a_callable_without_labels(own):
+    manifest = prepare(plugin("python", callable="own_data:unlabelled", dtype="stored"), own)
+    assert everything(own)[2] is None and manifest.details["groups"] == 20 and manifest.inputs[0].dtype == "int64"
+
+
 def test_several_inputs_and_given_splits(own):
     prepare(plugin("python", callable="own_data:two"), own)
     samples, feeds, _ = everything(own)
@@ -152,7 +211,8 @@ def test_several_inputs_and_given_splits(own):
         ({"callable": "own_data:Windows"}, ConfigError, r"data.arguments: own_data:Windows missing .* 'n'; it takes \(n\)"),
         ({"callable": "own_data:number"}, DataError, "returned int, must return an iterable of samples"),
         ({"callable": "own_data:ragged"}, DataError, r"sample 9, array 'x': .*\[4\] does not match.*crop or pad all samples to one shape"),
-        ({"callable": "own_data:naming"}, DataError, r"sample 0 is \['name', 'x'\]; a sample is \(x, label\) or"),
+        ({"callable": "own_data:naming"}, DataError, r"sample 0 is \['label', 'name'\]; a sample is \(x, label\) or"),
+        ({"callable": "own_data:half"}, DataError, "1 of 20 samples have no label, such as 000007; label all of them, or set data.targets"),
         ({"callable": "own_data:splitting"}, DataError, "split 'dev'; allowed: train, validation, calibration, test"),
         ({"callable": "own_data:names"}, DataError, "'../x' cannot be the name of an input"),
         ({"callable": "own_data:float_pictures", "pictures": True}, DataError, r"sample 0 is float64 \[3, 3, 1\]; a picture is uint8"),

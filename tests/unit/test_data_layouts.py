@@ -1,12 +1,16 @@
 """Folders that bring their own splits, and the good/defect layout of anomaly benchmarks, up to models/data."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edgewise.artifacts.samples import Samples
+from edgewise.config.schema import Plugin
+from edgewise.config.settings import build
 from edgewise.data import splitting
 from edgewise.errors import DataError
 from tests.unit.test_image_folder import picture
@@ -19,6 +23,11 @@ def folder_of(tmp_path: Path, **pictures: int) -> str:
         for number in range(count):
             picture(tmp_path / "pictures" / place.replace("__", "/") / f"{number}.png")
     return str(tmp_path / "pictures")
+
+
+def probe_of(data: Plugin) -> Mapping[str, Any]:
+    module = data.load()
+    return module.probe(build(module.Settings, data.settings, "data"))
 
 
 def splits_of(tmp_path: Path) -> dict[str, set[str]]:
@@ -53,8 +62,39 @@ def test_train_and_val_without_test_are_splits_and_never_two_classes(tmp_path, h
 
 
 def test_classes_that_are_called_like_splits_stay_classes(tmp_path):
-    manifest = prepare(plugin("image_folder", path=folder_of(tmp_path, train=20, test=20, val=20)), tmp_path)
-    assert manifest.labels == ("test", "train", "val")
+    path = folder_of(tmp_path, train=20, test=20, val=20)
+    assert prepare(plugin("image_folder", path=path, layout="classes"), tmp_path).labels == ("test", "train", "val")
+    (tmp_path / "pictures/spare").mkdir()
+    assert prepare(plugin("image_folder", path=path), tmp_path).labels == ("test", "train", "val")
+
+
+def test_pictures_in_folders_of_splits_have_no_labels(tmp_path):
+    data = plugin("image_folder", path=folder_of(tmp_path, train=20, test=6, val=4))
+    manifest = prepare(data, tmp_path)
+    assert manifest.labels == () and manifest.details["targets"] == "none" == probe_of(data)["targets"]
+    assert splits_of(tmp_path) == {"train": {"train"}, "validation": {"val"}, "calibration": {"train"}, "test": {"test"}}
+
+
+def test_pictures_without_folders_have_no_labels(tmp_path):
+    path = folder_of(tmp_path, **{"": 20})
+    data = plugin("image_folder", path=path)
+    manifest = prepare(data, tmp_path)
+    samples = Samples.open(tmp_path / "models/data")
+    assert manifest.details["targets"] == "none" == probe_of(data)["targets"] and samples.targets(np.arange(3)) is None
+    assert manifest.details["sizes"] == {"train": 12, "validation": 2, "calibration": 2, "test": 4}
+    assert samples.sizes(np.arange(20)).tolist() == [[12, 10]] * 20 and samples.feeds(np.arange(3))["image"].shape == (3, 3, 96, 96)
+
+
+def test_folders_that_are_no_labels(tmp_path):
+    path = folder_of(tmp_path, monday=10, tuesday__early=5, tuesday__late=5)
+    manifest = prepare(plugin("image_folder", path=path, targets="none", groups=None), tmp_path)
+    assert manifest.labels == () and manifest.details["samples"] == 20
+
+
+def test_names_of_the_models_classes_are_kept_without_labels(tmp_path):
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    path = folder_of(tmp_path, **{"": 20})
+    assert prepare(plugin("image_folder", path=path, label_names=str(tmp_path / "names.txt")), tmp_path).labels == ("cat", "dog")
 
 
 def test_the_layout_of_anomaly_benchmarks(tmp_path):

@@ -1,6 +1,7 @@
 """prepare_data and probe_data: what models/data holds, and what is refused."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -126,16 +127,28 @@ def test_unreadable_pictures_are_counted_and_some_named(tmp_path):
     ("each", "labels", "extra", "message"),
     [
         (12, ("dark",), {}, r"12 samples of 1 class dark; two classes or more are needed"),
-        (1, ("dark", "light", "mid"), {}, "3 samples in 3 groups leave validation empty; add samples, or change data.splits"),
+        (1, ("dark",), {"targets": "none"}, "1 samples in 1 groups leave .* empty; add samples$"),
         (2, ("dark", "light"), {"splits": {"calibration": 0.001, "validation": 0.001, "test": 0.4}}, "leave .* empty"),
     ],
-    ids=["one class", "fewer than splits", "tiny shares"],
+    ids=["one class", "one sample", "tiny shares"],
 )
 def test_too_little_data(tmp_path, each, labels, extra, message):
     folder = make_pictures(tmp_path / "pictures", each, labels)
     with pytest.raises(DataError, match=message):
         prepare(plugin("image_folder", path=str(folder), **extra), tmp_path)
     assert not (tmp_path / "models/data").exists() and not list((tmp_path / "models/.tmp").iterdir())
+
+
+@pytest.mark.parametrize("classes", [2, 3, 40])
+def test_one_sample_of_each_class_gets_a_remedy_that_works(tmp_path, classes):
+    folder = make_pictures(tmp_path / "pictures", 1, [f"class {number}" for number in range(classes)])
+    for number, path in enumerate(sorted(folder.rglob("*.png"))):
+        Image.fromarray(np.full((20, 16), number, np.uint8)).save(path)
+    with pytest.raises(DataError, match=r"; add samples.*; for a model that is trained already, set data.splits.validation=0 ") as caught:
+        prepare(plugin("image_folder", path=str(folder)), tmp_path)
+    advised = {name: float(value) for name, value in re.findall(r"data\.splits\.(\w+)=([\d.]+)", str(caught.value))}
+    manifest = prepare(plugin("image_folder", path=str(folder), splits=advised), tmp_path)
+    assert set(advised) == {"validation", "calibration", "test"} and manifest.details["sizes"]["calibration"] == classes // 2
 
 
 def test_a_class_in_one_group_cannot_be_judged(tmp_path):

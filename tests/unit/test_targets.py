@@ -23,7 +23,7 @@ def settings(kind: str, names=("car", "dog"), order=None) -> SimpleNamespace:
         listed = list(order or given)
         return listed, {name: listed.index(name) for name in given}
 
-    return SimpleNamespace(targets=kind, class_names=lambda: names, index_classes=index)
+    return SimpleNamespace(targets=kind, label_names=None, class_names=lambda: names, index_classes=index)
 
 
 def round_trip(tmp_path, kind, encoded):
