@@ -82,7 +82,7 @@ class Decoder:
             try:
                 self.spec["anchors"] = make_anchors(self.spec["anchors"], self.spec["size"])
             except (TypeError, ValueError) as error:
-                raise ValueError(f"decoder.anchors: {error}") from error
+                raise ValueError(f"decoding.anchors: {error}") from error
 
     def __call__(self, outputs: Arrays) -> List[Detections]:
         """The detections of each sample from arrays [n, ...] by name."""
@@ -90,13 +90,13 @@ class Decoder:
         try:
             chosen = {role: outputs[name] for role, name in names.items()}
         except KeyError as error:
-            raise ValueError(f"decoder.outputs: the model has no output {error}; it has {describe(outputs)}") from None
+            raise ValueError(f"decoding.outputs: the model has no output {error}; it has {describe(outputs)}") from None
         if len({len(array) for array in chosen.values()}) > 1:
-            raise ValueError(f"decoder.outputs: {', '.join(names.values())} do not have the same number of samples: {describe(outputs)}")
+            raise ValueError(f"decoding.outputs: {', '.join(names.values())} do not have the same number of samples: {describe(outputs)}")
         try:
             return [self._sample({role: array[i] for role, array in chosen.items()}) for i in range(len(next(iter(chosen.values()))))]
         except Misfit as error:
-            raise ValueError(f"decoder.head: {self.spec['head']} does not fit: {error}; the model has {describe(outputs)}") from error
+            raise ValueError(f"decoding.head: {self.spec['head']} does not fit: {error}; the model has {describe(outputs)}") from error
 
     def _sample(self, arrays: Arrays) -> Detections:
         return select(self._head.read(arrays, self.spec), self.spec)
@@ -141,12 +141,12 @@ def complete(spec: Mapping[str, Any]) -> Dict[str, Any]:
     """The spec with all defaults. ValueError for a wrong one."""
     head = spec.get("head")
     if not isinstance(head, str) or head not in HEADS:
-        raise ValueError(f"decoder.head: {head!r}; allowed: {', '.join(HEADS)}")
+        raise ValueError(f"decoding.head: {head!r}; allowed: {', '.join(HEADS)}")
     kind = HEADS[head]
     defaults = {**COMMON, "nms_threshold": kind.nms_threshold, "outputs": {}, **kind.settings}
     unknown = sorted(set(spec) - {"head", "size", *defaults})
     if unknown:
-        raise ValueError(f"decoder.{unknown[0]}: head {head} has no such setting; allowed: {', '.join(sorted({'size', *defaults}))}")
+        raise ValueError(f"decoding.{unknown[0]}: head {head} has no such setting; allowed: {', '.join(sorted({'size', *defaults}))}")
     made = {**defaults, **spec}
     for key, value in made.items():
         _check_value(head, key, value)
@@ -159,22 +159,22 @@ def complete(spec: Mapping[str, Any]) -> Dict[str, Any]:
 def _check_value(head: str, key: str, value: Any) -> None:
     choices = HEAD_CHOICES.get((head, key), CHOICES.get(key))
     if choices is not None and not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
-        raise ValueError(f"decoder.{key}: {value!r}; allowed: {', '.join(str(choice).lower() for choice in choices)}")
+        raise ValueError(f"decoding.{key}: {value!r}; allowed: {', '.join(str(choice).lower() for choice in choices)}")
     if key in RANGES and not (value is None and key in MAY_BE_NULL):
         low, high = RANGES[key]
         kinds = int if key in INTEGERS else (int, float)
         if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high:
             number = "an integer" if key in INTEGERS else "a number"
-            raise ValueError(f"decoder.{key}: {value!r} must be {number} from {low} to {high}{' or null' if key in MAY_BE_NULL else ''}")
+            raise ValueError(f"decoding.{key}: {value!r} must be {number} from {low} to {high}{' or null' if key in MAY_BE_NULL else ''}")
 
 
 def _check_pixels(spec: Mapping[str, Any]) -> None:
     size: Any = spec.get("size")
     strides: Any = spec.get("strides", [1])
     if not _positive(size) or len(size) != 2:
-        raise ValueError(f"decoder.size: {size!r} must be [height, width] of the model's input, in pixels")
+        raise ValueError(f"decoding.size: {size!r} must be [height, width] of the model's input, in pixels")
     if not _positive(strides):
-        raise ValueError(f"decoder.strides: {strides!r} must be a list of pixels, such as [8, 16, 32]")
+        raise ValueError(f"decoding.strides: {strides!r} must be a list of pixels, such as [8, 16, 32]")
 
 
 def _positive(given: Any) -> bool:
@@ -185,25 +185,25 @@ def _check_roles(spec: Mapping[str, Any]) -> None:
     head, kind = spec["head"], HEADS[spec["head"]]
     given = spec["outputs"]
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given.values()):
-        raise ValueError(f"decoder.outputs: {given!r} must be a mapping of roles to names of outputs")
+        raise ValueError(f"decoding.outputs: {given!r} must be a mapping of roles to names of outputs")
     missing = [role for role in kind.roles if role not in given]
     unknown = sorted(set(given) - {*kind.roles, *kind.optional}) if kind.roles else []
     if missing or unknown:
         allowed = ", ".join([*kind.roles, *(f"{role} (optional)" for role in kind.optional)])
         wrong = f"{missing[0]} is missing" if missing else f"{unknown[0]} is none of its roles"
-        raise ValueError(f"decoder.outputs: {wrong}; head {head} reads {allowed}")
+        raise ValueError(f"decoding.outputs: {wrong}; head {head} reads {allowed}")
 
 
 def _check_own(spec: Mapping[str, Any]) -> None:
     """What only one head needs."""
     if "callable" in spec:
         if not isinstance(spec["callable"], str):
-            raise ValueError(f"decoder.callable: {spec['callable']!r}; write it as package.module:function")
+            raise ValueError(f"decoding.callable: {spec['callable']!r}; write it as package.module:function")
         load_callable(spec["callable"])
     if "anchors" in spec and spec["anchors"] is None and "anchors" not in spec["outputs"]:
-        raise ValueError("decoder.anchors: missing; head ssd needs the anchors, as a list, as options, or as an output of the model")
+        raise ValueError("decoding.anchors: missing; head ssd needs the anchors, as a list, as options, or as an output of the model")
     if "variances" in spec and not _four_numbers(spec["variances"]):
-        raise ValueError(f"decoder.variances: {spec['variances']!r} must be 4 numbers: of x, y, width and height")
+        raise ValueError(f"decoding.variances: {spec['variances']!r} must be 4 numbers: of x, y, width and height")
 
 
 def _four_numbers(given: Any) -> bool:

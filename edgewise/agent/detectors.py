@@ -237,7 +237,7 @@ def load_callable(path: str) -> Callable[..., Sequence[Any]]:
     try:
         found: Callable[..., Sequence[Any]] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"decoder.callable: {path!r}: {error}; write it as package.module:function") from error
+        raise ValueError(f"decoding.callable: {path!r}: {error}; write it as package.module:function") from error
     return found
 
 
@@ -251,12 +251,6 @@ HEADS: Mapping[str, Head] = {
         nms_threshold=0.65,
     ),
     "yolox": Head(read_yolox, ("predictions",), settings={**_IN_ONE, "strides": [8, 16, 32]}, nms_threshold=0.65),
-    "grid": Head(
-        read_grid,
-        ("boxes", "scores"),
-        settings={"channels_first": True, "activation": "sigmoid", "strides": [8, 16, 32]},
-        nms_threshold=0.65,
-    ),
     "end_to_end": Head(
         read_end_to_end, ("predictions",), settings={"channels_first": False, "box_format": "corners", "box_unit": "pixels"}
     ),
@@ -276,6 +270,12 @@ HEADS: Mapping[str, Head] = {
     ),
     "centers": Head(
         read_centers, ("heatmap", "sizes"), ("offsets",), {"channels_first": True, "activation": "sigmoid", "box_unit": "cells"}
+    ),
+    "grid": Head(
+        read_grid,
+        ("boxes", "scores"),
+        settings={"channels_first": True, "activation": "sigmoid", "strides": [8, 16, 32]},
+        nms_threshold=0.65,
     ),
     "callable": Head(read_by_callable, (), settings={"callable": None}),
 }
