@@ -14,7 +14,7 @@ from edgewise.config import schema
 from edgewise.plugins import Decisions
 from edgewise.report import choice, explain, figure, page, rows, table, verdicts
 
-REPORT = Path("models/report")
+REPORT, DATA = Path("models/report"), Path("models/data")
 NEXT_STEPS = f"""where to look next:
   {REPORT}/{page.NAME} (open it in a browser)  {REPORT}/{figure.NAME}.png  {METRICS}/report.md  {SUMMARY}
   mlflow ui --backend-store-uri sqlite:///$PWD/mlflow.db      the runs of every repro, side by side
@@ -53,8 +53,15 @@ def summarize(settings: schema.Config) -> Summary:
         losers=dict(chosen.losers or {}),
         nearest_miss=chosen.nearest_miss,
         aa_ratio_ci95=reference.latency.ratio_ci95,
-        warnings=(*problems, *records.read_plain(METRICS / "train.json").get("warnings", ())),
+        warnings=(*problems, *read_data_notes(), *records.read_plain(METRICS / "train.json").get("warnings", ())),
     )
+
+
+def read_data_notes() -> tuple[str, ...]:
+    """What the user should know about the data, as prepare-data has told it."""
+    if not (DATA / artifact.MANIFEST).exists():  # a clone in which nothing has run yet
+        return ()
+    return tuple(artifact.read(DATA).details.get("notes", ()))
 
 
 def read_device(settings: schema.Config) -> dict[str, Any]:

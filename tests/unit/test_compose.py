@@ -81,6 +81,7 @@ FITTING = {  # data that a task can judge, where digits are none
     "multi_label": {"name": "arrays", "path": "x.npz", "targets": "multi_label"},
     "regression": {"name": "arrays", "path": "x.npz", "targets": "values"},
 }
+FILLED = {"inputs": {"x": {"shape": [3]}}}  # what the user must give, where it is no path
 
 
 @pytest.mark.parametrize("path", OPTION_FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
@@ -99,8 +100,9 @@ def test_every_option_of_conf_composes(path):
             "one file strays less between machines than a scheme from its source"
         )
     else:
-        fill = {key: str(ROOT) for key, value in yaml.safe_load(path.read_text()).items() if value == "???"}
+        fill = {key: FILLED.get(key, str(ROOT)) for key, value in yaml.safe_load(path.read_text()).items() if value == "???"}
         tree |= {"data": FITTING[name]} if group == "task" and name in FITTING else {}
+        tree |= {"task": {"name": "none"}} if group == "data" else {}
         made = composed(put(tree, group, {"name": name, **fill}))
         assert getattr(made, group).name == name
 

@@ -178,6 +178,16 @@ def test_the_probe_is_stable_and_follows_the_data(tmp_path):
     assert seen[0] == seen[1] and seen[0]["digest"] != seen[2]["digest"] and seen[2]["files"] == 36
 
 
+def test_a_task_that_needs_labels_says_so_before_anything_is_read(tmp_path):
+    folder = make_pictures(tmp_path / "pictures")
+    labelled, alone = (plugin("image_folder", path=str(path)) for path in (folder, folder / "dark"))
+    tasks = {name: Plugin(name, f"edgewise.tasks.{name}", {}) for name in ("classification", "none")}
+    for data, task in ((labelled, "classification"), (labelled, "none"), (alone, "none")):
+        dataset.check_labels(tasks[task], dataset.probe(data, tmp_path / "metrics/data.json"))
+    with pytest.raises(DataError, match="this data has no labels, but the task 'classification' needs classes; label it .* task.name=none"):
+        dataset.check_labels(tasks["classification"], dataset.probe(alone, tmp_path / "metrics/data.json"))
+
+
 def test_magnetic_tile_keeps_its_groups(shared_data, tmp_path):
     tiles = shared_data / "magnetic_tile"
     manifest = prepare(plugin("image_folder", path=str(tiles / "images"), groups=str(tiles / "groups.csv")), tmp_path)

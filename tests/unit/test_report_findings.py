@@ -185,6 +185,14 @@ def test_a_measurement_of_another_device_than_the_one_described_is_warned_of(pro
     assert warning in Path("metrics/report.md").read_text()
 
 
+def test_notes_on_the_data_are_in_the_table_and_on_the_page(project):
+    note, path = "random inputs: for a first look at speed and size only", Path("models/data/manifest.json")
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "details": {**manifest["details"], "notes": [note]}}))
+    assert write_report().warnings == (note,)
+    assert note in Path("metrics/report.md").read_text() and note in Path(PAGE).read_text()
+
+
 def test_a_chart_spans_its_values_and_marks_the_minute():
     (drawn,) = findings.make_charts(series(2.0, 3.0, 4.0, degrees=None), Sustained(3, 2.0, 4.0, 1.0, 0.6, 1.2, throttled_from_minute=1))
     points = [tuple(map(float, pair.split(","))) for pair in drawn.points.split()]
