@@ -63,10 +63,15 @@ class Geometry:
     def mask_to_picture(self, mask: np.ndarray) -> np.ndarray:
         """A mask of the input, [h, w] or smaller in the same proportion, at the picture's size [height, width]: each pixel takes the value
         under its center. IGNORE where the input does not show the picture, as a crop does not show its edges."""
+        rows, columns = self.picture_centers()
+        height, width = self.placement.size
+        return _sample(mask, _indices(rows, mask.shape[0], height), _indices(columns, mask.shape[1], width))
+
+    def picture_centers(self) -> Tuple[np.ndarray, np.ndarray]:
+        """Where the centers of the picture's pixels lie in the input: down [height], across [width]; NaN where it does not show them."""
         placed = self.placement
-        rows = self._centers(self.height, placed.source[1], self.scale[1], placed.top, placed.inner[0])
-        columns = self._centers(self.width, placed.source[0], self.scale[0], placed.left, placed.inner[1])
-        return _sample(mask, _indices(rows, mask.shape[0], placed.size[0]), _indices(columns, mask.shape[1], placed.size[1]))
+        down = self._centers(self.height, placed.source[1], self.scale[1], placed.top, placed.inner[0])
+        return down, self._centers(self.width, placed.source[0], self.scale[0], placed.left, placed.inner[1])
 
     @staticmethod
     def _centers(count: int, origin: float, scale: float, shift: float, inner: int) -> np.ndarray:

@@ -126,11 +126,16 @@ def recall_by_class(matches: Matches, most: int = MOST_DETECTIONS, area: int = A
     return found
 
 
-def precision_curve(matches: Matches, label: int, threshold: int = AP50) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision of a class down to each detection that counts, two arrays [k], for a figure. Empty without objects."""
+def precision_at_levels(matches: Matches, label: int, threshold: int = AP50) -> np.ndarray:
+    """The highest precision of a class at each of RECALL_LEVELS or a higher recall, for a figure: [101]; NaN without objects.
+
+    Its mean is the average precision.
+    """
     rows, objects = matches.detections_of(label), matches.objects_of(label, ALL)
+    if not len(objects):
+        return np.full(len(RECALL_LEVELS), np.nan)
     states = matches.states[rows, ALL, threshold]
     right = np.cumsum(states[states != IGNORED] == RIGHT)
-    if not len(objects):
-        return np.zeros(0), np.zeros(0)
-    return right / len(objects), right / np.arange(1, len(right) + 1)
+    highest = np.maximum.accumulate((right / np.arange(1, len(right) + 1))[::-1])[::-1]
+    places = np.searchsorted(right / len(objects), RECALL_LEVELS)
+    return np.append(highest, 0.0)[places]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-IGNORE = 255  # a pixel of the truth without a class
+IGNORE = 255  # a pixel without a class: of the truth, it does not count; of the map, it is wrong
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,20 @@ class PixelCounts:
 
     @classmethod
     def of(cls, confusions: np.ndarray) -> "PixelCounts":
-        """confusions: int [n, classes, classes], rows: truth, columns: map."""
-        return cls(np.diagonal(confusions, axis1=1, axis2=2), confusions.sum(axis=2), confusions.sum(axis=1))
+        """confusions: int [n, classes, classes + 1], see pixel_confusion."""
+        said = confusions[:, :, :-1]
+        return cls(np.diagonal(said, axis1=1, axis2=2), confusions.sum(axis=2), said.sum(axis=1))
 
 
 def pixel_confusion(said: np.ndarray, truth: np.ndarray, labels: int) -> np.ndarray:
-    """Pixels of one picture by true class and class of the map, int64 [labels, labels]. said, truth: integers [height, width], below
-    `labels`; pixels with the truth IGNORE do not count."""
+    """Pixels of one picture by true class (rows) and class of the map, int64 [labels, labels + 1]; the last column: those without one.
+
+    said, truth: integers [height, width], below `labels` or IGNORE.
+    """
     counts = truth != IGNORE
-    pairs = truth[counts].astype(np.int64) * labels + said[counts]
-    return np.bincount(pairs, minlength=labels * labels).reshape(labels, labels)
+    columns = np.minimum(said[counts], labels)
+    pairs = truth[counts].astype(np.int64) * (labels + 1) + columns
+    return np.bincount(pairs, minlength=labels * (labels + 1)).reshape(labels, labels + 1)
 
 
 def class_iou(pixels: PixelCounts, counts: np.ndarray | None = None) -> np.ndarray:
@@ -57,3 +61,8 @@ def pixel_accuracy(pixels: PixelCounts) -> float:
     """The share of pixels with the right class; NaN where no pixel has a true one."""
     total = pixels.true.sum()
     return float(pixels.shared.sum() / total) if total else float("nan")
+
+
+def picture_iou(pixels: PixelCounts) -> np.ndarray:
+    """The mean intersection over union of each picture by itself, over the classes that are true in it: [n], NaN where none is."""
+    return mean_iou(pixels, np.eye(len(pixels.true)))

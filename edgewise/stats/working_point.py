@@ -48,13 +48,16 @@ class FoundAgain:
         return tuple(np.percentile(moved, SHIFT_PERCENTILES).tolist()) if len(moved) else None
 
 
-def best_threshold(matches: Matches) -> float | None:
-    """The threshold with the highest F1 over all classes at an overlap of 0.5, halfway between two scores; None where nothing is right."""
+def best_threshold(matches: Matches) -> float:
+    """The threshold with the highest F1 over all classes at an overlap of 0.5, halfway between two scores.
+
+    Where no detection is right, nothing is above it: it is the highest score, or 1 without any detection.
+    """
     scores, right = _counted(matches)
     ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if len(scores) else np.zeros(0, int)
     hits = np.cumsum(right)[ends]
     if not len(hits) or not hits[-1]:
-        return None
+        return float(scores[0]) if len(scores) else 1.0
     best = int(np.argmax(2 * hits / (ends + 1 + _wanted(matches))))
     lower = scores[ends[best + 1]] if best + 1 < len(ends) else 0.0
     return float((scores[ends[best]] + lower) / 2)
@@ -91,3 +94,18 @@ def find_again(reference: Detected, variant: Detected, threshold: float) -> Foun
     again = np.full(count, np.nan)
     again[taken[1]] = found.scores[taken[0]]
     return FoundAgain(wanted.pictures, wanted.scores.astype(np.float64), again)
+
+
+def matched_shares(matches: Matches) -> np.ndarray:
+    """For each picture the share of its objects that its best detections find, as many of them as it has objects, at an overlap of 0.5:
+    float64 [n], NaN for a picture without objects. A score of a few pictures that needs no threshold and no ranking across pictures."""
+    wanted = np.bincount(matches.object_pictures[matches.counted[:, ALL]], minlength=matches.size)
+    states = matches.states[:, ALL, AP50]
+    there = np.flatnonzero(states != IGNORED)
+    order = there[np.lexsort((-matches.scores[there], matches.pictures[there]))]
+    pictures = matches.pictures[order]
+    places = np.arange(len(order)) - np.searchsorted(pictures, pictures)
+    best = order[places < wanted[pictures]]
+    hits = np.bincount(matches.pictures[best], weights=states[best] == RIGHT, minlength=matches.size)
+    shares: np.ndarray = np.divide(hits, wanted, out=np.full(matches.size, np.nan), where=wanted > 0)
+    return shares

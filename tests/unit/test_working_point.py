@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgewise.stats import working_point
-from edgewise.stats.box_matching import AREAS, IGNORED, RIGHT, Detected, match
+from edgewise.stats.box_matching import AREAS, IGNORED, RIGHT, Detected, Objects, match
 from tests.support.coco_sets import make_set
 
 SETS = [(50, 3, make_set(50, 3, 1)), (50, 3, make_set(50, 3, 2, crowd=0.2, levels=10)), (8, 1, make_set(8, 1, 3, false=0.0))]
@@ -29,12 +29,25 @@ def test_figures_at_a_threshold_are_those_of_counting():
     assert point.f1 == pytest.approx(2 / (1 / point.precision + 1 / point.recall))
 
 
-def test_where_nothing_is_right_there_is_no_best_threshold():
+def test_where_nothing_is_right_nothing_is_above_the_best_threshold():
     size, labels, (found, truth) = SETS[0]
-    elsewhere = Detected(found.pictures, found.corners + 5000, found.scores, found.classes)
-    assert working_point.best_threshold(match(elsewhere, truth, size, labels)) is None
-    assert working_point.best_threshold(match(found.select(np.zeros(0, int)), truth, size, labels)) is None
-    assert working_point.judge_threshold(match(elsewhere, truth, size, labels), 0.99999).precision is None
+    elsewhere = match(Detected(found.pictures, found.corners + 5000, found.scores, found.classes), truth, size, labels)
+    point = working_point.judge_threshold(elsewhere, working_point.best_threshold(elsewhere))
+    assert (point.precision, point.recall, point.f1) == (None, 0.0, 0.0)
+    assert working_point.best_threshold(match(found.select(np.zeros(0, int)), truth, size, labels)) == 1.0
+
+
+def test_matched_shares_are_counted_picture_by_picture():
+    size, labels, (found, truth) = SETS[1]
+    shares = working_point.matched_shares(match(found, truth, size, labels))
+    for picture in range(size):
+        mine = Objects(*(part[truth.pictures == picture] for part in vars(truth).values()))
+        own = match(found.select(found.pictures == picture), mine, size, labels)
+        states = own.states[:, 0, 0][np.argsort(-own.scores, kind="stable")]
+        wanted = int((~mine.crowd).sum())
+        expected = np.sum(states[states != IGNORED][:wanted] == RIGHT) / wanted if wanted else np.nan
+        assert shares[picture] == pytest.approx(expected, nan_ok=True)
+    assert 0.2 < np.nanmean(shares) < 0.9
 
 
 def apart(count: int = 40, seed: int = 0) -> Detected:
