@@ -86,6 +86,10 @@ class Decoder:
 
     def __call__(self, outputs: Arrays) -> List[Detections]:
         """The detections of each sample from arrays [n, ...] by name."""
+        return [select(found, self.spec) for found in self.read(outputs)]
+
+    def read(self, outputs: Arrays) -> List[Found]:
+        """All boxes of each sample as the head reads them, before any is left out."""
         names = self.spec["outputs"] or {name: name for name in outputs}
         try:
             chosen = {role: outputs[name] for role, name in names.items()}
@@ -94,12 +98,10 @@ class Decoder:
         if len({len(array) for array in chosen.values()}) > 1:
             raise ValueError(f"decoding.outputs: {', '.join(names.values())} do not have the same number of samples: {describe(outputs)}")
         try:
-            return [self._sample({role: array[i] for role, array in chosen.items()}) for i in range(len(next(iter(chosen.values()))))]
+            count = len(next(iter(chosen.values())))
+            return [self._head.read({role: array[i] for role, array in chosen.items()}, self.spec) for i in range(count)]
         except Misfit as error:
             raise ValueError(f"decoding.head: {self.spec['head']} does not fit: {error}; the model has {describe(outputs)}") from error
-
-    def _sample(self, arrays: Arrays) -> Detections:
-        return select(self._head.read(arrays, self.spec), self.spec)
 
 
 def select(found: Found, spec: Mapping[str, Any]) -> Detections:

@@ -86,21 +86,34 @@ def test_multi_label_keeps_each_class_of_a_box():
     held(decode({"out": rows}, spec)[0], [(xyxy(*row[:4]), s, c) for row in rows[0] for c, s in enumerate(row[4:]) if s > 0.5])
 
 
+GRIDS = [(x, y, stride) for stride in (8, 16, 32) for y in range(64 // stride) for x in range(96 // stride)]
+
+
+def yolox_box(row, x, y, stride):
+    return xyxy((row[0] + x) * stride, (row[1] + y) * stride, math.exp(row[2]) * stride, math.exp(row[3]) * stride)
+
+
 @pytest.mark.parametrize("activation", ["none", "sigmoid"])
 def test_yolox(activation):
-    rng, strides = rng_for("yolox"), [8, 16, 32]
-    cells = [(x, y, stride) for stride in strides for y in range(64 // stride) for x in range(96 // stride)]
-    assert len(cells) == 96 + 24 + 6
-    rows = rng.normal(0, 1, (2, len(cells), 5 + 6))
+    rng = rng_for("yolox")
+    rows = rng.normal(0, 1, (2, len(GRIDS), 5 + 6))
     if activation == "none":
-        rows[:, :, 4:] = rng.random((2, len(cells), 7))
+        rows[:, :, 4:] = rng.random((2, len(GRIDS), 7))
     found = decode({"out": rows}, {**ALL, "head": "yolox", "outputs": {"predictions": "out"}, "activation": activation})
     act = sigmoid if activation == "sigmoid" else float
     for sample, one in zip(rows, found, strict=True):
-        expected = []
-        for row, (x, y, stride) in zip(sample, cells, strict=True):
-            box = xyxy((row[0] + x) * stride, (row[1] + y) * stride, math.exp(row[2]) * stride, math.exp(row[3]) * stride)
-            expected.append((box, *best([act(row[4]) * act(s) for s in row[5:]])))
+        held(
+            one, [(yolox_box(row, *cell), *best([act(row[4]) * act(s) for s in row[5:]])) for row, cell in zip(sample, GRIDS, strict=True)]
+        )
+
+
+def test_grid():
+    """The boxes of YOLOX and the scores in outputs of their own, each [numbers, boxes]."""
+    rng = rng_for("grid")
+    boxes, logits = rng.normal(0, 1, (2, 4, len(GRIDS))), rng.normal(0, 3, (2, 6, len(GRIDS)))
+    found = decode({"b": boxes, "s": logits}, {**ALL, "head": "grid", "outputs": {"boxes": "b", "scores": "s"}})
+    for i, one in enumerate(found):
+        expected = [(yolox_box(boxes[i, :, k], *cell), *best([sigmoid(x) for x in logits[i, :, k]])) for k, cell in enumerate(GRIDS)]
         held(one, expected)
 
 
