@@ -114,7 +114,7 @@ def answers(found: dict[str, Summary]) -> str:
     """What the model took each photograph for, and with which certainty."""
     folder = HOME / "mobilenet-0/models/evaluate/tflite-int8-static"
     labels = artifact.read(folder).labels
-    pairs = zip(np.load(folder / "targets.npy"), np.load(folder / "outputs.npy"), strict=True)
+    pairs = zip(np.load(folder / "targets.npy"), np.load(folder / "outputs.npz")["logits"], strict=True)
     lines = [f"| {labels[target]} | {labels[scores.argmax()]} | {scores.max():.0%} |" for target, scores in pairs]
     return "\n".join(["", "| what it is | what it was taken for | score |", "| --- | --- | --- |", *lines, ""])
 

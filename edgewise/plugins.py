@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-
 Arrays = dict[str, np.ndarray]
 
 
@@ -25,7 +24,8 @@ class PrimaryMetric:
     """The one score that variants are judged by. name: in metrics; stem: the beginning of the names of its differences (accuracy_delta).
 
     label: on axes; title: of a column. share: the score lies between 0 and 1 and is shown in percent, its differences in percentage points;
-    otherwise it has the unit of the targets, and a loss counts in percent of the reference's score.
+    otherwise it has the unit of the targets, and a loss counts in percent of the reference's score. relative: the score says how far a
+    variant agrees with the reference, which has 1 itself; then `judge` does not give it.
     """
 
     name: str
@@ -34,6 +34,7 @@ class PrimaryMetric:
     title: str
     higher_is_better: bool = True
     share: bool = True
+    relative: bool = False
 
     @property
     def worse(self) -> str:
@@ -57,12 +58,12 @@ class PrimaryMetric:
 class Predictions:
     """The outputs of a variant for the samples of a split, in order.
 
-    ports: what the task keeps of each output (`condense`), by name, float32 [n, ...]; targets: int [n] or float32 [n, k]. spec: how answers are made from outputs, see agent.answers; in
+    ports: what the task keeps of each output (`condense`), by name, float32 [n, ...]; targets: by kind, see artifacts.targets. spec: how answers are made from outputs, see agent.answers; in
     `judge` it has only `meaning` and `normal`, afterwards also what `judge` returned as decision.
     """
 
     ports: Mapping[str, np.ndarray]
-    targets: np.ndarray
+    targets: Any
     labels: tuple[str, ...] = ()
     spec: Mapping[str, Any] = field(default_factory=dict)
 

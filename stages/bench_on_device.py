@@ -27,6 +27,7 @@ CODE = (
     "{reference}.run",
     "edgewise.agent.program",
     "edgewise.agent.preprocess",
+    "edgewise.agent.ports",
     "edgewise.agent.sessions",
     "edgewise.stats.timing",
     "edgewise.stats.agreement",

@@ -27,6 +27,7 @@ CODE = (
     "edgewise.stats.agreement",
     "edgewise.proof.making",
     "edgewise.artifacts.artifact",
+    "edgewise.agent.ports",
     "edgewise.agent.sessions",
 )
 

@@ -21,6 +21,7 @@ FOREACH = "variants"
 CODE = (
     "edgewise.tasks.evaluation",
     "{task}",
+    "edgewise.tasks.predictions",
     "{format}.run",
     "edgewise.stats",
     "edgewise.plugins",
@@ -30,6 +31,7 @@ CODE = (
     "edgewise.artifacts.targets",
     "edgewise.agent.answers",
     "edgewise.agent.preprocess",
+    "edgewise.agent.ports",
     "edgewise.agent.sessions",
 )
 

@@ -32,6 +32,7 @@ CODE = (
     "edgewise.artifacts.samples",
     "edgewise.artifacts.targets",
     "edgewise.agent.preprocess",
+    "edgewise.agent.ports",
     "edgewise.agent.sessions",
 )
 

@@ -18,6 +18,7 @@ from edgewise.report.overview import NEXT_STEPS, summarize, write_report
 CODE = (
     "edgewise.report",
     "{task}",
+    "edgewise.tasks.predictions",
     "edgewise.stats",
     "edgewise.plugins",
     "edgewise.compress.partition",
@@ -27,6 +28,7 @@ CODE = (
     "edgewise.artifacts.targets",
     "edgewise.agent.answers",
     "edgewise.agent.preprocess",
+    "edgewise.agent.ports",
     "edgewise.agent.sessions",
 )
 

@@ -23,6 +23,7 @@ CODE = (
     "edgewise.artifacts.samples",
     "edgewise.artifacts.targets",
     "edgewise.agent.preprocess",
+    "edgewise.agent.ports",
     "edgewise.agent.sessions",
 )
 

@@ -24,8 +24,18 @@ CODE = (
     "edgewise.artifacts.samples",
     "edgewise.artifacts.targets",
     "edgewise.agent.preprocess",
+    "edgewise.agent.ports",
     "edgewise.agent.sessions",
     "edgewise.stats.paired",
+    "edgewise.agent.anchors",
+    "edgewise.agent.answers",
+    "edgewise.agent.decoding",
+    "edgewise.agent.detectors",
+    "edgewise.agent.geometry",
+    "edgewise.agent.nms",
+    "edgewise.stats.average_precision",
+    "edgewise.stats.box_matching",
+    "edgewise.stats.mean_iou",
 )
 
 METRICS = Path("metrics/train.json")

@@ -25,7 +25,17 @@ CODE = (
     "edgewise.artifacts.samples",
     "edgewise.artifacts.targets",
     "edgewise.agent.preprocess",
+    "edgewise.agent.ports",
     "edgewise.agent.sessions",
+    "edgewise.agent.anchors",
+    "edgewise.agent.answers",
+    "edgewise.agent.decoding",
+    "edgewise.agent.detectors",
+    "edgewise.agent.geometry",
+    "edgewise.agent.nms",
+    "edgewise.stats.average_precision",
+    "edgewise.stats.box_matching",
+    "edgewise.stats.mean_iou",
 )
 
 DATA, TARGET = Path("models/data"), Path("models/qat")

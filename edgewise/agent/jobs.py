@@ -199,9 +199,15 @@ def load_model(stream: EventStream, runner: Any, job: Job, feeds: List[Dict[str,
 
 
 def make_call(session: Any, job: Job, feeds: List[Dict[str, Any]]) -> Call:
-    """Scope model: the session alone. Scope end_to_end: preprocessing before it and argmax after it."""
+    """Scope model: the session alone. Scope end_to_end: preprocessing before it and argmax after it. Of a model with state one step is a
+    run, except where whole sequences are asked for (the job `outputs`)."""
     if job["scope"] == "model":
-        return lambda i: session.run(feeds[i % len(feeds)])
+        from edgewise.agent import ports
+
+        run = session.run
+        if job["kind"] != "outputs" and getattr(session, "stateful", False):
+            run, feeds = session.step, ports.split_steps(feeds)
+        return lambda i: run(feeds[i % len(feeds)])
     from edgewise.agent import preprocess
 
     spec = job["preprocessing"]

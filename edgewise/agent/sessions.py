@@ -1,8 +1,9 @@
 """Sessions: load a model from its folder, whole or in parts, and run samples through it. Standard library and numpy; Python 3.9.
 
 A folder with parts.json holds one artifact folder for each part of a model that was cut, in their order; every other folder is one
-whole model. Beside parts.json may lie gate.npz: a sample whose features lie near those of normal samples then gets a stored answer,
-and the parts after the first are neither loaded nor run for it.
+whole model. ports.json beside either says how samples become what the file takes (see ports). Beside parts.json may lie gate.npz: a
+sample whose features lie near those of normal samples then gets a stored answer, and the parts after the first are neither loaded nor
+run for it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Seque
 
 import numpy as np
 
+from edgewise.agent import ports
+
 # {"parts": [folder names, first to last], "keep": bool, "inputs": [...], "outputs": [...]}, the latter two as a manifest has them
 PARTS_FILE = "parts.json"
 # names, channel_axis, mean, std: of the features; limit: a larger distance opens the gate; answer:NAME: for each output
@@ -25,6 +28,10 @@ Arrays = Dict[str, np.ndarray]
 
 def load(runner: Any, folder: str, settings: Mapping[str, Any], keep: bool = False) -> Any:
     """A plugins.Session of `folder` by a format's run.py, whole or in parts. keep: keep all parts loaded, whatever parts.json says."""
+    return ports.wrap(_load_file(runner, folder, settings, keep), folder)
+
+
+def _load_file(runner: Any, folder: str, settings: Mapping[str, Any], keep: bool) -> Any:
     path = os.path.join(folder, PARTS_FILE)
     if not os.path.exists(path):
         return runner.load(folder, settings)

@@ -10,28 +10,37 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgewise.errors import STORAGE_ERRNOS, EdgewiseError, StorageError, VariantFailed
+from edgewise.errors import STORAGE_ERRNOS, EdgewiseError, ModelError, StorageError, VariantFailed
 
 SCHEMA = 1
 METRICS_SCHEMA = 2  # of the JSON files in metrics/; schema 1 had flat records
+SCORES = ("logits", "probabilities")  # meanings of the output with one value for each label
+MAX_LISTED = 5  # labels in an error message
 MANIFEST = "manifest.json"
 MIN_FREE_BYTES = 2**20  # with less than this free, a failed write is blamed on the disk
 
 
 @dataclass(frozen=True)
 class Port:
-    """One input or output. `shape` has None for a size that is free; `meaning` is image, logits, token_ids ..."""
+    """One input or output of a model, as its file has it. `shape` has None for a size that is free; `meaning` is image, logits, ids ...
+
+    sample_axis: the axis that counts samples; None: one sample a run, without an axis for it. value: of a constant input, which no sample
+    changes. state: of an input that carries state, the output whose value it gets in the next step; it starts with zeros.
+    """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
     layout: str | None = None
     meaning: str | None = None
+    sample_axis: int | None = 0
+    value: Any = None
+    state: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,32 @@ class Manifest:
     @property
     def ok(self) -> bool:
         return self.status == "ok"
+
+    @property
+    def stateful(self) -> bool:
+        """Whether the model carries state, so that a sample is a sequence of steps."""
+        return any(port.state is not None for port in self.inputs)
+
+    @property
+    def fed(self) -> tuple[Port, ...]:
+        """The inputs that samples feed, as callers of a session see them: samples first, then steps where there is state."""
+        return tuple(self._seen(port) for port in self.inputs if port.value is None and port.state is None)
+
+    @property
+    def answered(self) -> tuple[Port, ...]:
+        """The outputs as callers of a session see them: those that feed state are not among them."""
+        carried = {port.state for port in self.inputs}
+        return tuple(self._seen(port) for port in self.outputs if port.name not in carried)
+
+    def _seen(self, port: Port) -> Port:
+        rest = [size for place, size in enumerate(port.shape) if place != port.sample_axis]
+        first = None if port.sample_axis is None else port.shape[port.sample_axis]
+        return replace(port, shape=(first, *([None] if self.stateful else []), *rest), sample_axis=0)
+
+    @property
+    def scored(self) -> Port | None:
+        """The output with one value for each label, if there is one."""
+        return next((port for port in self.outputs if port.meaning in SCORES), None)
 
     @property
     def size_bytes(self) -> int:
@@ -134,6 +169,19 @@ def write_status(target: Path, manifest: Manifest, models: Path = Path("models")
     """Write an artifact that consists of its manifest only: failed, skipped or none, with the reason."""
     with building(target, models) as folder:
         write(folder, manifest)
+
+
+def require_scored(manifest: Manifest, labels: Sequence[str]) -> Port:
+    """The output with one value for each label, which a task needs. ModelError if there is none."""
+    if manifest.scored is not None:
+        return manifest.scored
+    given = ", ".join(f"{port.name} {list(port.shape[1:])}".replace("None", "any") for port in manifest.answered)
+    shown = ", ".join(labels[:MAX_LISTED]) + (" ..." if len(labels) > MAX_LISTED else "")
+    raise ModelError(
+        f"model.path: the model returns {given}, the data has {len(labels)} labels ({shown}); name the model's own classes"
+        " with data.label_names=FILE (and data.label_offset=1 if it has a background class), use the data that it was trained for, or"
+        " compare outputs only with task.name=none"
+    )
 
 
 def require_ok(manifest: Manifest, what: str) -> Manifest:

@@ -277,10 +277,21 @@ class FileFacts:
 
 
 @dataclass(frozen=True)
+class OutputAgreement:
+    """One group of one output against the source's, for its probe samples. group: [0:4] ...; empty for the whole output."""
+
+    output: str
+    group: str
+    sqnr_db: float
+    largest_difference: float
+
+
+@dataclass(frozen=True)
 class Proof:
     """How far the file has the scheme. covered_share: of the weights; None if the scheme covers nothing.
 
-    sqnr_to_source_db: of the outputs for the source's probe samples; sqnr_as_written_db: the same, without fused integer kernels.
+    sqnr_to_source_db: of the outputs for the source's probe samples, the least over groups; outputs: each group, the one that agrees least
+    first; sqnr_as_written_db: the least without fused integer kernels.
     """
 
     covered_share: float | None = None
@@ -288,6 +299,7 @@ class Proof:
     kept_int8: tuple[str, ...] = ()
     sqnr_to_source_db: float | None = None
     sqnr_as_written_db: float | None = None
+    outputs: tuple[OutputAgreement, ...] = ()
 
 
 @dataclass(frozen=True)

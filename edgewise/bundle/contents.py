@@ -71,7 +71,7 @@ def bundle_settings(chosen: Chosen, preprocessing: Mapping[str, Any], required: 
         "variant": chosen.variant.name,
         "runner": f"{chosen.variant.module}.run",
         "engine": {"threads": chosen.settings.device.settings["threads"], **chosen.variant.engine},
-        "inputs": schema.to_plain(chosen.made.inputs),
+        "inputs": schema.to_plain(chosen.made.fed),
         "preprocessing": dict(preprocessing),
         "labels": list(chosen.evaluated.labels),
         "answer": dict(chosen.evaluated.details),

@@ -1,6 +1,7 @@
 """One variant while it is being made: what a call of its format's `quantize` needs, except for the layers to keep in float."""
 
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from edgewise.agent.ports import PORTS_FILE
 from edgewise.artifacts.samples import Samples
 from edgewise.artifacts.targets import CLASSES
 from edgewise.compress import calibration
@@ -19,6 +21,7 @@ from edgewise.errors import VariantFailed
 from edgewise.proof import checks, isolation
 
 VALIDATION_SAMPLES = 256  # of the validation split, for searches: one sample is 0.4 percentage points of accuracy
+MAX_STEPS = 512  # of sequences that a model with state is calibrated with
 BAND_SPLIT = "test"  # nothing is chosen by the band, so the test split may be used
 
 
@@ -42,10 +45,20 @@ class Build:
 
     def quantize(self, folder: Path, calibration_indices: np.ndarray, float_layers: Sequence[str]) -> None:
         """Quantize the float model into `folder`, calibrated with these samples; `float_layers` (of the source) stay float."""
-        make, feeds = schema.part(self.variant.module, "make"), calibration.load_feeds(self.samples, calibration_indices)
+        make, feeds = schema.part(self.variant.module, "make"), self.file_feeds(calibration_indices)
         settings = {**schema.to_plain(self.variant), "keep_int8": self.nodes_of(self.int8_layers())}
         nodes, labelled = self.nodes_of(float_layers), self.accuracy_control_arguments()
         make.quantize(self.parent, self.source, folder, self.variant.scheme, settings, feeds, nodes, **labelled)
+        if (self.parent / PORTS_FILE).exists():
+            shutil.copyfile(self.parent / PORTS_FILE, folder / PORTS_FILE)
+
+    def file_feeds(self, indices: np.ndarray) -> Sequence[Mapping[str, np.ndarray]]:
+        """What the file itself is fed for these samples, one at a time: of a model with state also its state before each step."""
+        feeds = calibration.load_feeds(self.samples, indices)
+        if not (self.parent / PORTS_FILE).exists() or not feeds:
+            return feeds
+        settings = {"threads": 1, **self.variant.engine}
+        return calibration.thin_out(isolation.compute_file_feeds(self.variant.module, self.parent, settings, feeds), MAX_STEPS)
 
     def float_layers(self) -> list[str]:
         """The source layers that the user keeps in float (keep_float)."""
@@ -65,7 +78,7 @@ class Build:
             return {}
         self.require_classes("accuracy_control.drop_points")
         indices = self.validation_indices()
-        return {"validation": (calibration.load_feeds(self.samples, indices), self.samples.targets(indices))}
+        return {"validation": (self.file_feeds(indices), self.samples.targets(indices))}
 
     def layers_reverted_to_float(self, folder: Path) -> list[str]:
         """The source layers that the tool itself left in float in `folder`. VariantFailed where that is all of them."""

@@ -30,6 +30,11 @@ def load_feeds(samples: Samples, indices: Sequence[int] | np.ndarray) -> list[di
     return [samples.feeds(np.asarray([index])) for index in indices]
 
 
+def thin_out(feeds: Sequence[dict[str, np.ndarray]], most: int) -> list[dict[str, np.ndarray]]:
+    """At most `most` of the feeds, spread evenly over them."""
+    return [feeds[i] for i in np.unique(np.linspace(0, len(feeds) - 1, min(most, len(feeds))).round().astype(int))]
+
+
 def describe(indices: np.ndarray, data: Path = DATA) -> dict[str, Any]:
     """A calibration set as it is recorded in a manifest: split, indices, and one sha256 over the sha256 of each sample, in this order."""
     files = json.loads((data / "files.json").read_text(encoding="utf-8"))

@@ -11,7 +11,16 @@ from edgewise.artifacts.artifact import Manifest
 from edgewise.config import schema
 from edgewise.config.schema import Variant
 from edgewise.plugins import Maker
-from edgewise.proof.making import check_against_source, find_tool_versions, make_tensors, translate_errors, unreadable_source
+from edgewise.proof.making import (
+    compare_with_source,
+    describe_agreement,
+    find_tool_versions,
+    lowest_db,
+    make_tensors,
+    translate_errors,
+    unreadable_source,
+    write_ports,
+)
 
 MODELS = Path("models")
 TUNED = MODELS / "qat"
@@ -35,9 +44,10 @@ def convert(name: str, form: schema.Format, source: Manifest) -> None:
             labels=source.labels,
             tools=find_tool_versions(make.REQUIRES),
         )
+        write_ports(folder, manifest.inputs, manifest.outputs)
         artifact.write(folder, manifest)
-        sqnr_db = check_against_source(form.module, folder, {}, MIN_FLOAT_SQNR_DB)
-        details = {"sqnr_db": sqnr_db, "notes": list(converted.get("notes", []))}
+        found = compare_with_source(form.module, folder, {}, MIN_FLOAT_SQNR_DB)
+        details = {"sqnr_db": lowest_db(found), "agreement": describe_agreement(found), "notes": list(converted.get("notes", []))}
         artifact.write(folder, dataclasses.replace(manifest, details=details))
 
 

@@ -18,7 +18,14 @@ from edgewise.compress.partition import finish
 from edgewise.config import schema
 from edgewise.errors import VariantFailed
 from edgewise.proof import checks
-from edgewise.proof.making import check_against_source, find_tool_versions, translate_errors
+from edgewise.proof.making import (
+    check_against_source,
+    compare_with_source,
+    describe_agreement,
+    find_tool_versions,
+    lowest_db,
+    translate_errors,
+)
 
 MODELS = Path("models")
 
@@ -50,7 +57,8 @@ def make_variant(variant: schema.Variant, parent: Manifest, configuration: schem
         )
         artifact.write(folder, manifest)
         details = {"facts": facts, "covered_share": covered_share, "kept_float": kept, **searched}
-        details["sqnr_db"] = check_against_source(variant.module, folder, variant.engine, variant.min_sqnr_db, source)
+        found = compare_with_source(variant.module, folder, variant.engine, variant.min_sqnr_db, source)
+        details |= {"sqnr_db": lowest_db(found), "agreement": describe_agreement(found)}
         details |= check_as_written(variant, scheme, folder, source)
         details |= finish(build, kept, folder)
         details |= {"kept_int8": build.int8_layers()} if variant.keep_int8 else {}

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgewise.config.settings import nearest
 from edgewise.errors import VariantFailed
-from edgewise.stats.agreement import compare_groups, worst_of
+from edgewise.stats.agreement import GroupAgreement, compare_groups, worst_of
 
 Arrays = dict[str, np.ndarray]
 
@@ -28,8 +28,13 @@ def read_probe(source: Path) -> tuple[Arrays, Arrays]:
 
 
 def check_outputs(expected: Arrays, given: Arrays, min_db: float) -> float:
-    """The lowest SQNR over the groups of all outputs, in dB (see stats.agreement). VariantFailed for another name or shape, NaN, a group
-    that no longer moves, or less than `min_db`."""
+    """The lowest SQNR over the groups of all outputs, in dB. Errors as of `compare_outputs`."""
+    return worst_of(compare_outputs(expected, given, min_db)).sqnr_db
+
+
+def compare_outputs(expected: Arrays, given: Arrays, min_db: float) -> list[GroupAgreement]:
+    """Each group of each output of a variant against the source's (see stats.agreement). VariantFailed for another name or shape, NaN, a
+    group that no longer moves, or less than `min_db`."""
     if list(expected) != list(given):
         raise VariantFailed(f"outputs are named {', '.join(given)}, the source's are {', '.join(expected)}")
     for name, reference in expected.items():
@@ -37,7 +42,8 @@ def check_outputs(expected: Arrays, given: Arrays, min_db: float) -> float:
             raise VariantFailed(f"output {name} has shape {given[name].shape}, the source gives {reference.shape}")
         if not np.isfinite(given[name]).all():
             raise VariantFailed(f"output {name} holds NaN or infinite values where the source's are finite")
-    worst = worst_of(compare_groups(expected, given))
+    found = compare_groups(expected, given)
+    worst = worst_of(found)
     if worst.dead:
         raise VariantFailed(
             f"output {worst.name} is dead: it is the same for every sample, and the source's is not; if its values share one scale with"
@@ -48,7 +54,7 @@ def check_outputs(expected: Arrays, given: Arrays, min_db: float) -> float:
         raise VariantFailed(
             f"outputs differ from the source: SQNR {worst.sqnr_db:.1f} dB{where}, this scheme needs at least {min_db:g} dB (min_sqnr_db)"
         )
-    return worst.sqnr_db
+    return found
 
 
 def select_layers(setting: str, patterns: Sequence[str], layers: Mapping[str, Sequence[str]]) -> list[str]:

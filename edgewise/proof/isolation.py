@@ -4,7 +4,7 @@ import contextlib
 import multiprocessing
 import signal
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,12 +27,29 @@ def compute_outputs(module: str, folder: Path, settings: Mapping[str, Any], feed
 
 
 def _compute(module: str, folder: str, settings: Mapping[str, Any], feeds: Arrays, batch: int) -> Arrays:
-    try:
+    with _translate_refusal():
         return run_batched(sessions.load(part(module, "run"), folder, settings), feeds, batch)
+
+
+@contextlib.contextmanager
+def _translate_refusal() -> Iterator[None]:
+    try:
+        yield
     except (*RERAISED, MemoryError):
         raise
     except Exception as error:  # runtimes raise classes of their own
         raise VariantFailed(f"the runtime refuses this file: {type(error).__name__}: {' '.join(str(error).split())}") from None
+
+
+def compute_file_feeds(module: str, folder: Path, settings: Mapping[str, Any], feeds: Sequence[Arrays]) -> list[Arrays]:
+    """What the file in `folder` is fed for these samples of batch 1, call by call (see agent.ports). Errors as of `compute_outputs`."""
+    return call_isolated(_compute_file_feeds, module, str(folder), dict(settings), feeds, aborted=_explain_abort)
+
+
+def _compute_file_feeds(module: str, folder: str, settings: Mapping[str, Any], feeds: Sequence[Arrays]) -> list[Arrays]:
+    with _translate_refusal():
+        session = sessions.load(part(module, "run"), folder, settings)
+        return [found for sample in feeds for found in session.iterate_file_feeds(sample)]
 
 
 def _explain_abort(how: str) -> VariantFailed:

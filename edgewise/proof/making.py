@@ -8,13 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgewise.agent.ports import PORTS_FILE
 from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest, Port
 from edgewise.errors import MissingExtra, VariantFailed
 from edgewise.plugins import Maker
 from edgewise.proof import checks, isolation
+from edgewise.stats.agreement import GroupAgreement, worst_of
 
 SOURCE = Path("models/source")
+DIGITS = 2  # of an SQNR in dB
+INHERITED = ("layout", "meaning", "sample_axis", "value", "state")  # fields of a port that no converter changes
 
 
 @contextlib.contextmanager
@@ -61,23 +65,60 @@ def write_schemes(target: Path, variants: Mapping[str, Mapping[str, Any]], blank
             artifact.write(place, made)
 
 
-def check_against_source(module: str, folder: Path, engine: Mapping[str, Any], min_db: float, source: Path = SOURCE) -> float:
-    """SQNR in dB of the model in `folder`, run in a process of its own, against the outputs of `source` for its probe samples.
-    VariantFailed below min_db, and as `checks.check_outputs`."""
+def compare_with_source(module: str, folder: Path, engine: Mapping[str, Any], min_db: float, source: Path = SOURCE) -> list[GroupAgreement]:
+    """The outputs of the model in `folder`, run in a process of its own, against those of `source` for its probe samples, by group.
+    VariantFailed below min_db, and as `checks.compare_outputs`."""
     inputs, expected = checks.read_probe(source)
     given = isolation.compute_outputs(module, folder, {"threads": 1, **engine}, inputs)
-    return round(checks.check_outputs(expected, given, min_db), 2)
+    return checks.compare_outputs(expected, given, min_db)
+
+
+def check_against_source(module: str, folder: Path, engine: Mapping[str, Any], min_db: float, source: Path = SOURCE) -> float:
+    """The lowest SQNR in dB of `compare_with_source`."""
+    return lowest_db(compare_with_source(module, folder, engine, min_db, source))
+
+
+def lowest_db(found: Sequence[GroupAgreement]) -> float:
+    return round(worst_of(found).sqnr_db, DIGITS)
+
+
+def describe_agreement(found: Sequence[GroupAgreement]) -> list[dict[str, Any]]:
+    """The groups as entries of a manifest's details, the one that agrees least first."""
+    ordered = sorted(found, key=lambda one: one.sqnr_db)
+    return [
+        {"output": one.output, "group": one.group, "sqnr_db": round(one.sqnr_db, DIGITS), "largest_difference": one.largest_difference}
+        for one in ordered
+    ]
 
 
 def make_tensors(given: Sequence[Mapping[str, Any]], source: Sequence[Port]) -> tuple[Port, ...]:
-    """The tensors that make.py describes; layout and meaning are taken from the source's tensor of that name unless they are given."""
+    """The ports that make.py describes; what it does not say of one is taken from the source's port of that name."""
     known = {tensor.name: tensor for tensor in source}
     made = []
     for entry in given:
         origin = known.get(entry["name"])
-        inherited = {"layout": origin.layout, "meaning": origin.meaning} if origin else {}
+        inherited = {key: getattr(origin, key) for key in INHERITED} if origin else {}
         made.append(Port(**{**inherited, **entry, "shape": tuple(entry["shape"])}))
     return tuple(made)
+
+
+def write_ports(folder: Path, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
+    """Write ports.json of a model (see agent.ports) where a port is a constant, carries state or has its samples elsewhere than first."""
+    described = {"inputs": _describe_ports(inputs), "outputs": _describe_ports(outputs)}
+    if any(described.values()):
+        artifact.write_json(folder / PORTS_FILE, described)
+
+
+def _describe_ports(ports: Sequence[Port]) -> dict[str, dict[str, Any]]:
+    """Of the ports that are not simply [samples, ...], what the agent needs to know."""
+    found = {}
+    for port in ports:
+        entry: dict[str, Any] = {"sample_axis": port.sample_axis} if port.sample_axis != 0 else {}
+        entry |= {"value": port.value, "dtype": port.dtype} if port.value is not None else {}
+        entry |= {"state": port.state, "dtype": port.dtype, "shape": list(port.shape)} if port.state is not None else {}
+        if entry:
+            found[port.name] = entry
+    return found
 
 
 def find_tool_versions(packages: Mapping[str, str]) -> dict[str, str]:

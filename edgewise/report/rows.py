@@ -4,16 +4,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
-from edgewise.artifacts import artifact, records
-from edgewise.artifacts.records import BenchResult, Evaluation, Failed, FileFacts, JudgedLatency, Proof, Quality, VariantSummary
+from edgewise.artifacts import artifact, records, targets
+from edgewise.artifacts.records import (
+    BenchResult,
+    Evaluation,
+    Failed,
+    FileFacts,
+    JudgedLatency,
+    OutputAgreement,
+    Proof,
+    Quality,
+    VariantSummary,
+)
 from edgewise.config.schema import Config, Plugin, Variant
 from edgewise.config.settings import build
 from edgewise.errors import EdgewiseError
 from edgewise.plugins import Decisions, Predictions, Task
 from edgewise.report import explain
-from edgewise.stats.agreement import sqnr_db
+from edgewise.stats.agreement import compare_groups, sqnr_db, worst_of
+from edgewise.tasks.predictions import count_samples, read_predictions
 
 MODELS = Path("models")
 NOT_MEASURED = "not measured: the pipeline ran without bench-on-device"
@@ -35,7 +44,7 @@ class Judge:
 
 def read_rows(config: Config) -> dict[str, VariantSummary]:
     """The rows of all configured variants, in the order of the configuration."""
-    reference, judge = read_predictions(config.reference), Judge.of(config.task)
+    reference, judge = read_predictions(MODELS / "evaluate" / config.reference), Judge.of(config.task)
     return {name: read_row(variant, config.reference, reference, judge) for name, variant in config.variants.items()}
 
 
@@ -56,7 +65,7 @@ def read_row(variant: Variant, reference_name: str, reference: Predictions | Non
     )
     if isinstance(evaluated, Evaluation):
         summary = add_scores(summary, evaluated, judge)
-        summary = add_comparison(summary, read_predictions(variant.name), reference, variant.name, judge)
+        summary = add_comparison(summary, read_predictions(MODELS / "evaluate" / variant.name), reference, variant.name, judge)
     if isinstance(measured, BenchResult):
         return add_measurement(summary, measured)
     return replace(summary, latency=JudgedLatency(missing_reason=measured if isinstance(measured, str) else measured.reason))
@@ -89,21 +98,13 @@ def read_proof(made: artifact.Manifest) -> Proof:
         kept_int8=tuple(details.get("kept_int8", ())),
         sqnr_to_source_db=details.get("finished_sqnr_db", details["sqnr_db"]),
         sqnr_as_written_db=details.get("sqnr_as_written_db"),
+        outputs=tuple(OutputAgreement(**entry) for entry in details["agreement"]),
     )
-
-
-def read_predictions(name: str) -> Predictions | None:
-    """The predictions of a variant on the test split; None where it failed before it made any."""
-    folder = MODELS / "evaluate" / name
-    made = artifact.read(folder)
-    if not made.ok:
-        return None
-    return Predictions(np.load(folder / "outputs.npy"), np.load(folder / "targets.npy"), made.labels, made.details)
 
 
 def read_decisions(name: str, task: Task) -> Decisions | None:
     """Which samples the variant gets right; None where it failed, or where the task has no right and wrong."""
-    found = read_predictions(name)
+    found = read_predictions(MODELS / "evaluate" / name)
     return task.decide(found) if found else None
 
 
@@ -124,11 +125,13 @@ def add_comparison(
     """The row with its comparison to the reference; unchanged where either failed. Raises EdgewiseError where the samples differ."""
     if variant is None or reference is None:
         return row
-    if not np.array_equal(variant.targets, reference.targets):
+    if count_samples(dict(variant.ports)) != count_samples(dict(reference.ports)) or not targets.are_same(
+        variant.targets, reference.targets
+    ):
         raise EdgewiseError(
             f"{name} and the reference were evaluated on different samples: run `dvc repro`, or evaluate@{name} with --force"
         )
-    quality = replace(row.quality, sqnr_db=sqnr_db(reference.outputs, variant.outputs))
+    quality = replace(row.quality, sqnr_db=agreement_db(reference, variant, judge.task))
     found = judge.task.compare(judge.settings, reference, variant)
     if found is None:
         return replace(row, quality=quality)
@@ -141,6 +144,16 @@ def add_comparison(
         scores={**quality.scores, **found.scores},
     )
     return replace(row, quality=quality)
+
+
+def agreement_db(reference: Predictions, variant: Predictions, task: Task) -> float | None:
+    """SQNR of the outputs on the test samples, in dB: of the scores, or where the task judges none, of the group that agrees least. None
+    where the task keeps something else than outputs."""
+    if "counts" in variant.ports:
+        return None
+    if task.SCORED:
+        return sqnr_db(reference.outputs, variant.outputs)
+    return worst_of(compare_groups(reference.ports, variant.ports)).sqnr_db
 
 
 def add_measurement(row: VariantSummary, measured: BenchResult) -> VariantSummary:

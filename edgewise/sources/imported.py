@@ -1,8 +1,7 @@
-"""What all sources of a user's file share: checking that it fits the data, recording its outputs as the oracle of every variant, and
-trying its preprocessing."""
+"""What all sources of a user's file share: recording its outputs as the oracle of every variant, and trying its preprocessing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +12,59 @@ from edgewise.artifacts.samples import Samples
 from edgewise.config.settings import option
 from edgewise.errors import ModelError
 from edgewise.sources import trial
-from edgewise.sources.inspection import Shape, parse_picture
+from edgewise.sources.inspection import Shape
+from edgewise.sources.oracle import Oracle, PortSettings, format_shapes, suggest_settings
 
 PROBE_SAMPLES = 16
 MAX_LISTED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(PortSettings):
     """Settings that every source of a file has."""
 
     path: str = option(help="file of the model")
-    outputs: str | None = option(
-        None,
-        "what the model's outputs are; null: probabilities if all of them are from 0 to 1, else logits",
-        choices=("logits", "probabilities"),
-    )
+    step_ms: float | None = option(None, "of a model with state: how much time one step covers, for the real-time factor", low=0.001)
 
 
 def make_probe(samples: Samples) -> dict[str, np.ndarray]:
     """The samples of the oracle, from the calibration split."""
     return samples.feeds(np.resize(samples.indices("calibration"), PROBE_SAMPLES))
+
+
+def record(settings: Settings, oracle: Oracle, samples: Samples, folder: Path) -> dict[str, Any]:
+    """Write probe.npz and return the manifest fields that all sources of a file have.
+
+    ModelError for NaN, and for a setting that the outputs contradict.
+    """
+    feeds = make_probe(samples)
+    results = oracle.run(feeds)
+    broken = [name for name, array in results.items() if not np.isfinite(array).all()]
+    if broken:
+        where = ", ".join(broken)
+        raise ModelError(f"model.path: {settings.path} returns NaN or infinite values in {where}; check its weights and the preprocessing")
+    stored: dict[str, Any] = {f"in:{name}": array for name, array in feeds.items()} | {f"out:{name}": a for name, a in results.items()}
+    np.savez(folder / "probe.npz", **stored)
+    fit = oracle.fit
+    meanings = {fit.scored: find_meaning(settings, results[fit.scored])} if fit.scored else {}
+    outputs = [replace(port, meaning=meanings.get(port.name, port.meaning)) for port in fit.renamed(fit.outputs)]
+    details = {"step_ms": settings.step_ms} if settings.step_ms is not None else {}
+    return {
+        "inputs": [asdict(port) for port in fit.renamed(fit.inputs)],
+        "outputs": [asdict(port) for port in outputs],
+        "details": details,
+        "training": {"accuracy_validation": None, "epochs": 0, "curve": [], **_try_preprocessing(oracle, samples)},
+    }
+
+
+def _try_preprocessing(oracle: Oracle, samples: Samples) -> dict[str, Any]:
+    """Entries of metrics/train.json: how often the source is right, and a warning where other preprocessing does better."""
+    scored = oracle.fit.scored
+    found = trial.try_preprocessing(lambda feeds: oracle.run(feeds)[scored], samples) if scored else None
+    if found is None:
+        return {}
+    warnings = {"warnings": [found.warning]} if found.warning else {}
+    return {"tried_samples": found.samples, "tried_right": found.correct, **warnings}
 
 
 def finish(settings: Settings, score: trial.Score, data: Manifest, samples: Samples, folder: Path) -> dict[str, Any]:
@@ -59,11 +90,11 @@ def finish(settings: Settings, score: trial.Score, data: Manifest, samples: Samp
 def find_meaning(settings: Settings, scores: np.ndarray) -> str:
     """`logits` or `probabilities`. ModelError if the setting says probabilities and the scores cannot be."""
     bounded = bool(scores.min() >= 0 and scores.max() <= 1)
-    if settings.outputs == "probabilities" and not bounded:
+    if settings.scores == "probabilities" and not bounded:
         raise ModelError(
-            f"model.outputs: {settings.outputs!r}, but {settings.path} returns {scores.min():.3g} to {scores.max():.3g}; set it to logits"
+            f"model.scores: {settings.scores!r}, but {settings.path} returns {scores.min():.3g} to {scores.max():.3g}; set it to logits"
         )
-    return settings.outputs or ("probabilities" if bounded else "logits")
+    return settings.scores or ("probabilities" if bounded else "logits")
 
 
 def check_inputs(path: str | Path, accepted: Sequence[Shape], data: Manifest) -> None:
@@ -72,7 +103,7 @@ def check_inputs(path: str | Path, accepted: Sequence[Shape], data: Manifest) ->
     if len(accepted) == len(given) and all(_matches(*pair) for pair in zip(accepted, given, strict=True)):
         return
     expected, actual = format_shapes(accepted), format_shapes(given)
-    advice = _suggest_settings(accepted, data)
+    advice = suggest_settings(accepted, data)
     raise ModelError(f"model.path: {path} expects {expected}, the data has {actual} (without the batch); {advice}")
 
 
@@ -88,32 +119,5 @@ def check_outputs(path: str | Path, given: Sequence[Shape], data: Manifest) -> i
     )
 
 
-def format_shapes(shapes: Sequence[Shape]) -> str:
-    return ", ".join(str(["any" if side is None else side for side in shape]).replace("'", "") for shape in shapes) or "nothing"
-
-
 def _matches(accepted: Shape, given: Shape) -> bool:
     return len(accepted) == len(given) and all(a in (None, b) for a, b in zip(accepted, given, strict=True))
-
-
-def _suggest_settings(accepted: Sequence[Shape], data: Manifest) -> str:
-    """The settings with which the data would match, for pictures."""
-    spec = data.preprocessing or {}
-    if spec.get("kind") != "image" or len(accepted) != 1 or len(accepted[0]) != 3:
-        return "change data.* to match"
-    last, channels, size = parse_picture(accepted[0])
-    wanted = [
-        ("channels_last", last, spec["layout"] == "NHWC"),
-        ("channels", channels, spec["channels"]),
-        ("image_size", size, spec["size"]),
-    ]
-    words = [
-        f"data.{key}={_format_value(value)}" for key, value, now in wanted if value != now and value is not None and value != [None, None]
-    ]
-    return f"set {' '.join(words)}"
-
-
-def _format_value(value: Any) -> str:
-    if isinstance(value, list) and value[0] == value[1]:
-        value = value[0]
-    return str(value).lower().replace(" ", "")

@@ -32,7 +32,10 @@ def write_source(configuration: schema.Config) -> Mapping[str, Any]:
         training, weights = fields.pop("training"), fields.pop("weights")
         fields |= {side: making.make_tensors(fields[side], data.inputs) for side in ("inputs", "outputs")}
         common = {"kind": "source", "config_key": "model", "preprocessing": data.preprocessing, "labels": data.labels}
-        artifact.write(folder, artifact.Manifest(**{**common, **fields}))
+        manifest = artifact.Manifest(**{**common, **fields})
+        if configuration.task.load().SCORED:
+            artifact.require_scored(manifest, data.labels)
+        artifact.write(folder, manifest)
         digest = artifact.sha256(folder / weights)
         warnings = [*training.get("warnings", ()), *find_collapsed(folder)]
     more = {"warnings": warnings} if warnings else {}  # an empty list breaks `dvc plots show`

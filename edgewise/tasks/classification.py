@@ -8,11 +8,14 @@ import numpy as np
 from edgewise.agent.answers import to_log_scale
 from edgewise.plugins import Comparison, Decisions, Predictions, PrimaryMetric, Scores
 from edgewise.stats import paired, ranking
+from edgewise.tasks.predictions import keep_scores
 
 TARGETS = "classes"
 NEEDS: tuple[str, ...] = ()
+SCORED = True
 SPLITS = ("test",)
 PRIMARY_METRIC = PrimaryMetric("accuracy_top1", "accuracy", "accuracy top-1", "accuracy")
+condense = keep_scores
 SCORES = ("accuracy_balanced", "macro_f1", "flips_gained", "flips_lost", "mcnemar_p", "agreement", "kl_nats")
 
 

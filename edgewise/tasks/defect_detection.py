@@ -17,13 +17,16 @@ from edgewise.plugins import Comparison, Decisions, Predictions, PrimaryMetric, 
 from edgewise.stats import paired, ranking
 from edgewise.stats.ranking import Ranking
 from edgewise.stats.resampling import bootstrap, percentile_interval
+from edgewise.tasks.predictions import keep_scores
 
 DEFECT = "defect"
 TARGETS = "classes"
 NEEDS = ("normal",)
+SCORED = True
 SPLITS = ("validation", "test")
 PRIMARY_METRIC = PrimaryMetric("auroc", "auroc", "AUROC", "AUROC")
 DECISION_SCORES = ("recall_at_threshold", "false_positive_rate_at_threshold")
+condense = keep_scores
 SCORES = (
     *(name for name in ranking.SCORE_NAMES if name != PRIMARY_METRIC.name),
     *(f"{name}_ci95" for name in (*ranking.SCORE_NAMES, *DECISION_SCORES)),

@@ -1,61 +1,82 @@
-"""Evaluate a variant: its predictions on the splits that the task needs, through its format's own session, and their scores."""
+"""Evaluate a variant: its outputs on the splits that the task needs, through its format's own session, and their scores."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
 from edgewise.agent import sessions
-from edgewise.artifacts import artifact
+from edgewise.artifacts import artifact, targets
 from edgewise.artifacts.artifact import Manifest
 from edgewise.artifacts.records import Evaluation
 from edgewise.artifacts.samples import Samples
 from edgewise.config import schema
 from edgewise.config.settings import build
 from edgewise.errors import DataError, VariantFailed
-from edgewise.plugins import Predictions
+from edgewise.plugins import Arrays, Predictions, Task
 from edgewise.proof import isolation
+from edgewise.tasks.predictions import OUTPUTS, count_samples
 
 MODELS, METRICS = Path("models"), Path("metrics")
-CHUNK = 256  # samples that are preprocessed and held in memory at a time
+CHUNK, LARGE_CHUNK = 256, 64  # samples that are preprocessed and held in memory at a time
+LARGE_BYTES = 2**18  # a sample of more comes in smaller chunks
+MAX_KEPT_BYTES = 2**26  # of all outputs of a variant, where whole outputs are kept
 
 
 def evaluate(variant: schema.Variant, made: Manifest, task: schema.Plugin) -> Evaluation:
     """Write models/evaluate/V (outputs, targets, details) and return the scores. VariantFailed if outputs are not finite."""
-    module, samples = task.load(), Samples.open(MODELS / "data")
+    module, samples = cast(Task, task.load()), Samples.open(MODELS / "data")
+    settings: Any = build(module.Settings, task.settings, "task")
     with isolation.translate_missing_runtime(variant.module):
-        given = {split: predict(variant, made, samples, split) for split in module.SPLITS}
-    judged, test = module.judge(build(module.Settings, task.settings, "task"), given), given["test"]
+        given = {split: predict(variant, made, samples, split, module, settings) for split in module.SPLITS}
+    judged, test = module.judge(settings, given), given["test"]
     with artifact.building(MODELS / "evaluate" / variant.name) as folder:
-        np.save(folder / "outputs.npy", test.outputs)
-        np.save(folder / "targets.npy", test.targets)
+        np.savez(folder / OUTPUTS, **test.ports)  # type: ignore[arg-type]
+        targets.store(folder, test.targets)
         artifact.write_json(folder / "details.json", judged.details)
-        details = {**test.spec, **judged.decision}
+        details = {"targets": samples.kind, **test.spec, **judged.decision}
         artifact.write(folder, Manifest(kind="evaluation", format=made.format, scheme=made.scheme, labels=samples.labels, details=details))
-    return Evaluation(len(test.targets), made.size_bytes, made.details["covered_share"], dict(judged.scores))
+    return Evaluation(count_samples(test.ports), made.size_bytes, made.details["covered_share"], dict(judged.scores))
 
 
-def run_variant(variant: schema.Variant, samples: Samples, indices: np.ndarray) -> np.ndarray:
-    """The first output of the variant for these samples, float32 [n, ...]."""
-    from tqdm import tqdm
-
-    settings = {"threads": os.cpu_count() or 1, **variant.engine}
-    session = sessions.load(schema.part(variant.module, "run"), str(MODELS / "variants" / variant.name), settings, keep=True)
-    starts = tqdm(
-        range(0, len(indices), CHUNK), desc=f"evaluate {variant.name}", unit="chunk", disable=len(indices) <= CHUNK, mininterval=1
-    )
-    answers = [sessions.run_batched(session, samples.feeds(indices[start : start + CHUNK])) for start in starts]
-    return np.concatenate([next(iter(answer.values())) for answer in answers]).astype(np.float32)
-
-
-def predict(variant: schema.Variant, made: Manifest, samples: Samples, split: str) -> Predictions:
+def predict(variant: schema.Variant, made: Manifest, samples: Samples, split: str, task: Task, settings: Any) -> Predictions:
     """Predictions on one split. DataError if it is empty; VariantFailed if outputs are NaN or infinite."""
     indices = samples.indices(split)
     if not len(indices):
         raise DataError(f"data.splits.{split}: the split is empty, but the task needs it; give it a share, for example 0.1")
-    given = run_variant(variant, samples, indices)
-    broken = ~np.isfinite(given.reshape(len(given), -1)).all(axis=1)
-    if broken.any():
-        raise VariantFailed(f"{np.sum(broken)} of {len(given)} {split} samples have NaN or infinite outputs")
-    known = {"meaning": made.outputs[0].meaning, "normal": samples.normal}
-    return Predictions(given, samples.targets(indices), samples.labels, {key: value for key, value in known.items() if value is not None})
+    scored = artifact.require_scored(made, samples.labels) if task.SCORED else made.scored
+    known = {"output": scored.name, "meaning": scored.meaning} if scored else {}
+    spec: dict[str, Any] = known if samples.normal is None else {**known, "normal": samples.normal}
+    kept, done = [], 0
+    for outputs in iterate_outputs(variant, samples, indices, split):
+        kept.append(task.condense(settings, spec, outputs))
+        done += count_samples(outputs)
+        if sum(array.nbytes for part in kept for array in part.values()) > MAX_KEPT_BYTES:
+            break
+    ports = {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
+    return Predictions(ports, samples.targets(indices[:done]), samples.labels, spec)
+
+
+def iterate_outputs(variant: schema.Variant, samples: Samples, indices: np.ndarray, split: str) -> Iterator[Arrays]:
+    """All outputs of the variant, [n, ...] each, for some of the samples at a time. VariantFailed if they are NaN or infinite."""
+    from tqdm import tqdm
+
+    settings = {"threads": os.cpu_count() or 1, **variant.engine}
+    session = sessions.load(schema.part(variant.module, "run"), str(MODELS / "variants" / variant.name), settings, keep=True)
+    chunk = CHUNK if sum(array.nbytes for array in samples.feeds(indices[:1]).values()) <= LARGE_BYTES else LARGE_CHUNK
+    starts = range(0, len(indices), chunk)
+    for start in tqdm(starts, desc=f"evaluate {variant.name}", unit="chunk", disable=len(starts) < 2, mininterval=1):
+        outputs = sessions.run_batched(session, samples.feeds(indices[start : start + chunk]))
+        broken = find_broken(outputs)
+        if broken.any():
+            raise VariantFailed(f"{np.sum(broken)} of {len(broken)} {split} samples have NaN or infinite outputs")
+        yield {name: array.astype(np.float32, copy=False) for name, array in outputs.items()}
+
+
+def find_broken(outputs: Arrays) -> np.ndarray:
+    """The samples of which some output is NaN or infinite, bool [n]. outputs: [n, ...] each."""
+    finite = [np.isfinite(array.reshape(len(array), -1)).all(axis=1) for array in outputs.values()]
+    broken: np.ndarray = ~np.logical_and.reduce(finite)
+    return broken

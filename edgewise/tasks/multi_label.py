@@ -10,11 +10,14 @@ from edgewise.config.settings import option
 from edgewise.plugins import Comparison, Decisions, Predictions, PrimaryMetric, Scores
 from edgewise.stats import paired
 from edgewise.stats.resampling import bootstrap, percentile_interval
+from edgewise.tasks.predictions import keep_scores
 
 TARGETS = "multi_label"
 NEEDS: tuple[str, ...] = ()
+SCORED = True
 SPLITS = ("test",)
 PRIMARY_METRIC = PrimaryMetric("macro_f1", "macro_f1", "macro F1", "macro F1")
+condense = keep_scores
 SCORES = ("macro_f1_ci95", "micro_f1", "exact_match", "label_accuracy", "flips_gained", "flips_lost", "mcnemar_p", "agreement")
 
 

@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgewise.plugins import Comparison, Decisions, Predictions, PrimaryMetric, Scores
+from edgewise.tasks.predictions import keep_all
 
 TARGETS = None
 NEEDS: tuple[str, ...] = ()
+SCORED = False
 SPLITS = ("test",)
 PRIMARY_METRIC: PrimaryMetric | None = None
+condense = keep_all
 SCORES: tuple[str, ...] = ()
 
 

@@ -8,11 +8,14 @@ import numpy as np
 from edgewise.errors import DataError
 from edgewise.plugins import Comparison, Decisions, Predictions, PrimaryMetric, Scores
 from edgewise.stats import paired
+from edgewise.tasks.predictions import keep_scores
 
 TARGETS = "values"
 NEEDS: tuple[str, ...] = ()
+SCORED = True
 SPLITS = ("test",)
 PRIMARY_METRIC = PrimaryMetric("mae", "mae", "mean absolute error", "MAE", higher_is_better=False, share=False)
+condense = keep_scores
 SCORES = ("rmse", "r2", "largest_error")
 
 

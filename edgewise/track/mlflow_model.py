@@ -19,6 +19,7 @@ import numpy as np
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
+SESSIONS, PREPROCESS = "edgewise.agent.sessions", "edgewise.agent.preprocess"
 Arrays = dict[str, np.ndarray]
 # MLflow warns of a `predict` without type hints, and has none for a dictionary of arrays
 warnings.filterwarnings("ignore", category=UserWarning, module=r"mlflow\.pyfunc\.utils\.data_validation")
@@ -28,20 +29,14 @@ class Variant(PythonModel):  # type: ignore[misc]  # mlflow's modules are Any to
     """The variant's folder, run by its format's own run.py."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        self.folder, self.code = (Path(context.artifacts[name]) for name in ("variant", "code"))
-        self.package = f"edgewise_served_{abs(hash(self.code))}"  # unique, since each model brings its own code
-        holder = ModuleType(self.package)
-        holder.__path__ = [str(self.code)]
-        sys.modules[self.package] = holder
-        self.session = self.module("sessions").load(self.module("run"), str(self.folder), context.model_config)
-
-    def module(self, name: str) -> ModuleType:
-        """A file of the `code` artifact."""
-        return importlib.import_module(f"{self.package}.{name}")
+        self.folder, code = (Path(context.artifacts[name]) for name in ("variant", "code"))
+        runner = context.model_config["runner"]
+        self.sessions, self.preprocess, run = import_own(code, SESSIONS, PREPROCESS, runner)
+        self.session = self.sessions.load(run, str(self.folder), context.model_config["settings"])
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow reads a type hint as a schema
         """Outputs by name, float32 [n, ...], of inputs by name, [n, ...]."""
-        return self.module("sessions").run_batched(self.session, dict(model_input))
+        return self.sessions.run_batched(self.session, dict(model_input))
 
     def feeds(self, pictures: Sequence[str]) -> Arrays:
         """Read and preprocess picture files for `predict`. Needs Pillow. Raises ValueError where the variant takes no pictures."""
@@ -49,9 +44,27 @@ class Variant(PythonModel):  # type: ignore[misc]  # mlflow's modules are Any to
         spec = manifest["preprocessing"]
         if not spec or spec["kind"] != "image":
             raise ValueError(f"this model takes {[tensor['name'] for tensor in manifest['inputs']]}, no pictures")
-        preprocess = self.module("preprocess")
-        batch = np.stack([preprocess.resize_to_spec(preprocess.decode_picture(path), spec) for path in pictures])
-        return {manifest["inputs"][0]["name"]: preprocess.normalize(batch, spec)}
+        pre = self.preprocess
+        batch = np.stack([pre.resize_to_spec(pre.decode_picture(path), spec) for path in pictures])
+        return {manifest["inputs"][0]["name"]: pre.normalize(batch, spec)}
+
+
+def import_own(code: Path, *names: str) -> list[ModuleType]:
+    """Modules of the `code` artifact. Each model brings its own: those of another model, or of an installed Edgewise, stay as they are."""
+    others = take_modules()
+    sys.path.insert(0, str(code))
+    try:
+        return [importlib.import_module(name) for name in names]
+    finally:
+        sys.path.remove(str(code))
+        take_modules()
+        sys.modules.update(others)
+
+
+def take_modules() -> dict[str, ModuleType]:
+    """Edgewise's modules, removed from those that are imported."""
+    names = [name for name in sys.modules if name.partition(".")[0] == "edgewise"]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 set_model(Variant())

@@ -6,7 +6,6 @@
 A version is identified by the content of its files, not by the run that measured it: measuring again moves aliases and adds nothing.
 """
 
-import inspect
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,12 +15,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edgewise.agent import preprocess, sessions
+from edgewise.agent import ports, preprocess, sessions
 from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest, Port
 from edgewise.config import schema
 from edgewise.config.digests import Digests
 from edgewise.config.schema import Config, Variant
+from edgewise.devices.shipping import code_tree
 from edgewise.proof import checks, making
 from edgewise.track.run_set import KEY, Candidate, Registration, content_digest
 
@@ -104,7 +104,7 @@ def version_key(manifest: Manifest, variant: Variant) -> str:
     """A hash of what the model's predictions depend on: files, tensors, engine settings, and the code that goes with it."""
     tensors = schema.to_plain([*manifest.inputs, *manifest.outputs])
     files = {name: entry["sha256"] for name, entry in manifest.files.items()}
-    runner = Digests().digest([f"{variant.module}.run", sessions.__name__, preprocess.__name__])
+    runner = Digests().digest([f"{variant.module}.run", sessions.__name__, ports.__name__, preprocess.__name__])
     return content_digest({"files": files, "runner": runner, "engine": variant.engine, "tensors": tensors})
 
 
@@ -126,14 +126,15 @@ def save_model(workshop: Path, identity: str, folder: Path, runner: ModuleType, 
 
     manifest, code = artifact.read(folder), workshop / "code"
     code.mkdir()
-    for module in (runner, sessions, preprocess):
-        shutil.copy(module_file(module), code)
+    for name, path in code_tree(runner.__name__).files.items():
+        (code / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, code / name)
     mlflow.pyfunc.save_model(
         workshop / "model",
         python_model=Path(__file__).with_name("mlflow_model.py"),
         artifacts={"variant": str(folder), "code": str(code)},
-        model_config=dict(how),
-        signature=ModelSignature(tensor_schema(manifest.inputs), tensor_schema(manifest.outputs)),
+        model_config={"runner": runner.__name__, "settings": dict(how)},
+        signature=ModelSignature(tensor_schema(manifest.fed), tensor_schema(manifest.answered)),
         input_example=dict(example),
         pip_requirements=pip_requirements(runner),
         mlflow_model=Model(model_id=identity),
@@ -151,7 +152,3 @@ def tensor_schema(tensors: tuple[Port, ...]) -> Any:
 def pip_requirements(runner: ModuleType) -> list[str]:
     """mlflow, numpy and the runtime in the versions that scored the variant, without local parts such as +cpu."""
     return [f"{package}=={metadata.version(package).partition('+')[0]}" for package in ("mlflow", "numpy", runner.PACKAGE)]
-
-
-def module_file(module: ModuleType) -> Path:
-    return Path(inspect.getfile(module))

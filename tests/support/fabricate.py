@@ -182,7 +182,9 @@ def details(row: Made) -> dict:
         "weights_elements": 11_200_000,
         "nodes": nodes,
     }
-    return {"facts": facts, "covered_share": row.covered, "sqnr_db": 31.9 if row.covered else 120.0, "kept_float": list(row.kept)}
+    measured = 31.9 if row.covered else 120.0
+    groups = [{"output": "logits", "group": "", "sqnr_db": measured, "largest_difference": 0.1}]
+    return {"facts": facts, "covered_share": row.covered, "sqnr_db": measured, "agreement": groups, "kept_float": list(row.kept)}
 
 
 def logits(row: Made, samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -209,7 +211,7 @@ def evaluate(folder: Path, row: Made, samples: int) -> dict:
     np.add.at(confusion, (targets, answers), 1)
     recall = confusion.diagonal() / confusion.sum(axis=1)
     with artifact.building(folder, folder.parents[1]) as target:
-        np.save(target / "outputs.npy", outputs)
+        np.savez(target / "outputs.npz", logits=outputs)
         np.save(target / "targets.npy", targets)
         content = {"confusion": confusion.tolist(), "recall_per_class": dict(zip(LABELS, recall.tolist(), strict=True))}
         (target / "details.json").write_text(json.dumps(content), encoding="utf-8")

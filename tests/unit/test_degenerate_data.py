@@ -34,9 +34,11 @@ def judge(tmp_path, monkeypatch, task: Plugin, data: Plugin, moved: dict[str, st
     monkeypatch.chdir(tmp_path)
     dataset.prepare(data, 0)
     random = np.random.default_rng(0)
-    monkeypatch.setattr(
-        evaluation, "run_variant", lambda _, samples, indices: random.normal(size=(len(indices), len(samples.labels))).astype(np.float32)
-    )
+
+    def answer(variant, samples, indices, split):
+        yield {LOGITS.outputs[0].name: random.normal(size=(len(indices), len(samples.labels))).astype(np.float32)}
+
+    monkeypatch.setattr(evaluation, "iterate_outputs", answer)
     evaluation.evaluate(VARIANT, LOGITS, task)
     return artifact.read(tmp_path / "models/evaluate/onnx-fp32")
 

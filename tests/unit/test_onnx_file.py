@@ -211,12 +211,13 @@ def test_a_file_that_does_not_fit_the_data_says_what_both_are(tmp_path):
     path = tmp_path / "mine.onnx"
     onnx.save(old_style(), path)
     wide = {"image": np.zeros((4, 2, 9, 9), np.float32)}
-    with pytest.raises(ModelError, match=r"expects \[2, 8, 8\], the data has \[2, 9, 9\] .*change data\.\* to match"):
+    with pytest.raises(ModelError, match=r"expects \[2, 8, 8\] for picture, the data has \[2, 9, 9\] .*change data\.\* to match"):
         imported(path, data(tmp_path / "wide", wide), tmp_path / "a")
+    imported(path, data(tmp_path / "two", pictures(), ("no", "yes")), tmp_path / "b")
     with pytest.raises(
-        ModelError, match=r"returns \[3\], the data has 2 labels \(no, yes\); name the model's own classes with data.label_names"
+        ModelError, match=r"returns image_out \[3\], the data has 2 labels \(no, yes\); name the model's own classes with data.label_names"
     ):
-        imported(path, data(tmp_path / "two", pictures(), ("no", "yes")), tmp_path / "b")
+        artifact.require_scored(artifact.read(tmp_path / "b"), ("no", "yes"))
     for missing, message in [(tmp_path, "is a folder"), (tmp_path / "gone.onnx", "does not exist")]:
         with pytest.raises(ModelError, match=message):
             onnx_file.load(missing)

@@ -40,7 +40,7 @@ def report(root, rows=FIVE, **options):
 
 def measured_db(name: str) -> float:
     """The SQNR of the outputs on disk, from its formula."""
-    expected, given = (np.load(f"models/evaluate/{each}/outputs.npy").astype(float) for each in (REFERENCE, name))
+    expected, given = (np.load(f"models/evaluate/{each}/outputs.npz")["logits"].astype(float) for each in (REFERENCE, name))
     return 10 * math.log10(((expected - expected.mean(axis=0)) ** 2).sum() / ((expected - given) ** 2).sum())
 
 

@@ -28,20 +28,20 @@ def parts(samples: int = 900, shift: float = 1.5, seed: int = 0, noise: float = 
     targets = rng.choice(3, samples, p=[0.1, 0.8, 0.1])
     logits = rng.normal(0, 1, (samples, 3)) + shift * np.eye(3)[targets]
     logits += noise * np.random.default_rng(seed + 1).normal(0, 1, logits.shape)
-    return Predictions(logits.astype(np.float32), targets, LABELS, {"normal": NORMAL})
+    return Predictions({"logits": logits.astype(np.float32)}, targets, LABELS, {"normal": NORMAL})
 
 
 def tags(samples: int = 400, seed: int = 0, noise: float = 0.0) -> Predictions:
     rng = np.random.default_rng(seed)
     true = (rng.random((samples, 4)) < (0.5, 0.3, 0.1, 0.05)).astype(np.float32)
     logits = 2 * true - 1 + rng.normal(0, 1.2, true.shape) + noise * np.random.default_rng(9).normal(size=true.shape)
-    return Predictions(logits.astype(np.float32), true, ("a", "b", "c", "d"))
+    return Predictions({"logits": logits.astype(np.float32)}, true, ("a", "b", "c", "d"))
 
 
 def numbers(samples: int = 300, error: float = 0.1, seed: int = 0) -> Predictions:
     rng = np.random.default_rng(seed)
     true = rng.normal(5, 2, (samples, 2)).astype(np.float32)
-    return Predictions((true + rng.normal(0, error, true.shape)).astype(np.float32), true, ("width", "height"))
+    return Predictions({"logits": (true + rng.normal(0, error, true.shape)).astype(np.float32)}, true, ("width", "height"))
 
 
 CASES = [
@@ -56,7 +56,7 @@ CASES = [
 def judged(task, test: Predictions):
     settings = task.Settings()
     found = task.judge(settings, {"validation": test, "test": test})
-    return found, Predictions(test.outputs, test.targets, test.labels, {**test.spec, **found.decision})
+    return found, Predictions({"logits": test.outputs}, test.targets, test.labels, {**test.spec, **found.decision})
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.__name__)
@@ -91,7 +91,7 @@ def test_a_task_gives_what_it_declares_and_answers_as_a_device_does(task, refere
 
 def test_scores_of_a_detector_are_those_of_scikit_learn():
     test = parts()
-    test = Predictions(np.round(test.outputs, 1), test.targets, test.labels, test.spec)  # ties, as int8 models have
+    test = Predictions({"logits": np.round(test.outputs, 1)}, test.targets, test.labels, test.spec)  # ties, as int8 models have
     scores, defect = answers.log_odds_against_normal(test.outputs, test.spec), test.targets != NORMAL
     found = judged(defect_detection, test)[0].scores
     assert found["auroc"] == pytest.approx(metrics.roc_auc_score(defect, scores))
@@ -193,7 +193,7 @@ def test_the_exact_interval_is_that_of_scipy(hits, total):
 def test_a_softmax_gives_the_same_detector_as_its_logits():
     test = parts()
     powers = np.exp(test.outputs)
-    soft = Predictions(powers / powers.sum(1, keepdims=True), test.targets, LABELS, {**test.spec, "meaning": "probabilities"})
+    soft = Predictions({"logits": powers / powers.sum(1, keepdims=True)}, test.targets, LABELS, {**test.spec, "meaning": "probabilities"})
     assert answers.log_odds_against_normal(soft.outputs, soft.spec) == pytest.approx(
         answers.log_odds_against_normal(test.outputs, test.spec), abs=1e-4
     )

@@ -80,16 +80,20 @@ def real() -> dict[str, tuple]:
     return found
 
 
+def run_one(session, row: np.ndarray) -> np.ndarray:
+    return next(iter(session.run({session.inputs[0]["name"]: row[None]}).values()))
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory, real) -> dict[str, tuple]:
     """(shapes that the model takes, score) of each."""
     from edgewise.sources import onnx_file, tflite_file
     from tests.conftest import SHARED_DATA
 
-    runner = onnx_file.Runner(SHARED_DATA / "pretrained/mnist/mnist.onnx")
+    session = onnx_file.FileSession(SHARED_DATA / "pretrained/mnist/mnist.onnx")
     interpreter = tflite_file.load(SHARED_DATA / "pretrained/mlperf_tiny/pretrainedResnet.tflite")
     return {
-        "mnist": ([[1, 28, 28]], lambda feeds: next(iter(runner.run(feeds).values()))),
+        "mnist": ([[1, 28, 28]], lambda feeds: np.concatenate([run_one(session, row) for row in feeds["image"]])),
         "resnet8": ([[32, 32, 3]], lambda feeds: tflite_file.run(interpreter, feeds)),
     }
 

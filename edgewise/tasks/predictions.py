@@ -1,0 +1,37 @@
+"""The predictions of a variant as models/evaluate/V holds them, and what tasks keep of its outputs (Task.condense)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgewise.artifacts import artifact, targets
+from edgewise.plugins import Arrays, Predictions
+
+OUTPUTS = "outputs.npz"  # what the task keeps of each output
+
+
+def keep_scores(settings: Any, spec: Mapping[str, Any], outputs: Arrays) -> Arrays:
+    """The output with one value for each label."""
+    name = spec["output"]
+    return {name: outputs[name]}
+
+
+def keep_all(settings: Any, spec: Mapping[str, Any], outputs: Arrays) -> Arrays:
+    return outputs
+
+
+def read_predictions(folder: Path) -> Predictions | None:
+    """The predictions on the test split that `evaluate` wrote into `folder`; None if the variant failed before it made any."""
+    made = artifact.read(folder)
+    if not made.ok:
+        return None
+    with np.load(folder / OUTPUTS) as stored:
+        ports = dict(stored)
+    return Predictions(ports, targets.load(folder, made.details.get("targets", targets.CLASSES)), made.labels, made.details)
+
+
+def count_samples(kept: Mapping[str, np.ndarray]) -> int:
+    """Number of samples of what was kept (see Task.condense)."""
+    return len(kept.get("counts", next(iter(kept.values()))))
