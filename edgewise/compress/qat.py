@@ -46,9 +46,12 @@ def fine_tune(source: Path, data: Path, tuning: Tuning, train: Train, seed: int,
     if not (source / PROGRAM).exists():
         raise VariantFailed(f"not from a source of format {manifest.format}: int8-qat can fine-tune torch sources only")
     samples, recipe = Samples.open(data), dataclasses.replace(train, epochs=tuning.epochs, learning_rate=tuning.learning_rate)
+    objective = choose(samples, recipe, manifest.details.get(torch_source.DECODING))
+    if objective is None:
+        raise VariantFailed(f"int8-qat cannot train this model with data.targets={samples.kind}: there is no loss for it")
     with training.repeatable(seed, train.threads), warnings.catch_warnings(action="ignore"):
         torch.use_deterministic_algorithms(False)  # torchao's fused fake quantization is not declared so; on a CPU it is
-        program, objective = torch.export.load(source / PROGRAM), choose(samples, recipe)
+        program = torch.export.load(source / PROGRAM)
         set_batch_norm_epsilon(program)
         model = prepare(program, samples, objective, tuning.per_channel)
         history = training.fit(model, samples, recipe, seed, objective)

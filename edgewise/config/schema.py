@@ -193,7 +193,7 @@ class Train:
     monitor: str = option(
         "accuracy",
         "score on validation by which the epoch is chosen; last: the last epoch, for validation splits too small to choose by",
-        choices=("accuracy", "accuracy_balanced", "loss", "last"),
+        choices=("accuracy", "accuracy_balanced", "ap50", "mean_iou", "loss", "last"),
     )
     patience: int | None = option(None, "stop after this many epochs without a better score on validation; null: never", low=1)
     flip_horizontal: bool = option(False, "mirror pictures left to right with probability 0.5")

@@ -78,7 +78,7 @@ class Moves:
         for axis, chosen in self.mirrored.items():
             mask = np.flip(mask, axis - DOWN) if chosen[index] else mask
         for axis, size in enumerate(mask.shape):
-            mask = mask.take(np.rint(self._origins(index, axis, size)).astype(np.int64), axis)
+            mask = np.take(mask, np.rint(self._origins(index, axis, size)).astype(np.int64), axis)
         return mask
 
     def corners(self, index: int, corners: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +100,8 @@ class Moves:
         if self.zooms is None or self.fixed is None:
             return at
         fixed = self.fixed[axis][index] * size
-        return fixed + self.zooms[index] * (at - fixed)
+        moved: np.ndarray = fixed + self.zooms[index] * (at - fixed)
+        return moved
 
     def _origins(self, index: int, axis: int, size: int) -> np.ndarray:
         """For each pixel along an axis of a mirrored picture the one that it shows, float [size]."""

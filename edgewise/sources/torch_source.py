@@ -19,7 +19,7 @@ from edgewise.artifacts import artifact
 from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Train
 from edgewise.config.settings import option
-from edgewise.errors import ModelError
+from edgewise.errors import ConfigError, ModelError
 from edgewise.sources import checkpoint, training
 from edgewise.sources.augmentation import check_augmentations
 from edgewise.sources.checkpoint import PREFIX
@@ -31,6 +31,8 @@ PROBE_SAMPLES = 16
 REQUIRES = {"torch": "train", "transformers": "train", "safetensors": "train"}
 WEIGHTS = "weights.safetensors"
 MAX_BATCH = 1024
+MEANINGS = ("logits", "scores", "boxes")
+DECODING = "decoding"  # attribute of a module whose outputs are boxes: how, for agent.decoding; in the manifest among the details
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +51,32 @@ def obtain(
     manifest, samples = artifact.read(data), Samples.open(data)
     check_augmentations(train, manifest.preprocessing)
     with training.repeatable(seed, train.threads) as threads:
-        source, objective = wrap(create(manifest)), choose(samples, train)
+        source = wrap(create(manifest))
+        decoding = getattr(source.model, DECODING, None)
+        objective = choose(samples, train, decoding)
         initialize(source.model, settings, len(samples.labels))
         probe = samples.feeds(np.resize(samples.indices("calibration"), PROBE_SAMPLES))
-        check_outputs(source, probe, objective)
-        history = training.fit(source, samples, train, seed, objective)
-        fields = export(source, probe, objective.outputs, folder)
-    initial = {"initial_weights_sha256": artifact.sha256(Path(settings.weights))} if settings.weights else {}
-    return {**fields, "details": {**fields["details"], **initial, "threads": threads}, "training": history}
+        count = check_outputs(source, probe, objective)
+        history = training.fit(source, samples, train, seed, objective) if objective else leave_untrained(samples.kind, train)
+        fields = export(source, probe, objective.outputs if objective else name_outputs(count), folder)
+    more = {"initial_weights_sha256": artifact.sha256(Path(settings.weights))} if settings.weights else {}
+    more |= {DECODING: decoding} if decoding else {}
+    return {**fields, "details": {**fields["details"], **more, "threads": threads}, "training": history}
+
+
+def leave_untrained(kind: str, train: Train) -> dict[str, Any]:
+    """The history of a model that there is no objective for. ConfigError if it is to be trained. kind: of the targets."""
+    if train.epochs:
+        raise ConfigError(
+            f"train.epochs: {train.epochs}; this model cannot be trained with data.targets={kind}: set train.epochs=0 to take it as it is,"
+            " or model.name=tiny_detector to train a detector"
+        )
+    return {"accuracy_validation": None, "epochs": 0, "curve": []}
+
+
+def name_outputs(count: int) -> tuple[str, ...]:
+    """Names for the outputs of a model of which nothing is known."""
+    return ("output",) if count == 1 else tuple(f"output_{i}" for i in range(count))
 
 
 def initialize(module: Any, settings: Settings, classes: int) -> None:
@@ -87,8 +107,8 @@ def wrap(module: Any) -> Any:
     return Source(module)
 
 
-def check_outputs(source: Any, feeds: Mapping[str, np.ndarray], objective: Objective) -> None:
-    """ModelError unless `source` takes the feeds, [n, ...], and gives what the objective needs."""
+def check_outputs(source: Any, feeds: Mapping[str, np.ndarray], objective: Objective | None) -> int:
+    """The number of outputs. ModelError unless `source` takes the feeds, [n, ...], and gives what the objective needs."""
     import torch
 
     shapes = ", ".join(f"{name} {[*array.shape]}" for name, array in feeds.items())
@@ -103,15 +123,16 @@ def check_outputs(source: Any, feeds: Mapping[str, np.ndarray], objective: Objec
             f"the model returns a {type(odd).__name__} where a tensor is needed;"
             " it must return one tensor, several in a tuple, or an object with .logits"
         )
-    trouble = objective.check([result.shape for result in results])
+    trouble = objective and objective.check([result.shape for result in results])
     if trouble:
         given = ", ".join(str([*result.shape]) for result in results)
         raise ModelError(f"the model returns {given} for {shapes}, but {trouble}")
+    return len(results)
 
 
 def export(source: Any, feeds: Mapping[str, np.ndarray], outputs: Sequence[str], folder: Path) -> dict[str, Any]:
     """Export `source` (from `wrap`) into `folder`; feeds: at least two samples a name, [n, ...]. outputs: names of what it returns, which
-    say what they mean. Returns manifest fields."""
+    say what it is if they are in MEANINGS. Returns manifest fields."""
     import torch
     from safetensors.torch import save_file
 
@@ -121,11 +142,12 @@ def export(source: Any, feeds: Mapping[str, np.ndarray], outputs: Sequence[str],
         results = {name: result.numpy() for name, result in zip(outputs, training.run(source, feeds), strict=True)}
     torch.export.save(program, folder / "program.pt2")
     save_file({k: v.contiguous().clone() for k, v in program.state_dict.items()}, folder / WEIGHTS)
-    np.savez(folder / "probe.npz", **{f"in:{n}": a for n, a in feeds.items()}, **{f"out:{n}": a for n, a in results.items()})
+    arrays = {f"in:{name}": array for name, array in feeds.items()} | {f"out:{name}": array for name, array in results.items()}
+    np.savez(folder / "probe.npz", **arrays)
     return {
         "format": "torch",
         "inputs": [_describe(name, array) for name, array in feeds.items()],
-        "outputs": [{**_describe(name, array), "meaning": name} for name, array in results.items()],
+        "outputs": [{**_describe(name, array), "meaning": name if name in MEANINGS else None} for name, array in results.items()],
         "details": {"layers": list_layers(source), "parameters": sum(p.numel() for p in source.parameters())},
         "tools": {"torch": torch.__version__},
         "weights": WEIGHTS,

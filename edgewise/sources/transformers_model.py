@@ -32,7 +32,11 @@ class Settings(torch_source.Settings):
 
 
 def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path) -> Mapping[str, Any]:
-    fields = torch_source.obtain(lambda manifest: create(settings, manifest), settings, data, train, seed, folder)
+    return with_tools(torch_source.obtain(lambda manifest: create(settings, manifest), settings, data, train, seed, folder))
+
+
+def with_tools(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The manifest fields with the version of transformers."""
     import transformers
 
     return {**fields, "tools": {**fields["tools"], "transformers": transformers.__version__}}
