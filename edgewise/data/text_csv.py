@@ -94,8 +94,8 @@ def read_records(path: Path, settings: Settings) -> tuple[Columns, list[Record]]
 
 
 def parse(content: str, delimiter: str, quoted: bool) -> Any:
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    return csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
+    lines = io.StringIO(content, newline="")
+    return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=True)
 
 
 def find_delimiter(content: str, quoted: bool) -> str:
