@@ -111,6 +111,30 @@ def read_lines() -> Iterator[Tuple[str, bytes]]:
         yield f"line {number} of stdin", line.rstrip(b"\r\n")
 
 
+def _fits(given: Sequence[int], wanted: Sequence[Optional[int]]) -> bool:
+    """Whether a sample has the shape that the model takes, None for any size."""
+    return len(given) == len(wanted) and all(size in (None, side) for side, size in zip(given, wanted))
+
+
+def read_steps(inputs: Sequence[Mapping[str, Any]]) -> Iterator[Sample]:
+    """Each step of one sequence from stdin: the values of all inputs one after the other, in the type and shape that the model takes."""
+    number = 0
+    while True:
+        feed: Feeds = {}
+        for entry in inputs:
+            dtype, shape = np.dtype(entry["dtype"]).newbyteorder("<"), [1, *entry["shape"][2:]]
+            content = sys.stdin.buffer.read(int(np.prod(shape)) * dtype.itemsize)
+            if not content and not feed:
+                return
+            if len(content) < np.prod(shape) * dtype.itemsize:
+                raise ValueError(
+                    f"step {number} ends after {len(content)} bytes of {entry['name']}; give {shape[1:]} values of {dtype.name}"
+                )
+            feed[entry["name"]] = np.frombuffer(content, dtype).reshape(shape)
+        yield f"step {number}", feed
+        number += 1
+
+
 def read_array_files(paths: Sequence[str], inputs: Sequence[Mapping[str, Any]]) -> Iterator[Sample]:
     """The rows of .npy (one input) or .npz files."""
     for path in paths:
@@ -133,7 +157,7 @@ def read_array_file(path: str, inputs: Sequence[Mapping[str, Any]]) -> Feeds:
         names = ", ".join(entry["name"] for entry in inputs)
         raise ValueError(f"{path}: {error}; give arrays of one sample a row: {names}") from None
     for entry in inputs:
-        if list(rows[entry["name"]].shape[1:]) != entry["shape"][1:]:
+        if not _fits(rows[entry["name"]].shape[1:], entry["shape"][1:]):
             raise ValueError(
                 f"{path}: {entry['name']} has rows of {list(rows[entry['name']].shape[1:])}, the model takes {entry['shape'][1:]}"
             )

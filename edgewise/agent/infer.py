@@ -4,6 +4,7 @@
     python infer.py --frames 640x480x3              raw frames from stdin, uint8 RGB (x1: grey), such as ffmpeg's -f rawvideo
     python infer.py "a sentence"                    where the model takes text; - : one sentence a line from stdin
     python infer.py windows.npy                     where it takes arrays: samples [n, ...], or .npz with its inputs by name
+    python infer.py --stream                        where it carries state: the steps of one sequence from stdin, as raw values
     python infer.py --check                         verify the files and the installed packages, answer nothing
 
 Every start verifies all files against checksums.json and the packages against bundle.json. A sample that cannot be read or
@@ -22,7 +23,7 @@ import os
 import re
 import sys
 from importlib import metadata
-from typing import Any, Iterator, List, Mapping, Tuple, Union
+from typing import Any, Callable, Iterator, List, Mapping, Tuple, Union
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CHECKSUMS, SETTINGS, MODEL, CODE = "checksums.json", "bundle.json", "model", "code"
@@ -50,6 +51,7 @@ def run(given: List[str]) -> None:
     parser = argparse.ArgumentParser(prog="infer.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("samples", nargs="*")
     parser.add_argument("--frames", metavar="WIDTHxHEIGHTx3", help="read raw frames of this size from stdin")
+    parser.add_argument("--stream", action="store_true", help="read the steps of one sequence from stdin, of a model that carries state")
     parser.add_argument("--check", action="store_true", help="verify only")
     arguments = parser.parse_args(given)
     verify_files()
@@ -58,7 +60,7 @@ def run(given: List[str]) -> None:
     if arguments.check:
         print(f"{settings['variant']}: all files are as bundled, all packages fit")
         return
-    if not arguments.samples and not arguments.frames:
+    if not arguments.samples and not arguments.frames and not arguments.stream:
         raise BundleError("no samples: name a file or a folder; see --help for other ways")
     if not print_answers(iterate_answers(arguments, settings)):
         raise BundleError(f"no samples: there is no file in {', '.join(arguments.samples) or 'stdin'}")
@@ -123,17 +125,21 @@ def iterate_answers(arguments: argparse.Namespace, settings: Mapping[str, Any]) 
 
     runner = importlib.import_module(settings["runner"])
     session = sessions.load(runner, os.path.join(HERE, MODEL), settings["engine"])
-    for name, sample in feeds.read_samples(arguments.samples, arguments.frames, settings, HERE):
-        yield sample if isinstance(sample, ValueError) else make_line(session, name, sample, settings)
+    run, samples = session.run, feeds.read_samples(arguments.samples, arguments.frames, settings, HERE)
+    if arguments.stream:
+        if not getattr(session, "stateful", False):
+            raise BundleError("--stream: this model carries no state from step to step; give its samples as files")
+        run, samples = session.step, feeds.read_steps(settings["inputs"])
+    for name, sample in samples:
+        yield sample if isinstance(sample, ValueError) else make_line(run, name, sample, settings)
 
 
-def make_line(session: Any, name: str, sample: Mapping[str, Any], settings: Mapping[str, Any]) -> Union[str, BundleError]:
-    """The answer for one sample as a line of JSON."""
-    from edgewise.agent.answers import make_answers
+def make_line(run: Callable[[Any], Any], name: str, sample: Mapping[str, Any], settings: Mapping[str, Any]) -> Union[str, BundleError]:
+    """The answer for one sample as a line of JSON. run: its outputs by name, from its feeds."""
+    from edgewise.agent.answers import answer_sample
 
     try:
-        outputs = next(iter(session.run(sample).values()))
-        found = make_answers(outputs, settings["answer"], settings["labels"])[0]
+        found = answer_sample(run(sample), settings["answer"], settings["labels"])
     except Exception as error:  # each runtime has errors of its own, and the next sample may fit
         return BundleError(f"{name}: the model gives no answer: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
     try:

@@ -27,6 +27,7 @@ PATHS = {  # name -> dotted path in a VariantSummary
     "samples": "quality.samples",
     "sqnr_db": "quality.sqnr_db",
     "latency_p50_ms": "latency.p50_ms",
+    "real_time_factor": "latency.real_time_factor",
     "latency_p50_ci95_ms": "latency.p50_ci95_ms",
     "latency_p90_ms": "latency.p90_ms",
     "latency_p90_ci95_ms": "latency.p90_ci95_ms",

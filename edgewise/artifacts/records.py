@@ -107,9 +107,13 @@ class Latency:
 
 @dataclass(frozen=True)
 class JudgedLatency(Latency):
-    """Latency with the report's verdict: faster, slower, no difference claimed, reference; missing_reason: why there is none."""
+    """Latency with the report's verdict: faster, slower, no difference claimed, reference; missing_reason: why there is none.
+
+    real_time_factor: of a model with state, the time of a step over the time that it covers (model.step_ms).
+    """
 
     verdict: str | None = None
+    real_time_factor: float | None = None
     missing_reason: str | None = None
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest
@@ -24,6 +25,7 @@ from edgewise.proof.making import (
 
 MODELS = Path("models")
 TUNED = MODELS / "qat"
+CARRIED = ("step_ms", "decoding")
 MIN_FLOAT_SQNR_DB = 60.0  # float32 conversions reach 90 to 140 dB; half precision on the way would show as 60 to 70
 
 
@@ -47,8 +49,18 @@ def convert(name: str, form: schema.Format, source: Manifest) -> None:
         write_ports(folder, manifest.inputs, manifest.outputs)
         artifact.write(folder, manifest)
         found = compare_with_source(form.module, folder, {}, MIN_FLOAT_SQNR_DB)
-        details = {"sqnr_db": lowest_db(found), "agreement": describe_agreement(found), "notes": list(converted.get("notes", []))}
+        details = {
+            "sqnr_db": lowest_db(found),
+            "agreement": describe_agreement(found),
+            "notes": list(converted.get("notes", [])),
+            **carry_over(source),
+        }
         artifact.write(folder, dataclasses.replace(manifest, details=details))
+
+
+def carry_over(manifest: Manifest) -> dict[str, Any]:
+    """What a source says of the model itself, and every model that is made of it repeats."""
+    return {key: manifest.details[key] for key in CARRIED if key in manifest.details}
 
 
 def find_parent(make: Maker, source: Manifest) -> Path:

@@ -13,7 +13,7 @@ from edgewise.artifacts.artifact import Manifest
 from edgewise.artifacts.samples import Samples
 from edgewise.compress import calibration, mixed
 from edgewise.compress.build import Build
-from edgewise.compress.float_models import open_parent
+from edgewise.compress.float_models import carry_over, open_parent
 from edgewise.compress.partition import finish
 from edgewise.config import schema
 from edgewise.errors import VariantFailed
@@ -56,7 +56,7 @@ def make_variant(variant: schema.Variant, parent: Manifest, configuration: schem
             tools=find_tool_versions(make.REQUIRES),
         )
         artifact.write(folder, manifest)
-        details = {"facts": facts, "covered_share": covered_share, "kept_float": kept, **searched}
+        details = {"facts": facts, "covered_share": covered_share, "kept_float": kept, **searched, **carry_over(parent)}
         found = compare_with_source(variant.module, folder, variant.engine, variant.min_sqnr_db, source)
         details |= {"sqnr_db": lowest_db(found), "agreement": describe_agreement(found)}
         details |= check_as_written(variant, scheme, folder, source)
@@ -100,10 +100,14 @@ def quantize(build: Build, indices: np.ndarray, folder: Path) -> tuple[list[str]
 
 
 def check_file(build: Build, kept: list[str], scheme: dict[str, Any], folder: Path) -> tuple[dict[str, Any], float]:
-    """What the file holds, and the share of the weights that the scheme covers. VariantFailed where the file is not what its name says."""
+    """What the file holds, and the share of the weights that the scheme covers. VariantFailed where the file is not what its name says.
+
+    Of a source that is quantized already, layers that are float in the user's file stay so.
+    """
     facts = schema.part(build.variant.module, "facts").facts(folder)
+    own = checks.list_float_nodes(facts) if artifact.read(build.source).details.get("quantized") else []
     nodes, int8_nodes = build.nodes_of(kept), build.nodes_of(build.int8_layers())
-    return facts, checks.check_scheme(facts, scheme, nodes, build.variant.name, int8_nodes)
+    return facts, checks.check_scheme(facts, scheme, [*nodes, *own], build.variant.name, int8_nodes)
 
 
 def check_as_written(variant: schema.Variant, scheme: dict[str, Any], folder: Path, source: Path) -> dict[str, Any]:

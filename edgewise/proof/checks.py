@@ -16,6 +16,9 @@ from edgewise.errors import VariantFailed
 from edgewise.stats.agreement import GroupAgreement, compare_groups, worst_of
 
 Arrays = dict[str, np.ndarray]
+# What a float model agrees with, at least, of a source that computes in these types, in dB. Rounding to p bits costs 6 p + 5 dB (float16:
+# 11 bits, 71 dB; bfloat16: 8 bits, 53 dB), and the noise of some 300 roundings in a row adds up to 25 dB more; 6 dB are left as a margin.
+PRECISION_SQNR_DB = {"float16": 40.0, "bfloat16": 22.0}
 
 
 def read_probe(source: Path) -> tuple[Arrays, Arrays]:
@@ -55,6 +58,20 @@ def compare_outputs(expected: Arrays, given: Arrays, min_db: float) -> list[Grou
             f"outputs differ from the source: SQNR {worst.sqnr_db:.1f} dB{where}, this scheme needs at least {min_db:g} dB (min_sqnr_db)"
         )
     return found
+
+
+def least_sqnr_db(min_db: float, precision: str | None) -> float:
+    """The SQNR that is asked for, or what can be asked for where the source itself computes in less than float32.
+
+    The oracle of a float16 source is what that file gives, with the rounding of each of its operators. A variant that computes more
+    precisely differs from it by that rounding, so no more than the precision of float16 can be asked of it.
+    """
+    return min(min_db, PRECISION_SQNR_DB.get(precision or "", min_db))
+
+
+def list_float_nodes(facts: Mapping[str, Any]) -> list[str]:
+    """The nodes with float weights."""
+    return [node["name"] for node in facts["nodes"] if "float" in node["weights_dtype"]]
 
 
 def select_layers(setting: str, patterns: Sequence[str], layers: Mapping[str, Sequence[str]]) -> list[str]:

@@ -67,10 +67,10 @@ def write_schemes(target: Path, variants: Mapping[str, Mapping[str, Any]], blank
 
 def compare_with_source(module: str, folder: Path, engine: Mapping[str, Any], min_db: float, source: Path = SOURCE) -> list[GroupAgreement]:
     """The outputs of the model in `folder`, run in a process of its own, against those of `source` for its probe samples, by group.
-    VariantFailed below min_db, and as `checks.compare_outputs`."""
+    VariantFailed below min_db (see `checks.least_sqnr_db`), and as `checks.compare_outputs`."""
     inputs, expected = checks.read_probe(source)
     given = isolation.compute_outputs(module, folder, {"threads": 1, **engine}, inputs)
-    return checks.compare_outputs(expected, given, min_db)
+    return checks.compare_outputs(expected, given, checks.least_sqnr_db(min_db, artifact.read(source).details.get("precision")))
 
 
 def check_against_source(module: str, folder: Path, engine: Mapping[str, Any], min_db: float, source: Path = SOURCE) -> float:

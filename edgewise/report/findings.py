@@ -34,7 +34,16 @@ def finding_lines(summary: Summary) -> list[str]:
     }
     passes = [f"{title}: {', '.join(names)}: {text}" for title, by_name in texts.items() for text, names in group_by_text(by_name).items()]
     return [
-        line for line in (describe_claim(summary), describe_memory(rows), *passes, describe_ranking(rows), list_not_requested(rows)) if line
+        line
+        for line in (
+            describe_claim(summary),
+            describe_real_time(rows),
+            describe_memory(rows),
+            *passes,
+            describe_ranking(rows),
+            list_not_requested(rows),
+        )
+        if line
     ]
 
 
@@ -43,6 +52,7 @@ def page_sections(summary: Summary) -> dict[str, Any]:
     rows = measured_rows(summary)
     return {
         "claim": describe_claim(summary) if rows else None,
+        "real_time": describe_real_time(rows),
         "not_asked": list_not_requested(rows) if rows else None,
         "energies": {name: row for name, row in rows.items() if row.energy_figures},
         "no_energy": group_by_text({name: row.energy.status for name, row in rows.items() if row.energy and not row.energy.figures}),
@@ -78,6 +88,13 @@ def describe_claim(summary: Summary) -> str:
     low, high = reference.latency.ratio_ci95
     share = 100 * reference.latency.smallest_claim_share
     return f"{summary.reference} against itself on this device gives [{low:.3f}, {high:.3f}]: no difference below {share:.2g} % is claimed"
+
+
+def describe_real_time(rows: Rows) -> str | None:
+    """How much of the time that a step of a model with state covers is spent on it."""
+    factors = {name: row.latency.real_time_factor for name, row in rows.items() if row.latency.real_time_factor is not None}
+    texts = [f"{name} {factor:.2g}" for name, factor in factors.items()]
+    return f"Real-time factor (time of a step / model.step_ms; below 1 keeps up): {', '.join(texts)}" if texts else None
 
 
 def describe_memory(rows: Rows) -> str | None:

@@ -22,7 +22,7 @@ from edgewise.artifacts.samples import Samples
 from edgewise.config import schema
 from edgewise.config.schema import Config
 from edgewise.plugins import PrimaryMetric, Task
-from edgewise.report import findings, table, verdicts
+from edgewise.report import findings, output_agreement, table, verdicts
 from edgewise.report.changes import find_steps, list_changes, score_heading
 from edgewise.report.rows import Judge, read_decisions
 
@@ -90,6 +90,8 @@ def build_context(summary: Summary, settings: Config) -> dict[str, Any]:
         **findings.page_sections(summary),
         "engines": {name: (found.reason, list(findings.engine_rows(found))) for name, found in findings.engine_grids(summary).items()},
         "engine_titles": findings.TITLES,
+        "output_title": output_agreement.TITLE,
+        "output_tables": output_agreement.page_tables(summary),
         "classes": class_changes(summary.reference, focus) if focus else [],
         "pictures": pick_pictures(summary.reference, focus, task) if focus else [],
         "files": {name: artifact.read(MODELS / "variants" / name) for name in summary.variants},

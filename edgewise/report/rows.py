@@ -67,7 +67,7 @@ def read_row(variant: Variant, reference_name: str, reference: Predictions | Non
         summary = add_scores(summary, evaluated, judge)
         summary = add_comparison(summary, read_predictions(MODELS / "evaluate" / variant.name), reference, variant.name, judge)
     if isinstance(measured, BenchResult):
-        return add_measurement(summary, measured)
+        return add_measurement(summary, measured, made.details.get("step_ms"))
     return replace(summary, latency=JudgedLatency(missing_reason=measured if isinstance(measured, str) else measured.reason))
 
 
@@ -156,11 +156,13 @@ def agreement_db(reference: Predictions, variant: Predictions, task: Task) -> fl
     return worst_of(compare_groups(reference.ports, variant.ports)).sqnr_db
 
 
-def add_measurement(row: VariantSummary, measured: BenchResult) -> VariantSummary:
-    """The row with the records of its measurement and of its operator profile."""
+def add_measurement(row: VariantSummary, measured: BenchResult, step_ms: float | None) -> VariantSummary:
+    """The row with the records of its measurement and of its operator profile. step_ms: what one step of a model with state covers."""
+    latency, why = measured.latency, EMULATED if measured.conditions.emulated else None
+    factor = latency.p50_ms / step_ms if step_ms and latency.p50_ms is not None else None
     return replace(
         row,
-        latency=JudgedLatency(**vars(measured.latency), missing_reason=EMULATED if measured.conditions.emulated else None),
+        latency=JudgedLatency(**vars(latency), missing_reason=why, real_time_factor=factor),
         conditions=measured.conditions,
         agreement=measured.agreement,
         noise=measured.noise,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from edgewise.artifacts.records import Agreement, Interval, Summary, VariantSummary
 from edgewise.plugins import PrimaryMetric
-from edgewise.report import findings
+from edgewise.report import findings, output_agreement
 from edgewise.report.verdicts import worst_ratio
 from edgewise.stats.agreement import HIGHEST_DB
 
@@ -52,7 +52,16 @@ def markdown_report(summary: Summary) -> str:
     widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
     rule = ["-" * width for width in widths]
     lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |" for line in (head, rule, *body)]
-    return "\n".join([*lines, "", *(f"- {line}" for line in explain_table(summary)), *findings.engine_tables(summary), ""])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            *(f"- {line}" for line in explain_table(summary)),
+            *output_agreement.markdown_table(summary),
+            *findings.engine_tables(summary),
+            "",
+        ]
+    )
 
 
 def sort_variants(summary: Summary) -> list[tuple[str, VariantSummary]]:
@@ -103,6 +112,7 @@ def explain_table(summary: Summary) -> list[str]:
     ]
     lines += [f"{name}: failed: {row.reason}" for name, row in summary.failed.items()]
     lines += [f"{name}: {warning}" for name, row in sort_variants(summary) for warning in row.warnings]
+    lines += output_agreement.describe_worst(summary)
     lines += [f"{name}: {'; '.join(row.explanation)}" for name, row in sort_variants(summary) if row.explanation]
     return (
         lines

@@ -272,7 +272,7 @@ def find_output_axes(
     plan = {"inputs": {port.name: describe_port(port) for port in inputs}, "outputs": {}}
     ports = PortsSession(session, plan)
     fixed = next((e["shape"][0] for e in ports.inputs if e["shape"][0] is not None), None)
-    runs = [run_first_step(session, ports, {n: a[:count] for n, a in feeds.items()}) for count in ((fixed,) if fixed else (2, 3))]
+    runs = [run_first_step(session, ports, {n: a[np.arange(count) % len(a)] for n, a in feeds.items()}) for count in ((fixed,) if fixed else (2, 3))]
     found = []
     for port in outputs:
         shapes = [run[port.name].shape for run in runs]

@@ -296,7 +296,7 @@ def test_a_sample_that_the_model_cannot_take_stops_no_other(tmp_path, monkeypatc
     np.savez(tmp_path / "x.npz", a=np.zeros((3, 3), np.float32), b=np.zeros((3, 3), np.float32))
     monkeypatch.setattr(sessions, "load", Moody)
     settings = {**ARRAYS, "runner": "json", "engine": {}, "answer": {"answer": "values"}, "labels": []}
-    arguments = argparse.Namespace(samples=[str(tmp_path / "x.npz")], frames=None)
+    arguments = argparse.Namespace(samples=[str(tmp_path / "x.npz")], frames=None, stream=False)
     first, second, third = infer.iterate_answers(arguments, settings)
     assert (
         isinstance(first, infer.BundleError) and str(first) == f"{tmp_path}/x.npz[0]: the model gives no answer: MemoryError: out of memory"
