@@ -34,7 +34,7 @@ def count_parameters(model: Any) -> int:
     scales = {name for node in nodes for place, name in enumerate(node.input) if place in _scale_places(node)} | _dynamic_scales(nodes)
     integers = {name for node in nodes if node.op_type in SCALES for name in node.input} - scales
     held = (tensor for name, tensor in constants.items() if name not in scales and (_is_float(tensor) or name in integers))
-    return sum(prod(tensor.dims) for tensor in held) + sum(_block_weights(node) for node in nodes)
+    return sum(int(prod(tensor.dims)) for tensor in held) + sum(_block_weights(node) for node in nodes)
 
 
 def _scale_places(node: Any) -> Iterable[int]:
@@ -52,7 +52,7 @@ def _is_float(tensor: Any) -> bool:
     from onnx import helper
 
     dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    return dtype.kind == "f" or dtype.name == "bfloat16"
+    return bool(dtype.kind == "f" or dtype.name == "bfloat16")
 
 
 def _block_weights(node: Any) -> int:

@@ -1,7 +1,7 @@
 """The user's own ONNX model, imported unchanged: opset 7 or later, float of any width, weights inside or in external data.
 
-models/source/ then holds model.onnx (the normalized graph, see onnx_graph), layers.json (layer -> its nodes, here the layer itself) and
-probe.npz with the outputs of the user's original file.
+models/source/ then holds model.onnx (the normalized graph, see onnx_graph), model.float16.onnx if the file is float16 (see onnx_precision),
+layers.json (layer -> its nodes, here the layer itself) and probe.npz with the outputs of the user's original file.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Train
 from edgewise.config.settings import option
 from edgewise.errors import ModelError
-from edgewise.sources import imported, onnx_counting, onnx_graph, onnx_quantized
+from edgewise.sources import imported, onnx_counting, onnx_graph, onnx_precision, onnx_quantized
 from edgewise.sources.inspection import Inspection, Port, one_line
 from edgewise.sources.onnx_reading import list_nodes
 from edgewise.sources.oracle import Oracle, fit_ports
@@ -29,6 +29,7 @@ REQUIRES = {"onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx"}
 ISOLATED = True
 RECOGNIZED = (".onnx",)  # shown by `edgewise inspect` when no importer fits
 FILE = "model.onnx"
+FLOAT16 = "model.float16.onnx"  # a float16 file as it is, which formats/onnx takes for its scheme fp16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,11 @@ def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path
     model = load(path)
     session = FileSession(path)
     fit = fit_ports(path, settings, session, manifest, imported.make_probe(samples))
-    model, notes = onnx_graph.normalize(model, fit, {port.name: fit.sizes(port, manifest) for port in fit.fed})
+    sizes, found = {port.name: fit.sizes(port, manifest) for port in fit.fed}, describe_numbers(model)
+    float16 = onnx_graph.keep_float16(model, fit, sizes)
+    if float16 is not None:
+        onnx.save(float16, folder / FLOAT16)
+    model, notes = onnx_graph.normalize(model, fit, sizes)
     onnx.save(model, folder / FILE)
     layers = onnx_graph.list_layers(model)
     (folder / "layers.json").write_text(json.dumps({layer: [layer] for layer in layers}), encoding="utf-8")
@@ -53,10 +58,17 @@ def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path
         "format": FORMAT,
         "inputs": describe_graph(model.graph.input, fields["inputs"]),
         "outputs": describe_graph(model.graph.output, fields["outputs"]),
-        "details": {**fields["details"], "layers": layers, "file": FILE, "notes": notes, "imported_sha256": artifact.sha256(path)},
+        "details": {**fields["details"], **found, "layers": layers, "file": FILE, "notes": notes, "imported_sha256": artifact.sha256(path)},
         "tools": {"onnx": onnx.__version__},
         "weights": FILE,
     }
+
+
+def describe_numbers(model: Any) -> dict[str, Any]:
+    """Entries of the manifest's details for a file that is not float32: the precision that its outputs are compared at, and how it is
+    quantized already."""
+    quantized, precision = onnx_quantized.recognize(model), onnx_precision.find_precision(model)
+    return {**({"precision": precision} if precision else {}), **({"quantized": quantized.described} if quantized else {})}
 
 
 def describe_graph(tensors: Sequence[Any], ports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -41,5 +41,5 @@ def _fold_constants(model: Any, chosen: Any) -> bool:
 
 def _only_moves(node: Any) -> bool:
     if node.op_type == "ConstantOfShape":
-        return prod(node.inputs[0].const_value.numpy().tolist()) <= MOST_FILLED
+        return bool(prod(node.inputs[0].const_value.numpy().tolist()) <= MOST_FILLED)
     return node.op_type in (*MOVING, *STORED)

@@ -1,21 +1,27 @@
 """Normalize an ONNX graph, so that every quantizer and converter accepts it.
 
-One opset, float32, unique names of nodes, inputs and output named as in the data, constants folded, batch norms fused. Notes tell the user
-what was changed.
+One opset, float32, unique names of nodes, inputs and outputs named as in the data, constants folded (see onnx_folding), batch norms fused.
+Notes tell the user what was changed. A graph that is quantized already (see onnx_quantized) only gets the names and shapes of its ports:
+whatever else were done to it, its runtime would round in another way.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
+
+from edgewise.artifacts.artifact import Port
+from edgewise.sources import onnx_folding, onnx_precision, onnx_quantized
+from edgewise.sources.onnx_reading import iterate_graphs
+from edgewise.sources.oracle import Fit
 
 OPSET = 20  # older files are converted to it; see conf/format/onnx.yaml
 QUANTIZABLE = 13  # the first opset with scales per channel
 OLDEST = 7
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 UNPACKING = ("Cast", "DequantizeLinear", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-PRODUCTS = ("Conv", "ConvTranspose", "Gather", "Gemm", "MatMul")
+PRODUCTS = ("Conv", "ConvTranspose", "GRU", "Gather", "Gemm", "LSTM", "MatMul", "RNN", *onnx_quantized.STATIC, *onnx_quantized.DYNAMIC)
 BATCH = "batch"
 
 
@@ -68,35 +74,108 @@ def describe_tensor(tensor: Any) -> dict[str, Any]:
     import onnx
 
     kind = tensor.type.tensor_type
-    shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
+    shape = [dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim]
     return {"name": tensor.name, "shape": shape, "dtype": onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name}
 
 
-def normalize(model: Any, names: Mapping[str, str], shapes: Mapping[str, tuple[int | None, ...]]) -> tuple[Any, list[str]]:
+def open_axes(model: Any) -> None:
+    """Make dynamic dimensions of those that are written as -1 or 0, as paddle2onnx does."""
+    for graph in iterate_graphs(model.graph):
+        for tensor in (*graph.input, *graph.output, *graph.value_info):
+            for dim in tensor.type.tensor_type.shape.dim:
+                if dim.HasField("dim_value") and dim.dim_value <= 0:
+                    dim.ClearField("dim_value")
+
+
+def normalize(model: Any, fit: Fit, sizes: Mapping[str, Sequence[int | None]]) -> tuple[Any, list[str]]:
     """The normalized model and notes on what was changed.
 
-    names: input or output -> new name; other outputs are removed. shapes: new name of an input -> shape of the data.
+    fit: what each port of the file is; outputs that it does not name are removed, constant inputs become part of the graph. sizes: name of
+    an input in the file -> the data's sizes of one sample, None for one that stays open.
     """
-    from onnxscript import optimizer
+    open_axes(model)
+    found = onnx_quantized.recognize(model)
+    if found:
+        onnx_folding.round_weights(model)
+        return model, [f"it is {found.described}, and stays as it is", *_fit_ports(model, fit, sizes)]
+    changed = [*_convert_opset(model), *onnx_precision.to_float32(model)]
+    notes = [*changed, *_fit_ports(model, fit, sizes)]
+    return _fold(model), notes
 
-    notes = [*_convert_opset(model), *_to_float32(model)]
-    real = list_inputs(model)
-    model.graph.ClearField("input")
-    model.graph.input.extend(real)
-    kept = [tensor for tensor in model.graph.output if tensor.name in names]
-    notes += [f"output {tensor.name} is removed" for tensor in model.graph.output if tensor.name not in names]
-    model.graph.ClearField("output")
-    model.graph.output.extend(kept)
+
+def keep_float16(model: Any, fit: Fit, sizes: Mapping[str, Sequence[int | None]]) -> Any | None:
+    """A float16 graph as it is, but for its ports, which are those of the normalized one; None for any other graph."""
+    if onnx_precision.find_precision(model) != "float16":
+        return None
+    kept = type(model).FromString(model.SerializeToString())
+    open_axes(kept)
+    _fit_ports(kept, fit, sizes)
+    kept.graph.ClearField("value_info")
+    onnx_precision.widen_ports(kept.graph)
+    return kept
+
+
+def _fit_ports(model: Any, fit: Fit, sizes: Mapping[str, Sequence[int | None]]) -> list[str]:
+    """Names, sizes and constant inputs as the pipeline has them; names for all nodes, and all constants as initializers. Returns notes."""
+    notes = [*_freeze(model, fit.inputs), *_choose_ports(model, fit.names)]
     _name_nodes(model)
     lift_constants(model)
-    _rename(model.graph, names)
-    notes += _fix_shapes(model, shapes)
+    notes += _fix_sizes(model, fit, sizes)
+    _rename(model.graph, fit.names)
+    return notes
+
+
+def _freeze(model: Any, ports: Sequence[Port]) -> list[str]:
+    """Make initializers of inputs that always have the same value, which settles the branches that depend on them."""
+    from onnx import helper, numpy_helper
+
+    values = {port.name: port.value for port in ports if port.value is not None}
+    frozen = [tensor for tensor in list_inputs(model) if tensor.name in values]
+    for tensor in frozen:
+        value = np.array(values[tensor.name], helper.tensor_dtype_to_np_dtype(tensor.type.tensor_type.elem_type))
+        model.graph.initializer.append(numpy_helper.from_array(value, tensor.name))
+        model.graph.input.remove(tensor)
+    return [f"input {tensor.name} is the constant {values[tensor.name]} (model.inputs)" for tensor in frozen]
+
+
+def _choose_ports(model: Any, names: Mapping[str, str]) -> list[str]:
+    """Leave only real inputs, and the outputs that have a name. Returns a note for each output that is removed."""
+    graph, real = model.graph, list_inputs(model)
+    graph.ClearField("input")
+    graph.input.extend(real)
+    kept = [tensor for tensor in graph.output if tensor.name in names]
+    notes = [f"output {tensor.name} is removed" for tensor in graph.output if tensor.name not in names]
+    graph.ClearField("output")
+    graph.output.extend(kept)
+    return notes
+
+
+def _fold(model: Any) -> Any:
+    """The model without what can be computed beforehand. Nodes and weights keep their names: fusions and inlined branches change them."""
+    named = {node.name for graph in iterate_graphs(model.graph) for node in graph.node}
+    held = {tensor.name for graph in iterate_graphs(model.graph) for tensor in graph.initializer}
     owners = _find_owners(model)
-    model = optimizer.optimize(model, onnx_shape_inference=False)
+    model = onnx_folding.fold(model)
+    _rename(model.graph, _restored((tensor.name for tensor in model.graph.initializer), held))
+    restored = _restored((node.name for node in model.graph.node), named)
+    for node in model.graph.node:
+        node.name = restored.get(node.name, node.name)
     for node, weight, _ in _nodes_with_weights(model):
-        node.name = owners.get(weight, node.name)  # a convolution that was fused with its batch norm gets another name
+        node.name = owners.get(weight, node.name)
     _name_nodes(model)
-    return model, notes
+    return model
+
+
+def _restored(names: Iterable[str], originals: Set[str]) -> dict[str, str]:
+    """Name that was made by putting something in front of an original one -> the original, where no other value has it."""
+    given = [*names]
+    found = {}
+    for name in given:
+        original = next((name[start:] for start in range(1, len(name)) if name[start:] in originals), None)
+        if name not in originals and original is not None and original not in given:
+            found[name] = original
+            given.append(original)
+    return found
 
 
 def lift_constants(model: Any) -> None:
@@ -133,15 +212,6 @@ def list_layers(model: Any) -> dict[str, dict[str, Any]]:
     return {node.name: {"type": node.op_type, "weight": weight, "shape": shape} for node, weight, shape in _nodes_with_weights(model)}
 
 
-def iterate_graphs(graph: Any) -> Iterator[Any]:
-    """A graph and the subgraphs of its nodes."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from iterate_graphs(inner)
-
-
 def _opset(model: Any) -> int:
     return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
 
@@ -161,33 +231,6 @@ def _convert_opset(model: Any) -> list[str]:
         return [f"opset {opset} is kept, onnx cannot convert it to {OPSET}: {' '.join(str(error).split())[:160]}"]
     model.CopyFrom(raised)
     return [f"opset {opset} was converted to {OPSET}, since quantizers need {QUANTIZABLE} or later"]
-
-
-def _to_float32(model: Any) -> list[str]:
-    from onnx import TensorProto, numpy_helper
-
-    names = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16", TensorProto.DOUBLE: "float64"}
-    found: set[str] = set()
-
-    def widen(tensor: Any) -> None:
-        if tensor.data_type in names:
-            found.add(names[tensor.data_type])
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
-
-    for graph in iterate_graphs(model.graph):
-        graph.ClearField("value_info")
-        for tensor in graph.initializer:
-            widen(tensor)
-        for tensor in (*graph.input, *graph.output):
-            if tensor.type.tensor_type.elem_type in names:
-                found.add(names[tensor.type.tensor_type.elem_type])
-                tensor.type.tensor_type.elem_type = TensorProto.FLOAT
-        for node in graph.node:
-            for attribute in node.attribute:
-                widen(attribute.t)
-                if node.op_type == "Cast" and attribute.name == "to" and attribute.i in names:
-                    attribute.i = TensorProto.FLOAT
-    return [f"{name} was converted to float32" for name in sorted(found)]
 
 
 def _name_nodes(model: Any) -> None:
@@ -216,33 +259,44 @@ def _rename(graph: Any, names: Mapping[str, str]) -> None:
                 values[:] = [changed.get(name, name) for name in values]
 
 
-def _fix_shapes(model: Any, shapes: Mapping[str, tuple[int | None, ...]]) -> list[str]:
-    """Set dynamic dimensions to those of the data, except the batch. Returns a note for each fixed batch size."""
+def _fix_sizes(model: Any, fit: Fit, sizes: Mapping[str, Sequence[int | None]]) -> list[str]:
+    """Set dynamic dimensions to the sizes that the data has, except the sample axis, which gets one name in all ports. Returns a note for
+    each fixed batch size, and for each input whose sizes were open."""
+    axes = {port.name: port.sample_axis for port in (*fit.inputs, *fit.outputs)}
     notes = []
     for tensor in model.graph.input:
-        batch, *sides = tensor.type.tensor_type.shape.dim
-        if batch.HasField("dim_value"):
-            notes.append(f"input {tensor.name} has the fixed batch size {batch.dim_value}")
-        for side, size in zip(sides, shapes[tensor.name][1:], strict=True):
-            side.dim_value = size or side.dim_value
+        dims, axis = tensor.type.tensor_type.shape.dim, axes[tensor.name]
+        if axis is not None and dims[axis].HasField("dim_value"):
+            notes.append(f"input {tensor.name} has the fixed batch size {dims[axis].dim_value}")
+        rest = [dim for place, dim in enumerate(dims) if place != axis]
+        wanted = sizes.get(tensor.name, [None] * len(rest))
+        opened = [(dim, size) for dim, size in zip(rest, wanted, strict=True) if size and not dim.HasField("dim_value")]
+        for dim, size in opened:
+            dim.dim_value = size
+        if opened:
+            given = " x ".join("any" if size is None else str(size) for size in wanted)
+            notes.append(f"input {tensor.name} had open sizes; they are fixed to those of the data, {given}")
     for tensor in (*model.graph.input, *model.graph.output):
-        batch = tensor.type.tensor_type.shape.dim[0]
-        if not batch.HasField("dim_value"):
-            batch.dim_param = BATCH
+        dims, axis = tensor.type.tensor_type.shape.dim, axes[tensor.name]
+        if axis is not None and axis < len(dims) and not dims[axis].HasField("dim_value"):
+            dims[axis].dim_param = BATCH
     return notes
 
 
 def _nodes_with_weights(model: Any) -> list[tuple[Any, str, list[int]]]:
-    """(node, name of its weight, shape) of every product with a constant, also through nodes that only unpack the constant."""
-    constants = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
-    producers = {name: node for node in model.graph.node for name in node.output}
+    """(node, name of its weight, shape) of every product with a constant, also through nodes that only unpack the constant, and in the
+    bodies of If and Loop."""
+    graphs = [*iterate_graphs(model.graph)]
+    constants = {tensor.name: list(tensor.dims) for graph in graphs for tensor in graph.initializer}
+    nodes = [node for graph in graphs for node in graph.node]
+    producers = {name: node for node in nodes for name in node.output}
 
     def find_constant(name: str) -> str:
         producer = producers.get(name)
         return find_constant(producer.input[0]) if producer is not None and producer.op_type in UNPACKING else name
 
     found = []
-    for node in model.graph.node:
+    for node in nodes:
         weight = (
             next((w for w in map(find_constant, node.input) if len(constants.get(w, ())) >= 2), None) if node.op_type in PRODUCTS else None
         )

@@ -7,23 +7,24 @@ index tables (int64, bool) are not weights.
 """
 
 from collections import Counter
-from collections.abc import Iterator
 from math import ceil, prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgewise.formats.common.counting import count_elements
+from edgewise.formats.common.onnx_graphs import iterate_graphs
 
 MODEL = "model.onnx"
 PASS_THROUGH = ("Cast", "DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 FLOAT_NAMES = {
     **{"ConvInteger": "Conv", "MatMulInteger": "MatMul", "DynamicQuantizeLSTM": "LSTM"},
+    **{"DynamicQuantizeMatMul": "MatMul", "MatMulIntegerToFloat": "MatMul", "QGemm": "Gemm"},
     **{"MatMulNBits": "MatMul", "QLinearConv": "Conv", "QLinearMatMul": "MatMul"},
 }
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "LSTM", "MatMul")
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
-DYNAMIC = ("ConvInteger", "MatMulInteger", "DynamicQuantizeLSTM")
-STATIC = ("QLinearConv", "QLinearMatMul")  # inputs: x, its scale, its zero point, weights, their scale ...
+DYNAMIC = ("ConvInteger", "MatMulInteger", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulIntegerToFloat")
+STATIC = ("QLinearConv", "QLinearMatMul", "QGemm")  # inputs: x, its scale, its zero point, weights, their scale ...
 WEIGHT_BITS = {
     **{"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16},
     **{"int16": 16, "uint16": 16, "int8": 8, "uint8": 8, "int4": 4, "uint4": 4},
@@ -87,7 +88,7 @@ class Graph:
     def __init__(self, graph: Any):
         self.constants: dict[str, Constant] = {}
         self.nodes: list[Any] = []
-        for inner in _all_graphs(graph):
+        for inner in iterate_graphs(graph):
             self.nodes.extend(inner.node)
             self.constants.update({tensor.name: _constant(tensor.name, tensor) for tensor in inner.initializer})
         for node in self.nodes:
@@ -135,14 +136,6 @@ class Graph:
 def _operator(node: Any) -> str:
     kind: str = node.op_type
     return FLOAT_NAMES.get(kind, kind)
-
-
-def _all_graphs(graph: Any) -> Iterator[Any]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
-                yield from _all_graphs(inner)
 
 
 def _constant(name: str, tensor: Any) -> Constant:

@@ -1,14 +1,16 @@
 """Make model.onnx: convert the source, and quantize with ONNX Runtime's own tools."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgewise.formats.common.onnx_graphs import find_integer_operator
 from edgewise.formats.common.quiet import suppress_warnings
-from edgewise.formats.onnx import export, recipes
+from edgewise.formats.onnx import export, facts, recipes
 
 SOURCES = ("torch", "onnx")
 TF2ONNX = "`python -m tf2onnx.convert {} --opset 18 --output mine.onnx` makes an ONNX file of it, to be brought in its place"
@@ -36,6 +38,7 @@ SETTINGS = {
     "int4-weight": {"block_size": (16, 32, 64, 128, 256), "symmetric": (False, True)},
 }
 MODEL = "model.onnx"
+FLOAT16 = "model.float16.onnx"  # beside it in the source, if the user's file is float16
 
 
 def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,12 +71,29 @@ def quantize(
     calibration: Sequence[dict[str, np.ndarray]],
     keep_nodes: Sequence[str],
 ) -> None:
-    """plugins.Maker.quantize."""
+    """plugins.Maker.quantize. A file that is quantized already stays unchanged: it is the one scheme that it is."""
     import onnx
 
     model = onnx.load(parent / MODEL)
-    version = model.ir_version
+    if find_integer_operator(model):
+        _check_own_scheme(parent, scheme)
+        shutil.copyfile(parent / MODEL, folder / MODEL)
+        return
+    version, own = model.ir_version, source / FLOAT16
     with suppress_warnings():
-        quantized = recipes.RECIPES[scheme](model, settings, calibration, list(keep_nodes))
+        float16 = scheme == "fp16" and own.exists() and not keep_nodes
+        quantized = onnx.load(own) if float16 else recipes.RECIPES[scheme](model, settings, calibration, list(keep_nodes))
     quantized.ir_version = version
     onnx.save(quantized, folder / MODEL)
+
+
+def _check_own_scheme(parent: Path, scheme: str) -> None:
+    """ValueError if a file that is quantized already is to be something else than it is."""
+    largest = max(
+        facts.facts(parent)["nodes"], key=lambda node: node["elements"], default={"weights_dtype": "no", "activations_dtype": "no"}
+    )
+    kind = [largest[key].removeprefix("u") for key in ("weights_dtype", "activations_dtype")]
+    own = [name for name, declared in SCHEMES.items() if [declared["weights"], declared["activations"]] == kind]
+    if scheme not in own:
+        what = f"measured as {', '.join(own)}" if own else f"none of the schemes here: it has {kind[0]} weights with {kind[1]} activations"
+        raise ValueError(f"the file is quantized already and stays as it is: it can be {what}, not {'as ' if own else ''}{scheme}")

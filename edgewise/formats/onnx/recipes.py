@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.formats.common.onnx_graphs import iterate_graphs
+from edgewise.formats.onnx import channels
+from edgewise.formats.onnx.export import BATCH
+
 Arrays = dict[str, np.ndarray]
 Recipe = Callable[[Any, Mapping[str, Any], Sequence[Arrays], list[str]], Any]
 
@@ -33,7 +37,8 @@ def fp16(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays],
     from onnxruntime.quantization.onnx_model import ONNXModel
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    converted = ONNXModel(convert_float_to_float16(model, keep_io_types=True, node_block_list=kept))
+    largest = float(np.finfo(np.float16).max)  # the converter's own limit is 10000, and changes weights beyond it
+    converted = ONNXModel(convert_float_to_float16(model, max_finite_val=largest, keep_io_types=True, node_block_list=kept))
     unique = {tuple(node.output): node for node in converted.graph().node}  # a value that two kept nodes read is cast twice
     converted.graph().ClearField("node")
     converted.graph().node.extend(unique.values())
@@ -51,15 +56,18 @@ def int8_dynamic(model: Any, settings: Mapping[str, Any], calibration: Sequence[
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     _replace_gemm(model)
-    reduced = bool(settings.get("reduce_range"))
+    reduced, bodies = bool(settings.get("reduce_range")), len([*iterate_graphs(model.graph)]) > 1
     for operators, weights in ((["Conv"], QuantType.QUInt8), (["MatMul", "LSTM", *TABLES], QuantType.QInt8)):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             signed = weights == QuantType.QInt8
             quantize_dynamic(
-                *(model, path, operators, settings["per_channel"], reduced and signed), weight_type=weights, nodes_to_exclude=kept
+                *(model, path, operators, settings["per_channel"], reduced and signed, weights),
+                nodes_to_exclude=kept,
+                extra_options={"EnableSubgraph": bodies},
             )
             model = _load(path)
+    channels.spread_zero_points(model)
     return model
 
 
@@ -77,10 +85,15 @@ def int8_static(model: Any, settings: Mapping[str, Any], calibration: Sequence[A
     from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
+    _check_bodies(model, kept)
     _copy_shared_weights(model, kept)
     residual = _is_transformer(model)
     operators = [*PRODUCTS, *TABLES] if residual else sorted({*QDQRegistry, *QLinearOpsRegistry})
-    options = {"ActivationSymmetric": settings["symmetric"], "OpTypesToExcludeOutputQuantization": ["MatMul"] if residual else []}
+    options = {
+        "ActivationSymmetric": settings["symmetric"],
+        "OpTypesToExcludeOutputQuantization": ["MatMul"] if residual else [],
+        "TensorQuantOverrides": channels.find_axes(model) if settings["per_channel"] else {},
+    }
     with tempfile.TemporaryDirectory() as folder:
         path = _save(model, Path(folder))
         ranges = _find_ranges(path, operators, settings["calibration"]["method"], _batches(model, calibration))
@@ -91,6 +104,18 @@ def int8_static(model: Any, settings: Mapping[str, Any], calibration: Sequence[A
     )
     quantizer.quantize_model()
     return quantizer.model.model
+
+
+def _check_bodies(model: Any, kept: Sequence[str]) -> None:
+    """ValueError for products with weights in the bodies of If, Loop or Scan, unless they are to stay float."""
+    held = {tensor.name for graph in iterate_graphs(model.graph) for tensor in graph.initializer if len(tensor.dims) >= 2}
+    inner = [node for graph in [*iterate_graphs(model.graph)][1:] for node in graph.node if node.op_type in PRODUCTS]
+    left = [node.name for node in inner if held & set(node.input) and node.name not in kept]
+    if left:
+        raise ValueError(
+            f"{', '.join(left)}: the weights are used in the body of an If or a Loop, which ONNX Runtime's static quantizer does not enter;"
+            " settle the condition (model.inputs, or inputs of a fixed size), keep these layers float (keep_float), or use int8-dynamic"
+        )
 
 
 def _copy_shared_weights(model: Any, kept: Sequence[str]) -> None:
@@ -163,13 +188,32 @@ class SingleBatch:
 
 
 def _batches(model: Any, feeds: Sequence[Arrays]) -> list[Arrays]:
-    """Feeds of batch size 1 joined to larger batches, of the size that the file fixes, if it does, and of the types that it takes."""
+    """Feeds of batch size 1 joined to larger batches, of the size that the file fixes, if it does, and of the types that it takes. They
+    stay apart where an input has no axis for samples."""
     from onnx.helper import tensor_dtype_to_np_dtype
 
-    batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or CALIBRATION_BATCH
-    parts = [feeds[start : start + batch] for start in range(0, len(feeds), batch)]
-    types = {tensor.name: tensor_dtype_to_np_dtype(tensor.type.tensor_type.elem_type) for tensor in model.graph.input}
-    return [{name: np.concatenate([feed[name] for feed in part]).astype(types[name], copy=False) for name in part[0]} for part in parts]
+    kinds = {tensor.name: tensor.type.tensor_type for tensor in model.graph.input}
+    axes = {name: _sample_axis(kind, feeds[0][name]) for name, kind in kinds.items()} if feeds else {}
+    fixed = [kinds[name].shape.dim[axis].dim_value for name, axis in axes.items() if axis is not None]
+    batch = next(filter(None, fixed), CALIBRATION_BATCH) if None not in axes.values() else 1
+    whole = feeds if not any(fixed) else [*feeds, *feeds[: -len(feeds) % batch]]  # a fixed batch is filled up
+    types = {name: tensor_dtype_to_np_dtype(kind.elem_type) for name, kind in kinds.items()}
+
+    def join(name: str, arrays: list[np.ndarray]) -> np.ndarray:
+        axis = axes[name]
+        return (arrays[0] if axis is None else np.concatenate(arrays, axis=axis)).astype(types[name], copy=False)
+
+    parts = [whole[start : start + batch] for start in range(0, len(whole), batch)]
+    return [{name: join(name, [feed[name] for feed in part]) for name in kinds} for part in parts]
+
+
+def _sample_axis(kind: Any, sample: np.ndarray) -> int | None:
+    """Where an input of the file has its samples: the axis of that name, else the one on which the file fixes another size than a single
+    sample has; None where there is none. A file for single samples needs no axis to join them."""
+    dims = kind.shape.dim
+    named = [place for place, dim in enumerate(dims) if dim.dim_param == BATCH]
+    sized = [place for place, dim in enumerate(dims) if dim.dim_value > 0 and dim.dim_value != sample.shape[place]]
+    return next(iter([*named, *sized]), None)
 
 
 def _find_ranges(path: Path, operators: list[str], method: str, batches: list[Arrays]) -> Any:
@@ -200,22 +244,28 @@ def _load(path: Path) -> Any:
 
 def _restore_names(model: Any) -> Any:
     """Remove the suffixes that quantizers add to the names of nodes."""
-    for node in model.graph.node:
-        node.name = node.name.removesuffix("_quant").removesuffix("_Q4")
+    for graph in iterate_graphs(model.graph):
+        for node in graph.node:
+            node.name = node.name.removesuffix("_quant").removesuffix("_Q4")
     return model
 
 
 def _replace_gemm(model: Any) -> None:
     """Rewrite each Gemm(a, B, c) as MatMul(a, B) + c under the Gemm's name. ONNX Runtime's 4-bit tool supports only MatMul; its dynamic
     tool does the same but renames the nodes, so that nodes to keep float would be quantized."""
-    graph = model.graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    nodes = [new for node in graph.node for new in _make_product(node, constants)]
-    used = {name for node in nodes for name in node.input} | {tensor.name for tensor in graph.output}
-    graph.ClearField("node")
-    graph.ClearField("initializer")
-    graph.node.extend(nodes)
-    graph.initializer.extend(tensor for name, tensor in constants.items() if name in used)
+    graphs = [*iterate_graphs(model.graph)]
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for graph in reversed(graphs):  # bodies first: a graph that is written anew has copies of them
+        nodes = [new for node in graph.node for new in _make_product(node, constants)]
+        copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+        graph.ClearField("node")
+        graph.node.extend(copies)
+    inner = [node for graph in iterate_graphs(model.graph) for node in graph.node]
+    used = {name for node in inner for name in node.input} | {t.name for g in iterate_graphs(model.graph) for t in g.output}
+    held = [tensor for name, tensor in constants.items() if name in used]
+    copied = [type(tensor).FromString(tensor.SerializeToString()) for tensor in held]
+    model.graph.ClearField("initializer")
+    model.graph.initializer.extend(copied)
 
 
 def _make_product(node: Any, constants: dict[str, Any]) -> list[Any]:

@@ -1,10 +1,11 @@
-"""What a model.xml really holds, read from its graph.
+"""What a model.xml really holds, read from its graph and from the bodies of its If, Loop and TensorIterator operators.
 
 Weights are constants with at least two dimensions above 1 (biases are stored as [1, n, 1, 1]), in products with at least two dimensions
 of any size. A node computes in int8 or uint8 if its first input comes from a FakeQuantize of at most 256 levels, else in its float type.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from math import ceil, prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ MOVING = (
     "VariadicSplit",
 )
 CONVERSIONS = ("FakeQuantize",)
+REPEATED = ("Loop", "TensorIterator")
 UNPACKING = (
     "Convert",
     "FakeQuantize",
@@ -50,7 +52,7 @@ def facts(folder: Path) -> dict[str, Any]:
     import openvino
 
     model = openvino.Core().read_model(Path(folder) / MODEL)
-    nodes = [(node, found) for node in model.get_ordered_ops() if (found := weights(node))]
+    nodes = [(node, found) for node in list_operators(model) if (found := weights(node))]
     unique = {weight.name: weight for _, found in nodes for weight in found}.values()
     sizes: Counter[str] = Counter()
     for weight in unique:
@@ -64,9 +66,24 @@ def facts(folder: Path) -> dict[str, Any]:
         "weights_elements": sum(weight.elements for weight in unique),
         "nodes": described,
         "conversions": dict(
-            Counter(kind for node in model.get_ordered_ops() if (kind := node.get_type_name()) in CONVERSIONS and not constant(node))
+            Counter(kind for node in list_operators(model) if (kind := node.get_type_name()) in CONVERSIONS and not constant(node))
         ),
     }
+
+
+def iterate_bodies(model: Any) -> Iterator[Any]:
+    """A model and the bodies inside it, each of which has operators and constants of its own."""
+    yield model
+    for node in model.get_ordered_ops():
+        kind = node.get_type_name()
+        bodies = (node.get_then_body(), node.get_else_body()) if kind == "If" else (node.get_function(),) if kind in REPEATED else ()
+        for body in bodies:
+            yield from iterate_bodies(body)
+
+
+def list_operators(model: Any) -> list[Any]:
+    """The operators of a model and of the bodies inside it, in the order of execution."""
+    return [node for body in iterate_bodies(model) for node in body.get_ordered_ops()]
 
 
 def _describe(node: Any, found: list[Weight], elements: int) -> dict[str, Any]:

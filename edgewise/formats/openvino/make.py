@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.formats.common.onnx_graphs import find_integer_operator, iterate_graphs
 from edgewise.formats.openvino import readers, recipes
-from edgewise.formats.openvino.facts import MODEL, PRODUCTS, weights
+from edgewise.formats.openvino.facts import MODEL, PRODUCTS, list_operators, weights
 
 SOURCES = ("onnx", *readers.READERS)
 ELSEWHERE: Mapping[str, str] = {}
@@ -45,9 +46,15 @@ def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str
 
 
 def _convert_onnx(source: Path, folder: Path) -> tuple[Any, dict[str, list[str]]]:
-    """The model, and the nodes of each layer."""
+    """The model, and the nodes of each layer. ValueError if it is quantized already."""
+    import onnx
     import openvino
 
+    quantized = find_integer_operator(onnx.load(source / ONNX, load_external_data=False))
+    if quantized:
+        raise ValueError(
+            f"the file is quantized already ({quantized}): OpenVINO would round it in another way; measure it as it is, with onnx"
+        )
     model = openvino.convert_model(source / ONNX)
     layers = json.loads((source / "layers.json").read_text(encoding="utf-8"))
     finder = NodeFinder(source / ONNX, model)
@@ -67,10 +74,11 @@ class NodeFinder:
     def __init__(self, path: Path, model: Any):
         import onnx
 
-        graph = onnx.load(path, load_external_data=False).graph
-        self.results = {node.name: node.output[0] for node in graph.node}
-        self.scaled = {node.input[0]: node.output[0] for node in graph.node if node.op_type in FOLDED}
-        nodes = model.get_ordered_ops()
+        graphs = iterate_graphs(onnx.load(path, load_external_data=False).graph)
+        written = [node for graph in graphs for node in graph.node]
+        self.results = {node.name: node.output[0] for node in written}
+        self.scaled = {node.input[0]: node.output[0] for node in written if node.op_type in FOLDED}
+        nodes = [node for node in list_operators(model) if node.get_type_name() != "Result"]  # which has the name of what it returns
         self.weighted = {node.get_friendly_name(): node for node in nodes if weights(node)}
         self.producers = {name: node for node in nodes for port in node.outputs() for name in port.get_names()}
 
@@ -113,8 +121,9 @@ def quantize(
     import openvino
 
     model = openvino.Core().read_model(parent / MODEL)
-    known = [node.get_friendly_name() for node in model.get_ops()]
-    _check_kept(keep_nodes, {node.get_friendly_name() for node in model.get_ops() if weights(node)})
+    nodes = list_operators(model)
+    known = [node.get_friendly_name() for node in nodes]
+    _check_kept(keep_nodes, {node.get_friendly_name() for node in nodes if weights(node)})
     if validation is not None:
         quantized = recipes.int8_accuracy_control(model, settings, calibration, list(keep_nodes), validation)
     else:

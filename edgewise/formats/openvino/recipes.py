@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgewise.formats.common.quiet import suppress_warnings
-from edgewise.formats.openvino.facts import MODEL, weights
+from edgewise.formats.openvino.facts import MODEL, iterate_bodies, list_operators, weights
 
 Arrays = dict[str, np.ndarray]
 Recipe = Callable[[Any, Mapping[str, Any], Sequence[Arrays], list[str]], Any]
@@ -28,21 +28,28 @@ def fp32(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays],
 
 def fp16(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: list[str]) -> Any:
     """Weights stored in half precision. OpenVINO's own compression cannot exclude nodes."""
+    for body in iterate_bodies(model):
+        done: dict[str, Any] = {}  # a body reads no constants of another one
+        for node in body.get_ordered_ops():
+            if node.get_friendly_name() not in kept:
+                _halve_weights(node, done)
+    return model
+
+
+def _halve_weights(node: Any, done: dict[str, Any]) -> None:
+    """Store the weights of a node as float16. done: name -> converted weights, which other nodes may share."""
     from openvino import opset13
 
-    done: dict[str, Any] = {}
-    for node in model.get_ordered_ops():
-        names = [weight.name for weight in weights(node)] if node.get_friendly_name() not in kept else []
-        for port in node.inputs():
-            origin = port.get_source_output().get_node()
-            name = origin.get_friendly_name()
-            if name not in names:
-                continue
-            if name not in done:
-                half = opset13.constant(np.clip(origin.get_data(), -FLOAT16_MAX, FLOAT16_MAX).astype(np.float16), name=name)
-                done[name] = opset13.convert(half, "f32", name=f"{name}/Convert")
-            port.replace_source_output(done[name].output(0))
-    return model
+    names = [weight.name for weight in weights(node)]
+    for port in node.inputs():
+        origin = port.get_source_output().get_node()
+        name = origin.get_friendly_name()
+        if name not in names:
+            continue
+        if name not in done:
+            half = opset13.constant(np.clip(origin.get_data(), -FLOAT16_MAX, FLOAT16_MAX).astype(np.float16), name=name)
+            done[name] = opset13.convert(half, "f32", name=f"{name}/Convert")
+        port.replace_source_output(done[name].output(0))
 
 
 def int8_static(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: list[str]) -> Any:
@@ -155,7 +162,7 @@ def save(model: Any, folder: Path, known: Iterable[str]) -> None:
     import openvino
 
     taken = set(known)
-    for place, node in enumerate(model.get_ordered_ops()):
+    for place, node in enumerate(list_operators(model)):
         name, kind = node.get_friendly_name(), node.get_type_name()
         if name not in taken and NUMBERED.fullmatch(name):
             node.set_friendly_name(next(new for n in count(place) if (new := f"{kind}@{n}") not in taken))

@@ -1,0 +1,55 @@
+"""Which axis of a weight has a scale for each of its channels, where ONNX Runtime's tools choose another one, or one that it cannot run."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from edgewise.formats.common.onnx_graphs import iterate_graphs
+
+ONE_SCALE: list[dict[str, Any]] = [{}]  # for the whole tensor, in the words of ONNX Runtime's TensorQuantOverrides
+
+
+def find_axes(model: Any) -> dict[str, list[dict[str, Any]]]:
+    """TensorQuantOverrides for scales per channel.
+
+    A matrix on the left of a product has its channels in rows. Stacks of matrices get one scale: DequantizeLinear has scales on one axis,
+    and the runtime fuses it to a product that takes them for single matrices only (ONNX Runtime 1.31 refuses to run the file). Grouped
+    transposed convolutions get one scale, too, since no axis of [in, out / groups, ...] is that of the bias; but in depthwise ones an
+    input channel is an output channel.
+    """
+    shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, axis in (entry for node in model.graph.node for entry in _find_node_axes(node, shapes)):
+        found[name] = ONE_SCALE if axis is None or found.get(name, [{"axis": axis}]) != [{"axis": axis}] else [{"axis": axis}]
+    return found
+
+
+def _find_node_axes(node: Any, shapes: dict[str, list[int]]) -> Iterator[tuple[str, int | None]]:
+    """(weight, axis; None: one scale) of a node that needs another axis than the tool's."""
+    if node.op_type == "MatMul":
+        left, right = (shapes.get(name, []) for name in node.input[:2])
+        if len(left) >= 2:
+            yield node.input[0], len(left) - 2 if len(left) == 2 else None
+        if len(right) > 2:
+            yield node.input[1], None
+    elif node.op_type == "ConvTranspose" and node.input[1] in shapes:
+        groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+        inputs, outputs = shapes[node.input[1]][:2]
+        if groups > 1:
+            yield node.input[1], 0 if groups == inputs and outputs == 1 else None
+
+
+def spread_zero_points(model: Any) -> None:
+    """Give the stacks of matrices in MatMulInteger zero points of shape [..., 1, columns], as it takes them; the dynamic tool writes
+    [columns]."""
+    from onnx import numpy_helper
+
+    graphs = [*iterate_graphs(model.graph)]
+    tensors = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
+    products = [node for graph in graphs for node in graph.node if node.op_type == "MatMulInteger" and node.input[1] in tensors]
+    for weight, name in {(node.input[1], node.input[3]) for node in products}:
+        *stack, _, columns = tensors[weight].dims
+        if stack and list(tensors[name].dims) == [columns]:
+            wide = np.broadcast_to(numpy_helper.to_array(tensors[name]), (*stack, 1, columns))
+            tensors[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(wide), name))
