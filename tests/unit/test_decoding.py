@@ -13,7 +13,7 @@ from edgewise.agent.detectors import Found
 from tests.unit.test_nms import by_loop
 
 SIZE = [64, 96]  # height, width
-ALL = {"size": SIZE, "score_threshold": 0.0, "nms_threshold": None, "max_detections": 100_000}
+ALL = {"size": SIZE, "score_threshold": 0.0, "nms_threshold": None, "max_detections": 100_000, "multi_label": False}
 
 
 def sigmoid(x):
@@ -84,6 +84,12 @@ def test_multi_label_keeps_each_class_of_a_box():
     rows = raw_rows(rng_for("multi"), 1, 30, 4, 0)
     spec = {**ALL, "head": "yolo", "outputs": {"predictions": "out"}, "multi_label": True, "score_threshold": 0.5}
     held(decode({"out": rows}, spec)[0], [(xyxy(*row[:4]), s, c) for row in rows[0] for c, s in enumerate(row[4:]) if s > 0.5])
+
+
+def test_a_box_may_have_several_classes_by_default_where_boxes_are_suppressed():
+    assert decoding.complete(YOLO)["multi_label"]
+    assert not decoding.complete({**YOLO, "nms_threshold": None})["multi_label"]
+    assert not decoding.complete({"head": "boxes_scores", "size": SIZE, "outputs": {"boxes": "a", "scores": "b"}})["multi_label"]
 
 
 GRIDS = [(x, y, stride) for stride in (8, 16, 32) for y in range(64 // stride) for x in range(96 // stride)]

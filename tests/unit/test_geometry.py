@@ -61,7 +61,8 @@ def test_the_corner_is_yolox(shape, size):
     assert np.array_equal(preprocess.resize_to_spec(image, made), expected)
     boxes = np.array([[0, 0, shape[1], shape[0]], [10, 20, shape[1] / 2, shape[0] / 3]])
     there = Geometry.of(made, *shape).boxes_to_input(boxes)
-    assert np.abs(there - boxes * ratio).max() < 1, "its nominal ratio is off by the part of a pixel that was cut off"
+    np.testing.assert_allclose(there, boxes * ratio, rtol=1e-12)
+    np.testing.assert_allclose(Geometry.of(made, *shape).boxes_to_picture(there), there / ratio, rtol=1e-12)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -73,8 +74,9 @@ def test_the_center_is_ultralytics(shape, size, stride):
     assert np.array_equal(preprocess.resize_to_spec(image, made), expected)
     placed = preprocess.place(made, *shape)
     assert (placed.left, placed.top) == (left, top)
-    whole = np.array([[left, top, left + shape[1] * gain, top + shape[0] * gain]])
-    assert np.abs(Geometry.of(made, *shape).boxes_to_input(np.array([[0, 0, shape[1], shape[0]]])) - whole).max() <= 0.5 + 1e-9
+    answers = np.array([[left + 1.5, top + 2.5, left + 30.0, top + 20.0], [0, 0, size[1], size[0]]])
+    expected = np.clip((answers - [left, top] * 2) / gain, 0, [shape[1], shape[0]] * 2)
+    np.testing.assert_allclose(Geometry.of(made, *shape).boxes_to_picture(answers), expected, rtol=1e-12)
 
 
 @settings(max_examples=100, deadline=None)
