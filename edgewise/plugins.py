@@ -58,8 +58,9 @@ class PrimaryMetric:
 class Predictions:
     """The outputs of a variant for the samples of a split, in order.
 
-    ports: what the task keeps of each output (`condense`), by name, float32 [n, ...]; targets: by kind, see artifacts.targets. spec: how answers are made from outputs, see agent.answers; in
-    `judge` it has only `meaning` and `normal`, afterwards also what `judge` returned as decision.
+    ports: what the task keeps of each output (`condense`), by name, [n, ...]; targets: by kind, see artifacts.targets. spec: how answers
+    are made from outputs, see agent.answers; in `judge` it has what is known of them (`output`, `meaning` and `normal` where there is one;
+    `ports`, the shape and meaning of each; `decoding`, how boxes are read), afterwards also what `judge` returned as decision.
     """
 
     ports: Mapping[str, np.ndarray]
@@ -363,11 +364,12 @@ class Task(Protocol):
     SCORES: tuple[str, ...]  # names of all other scores of `judge` and `compare`, as in metrics
 
     def condense(self, settings: Any, spec: Mapping[str, Any], outputs: Arrays) -> Arrays:
-        """What is kept of all outputs of a model for some samples, [n, ...] each. spec: of Predictions. Results of several calls are
-        concatenated on the first axis; where a sample has any number of them, an array `counts`, int64 [n], says how many."""
+        """What is kept of all outputs of a model for some samples, [n, ...] each. spec: of Predictions, and `labels`, `preprocessing` and,
+        of pictures, `sizes` (height and width, int32 [n, 2]). Results of several calls are concatenated on the first axis; where a sample
+        has any number of them, an array `counts`, int64 [n], says how many."""
 
     def judge(self, settings: Any, answers: Mapping[str, Predictions]) -> Scores:
-        """Score the outputs of one variant. answers: by split."""
+        """Score the outputs of one variant. answers: by split, those that are empty left out; test never is."""
 
     def compare(self, settings: Any, reference: Predictions, variant: Predictions) -> Comparison | None:
         """Compare two variants on the same samples of the test split; None if quality is not judged."""

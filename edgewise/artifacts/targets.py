@@ -201,6 +201,19 @@ def load_masks(stored: Mapping[str, np.ndarray]) -> MaskTable:
     return MaskTable(tuple(Mask((size[0], size[1]), part, tuple(n)) for size, part, n in zip(sizes, parts, pixels, strict=True)))
 
 
+def pack(given: Any) -> Targets:
+    """What `store` writes, from what tasks score against: a list of boxes or masks becomes a table."""
+    if not isinstance(given, list):
+        targets: Targets = given
+        return targets
+    return BoxTable.of(given) if isinstance(given[0], Boxes) else MaskTable(tuple(Mask.pack(mask) for mask in given))
+
+
+def unpack(targets: Targets) -> Any:
+    """What tasks score against, from what `load` gives: the reverse of `pack`."""
+    return targets[np.arange(len(targets))] if isinstance(targets, (BoxTable, MaskTable)) else targets
+
+
 def are_same(one: Any, other: Any) -> bool:
     """Whether two sets of targets are equal, of whatever kind; without labels they are."""
     if isinstance(one, list):

@@ -111,10 +111,10 @@ def read_decisions(name: str, task: Task) -> Decisions | None:
 def add_scores(row: VariantSummary, evaluated: Evaluation, judge: Judge) -> VariantSummary:
     """The row with the variant's own scores. Raises EdgewiseError where it was judged by another task."""
     metric, scores = judge.task.PRIMARY_METRIC, evaluated.scores
-    if metric and metric.name not in scores:
+    if metric and not metric.relative and metric.name not in scores:
         raise EdgewiseError(f"metrics/evaluate has no {metric.name}, it was written for another task: run `dvc repro`")
     own = {name: scores[name] for name in judge.task.SCORES if name in scores}
-    score = scores[metric.name] if metric else None
+    score = scores[metric.name] if metric and not metric.relative else None
     quality = replace(row.quality, samples=evaluated.samples, score=score, scores={**row.quality.scores, **own})
     return replace(row, file=replace(row.file, size_bytes=evaluated.size_bytes), quality=quality)
 
@@ -135,8 +135,10 @@ def add_comparison(
     found = judge.task.compare(judge.settings, reference, variant)
     if found is None:
         return replace(row, quality=quality)
+    relative = judge.task.PRIMARY_METRIC is not None and judge.task.PRIMARY_METRIC.relative
     quality = replace(
         quality,
+        score=1 + found.delta if relative else quality.score,
         delta=found.delta,
         delta_ci95=found.delta_ci95,
         resolvable=found.resolvable,

@@ -14,11 +14,11 @@ Interval = tuple[float, float]
 Statistic = Callable[[np.ndarray], np.ndarray]  # counts [draws, n] -> scores [draws, ...]
 
 
-def bootstrap(statistic: Statistic, strata: np.ndarray, seed: int = 0) -> np.ndarray:
-    """`statistic` of DRAWS bootstrap samples, [DRAWS, ...]. strata: int [n]; each stratum keeps its number of samples in every draw."""
+def bootstrap(statistic: Statistic, strata: np.ndarray, seed: int = 0, draws: int = DRAWS) -> np.ndarray:
+    """`statistic` of bootstrap samples, [draws, ...]. strata: int [n]; each stratum keeps its number of samples in every draw."""
     rng = np.random.default_rng(seed)
     step = max(1, MAX_CELLS // len(strata))
-    return np.concatenate([statistic(draw_counts(strata, min(step, DRAWS - start), rng)) for start in range(0, DRAWS, step)])
+    return np.concatenate([statistic(draw_counts(strata, min(step, draws - start), rng)) for start in range(0, draws, step)])
 
 
 def draw_counts(strata: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgewise.stats.average_precision import ALL, AP50
-from edgewise.stats.box_matching import IGNORED, RIGHT, Detected, Matches, Objects, assign, box_areas, find_overlaps, sort_detections
+from edgewise.stats.box_matching import IGNORED, RIGHT, Detected, Matches, Objects, box_areas, find_overlaps
 
-SAME_PLACE = np.array([0.5])  # overlap from which on two detections are of the same thing
+SAME_PLACE = 0.5  # overlap from which on two detections are of the same thing
 SHIFT_PERCENTILES = (5, 50, 95)
 
 
@@ -84,15 +84,20 @@ def _wanted(matches: Matches) -> int:
 
 
 def find_again(reference: Detected, variant: Detected, threshold: float) -> FoundAgain:
-    """Look for each of the reference's detections above `threshold` among the variant's, of any score: same picture, same class, overlap of
-    0.5 or more, each used once, the highest scores first."""
+    """Look for each of the reference's detections above `threshold` among the variant's: same picture, same class, overlap of 0.5 or more.
+
+    Each is used once; those with the largest overlap first, and those above the threshold before all others.
+    """
     wanted = reference.select(reference.scores.astype(np.float64) > threshold)
     count = len(wanted.scores)
     objects = Objects(wanted.pictures, wanted.corners, wanted.classes, box_areas(wanted.corners), np.zeros(count, bool))
-    found, ranks = sort_detections(variant)
-    taken = assign(find_overlaps(found, objects), ranks, np.zeros((count, 1), bool), objects.crowd, SAME_PLACE)
-    again = np.full(count, np.nan)
-    again[taken[1]] = found.scores[taken[0]]
+    scores = variant.scores.astype(np.float64)
+    pairs = find_overlaps(variant, objects, SAME_PLACE)
+    pairs = pairs.select(np.lexsort((-pairs.iou, scores[pairs.detections] <= threshold)))
+    again, used = np.full(count, np.nan), np.zeros(len(scores), bool)
+    for detection, place in zip(pairs.detections.tolist(), pairs.objects.tolist(), strict=True):
+        if not used[detection] and np.isnan(again[place]):
+            again[place], used[detection] = scores[detection], True
     return FoundAgain(wanted.pictures, wanted.scores.astype(np.float64), again)
 
 

@@ -17,7 +17,7 @@ from edgewise.plugins import Comparison, Decisions, Predictions, PrimaryMetric, 
 from edgewise.stats import paired, ranking
 from edgewise.stats.ranking import Ranking
 from edgewise.stats.resampling import bootstrap, percentile_interval
-from edgewise.tasks.predictions import keep_scores
+from edgewise.tasks.predictions import keep_scores, require_split
 
 DEFECT = "defect"
 TARGETS = "classes"
@@ -44,7 +44,7 @@ class Settings:
 
 def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
     """Choose the threshold on the validation split and compute all scores on the test split."""
-    validation, test = answers["validation"], answers["test"]
+    validation, test = require_split(answers, "validation"), answers["test"]
     check_splits(validation, test)
     threshold = ranking.choose_threshold(
         log_odds_against_normal(validation.outputs, validation.spec), find_defects(validation), settings.max_false_positive_rate

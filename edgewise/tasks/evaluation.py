@@ -14,15 +14,15 @@ from edgewise.artifacts.records import Evaluation
 from edgewise.artifacts.samples import Samples
 from edgewise.config import schema
 from edgewise.config.settings import build
-from edgewise.errors import DataError, VariantFailed
+from edgewise.errors import VariantFailed
 from edgewise.plugins import Arrays, Predictions, Task
 from edgewise.proof import isolation
-from edgewise.tasks.predictions import OUTPUTS, count_samples
+from edgewise.tasks.predictions import OUTPUTS, count_samples, require_split
 
 MODELS, METRICS = Path("models"), Path("metrics")
 CHUNK, LARGE_CHUNK = 256, 64  # samples that are preprocessed and held in memory at a time
 LARGE_BYTES = 2**18  # a sample of more comes in smaller chunks
-MAX_KEPT_BYTES = 2**26  # of all outputs of a variant, where whole outputs are kept
+MAX_KEPT_BYTES = 2**26  # of all outputs of a variant, where whole outputs are kept; further samples are left out
 
 
 def evaluate(variant: schema.Variant, made: Manifest, task: schema.Plugin) -> Evaluation:
@@ -30,11 +30,13 @@ def evaluate(variant: schema.Variant, made: Manifest, task: schema.Plugin) -> Ev
     module, samples = cast(Task, task.load()), Samples.open(MODELS / "data")
     settings: Any = build(module.Settings, task.settings, "task")
     with isolation.translate_missing_runtime(variant.module):
-        given = {split: predict(variant, made, samples, split, module, settings) for split in module.SPLITS}
-    judged, test = module.judge(settings, given), given["test"]
+        splits = [split for split in module.SPLITS if len(samples.indices(split))]
+        given = {split: predict(variant, made, samples, split, module, settings) for split in splits}
+    test = require_split(given, "test")
+    judged = module.judge(settings, given)
     with artifact.building(MODELS / "evaluate" / variant.name) as folder:
         np.savez(folder / OUTPUTS, **test.ports)  # type: ignore[arg-type]
-        targets.store(folder, test.targets)
+        targets.store(folder, targets.pack(test.targets))
         artifact.write_json(folder / "details.json", judged.details)
         details = {"targets": samples.kind, **test.spec, **judged.decision}
         artifact.write(folder, Manifest(kind="evaluation", format=made.format, scheme=made.scheme, labels=samples.labels, details=details))
@@ -42,21 +44,32 @@ def evaluate(variant: schema.Variant, made: Manifest, task: schema.Plugin) -> Ev
 
 
 def predict(variant: schema.Variant, made: Manifest, samples: Samples, split: str, task: Task, settings: Any) -> Predictions:
-    """Predictions on one split. DataError if it is empty; VariantFailed if outputs are NaN or infinite."""
-    indices = samples.indices(split)
-    if not len(indices):
-        raise DataError(f"data.splits.{split}: the split is empty, but the task needs it; give it a share, for example 0.1")
-    scored = artifact.require_scored(made, samples.labels) if task.SCORED else made.scored
-    known = {"output": scored.name, "meaning": scored.meaning} if scored else {}
-    spec: dict[str, Any] = known if samples.normal is None else {**known, "normal": samples.normal}
+    """Predictions on one split. VariantFailed if outputs are NaN or infinite."""
+    indices, spec = samples.indices(split), describe_outputs(made, samples, task)
     kept, done = [], 0
     for outputs in iterate_outputs(variant, samples, indices, split):
-        kept.append(task.condense(settings, spec, outputs))
-        done += count_samples(outputs)
-        if sum(array.nbytes for part in kept for array in part.values()) > MAX_KEPT_BYTES:
+        chosen = indices[done : done + count_samples(outputs)]
+        kept.append(task.condense(settings, {**spec, **describe_samples(samples, chosen)}, outputs))
+        done += len(chosen)
+        if sum(array.nbytes for part in kept for array in part.values()) > MAX_KEPT_BYTES and "counts" not in kept[0]:
             break
     ports = {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
     return Predictions(ports, samples.targets(indices[:done]), samples.labels, spec)
+
+
+def describe_outputs(made: Manifest, samples: Samples, task: Task) -> dict[str, Any]:
+    """What is known of the outputs, for Predictions.spec. ModelError if the task needs one value for each label and there is none."""
+    scored = artifact.require_scored(made, samples.labels) if task.SCORED else made.scored
+    known = {"output": scored.name, "meaning": scored.meaning} if scored else {}
+    ports = {} if task.SCORED else {"ports": {port.name: {"shape": list(port.shape), "meaning": port.meaning} for port in made.answered}}
+    decoding = {"decoding": made.details["decoding"]} if "decoding" in made.details else {}
+    return {**known, **ports, **decoding, **({} if samples.normal is None else {"normal": samples.normal})}
+
+
+def describe_samples(samples: Samples, indices: np.ndarray) -> dict[str, Any]:
+    """What `condense` needs to know of the data, and of the samples whose outputs it gets."""
+    sizes = {} if samples.stored_sizes is None else {"sizes": samples.sizes(indices)}
+    return {"labels": samples.labels, "preprocessing": samples.preprocessing, **sizes}
 
 
 def iterate_outputs(variant: schema.Variant, samples: Samples, indices: np.ndarray, split: str) -> Iterator[Arrays]:

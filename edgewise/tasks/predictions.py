@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgewise.artifacts import artifact, targets
+from edgewise.errors import DataError
 from edgewise.plugins import Arrays, Predictions
 
 OUTPUTS = "outputs.npz"  # what the task keeps of each output
@@ -29,7 +30,15 @@ def read_predictions(folder: Path) -> Predictions | None:
         return None
     with np.load(folder / OUTPUTS) as stored:
         ports = dict(stored)
-    return Predictions(ports, targets.load(folder, made.details.get("targets", targets.CLASSES)), made.labels, made.details)
+    truth = targets.unpack(targets.load(folder, made.details.get("targets", targets.CLASSES)))
+    return Predictions(ports, truth, made.labels, made.details)
+
+
+def require_split(answers: Mapping[str, Predictions], split: str, more: str = "") -> Predictions:
+    """The predictions on a split. DataError if it is empty. more: what else could be done about it."""
+    if split in answers:
+        return answers[split]
+    raise DataError(f"data.splits.{split}: the split is empty, but the task needs it; give it a share, for example 0.1{more}")
 
 
 def count_samples(kept: Mapping[str, np.ndarray]) -> int:

@@ -87,6 +87,13 @@ def test_one_detection_of_the_variant_stands_for_one_of_the_reference():
     assert np.isnan(again.again).tolist() == [True, False]
 
 
+def test_what_is_above_the_threshold_is_found_before_what_overlaps_more():
+    boxes = np.array([[0, 0, 100, 100], [0, 0, 100, 99], [0, 0, 100, 80]], np.float32)
+    every = Detected(np.zeros(3, int), boxes, np.array([0.9, 0.1, 0.8], np.float32), np.zeros(3, int))
+    again = working_point.find_again(every.select(np.array([0])), every.select(np.array([1, 2])), 0.5)
+    assert again.again == pytest.approx([0.8])
+
+
 def test_a_model_finds_all_of_its_own():
     _, _, (found, _) = SETS[0]
     again = working_point.find_again(found, found, 0.5)
