@@ -16,7 +16,8 @@ class Port:
     """An input or output.
 
     shape: batch included, None for a dynamic dimension, () for a scalar and where not even the rank is known. dtype: as numpy spells it;
-    one of CONTAINERS for what is no tensor. quantization: scale and zero point of an integer tensor.
+    one of CONTAINERS for what is no tensor. quantization: scale and zero point of an integer tensor. mean, std: of a picture, where the file
+    says how it is normalized: (pixel from 0 to 255 - mean) / std, one or one for each channel.
     """
 
     name: str
@@ -24,6 +25,8 @@ class Port:
     dtype: str
     quantization: tuple[float, int] | None = None
     known_rank: bool = True
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     @property
     def scalar(self) -> bool:

@@ -12,7 +12,7 @@ import shutil
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from edgewise.config.settings import option
 from edgewise.errors import ModelError
 from edgewise.sources import imported
 from edgewise.sources.inspection import Inspection, Port, one_line, product, total
+from edgewise.sources.oracle import Oracle, fit_ports
 
 FORMAT = "keras"
 REQUIRES = {"tensorflow": "keras", "keras": "keras", "safetensors": "keras"}
@@ -45,18 +46,19 @@ def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path
     from safetensors.numpy import save_file
 
     manifest, samples, path = artifact.read(data), Samples.open(data), Path(settings.path)
-    model = load_saved_model(path, import_keras) if path.is_dir() else Network(load(path))
-    imported.check_inputs(path, model.inputs, manifest)
-    if imported.check_outputs(path, model.outputs, manifest) or len(model.outputs) > 1:
-        raise ModelError(f"model.path: {path} returns {imported.format_shapes(model.outputs)}; save it with the scores as its only output")
+    model = open_session(path)
+    fit = fit_ports(path, settings, model, manifest, imported.make_probe(samples))
+    if settings.outputs:
+        raise ModelError(f"model.outputs: {list(settings.outputs)}; the outputs of a Keras model are converted together, leave it empty")
     copied = folder / f"model{path.suffix if path.is_file() else ''}"
     (shutil.copyfile if path.is_file() else shutil.copytree)(path, copied)
     save_file({f"{name}.weight": np.ascontiguousarray(kernel) for name, (_, kernel) in model.kernels.items()}, folder / WEIGHTS)
     layers = {n: {"type": kind, "weight": f"{n}.weight", "shape": [*kernel.shape]} for n, (kind, kernel) in model.kernels.items()}
+    fields = imported.record(settings, Oracle(model, fit), samples, folder)
     return {
-        **imported.finish(settings, model.score, manifest, samples, folder),
+        **fields,
         "format": FORMAT,
-        "details": {"layers": layers, "parameters": model.parameters, "file": copied.name},
+        "details": {**fields["details"], "layers": layers, "parameters": model.parameters, "file": copied.name},
         "tools": versions(),
         "weights": copied.name if copied.is_file() else f"{copied.name}/saved_model.pb",
     }
@@ -66,19 +68,63 @@ def recognizes(path: Path) -> bool:
     return (path / "saved_model.pb").is_file() if path.is_dir() else path.suffix in SUFFIXES
 
 
-class Network:
-    """A Keras model with the interface of SavedModel. inputs, outputs: shapes without the batch, None for a dynamic dimension."""
+def open_session(path: Path) -> "Network | SavedModel":
+    return load_saved_model(path, import_keras) if path.is_dir() else Network(load(path), path)
 
-    def __init__(self, model: Any):
-        self.model = model
-        self.inputs, self.outputs = ([[*tensor.shape[1:]] for tensor in side] for side in (model.inputs, model.outputs))
+
+class Network:
+    """A Keras model as a plugins.Session with any batch, in the order of model.inputs and model.outputs."""
+
+    def __init__(self, model: Any, path: Path):
+        check_state(path, model)
+        self.model, self.path = model, path
+        self.inputs = [_describe(tensor.name, tensor) for tensor in model.inputs]
+        self.outputs = [_describe(name, tensor) for name, tensor in zip(name_outputs(model), model.outputs, strict=True)]
         self.kernels = {name: (kind, kernel) for name, kind, kernel in iterate_kernels(model)}
         self.parameters = int(model.count_params())
 
-    def score(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
-        given = [array.astype(tensor.dtype) for array, tensor in zip(feeds.values(), self.model.inputs, strict=True)]
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # about the nesting of inputs, for models of older Keras
-            return np.asarray(self.model(given if len(given) > 1 else given[0], training=False), np.float32)
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        import keras
+
+        given = [feeds[entry["name"]].astype(entry["dtype"], copy=False) for entry in self.inputs]
+        try:
+            with warnings.catch_warnings(action="ignore", category=UserWarning):  # about the nesting of inputs, for models of older Keras
+                results = keras.tree.flatten(self.model(pack_inputs(self.model, given), training=False))
+        except Exception as error:  # Keras and TensorFlow have no common base class
+            raise ModelError(f"model.path: Keras fails on {self.path}: {one_line(error)}") from error
+        return {entry["name"]: np.asarray(result) for entry, result in zip(self.outputs, results, strict=True)}
+
+
+def _describe(name: str, tensor: Any) -> dict[str, Any]:
+    return {"name": name, "shape": [*tensor.shape], "dtype": str(tensor.dtype)}
+
+
+def pack_inputs(model: Any, arrays: Sequence[Any]) -> Any:
+    """Arrays in the order of model.inputs in the structure that the model takes."""
+    import keras
+
+    structure = getattr(model, "input", model.inputs)  # a Sequential has none until it is called
+    return arrays[0] if len(arrays) == 1 and not isinstance(structure, dict) else keras.tree.pack_sequence_as(structure, list(arrays))
+
+
+def name_outputs(model: Any) -> list[str]:
+    """Names of the outputs in the order of model.outputs, each once: the keys where it gives a dict, else the layers that they are of."""
+    import keras
+
+    paths = [path for path, _ in keras.tree.flatten_with_path(getattr(model, "output", model.outputs))]
+    named = [".".join(map(str, path)) for path in paths] if any(isinstance(part, str) for path in paths for part in path) else []
+    names = named or list(getattr(model, "output_names", ())) or [tensor.name for tensor in model.outputs]
+    return names if len(set(names)) == len(names) else [f"{name}_{place}" for place, name in enumerate(names)]
+
+
+def check_state(path: Path, model: Any) -> None:
+    """ModelError for layers that keep their state from call to call: a converted file could not be set back to the start of a sample."""
+    kept = [layer.name for layer in _layers(model) if getattr(layer, "stateful", False)]
+    if kept:
+        raise ModelError(
+            f"model.path: {path}: stateful layers keep their state from call to call ({', '.join(kept)}); save it with stateful=False,"
+            " or with its state as inputs and outputs, and name them in model.state={IN: OUT}"
+        )
 
 
 def load(path: Path) -> Any:
@@ -90,9 +136,12 @@ def load(path: Path) -> Any:
         )
     keras = import_keras()
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras has no common exception for damaged or foreign files
         raise ModelError(f"model.path: Keras {keras.__version__} cannot load {path}: {one_line(error)}") from error
+    if not getattr(model, "inputs", None):
+        raise ModelError(f"model.path: {path} has no inputs of fixed rank; call the model once on a sample before model.save")
+    return model
 
 
 def import_keras() -> Any:
@@ -138,23 +187,29 @@ def versions() -> dict[str, str]:
 
 
 class SavedModel:
-    """The default signature. inputs, outputs: shapes without the batch, None for a dynamic dimension, sorted by name."""
+    """The default signature as a plugins.Session, its inputs and outputs sorted by name."""
 
     def __init__(self, loaded: Any):
         self.loaded = loaded  # keeps the variables alive
         self.signature = loaded.signatures[SIGNATURE]
         self.specs = dict(sorted(self.signature.structured_input_signature[1].items()))
-        self.inputs = [spec.shape.as_list()[1:] for spec in self.specs.values()]
-        self.outputs = [tensor.shape.as_list()[1:] for tensor in self.signature.structured_outputs.values()]
+        self.inputs = [_describe_spec(name, spec) for name, spec in self.specs.items()]
+        self.outputs = [_describe_spec(name, spec) for name, spec in sorted(self.signature.structured_outputs.items())]
         self.kernels: dict[str, tuple[str, np.ndarray]] = {}
         self.parameters = sum(int(np.prod(variable.shape)) for variable in self.signature.variables)
 
-    def score(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         import tensorflow as tf
 
-        given = zip(self.specs.items(), feeds.values(), strict=True)
-        (result,) = self.signature(**{name: tf.constant(array, spec.dtype) for (name, spec), array in given}).values()
-        return np.asarray(result, np.float32)
+        try:
+            results = self.signature(**{name: tf.constant(feeds[name], spec.dtype) for name, spec in self.specs.items()})
+        except (tf.errors.OpError, ValueError, TypeError) as error:
+            raise ModelError(f"model.path: TensorFlow fails on the SavedModel: {one_line(error)}") from error
+        return {entry["name"]: np.asarray(results[entry["name"]]) for entry in self.outputs}
+
+
+def _describe_spec(name: str, spec: Any) -> dict[str, Any]:
+    return {"name": name, "shape": spec.shape.as_list(), "dtype": spec.dtype.name}
 
 
 def load_saved_model(path: Path, import_keras: Callable[[], Any]) -> SavedModel:
@@ -182,13 +237,13 @@ def inspect(path: Path) -> Inspection:
 
 def _inspect_file(path: Path) -> Inspection:
     model = load(path)
-    layers = list(_layers(model))
+    network, layers = Network(model, path), list(_layers(model))
     return Inspection(
         kind=f"Keras model, {path.suffix} file, {len(layers)} layers",
-        inputs=tuple(_port(tensor) for tensor in model.inputs),
-        outputs=tuple(_port(tensor) for tensor in model.outputs),
+        inputs=tuple(map(_port, network.inputs)),
+        outputs=tuple(map(_port, network.outputs)),
         operators=Counter(type(layer).__name__ for layer in layers),
-        parameters=int(model.count_params()),
+        parameters=network.parameters,
         multiply_adds=total([_multiply_adds(layer) for layer in layers]),
         model={"name": "keras_file", "path": str(path)},
     )
@@ -198,12 +253,10 @@ def _inspect_saved_model(path: Path) -> Inspection:
     model = load_saved_model(path, import_keras)
     functions = model.signature.graph.as_graph_def().library.function
     operators = Counter(node.op for function in functions for node in function.node_def)
-    specs = [(name, spec) for name, spec in (*model.specs.items(), *model.signature.structured_outputs.items())]
-    ports = [Port(name, tuple(spec.shape.as_list()), spec.dtype.name) for name, spec in specs]
     return Inspection(
         kind=f"TensorFlow SavedModel, signature {SIGNATURE}",
-        inputs=tuple(ports[: len(model.specs)]),
-        outputs=tuple(ports[len(model.specs) :]),
+        inputs=tuple(map(_port, model.inputs)),
+        outputs=tuple(map(_port, model.outputs)),
         operators=operators,
         parameters=model.parameters,
         notes=("for its multiply-adds, inspect the converted file, models/tflite/model.tflite, after a run",),
@@ -211,8 +264,8 @@ def _inspect_saved_model(path: Path) -> Inspection:
     )
 
 
-def _port(tensor: Any) -> Port:
-    return Port(tensor.name, tuple(tensor.shape), str(tensor.dtype))
+def _port(entry: Mapping[str, Any]) -> Port:
+    return Port(entry["name"], tuple(entry["shape"]), entry["dtype"])
 
 
 def _layers(model: Any) -> Any:

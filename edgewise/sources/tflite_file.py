@@ -1,9 +1,12 @@
-"""The user's own TFLite file, imported unchanged: float, to be quantized, or already quantized, to be evaluated and measured."""
+"""The user's own TFLite file: float, to be quantized, or already quantized, to be evaluated and measured.
 
-import shutil
+models/source/ then holds model.tflite (the file as today's tools read it, see tflite_graph) and probe.npz with the outputs of the
+original file.
+"""
+
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -11,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from edgewise.artifacts import artifact
-from edgewise.artifacts.artifact import Manifest
 from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Train
 from edgewise.config.settings import option
 from edgewise.errors import ModelError
-from edgewise.sources import imported
+from edgewise.sources import imported, tflite_graph, tflite_metadata
 from edgewise.sources.inspection import Inspection, Port, one_line
+from edgewise.sources.oracle import Fit, Oracle, fit_ports
+from edgewise.sources.tflite_metadata import Metadata, TensorNote
 
 FORMAT = "tflite"
 REQUIRES = {"ai_edge_litert": "tflite"}
@@ -25,8 +29,8 @@ ISOLATED = True
 RECOGNIZED = (".tflite",)  # shown by `edgewise inspect` when no importer fits
 FILE = "model.tflite"
 REAL = ("float32", "float16")
+SHOWN_LABELS = 3
 SCHEMES = {  # (weights, activations) of the largest constant -> scheme
-    ("float16", "float32"): "fp16",
     ("int8", "float32"): "int8-dynamic",
     ("int8", "int8"): "int8-static",
     ("int8", "int16"): "int16x8-static",
@@ -43,35 +47,43 @@ def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path
     from importlib import metadata
 
     manifest, samples, path = artifact.read(data), Samples.open(data), Path(settings.path)
-    interpreter = load(path)
-    check_fit(path, interpreter, manifest)
-    shutil.copyfile(path, folder / FILE)
+    session = FileSession(path)
+    fit = fit_ports(path, settings, session, manifest, imported.make_probe(samples))
+    model = tflite_graph.read(path)
+    with tflite_graph.reading(path):
+        notes = [*tflite_graph.normalize(model), *_take_ports(model, session, fit)]
+        tflite_graph.write(model, folder / FILE)
+    fields = imported.record(settings, Oracle(session, fit), samples, folder)
     return {
-        **imported.finish(settings, lambda feeds: run(interpreter, feeds), manifest, samples, folder),
+        **fields,
         "format": FORMAT,
-        "details": {"layers": {}, "file": FILE},
+        "details": {**fields["details"], "layers": {}, "file": FILE, "notes": notes, "imported_sha256": artifact.sha256(path)},
         "tools": {"ai-edge-litert": metadata.version("ai-edge-litert")},
         "weights": FILE,
     }
 
 
+def _take_ports(model: Any, session: "FileSession", fit: Fit) -> list[str]:
+    """Give the model the outputs that are kept, and the shapes that the data has where its own are open. Returns notes on it."""
+    kept = {port.name for port in fit.outputs}
+    tflite_graph.keep_outputs(model, [place for place, entry in enumerate(session.outputs) if entry["name"] in kept])
+    opened = [entry["name"] for entry in session.inputs if None in entry["shape"]]
+    if opened:
+        tflite_graph.set_input_shapes(model, session.input_shapes())
+    return [f"input {name} is fixed to the sizes of the data" for name in opened]
+
+
 def recognizes(path: Path) -> bool:
-    return path.is_file() and (path.suffix == ".tflite" or _is_tflite(path))
-
-
-def _is_tflite(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(8)[4:] == b"TFL3"
+    return path.is_file() and (path.suffix == ".tflite" or tflite_graph.is_tflite(path))
 
 
 def load(path: Path) -> Any:
-    """An interpreter of the file. ModelError if it is not TFLite, or the runtime rejects it."""
+    """An interpreter of the file. ModelError if it is not TFLite, the runtime rejects it, or it holds state that cannot be reset."""
     from ai_edge_litert.interpreter import Interpreter
 
     if not path.is_file():
         raise ModelError(f"model.path: {path} is not a file; name a .tflite file")
-    if not _is_tflite(path):
-        raise ModelError(f"model.path: {path} is not a TFLite file (bytes 4 to 8 are not TFL3); name a .tflite file")
+    tflite_graph.check_state(path, tflite_graph.read(path))
     try:
         interpreter = Interpreter(model_path=str(path), num_threads=1)
         interpreter.allocate_tensors()
@@ -80,93 +92,132 @@ def load(path: Path) -> Any:
     return interpreter
 
 
-def check_fit(path: Path, interpreter: Any, data: Manifest) -> None:
-    """ModelError unless the file accepts the data's inputs, with fixed shapes, and returns one score per label."""
-    details = interpreter.get_input_details()
-    for detail in details:
-        if -1 in detail["shape_signature"][1:]:
-            shape = imported.format_shapes([[None if side < 0 else side for side in detail["shape_signature"][1:].tolist()]])
-            raise ModelError(f"model.path: {path}: input {detail['name']} has dynamic dimensions {shape}; convert it again with fixed ones")
-    imported.check_inputs(path, [detail["shape"].tolist()[1:] for detail in details], data)
-    given = [detail["shape"].tolist()[1:] for detail in interpreter.get_output_details()]
-    imported.check_outputs(path, given, data)
-    if len(given) > 1:
-        raise ModelError(f"model.path: {path} returns {imported.format_shapes(given)}; convert it again with the scores as its only output")
+def open_session(path: Path) -> "FileSession":
+    return FileSession(path)
 
 
-def run(interpreter: Any, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
-    """float32 [n, labels], one call per sample."""
-    count = len(next(iter(feeds.values())))
-    return np.concatenate([run_one(interpreter, [array[i : i + 1] for array in feeds.values()]) for i in range(count)])
+class FileSession:
+    """The user's original file in the TFLite runtime, as a plugins.Session: one sample a run, each from the state of a new file."""
+
+    def __init__(self, path: Path):
+        self._path, self._interpreter = path, load(path)
+        names = tflite_graph.port_names(tflite_graph.read(path))
+        details = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        self._inputs, self._outputs = (dict(zip(*side, strict=True)) for side in zip(names, details, strict=True))
+        self.inputs: Sequence[Mapping[str, Any]] = [_describe(name, detail) for name, detail in self._inputs.items()]
+        self.outputs: Sequence[Mapping[str, Any]] = [_describe(name, detail) for name, detail in self._outputs.items()]
+        if not self.inputs:
+            raise ModelError(f"model.path: {path} has no inputs; convert it again with its inputs")
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name: real values of what is quantized, else of the types that the file has."""
+        try:
+            self._resize(feeds)
+            self._interpreter.reset_all_variables()
+            for name, detail in self._inputs.items():
+                self._interpreter.set_tensor(detail["index"], _quantize(feeds[name], detail))
+            self._interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(f"model.path: the TFLite runtime fails on {self._path}: {one_line(error)}") from error
+        return {name: _dequantize(self._interpreter.get_tensor(detail["index"]), detail) for name, detail in self._outputs.items()}
+
+    def input_shapes(self) -> list[list[int]]:
+        """Of each input, as it was last run."""
+        return [detail["shape"].tolist() for detail in self._interpreter.get_input_details()]
+
+    def _resize(self, feeds: Mapping[str, np.ndarray]) -> None:
+        """Give inputs with open sides the sizes of the feeds."""
+        current = {detail["index"]: tuple(detail["shape"]) for detail in self._interpreter.get_input_details()}
+        changed = [name for name, detail in self._inputs.items() if current[detail["index"]] != feeds[name].shape]
+        for name in changed:
+            self._interpreter.resize_tensor_input(self._inputs[name]["index"], feeds[name].shape, strict=True)
+        if changed:
+            self._interpreter.allocate_tensors()
 
 
-def run_one(interpreter: Any, arrays: list[np.ndarray]) -> np.ndarray:
-    """float32 [1, labels] for one sample; integer inputs and outputs are quantized and dequantized."""
-    for detail, array in zip(interpreter.get_input_details(), arrays, strict=True):
-        scale, zero_point = detail["quantization"]
-        if scale:
-            limits = np.iinfo(detail["dtype"])
-            array = np.clip(np.rint(array / scale) + zero_point, limits.min, limits.max)
-        interpreter.set_tensor(detail["index"], array.astype(detail["dtype"]))
-    interpreter.invoke()
-    (detail,) = interpreter.get_output_details()
+def _describe(name: str, detail: Mapping[str, Any]) -> dict[str, Any]:
+    """As a session has it. The batch is what the file was written with, 1 as a rule, even where it says that it is open: few such files
+    really take another. A quantized port is one of real values."""
+    sides = [None if side < 0 else side for side in detail["shape_signature"].tolist()] or detail["shape"].tolist()
+    shape = [*detail["shape"].tolist()[:1], *sides[1:]]
+    scale, _ = detail["quantization"]
+    return {"name": name, "shape": shape, "dtype": "float32" if scale else np.dtype(detail["dtype"]).name}
+
+
+def _quantize(values: np.ndarray, detail: Mapping[str, Any]) -> np.ndarray:
     scale, zero_point = detail["quantization"]
-    stored = interpreter.get_tensor(detail["index"]).astype(np.float32)
-    scores: np.ndarray = (stored - zero_point) * np.float32(scale) if scale else stored
-    return scores
+    if not scale:
+        return values.astype(detail["dtype"], copy=False)
+    limits = np.iinfo(detail["dtype"])
+    return np.clip(np.rint(values / scale) + zero_point, limits.min, limits.max).astype(detail["dtype"])
+
+
+def _dequantize(stored: np.ndarray, detail: Mapping[str, Any]) -> np.ndarray:
+    scale, zero_point = detail["quantization"]
+    return (stored.astype(np.float32) - zero_point) * np.float32(scale) if scale else stored
 
 
 def inspect(path: Path) -> Inspection:
     """Reads the flatbuffer without running it."""
-    model = read_flatbuffer(path)
-    if not model.subgraphs or not len(model.subgraphs[0].inputs):
-        raise ModelError(f"model.path: {path} has no inputs; convert it again with its inputs")
-    graph, operators = model.subgraphs[0], read_enumeration("BuiltinOperator")
-    kinds = [operator_name(model, operator, operators) for operator in graph.operators]
-    weights = [tensor for tensor in graph.tensors if _is_weight(model, tensor)]
-    scheme = _find_scheme(model, graph)
+    model = tflite_graph.read(path)
+    with tflite_graph.reading(path):
+        if not model.subgraphs or not len(model.subgraphs[0].inputs):
+            raise ModelError(f"model.path: {path} has no inputs; convert it again with its inputs")
+        return _inspect_graph(path, model)
+
+
+def _inspect_graph(path: Path, model: Any) -> Inspection:
+    graph, state = model.subgraphs[0], tflite_graph.describe_state(model)
+    operators = Counter(tflite_graph.operator_names(model, graph))
+    notes = [*([state] if state else []), *tflite_graph.normalize(model)]
+    kinds, scheme = tflite_graph.operator_names(model, graph), _find_scheme(model, graph)
+    said, more = _read_metadata(path, model)
+    inputs, outputs = _find_ports(model, said)
     return Inspection(
         kind=f"TFLite model, {'float' if scheme is None else f'quantized ({scheme})'}, {len(model.subgraphs)} graph(s)",
-        inputs=tuple(make_port(graph.tensors[i]) for i in graph.inputs),
-        outputs=tuple(make_port(graph.tensors[i]) for i in graph.outputs),
-        operators=Counter(kinds),
-        parameters=sum(prod(_shape(tensor)) for tensor in weights),
+        inputs=inputs,
+        outputs=outputs,
+        operators=operators,
+        parameters=sum(prod(_shape(tensor)) for tensor in graph.tensors if _is_weight(model, tensor)),
         multiply_adds=sum(_multiply_adds(graph, operator, name) for operator, name in zip(graph.operators, kinds, strict=True)),
-        model={"name": "tflite_file", "path": str(path)},
+        notes=(*notes, *more),
+        model=None if tflite_graph.has_resources(model) else {"name": "tflite_file", "path": str(path)},
         schemes=None if scheme is None else (scheme,),
     )
 
 
-def read_flatbuffer(path: Path) -> Any:
-    """The file as a ModelT. ModelError if it is not TFLite, or damaged."""
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    if not _is_tflite(path):
-        raise ModelError(f"model.path: {path} is not a TFLite file (bytes 4 to 8 are not TFL3); name a .tflite file")
+def _read_metadata(path: Path, model: Any) -> tuple[Metadata, list[str]]:
+    """What the file says of itself, and notes on it."""
     try:
-        return flatbuffer_utils.read_model(str(path))
-    except Exception as error:  # the reader has no checks of its own and fails in many ways
-        raise ModelError(f"model.path: {path} is truncated or damaged ({type(error).__name__}); copy or convert it again") from error
+        said = tflite_metadata.read(model)
+    except ValueError as error:
+        return Metadata(), [str(error)]
+    notes = [_quote(note) for note in (said, *said.inputs, *said.outputs) if note.name or note.description]
+    names = next((note.labels_file for note in said.outputs if note.labels_file), None)
+    labels = tflite_metadata.read_labels(path, names) if names else None
+    if labels:
+        how = f"`python -m zipfile -e {path} .` writes them, set data.label_names={names}"
+        notes.append(f"it holds the names of its classes ({len(labels)}: {', '.join(labels[:SHOWN_LABELS])} ...); {how}")
+    return said, notes
 
 
-def read_enumeration(enumeration: str) -> dict[int, str]:
-    """Number -> name in the schema that ships with the runtime."""
-    from ai_edge_litert import schema_py_generated
-
-    return {value: name for name, value in vars(getattr(schema_py_generated, enumeration)).items() if not name.startswith("_")}
+def _quote(note: Metadata | TensorNote) -> str:
+    return f"in its own words: {': '.join(filter(None, (note.name, note.description)))}"
 
 
-def operator_name(model: Any, operator: Any, operators: dict[int, str]) -> str:
-    code = model.operatorCodes[operator.opcodeIndex]
-    name = operators[max(code.builtinCode, code.deprecatedBuiltinCode)]
-    return f"CUSTOM {code.customCode.decode()}" if name == "CUSTOM" else name
+def _find_ports(model: Any, said: Metadata) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+    graph, (inputs, outputs) = model.subgraphs[0], tflite_graph.port_names(model)
+    told = dict(enumerate(said.inputs))
+    given = [(make_port(graph.tensors[i], name), told.get(place)) for place, (i, name) in enumerate(zip(graph.inputs, inputs, strict=True))]
+    taken = tuple(replace(port, mean=note.mean, std=note.std) if note else port for port, note in given)
+    return taken, tuple(make_port(graph.tensors[i], name) for i, name in zip(graph.outputs, outputs, strict=True))
 
 
-def make_port(tensor: Any) -> Port:
+def make_port(tensor: Any, name: str) -> Port:
     signature = _shape(tensor) if tensor.shapeSignature is None else tensor.shapeSignature
     scales = _scales(tensor)
     how = (float(scales[0]), _zero_point(tensor)) if len(scales) == 1 else None
-    return Port(tensor.name.decode(), tuple(None if side < 0 else int(side) for side in signature), _dtype(tensor), how)
+    return Port(name, tuple(None if side < 0 else int(side) for side in signature), _dtype(tensor), how)
 
 
 def _scales(tensor: Any) -> Sequence[float]:
@@ -182,7 +233,7 @@ def _zero_point(tensor: Any) -> int:
 
 
 def _dtype(tensor: Any) -> str:
-    return read_enumeration("TensorType")[tensor.type].lower()
+    return tflite_graph.read_enumeration("TensorType")[tensor.type].lower()
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:

@@ -74,3 +74,21 @@ def arrays(folder: Path, labels: int = CLASSES, shape: tuple[int, ...] = (SIDE,)
     names = tuple("abcdefgh"[:labels])
     artifact.write(folder, Manifest("data", inputs=(Port("x", (None, *shape), "float32"),), labels=names, preprocessing={"kind": "none"}))
     return folder
+
+
+def plain_data(folder: Path, arrays: dict[str, np.ndarray], labels: tuple[str, ...] = ()) -> Path:
+    """models/data of these arrays, [n, ...] each, without labels; all samples are for calibration."""
+    import json
+
+    from edgewise.artifacts import artifact
+    from edgewise.artifacts.artifact import Manifest, Port
+
+    (folder / "inputs").mkdir(parents=True)
+    for name, array in arrays.items():
+        np.save(folder / f"inputs/{name}.npy", array)
+    count = len(next(iter(arrays.values())))
+    splits = {"train": [], "validation": [], "calibration": list(range(count)), "test": []}
+    (folder / "splits.json").write_text(json.dumps(splits))
+    ports = tuple(Port(name, (None, *array.shape[1:]), array.dtype.name) for name, array in arrays.items())
+    artifact.write(folder, Manifest("data", inputs=ports, labels=labels, preprocessing={"kind": "none"}, details={"targets": "none"}))
+    return folder

@@ -13,7 +13,9 @@ from edgewise.config.schema import Train
 from edgewise.errors import ModelError, VariantFailed
 from edgewise.formats.tflite import facts, keras_converter, make
 from edgewise.proof import checks, isolation
-from edgewise.sources import imported, keras_file, tflite_file
+from edgewise.sources import keras_file, tflite_file
+from edgewise.sources.oracle import fit_ports
+from tests.support import own_files
 
 pytestmark = [pytest.mark.framework, pytest.mark.slow]  # TensorFlow
 
@@ -183,25 +185,58 @@ def test_files_that_are_no_model_are_named(importer, data, tmp_path):
         importer.load(tmp_path / f"text{suffix}")
 
 
-def test_a_model_for_other_data_is_named(float_model, model_file, data, tmp_path):
-    manifest = artifact.read(data)
+def test_a_model_for_other_data_is_named(float_model, model_file, tmp_path):
     small = Manifest(kind="data", inputs=(Port("image", (None, 3, 8, 8), "float32"),), labels=LABELS)
-    more = Manifest(kind="data", inputs=manifest.inputs, labels=("one", "two"))
-    network, interpreter = keras_file.Network(keras_file.load(model_file)), tflite_file.load(float_model[0] / facts.FILE)
-    taken = {
-        lambda data: imported.check_inputs(model_file, network.inputs, data),
-        lambda data: tflite_file.check_fit(model_file, interpreter, data),
-    }
-    for check in taken:
-        with pytest.raises(ModelError, match=r"expects \[12, 12, 3\], the data has \[3, 8, 8\] .*; change data"):
-            check(small)
-        wrong = dataclasses.replace(small, preprocessing={**SPEC, "size": [8, 8], "layout": "NCHW"})
+    wrong = dataclasses.replace(small, preprocessing={**SPEC, "size": [8, 8], "layout": "NCHW"})
+    feeds = {"image": np.zeros((4, 3, 8, 8), np.float32)}
+    for importer, session in (
+        (keras_file, keras_file.Network(keras_file.load(model_file), model_file)),
+        (tflite_file, tflite_file.FileSession(float_model[0] / facts.FILE)),
+    ):
+        settings = importer.Settings(path="mine")
+        with pytest.raises(ModelError, match=r"expects \[12, 12, 3\] for .*, the data has \[3, 8, 8\] .*; change data"):
+            fit_ports("mine", settings, session, small, feeds)
         with pytest.raises(ModelError, match=r"; set data\.channels_last=true data\.image_size=12$"):
-            check(wrong)
-    with pytest.raises(ModelError, match=r"the data has 2 labels \(one, two\); name the model's own classes"):
-        imported.check_outputs(model_file, network.outputs, more)
-    with pytest.raises(ModelError, match=r"the data has 2 labels \(one, two\); name the model's own classes"):
-        tflite_file.check_fit(model_file, interpreter, more)
+            fit_ports("mine", settings, session, wrong, feeds)
+
+
+def test_every_input_and_output_of_a_keras_model_under_its_name(tmp_path):
+    """A dict of outputs, two inputs in a dict: the converters order them as they like."""
+    library = keras_file.import_keras()
+    library.utils.set_random_seed(0)
+    layers = library.layers
+    picture, extra = library.Input((8, 8, 3), name="picture"), library.Input((4,), name="extra")
+    plane = layers.Conv2D(4, 3, name="plane")(picture)
+    joined = layers.Concatenate()([layers.Flatten()(plane), extra])
+    ends = {"zeta": layers.Dense(1, name="one")(joined), "alpha": layers.Dense(5, name="five")(joined), "mid": plane}
+    library.Model({"picture": picture, "extra": extra}, ends).save(tmp_path / "mine.keras")
+    rng = np.random.default_rng(0)
+    arrays = {"picture": rng.normal(size=(16, 8, 8, 3)).astype(np.float32), "extra": rng.normal(size=(16, 4)).astype(np.float32)}
+    assert [port.name for port in keras_file.inspect(tmp_path / "mine.keras").outputs] == ["alpha", "mid", "zeta"]
+    source = obtain(keras_file, tmp_path / "mine.keras", own_files.plain_data(tmp_path / "data", arrays), tmp_path / "source")
+    (tmp_path / "float").mkdir()
+    make.convert(source, tmp_path / "float", {})
+    (tmp_path / "static").mkdir()
+    feeds = [{name: array[i : i + 1] for name, array in arrays.items()} for i in range(16)]
+    make.quantize(tmp_path / "float", source, tmp_path / "static", "int8-static", STATIC, feeds, [])
+    inputs, expected = checks.read_probe(source)
+    assert {name: array.shape[1:] for name, array in expected.items()} == {"alpha": (5,), "mid": (6, 6, 4), "zeta": (1,)}
+    for folder, least in ((tmp_path / "float", 100), (tmp_path / "static", 20)):
+        assert checks.check_outputs(expected, isolation.compute_outputs(MODULE, folder, {"threads": 1}, inputs), least) > least
+    (tmp_path / "openvino").mkdir()
+    readers = pytest.importorskip("edgewise.formats.openvino.make")
+    readers.convert(source, tmp_path / "openvino", {})
+    assert (
+        checks.check_outputs(expected, isolation.compute_outputs("edgewise.formats.openvino", tmp_path / "openvino", {}, inputs), 100) > 100
+    )
+
+
+def test_a_keras_model_that_keeps_state_is_refused_with_what_to_do(tmp_path):
+    library = keras_file.import_keras()
+    inputs = library.Input(batch_shape=(1, 5, 3))
+    library.Model(inputs, library.layers.LSTM(4, stateful=True, name="memory")(inputs)).save(tmp_path / "mine.keras")
+    with pytest.raises(ModelError, match=r"stateful layers .*\(memory\); save it with stateful=False, or .*model\.state"):
+        keras_file.inspect(tmp_path / "mine.keras")
 
 
 def test_float_tflite_file_is_quantized_further(float_model, data, tmp_path):

@@ -44,11 +44,10 @@ def read_source(source: Path) -> tuple[Any, dict[str, list[str]]]:
 
 
 def read_keras(path: Path, manifest: Mapping[str, Any]) -> Any:
-    """The inputs are sorted by name, as in `write_saved_model` and in edgewise.sources.keras_file."""
+    """The inputs and outputs are sorted by name, as in `write_saved_model` and in edgewise.sources.keras_file."""
     with tempfile.TemporaryDirectory() as place:
         model = _convert_model(path if path.is_dir() else write_saved_model(path, Path(place, "saved")))
-    ordered = sorted(model.get_parameters(), key=lambda node: min(node.output(0).get_names()))
-    return _reorder_inputs(model, ordered)
+    return _sort_ports(model)
 
 
 def read_tflite(path: Path, manifest: Mapping[str, Any]) -> Any:
@@ -59,7 +58,8 @@ READERS = {"keras": read_keras, "tflite": read_tflite}
 
 
 def write_saved_model(model: Path, folder: Path) -> Path:
-    """Write a .keras or .h5 file as a SavedModel and return its folder. Its inputs are named input_00, input_01 ... in the model's order.
+    """Write a .keras or .h5 file as a SavedModel and return its folder. Its inputs are named input_00, input_01 ..., its outputs
+    output_00 ..., in the model's order.
     ValueError if Keras fails or aborts; ChildProcessError if it was killed."""
     if importlib.util.find_spec("tensorflow") is None:
         raise ModuleNotFoundError("tensorflow is not installed", name="tensorflow")
@@ -85,10 +85,12 @@ def _convert_model(path: Path) -> Any:
         raise ValueError(f"OpenVINO cannot read the source: {' '.join(lines[-2:])[:300]}") from error
 
 
-def _reorder_inputs(model: Any, parameters: list[Any]) -> Any:
+def _sort_ports(model: Any) -> Any:
     import openvino
 
-    return openvino.Model(model.get_results(), parameters, model.get_friendly_name())
+    parameters = sorted(model.get_parameters(), key=lambda node: min(node.output(0).get_names()))
+    results = sorted(model.get_results(), key=lambda node: min(node.output(0).get_names()))
+    return openvino.Model(results, parameters, model.get_friendly_name())
 
 
 def _check_float(model: Any) -> None:
@@ -176,11 +178,12 @@ def _same_table(layer: np.ndarray, node: np.ndarray) -> bool:
 def main() -> None:
     import keras
 
-    model = keras.saving.load_model(sys.argv[1], compile=False)
-    signature = [
-        keras.InputSpec(shape=(None, *tensor.shape[1:]), dtype=tensor.dtype, name=f"input_{i:02}") for i, tensor in enumerate(model.inputs)
-    ]
-    model.export(sys.argv[2], verbose=False, input_signature=signature if len(signature) == 1 else [signature])
+    from edgewise.formats.common.flat_keras import flatten
+
+    model = flatten(keras.saving.load_model(sys.argv[1], compile=False))
+    shapes = [(None, *tensor.shape[1:]) for tensor in model.inputs]
+    signature = [keras.InputSpec(shape=shape, dtype=t.dtype, name=t.name) for shape, t in zip(shapes, model.inputs, strict=True)]
+    model.export(sys.argv[2], verbose=False, input_signature=[signature])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgewise.formats.common.quiet import capture_output
-from edgewise.formats.tflite import facts
+from edgewise.formats.tflite import facts, naming
 
 TABLES = "EMBEDDING_LOOKUP"  # static recipes skip lookup tables; they are quantized separately
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")  # names of the schema
@@ -58,6 +58,15 @@ def quantize(
             work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).export_model(str(path))
     except REFUSALS as error:
         raise ValueError(f"the AI Edge Quantizer cannot make {scheme} of this model: {first_line(error)}") from error
+    _restore_signature(float_file, path)
+
+
+def _restore_signature(float_file: Path, path: Path) -> None:
+    """AEQ gives an output that other operators read too a tensor of its own, and leaves the signature at the old one."""
+    model = facts.read(path)
+    if {int(index) for index in model.subgraphs[0].outputs} != {entry.tensorIndex for entry in model.signatureDefs[0].outputs}:
+        naming.name_signature(model, *naming.port_names(facts.read(float_file)))
+        facts.write(model, path)
 
 
 def _find_ranges(path: Path, recipe: list[dict[str, Any]], method: str, feeds: Sequence[Arrays]) -> dict[str, Any]:
@@ -69,16 +78,19 @@ def _find_ranges(path: Path, recipe: list[dict[str, Any]], method: str, feeds: S
     manager = recipe_manager.RecipeManager()
     manager.load_quantization_recipe(recipe)
     work = calibrator.Calibrator(str(path), num_threads=1, qsv_update_func=update)
-    samples = [{name: _narrow_ids(array) for name, array in sample.items()} for sample in feeds]
+    types = _input_types(path)
+    samples = [{name: array.astype(types[name], copy=False) for name, array in sample.items()} for sample in feeds]
     (signature,) = work.get_signature_list()
     work.calibrate({signature: samples}, manager)
     ranges: dict[str, Any] = work.get_model_qsvs()
     return ranges
 
 
-def _narrow_ids(array: np.ndarray) -> np.ndarray:
-    """litert-torch converts int64 inputs to int32."""
-    return array.astype(np.int32) if array.dtype == np.int64 else array
+def _input_types(path: Path) -> dict[str, str]:
+    """Input -> its type in the file: litert-torch converts int64 inputs to int32."""
+    model = facts.read(path)
+    tensors, (signature,) = model.subgraphs[0].tensors, model.signatureDefs
+    return {entry.name.decode(): facts.tensor_dtype(tensors[entry.tensorIndex]) for entry in signature.inputs}
 
 
 def build_recipe(scheme: str, settings: Mapping[str, Any], keep_nodes: Sequence[str]) -> list[dict[str, Any]]:

@@ -28,21 +28,21 @@ def write(
     model: Path,
     path: Path,
     scheme: str,
-    shapes: Sequence[Sequence[int | None]],
+    inputs: Mapping[str, Sequence[int | None]],
     settings: Mapping[str, Any],
     calibration: Sequence[Mapping[str, np.ndarray]],
 ) -> None:
-    """Write the TFLite file, batch size 1. shapes: of the inputs, batch first; settings: `per_channel`, `io` ("integer", "float").
-    ValueError if the converter fails or aborts; ChildProcessError if it was killed."""
+    """Write the TFLite file, batch size 1. inputs: name -> shape, batch first, in the model's order; settings: `per_channel`, `io`
+    ("integer", "float"). ValueError if the converter fails or aborts; ChildProcessError if it was killed."""
     if importlib.util.find_spec("tensorflow") is None:
         raise ModuleNotFoundError("tensorflow is not installed", name="tensorflow")
     with tempfile.TemporaryDirectory() as place:
         samples = Path(place, "calibration.npz")
         if calibration:
-            arrays: dict[str, Any] = {name: np.stack([feed[name] for feed in calibration]) for name in calibration[0]}
+            arrays: dict[str, Any] = {f"input_{i:02}": np.stack([feed[name] for feed in calibration]) for i, name in enumerate(inputs)}
             np.savez(samples, **arrays)
         places = {"model": str(model.resolve()), "path": str(path.resolve()), "samples": str(samples)}
-        job = {**places, "scheme": scheme, "shapes": [[1, *shape[1:]] for shape in shapes], **_converter_options(settings)}
+        job = {**places, "scheme": scheme, "shapes": [[1, *shape[1:]] for shape in inputs.values()], **_converter_options(settings)}
         Path(place, "job.json").write_text(json.dumps(job), encoding="utf-8")
         command = [sys.executable, "-m", "edgewise.formats.tflite.keras_converter", str(Path(place, "job.json"))]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3], env=_environment())
@@ -96,29 +96,32 @@ def _keras_converter(place: Path, shapes: Sequence[Sequence[int]]) -> Any:
     import keras
     import tensorflow as tf
 
-    inner = keras.saving.load_model(place, compile=False)
-    ports = zip(inner.inputs, shapes, strict=True)
-    inputs = [keras.Input(batch_shape=shape, dtype=port.dtype, name=f"input_{i}") for i, (port, shape) in enumerate(ports)]
-    return tf.lite.TFLiteConverter.from_keras_model(keras.Model(inputs, inner(inputs if len(inputs) > 1 else inputs[0])))
+    from edgewise.formats.common.flat_keras import flatten
+
+    return tf.lite.TFLiteConverter.from_keras_model(flatten(keras.saving.load_model(place, compile=False), shapes))
 
 
 def _saved_model_converter(place: Path, shapes: Sequence[Sequence[int]]) -> Any:
-    """Of the default signature with fixed shapes. Inputs are sorted by name, as in edgewise.sources.keras_file."""
+    """Of the default signature with fixed shapes. Inputs and outputs are sorted by name, as in edgewise.sources.keras_file."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(place))
     signature = loaded.signatures["serving_default"]
     specs = sorted(signature.structured_input_signature[1].items())
-    fixed = [tf.TensorSpec(shape, spec.dtype, name) for (name, spec), shape in zip(specs, shapes, strict=True)]
+    fixed = [tf.TensorSpec(shape, spec.dtype, f"input_{i:02}") for i, ((_, spec), shape) in enumerate(zip(specs, shapes, strict=True))]
     names = [name for name, _ in specs]
-    concrete = tf.function(lambda *given: signature(**dict(zip(names, given, strict=True)))).get_concrete_function(*fixed)
-    return tf.lite.TFLiteConverter.from_concrete_functions([concrete], loaded)
+
+    def numbered(*given: Any) -> dict[str, Any]:
+        results = sorted(signature(**dict(zip(names, given, strict=True))).items())
+        return {f"output_{i:02}": tensor for i, (_, tensor) in enumerate(results)}
+
+    return tf.lite.TFLiteConverter.from_concrete_functions([tf.function(numbered).get_concrete_function(*fixed)], loaded)
 
 
-def _iterate_samples(path: Path) -> Iterator[list[np.ndarray]]:
+def _iterate_samples(path: Path) -> Iterator[dict[str, np.ndarray]]:
     with np.load(path) as stored:
-        arrays = [stored[name] for name in stored.files]
-    yield from ([array[i] for array in arrays] for i in range(len(arrays[0])))
+        arrays = dict(stored)
+    yield from ({name: array[i] for name, array in arrays.items()} for i in range(len(next(iter(arrays.values())))))
 
 
 def main() -> None:

@@ -41,6 +41,8 @@ def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> Mapping[
     else:
         shutil.copyfile(source / manifest["details"]["file"], path)
     model = facts.read(path)
+    if manifest["format"] == "keras":
+        naming.sort_ports(model)
     naming.name_signature(model, **sides)
     nodes = facts.read_nodes(model)
     if not layers:  # a TFLite file, a SavedModel
@@ -49,7 +51,17 @@ def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> Mapping[
         found = naming.match_nodes(used_layers, _load_weights(source), nodes)
         named = naming.name_nodes(model, {name: found.get(name, []) for name in layers})
     facts.write(model, path)
-    return {**{side: [{**entry, "shape": [1, *entry["shape"][1:]]} for entry in manifest[side]] for side in sides}, "layers": named}
+    return {**{side: _describe_ports(model, manifest, side) for side in sides}, "layers": named}
+
+
+def _describe_ports(model: Any, manifest: Mapping[str, Any], side: str) -> list[dict[str, Any]]:
+    """The ports of the source with the shapes that they have in the file."""
+    graph = model.subgraphs[0]
+    shapes = [graph.tensors[index].shape for index in getattr(graph, side)]
+    return [
+        {**entry, "shape": [] if shape is None else [int(size) for size in shape]}
+        for entry, shape in zip(manifest[side], shapes, strict=True)
+    ]
 
 
 def convert_torch(source: Path, path: Path, inputs: Sequence[str]) -> set[str]:
@@ -114,6 +126,7 @@ def _check_keras_settings(settings: Mapping[str, Any], keep_nodes: Sequence[str]
 
 def _copy_names(float_file: Path, path: Path, manifest: Mapping[str, Any]) -> None:
     model = facts.read(path)
+    naming.sort_ports(model)
     naming.name_signature(model, *([entry["name"] for entry in manifest[side]] for side in ("inputs", "outputs")))
     naming.copy_names(facts.read(float_file), model)
     facts.write(model, path)
@@ -129,8 +142,8 @@ def schemes_of_quantized(folder: Path) -> list[str]:
     return [name for name, scheme in SCHEMES.items() if [scheme["weights"], scheme["activations"]] == kind]
 
 
-def _input_shapes(manifest: Mapping[str, Any]) -> list[list[int | None]]:
-    return [entry["shape"] for entry in manifest["inputs"]]
+def _input_shapes(manifest: Mapping[str, Any]) -> dict[str, list[int | None]]:
+    return {entry["name"]: entry["shape"] for entry in manifest["inputs"]}
 
 
 def _load_weights(source: Path) -> dict[str, np.ndarray]:

@@ -52,25 +52,42 @@ def _same_embedding(layer: np.ndarray, node: np.ndarray) -> bool:
     return all(row.tobytes() in table for row in np.ascontiguousarray(node))
 
 
+def sort_ports(model: Any) -> None:
+    """Put the inputs and the outputs of the graph in the order of their names in the signature; TensorFlow's converter has none."""
+    graph, (signature,) = model.subgraphs[0], model.signatureDefs
+    graph.inputs, graph.outputs = (
+        [entry.tensorIndex for entry in sorted(entries, key=lambda entry: entry.name)] for entries in (signature.inputs, signature.outputs)
+    )
+
+
+def port_names(model: Any) -> tuple[list[str], list[str]]:
+    """Names of the inputs and of the outputs in the signature, in the order of the graph."""
+    graph, (signature,) = model.subgraphs[0], model.signatureDefs
+    sides = []
+    for entries, indices in ((signature.inputs, graph.inputs), (signature.outputs, graph.outputs)):
+        names = [(entry.tensorIndex, entry.name.decode()) for entry in entries]
+        sides.append([names.pop([at for at, _ in names].index(int(index)))[1] for index in indices])
+    return sides[0], sides[1]
+
+
 def name_signature(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Give the model one signature with these names; files of older converters have none. ValueError if the numbers do not match."""
+    """Give the model one signature with these names, in the order of the graph's inputs and outputs; files of older converters have none.
+    ValueError if the numbers do not match."""
     from ai_edge_litert import schema_py_generated as generated
 
-    graph = model.subgraphs[0]
-    if not model.signatureDefs:
-        sides = [[generated.TensorMapT(tensorIndex=index) for index in indices] for indices in (graph.inputs, graph.outputs)]
-        model.signatureDefs = [generated.SignatureDefT(inputs=sides[0], outputs=sides[1], signatureKey=SIGNATURE.encode(), subgraphIndex=0)]
-    if len(model.signatureDefs) != 1:
-        keys = ", ".join(entry.signatureKey.decode() for entry in model.signatureDefs)
+    graph, signatures = model.subgraphs[0], model.signatureDefs or []
+    if len(signatures) > 1:
+        keys = ", ".join(entry.signatureKey.decode() for entry in signatures)
         raise ValueError(
             f"the file has several signatures ({keys}); Edgewise supports files with one; convert the model with a single signature"
         )
-    signature = model.signatureDefs[0]
-    for entries, names, side in ((signature.inputs, inputs, "inputs"), (signature.outputs, outputs, "outputs")):
-        if len(entries) != len(names):
-            raise ValueError(f"the file has {len(entries)} {side}, the source {len(names)} ({', '.join(names)})")
-        for entry, name in zip(entries, names, strict=True):
-            entry.name = name.encode()
+    sides = []
+    for indices, names, side in ((graph.inputs, inputs, "inputs"), (graph.outputs, outputs, "outputs")):
+        if len(indices) != len(names):
+            raise ValueError(f"the file has {len(indices)} {side}, the source {len(names)} ({', '.join(names)})")
+        sides.append([generated.TensorMapT(name=name.encode(), tensorIndex=int(i)) for i, name in zip(indices, names, strict=True)])
+    key = signatures[0].signatureKey if signatures else SIGNATURE.encode()
+    model.signatureDefs = [generated.SignatureDefT(inputs=sides[0], outputs=sides[1], signatureKey=key, subgraphIndex=0)]
 
 
 def name_nodes(model: Any, found: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:

@@ -14,6 +14,7 @@ ENGINE = {"threads": range(1, 1025), "xnnpack": (True, False)}
 AS_WRITTEN = None
 GRID: Tuple[Dict[str, Any], ...] = ({"xnnpack": False},)  # what `engine: auto` tries, beside fewer threads
 GRID_THREADED: Tuple[Dict[str, Any], ...] = ()
+KEEPING = ("LSTM", "RNN", "SVDF")  # in the names of operators that keep state from run to run
 
 
 class Session:
@@ -22,13 +23,17 @@ class Session:
     def __init__(self, interpreter: Any):
         self._interpreter = interpreter
         signature = interpreter.get_signature_runner()
-        self._inputs = signature.get_input_details()
-        self._outputs = signature.get_output_details()
+        self._inputs = _in_order(signature.get_input_details(), interpreter.get_input_details())
+        self._outputs = _in_order(signature.get_output_details(), interpreter.get_output_details())
         self.inputs = [_describe(name, detail) for name, detail in self._inputs.items()]
         self.outputs = [_describe(name, detail) for name, detail in self._outputs.items()]
+        self._keeps = any(word in node["op_name"] for node in interpreter._get_ops_details() for word in KEEPING)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One call. feeds: real values (or token ids) a name, in the file's shape; the results are float32."""
+        """One call, from the state of a new file. feeds: real values (or integers) by name, in the file's shape. Results that are quantized
+        in the file are float32."""
+        if self._keeps:
+            self._interpreter.reset_all_variables()
         for name, detail in self._inputs.items():
             self._interpreter.set_tensor(detail["index"], quantize(feeds[name], detail))
         self._interpreter.invoke()
@@ -76,10 +81,17 @@ def quantize(values: np.ndarray, detail: Mapping[str, Any]) -> np.ndarray:
 
 
 def dequantize(stored: np.ndarray, detail: Mapping[str, Any]) -> np.ndarray:
-    """The real values of a tensor, float32: (stored - zero_point) * scale, where the tensor has a scale."""
+    """The real values of a tensor, float32: (stored - zero_point) * scale. Without a scale floating values become float32, others stay."""
     scale, zero_point = detail["quantization"]
-    values = stored.astype(np.float32, copy=False)
-    return values if scale == 0 else (values - np.float32(zero_point)) * np.float32(scale)
+    if scale == 0:
+        return stored.astype(np.float32, copy=False) if stored.dtype.kind == "f" else stored
+    return (stored.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+
+
+def _in_order(named: Mapping[str, Any], listed: Any) -> Dict[str, Any]:
+    """The tensors of a signature, which the runtime sorts by name, in the order of the file."""
+    places = {detail["index"]: place for place, detail in reversed(list(enumerate(listed)))}
+    return dict(sorted(named.items(), key=lambda entry: places[entry[1]["index"]]))
 
 
 def _describe(name: str, detail: Mapping[str, Any]) -> dict[str, Any]:
