@@ -127,7 +127,7 @@ class Labels:
 class Masks:
     """Cross entropy over pixels. Logits may be coarser than the input: they are enlarged to its size."""
 
-    outputs: tuple[str, ...] = ("logits",)
+    outputs: tuple[str, ...] = ("map",)
     score: str | None = "mean_iou_validation"
     chance = 0.0
     monitors: tuple[str, ...] = ("mean_iou", "loss", "last")

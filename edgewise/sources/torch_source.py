@@ -31,7 +31,7 @@ PROBE_SAMPLES = 16
 REQUIRES = {"torch": "train", "transformers": "train", "safetensors": "train"}
 WEIGHTS = "weights.safetensors"
 MAX_BATCH = 1024
-MEANINGS = ("logits", "scores", "boxes")
+MEANINGS = ("logits", "scores", "boxes", "map")
 DECODING = "decoding"  # attribute of a module whose outputs are boxes: how, for agent.decoding; in the manifest among the details
 
 
