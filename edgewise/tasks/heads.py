@@ -324,11 +324,12 @@ def choose(candidates: Sequence[Candidate], outputs: Mapping[str, np.ndarray], t
 def _try(candidate: Candidate, outputs: Mapping[str, np.ndarray], truths: Sequence[Truth]) -> Tried:
     if candidate.missing:
         return Tried(candidate, reason=f"{', '.join(candidate.missing)} must be given")
+    counts = [len(truth.classes) for truth in truths]
     try:
-        samples = Decoder(candidate.spec)(outputs)
+        samples = Decoder({**candidate.spec, "max_detections": max(counts, default=1) or 1})(outputs)  # no more count
     except ValueError as error:
         return Tried(candidate, reason=str(error))
-    total = max(sum(len(truth.classes) for truth in truths), 1)
+    total = max(sum(counts), 1)
     hits = [[_count_found(one, truth, by_class) for by_class in (True, False)] for one, truth in zip(samples, truths, strict=True)]
     found, located = np.sum(hits, axis=0) / total if hits else (0.0, 0.0)
     return Tried(candidate, float(found), float(located))

@@ -420,6 +420,8 @@ def test_of_too_many_boxes_the_highest_are_looked_at(monkeypatch):
     corners = np.tile(np.array([0.0, 0, 1, 1]), (50, 1)) + np.arange(50)[:, None] * 2
     found = decoding.select(Found(corners, np.arange(50)[:, None] / 50), decoding.complete(YOLO))
     assert found.scores.tolist() == [np.float32(i / 50) for i in range(49, 39, -1)]
+    alike = decoding.select(Found(corners, np.full((50, 1), 0.5)), decoding.complete(YOLO))
+    assert alike.corners[:, 0].tolist() == [2 * i for i in range(10)]
 
 
 @pytest.mark.parametrize("module", [decoding, detectors, anchors])

@@ -1,12 +1,14 @@
 """Heads recognized by shapes, put in order by values, chosen by labelled samples. The outputs are made backwards from known objects."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgewise.agent import anchors
+from edgewise.agent import anchors, preprocess
 from edgewise.agent.decoding import Decoder
+from edgewise.agent.geometry import Geometry
 from edgewise.tasks import heads
 from edgewise.tasks.heads import Candidate, Truth, choose, recognize
 
@@ -263,3 +265,32 @@ def test_nan_is_not_plausible():
     outputs = yolov8(scene(6))
     outputs["out"][:, 4:, ::2] = np.nan
     assert {heads.plausibility(candidate, outputs) for candidate in recognize({}, SIZE, outputs)} == {0.0}
+
+
+def read_labels(path: Path, geometry: Geometry) -> Truth:
+    """YOLO's: class, center x and y, width and height, as shares of the picture."""
+    rows = np.array([line.split() for line in path.read_text().splitlines()], np.float64)
+    corners = np.concatenate([rows[:, 1:3] - rows[:, 3:] / 2, rows[:, 1:3] + rows[:, 3:] / 2], axis=1)
+    return Truth(geometry.boxes_to_input(corners * ([geometry.width, geometry.height] * 2)), rows[:, 0].astype(np.int64))
+
+
+def test_yolox_nano_on_its_pictures(shared_data):
+    """From the shape 1x3549x85 of the published file, and by 4 pictures of COCO."""
+    import onnxruntime
+
+    spec = {
+        "size": [416, 416], "channels": 3, "resize": "letterbox", "pad_value": 114, "anchor": "corner", "stride": None, "scale": 1.0,
+        "mean": [0.0], "std": [1.0], "order": "BGR", "layout": "NCHW", "dtype": "float32",
+    }  # fmt: skip
+    session = onnxruntime.InferenceSession(shared_data / "pretrained/yolox/yolox_nano.onnx")
+    paths = sorted((shared_data / "coco128/images/val2017").iterdir())[:4]
+    pictures = [preprocess.decode_picture(str(path)) for path in paths]
+    feeds = [preprocess.normalize(preprocess.resize_to_spec(picture, spec)[None], spec) for picture in pictures]
+    answers = np.concatenate([session.run(None, {session.get_inputs()[0].name: feed})[0] for feed in feeds])
+    labels = [shared_data / f"coco128/labels/val2017/{path.stem}.txt" for path in paths]
+    truths = [read_labels(path, Geometry.of(spec, *picture.shape[:2])) for path, picture in zip(labels, pictures, strict=True)]
+    assert answers.shape == (4, 3549, 85)
+    candidates = recognize({}, (416, 416), {"output": answers})
+    first, *others = choose(candidates, {"output": answers}, truths)
+    assert first.candidate is candidates[0] and first.candidate.spec["head"] == "yolox"
+    assert first.found > 0.3 and max(tried.found for tried in others) < 0.05
