@@ -59,9 +59,10 @@ def condense(settings: Settings, spec: Mapping[str, Any], outputs: Arrays) -> Ar
 
     ConfigError where the outputs cannot be decoded, ModelError for a class that the data does not have.
     """
-    preprocessing, sizes = spec["preprocessing"], spec["sizes"]
+    geometries = [Geometry.of(spec["preprocessing"], int(height), int(width)) for height, width in spec["sizes"]]
+    size = geometries[0].placement.size  # with data.pad_stride smaller than data.image_size
     try:
-        found = Decoder({"size": list(preprocessing["size"]), **find_decoding(settings, spec)})(outputs)
+        found = Decoder({"size": list(size), **find_decoding(settings, spec)})(outputs)
     except ValueError as error:
         raise ConfigError(f"task.{error}") from error
     highest = max((int(each.classes.max()) for each in found if len(each)), default=-1)
@@ -70,10 +71,7 @@ def condense(settings: Settings, spec: Mapping[str, Any], outputs: Arrays) -> Ar
             f"model.path: the model detects class number {highest}, the data has {len(spec['labels'])}; name the model's own classes"
             " in their order with data.label_names=FILE, or correct task.decoding"
         )
-    corners = [
-        Geometry.of(preprocessing, int(height), int(width)).boxes_to_picture(each.corners)
-        for each, (height, width) in zip(found, sizes, strict=True)
-    ]
+    corners = [geometry.boxes_to_picture(each.corners) for each, geometry in zip(found, geometries, strict=True)]
     return {
         "counts": np.array([len(each) for each in found], np.int64),
         "corners": np.concatenate(corners),

@@ -153,6 +153,17 @@ def test_detections_are_kept_in_pixels_of_the_picture():
     np.testing.assert_array_equal(made["corners"], same["corners"])
 
 
+def test_grids_are_those_of_the_input_that_was_made():
+    """Padded to a multiple only, pictures of 100 x 200 pixels come to 32 x 64 of 64 x 64: 8 * 4 + 4 * 2 + 2 * 1 cells."""
+    letterbox = {"resize": "letterbox", "size": [64, 64], "anchor": "corner", "stride": 32}
+    spec = {"labels": LABELS, "preprocessing": letterbox, "sizes": np.array([[100, 200]])}
+    decoding = {"head": "yolox", "outputs": {"predictions": "out"}}
+    rows = np.zeros((1, 8 * 4 + 4 * 2 + 2, 5 + len(LABELS)), np.float32)
+    rows[0, -1, 4:6] = 1.0  # the last cell, of 32 pixels, at 32, 0
+    made = detection.condense(detection.Settings(decoding=decoding), spec, {"out": rows})
+    np.testing.assert_allclose(made["corners"], [[50, 0, 150, 50]])
+
+
 def test_what_was_kept_is_matched_as_it_was_made():
     found, truth = make_set(SIZE, 3, 7)
     answers = Predictions(kept(found), boxes(truth), LABELS)
