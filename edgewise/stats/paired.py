@@ -11,7 +11,7 @@ from statistics import NormalDist
 import numpy as np
 
 from edgewise.plugins import Comparison
-from edgewise.stats.resampling import percentile_interval
+from edgewise.stats.resampling import Statistic, jackknife, percentile_interval
 from edgewise.stats.timing import t_quantile
 
 CONFIDENCE = 0.95
@@ -51,6 +51,18 @@ def compare_bootstrapped(delta: float, draws: np.ndarray, samples: int, smaller:
     interval = percentile_interval(draws) if spread > 0 else (delta - zero_bound, delta + zero_bound)
     variance = (spread or zero_bound / Z) ** 2 * samples
     return Comparison(delta, interval, resolvable_difference(variance, samples), samples_to_resolve(delta, variance), {})
+
+
+def compare_jackknifed(differences: Statistic, samples: int) -> Comparison:
+    """A smooth difference of scores, from how often each sample is taken, with the interval of `jackknife`.
+
+    If it is the same without any one of the samples, the interval is that of 0 of `samples`, see compare_bootstrapped.
+    """
+    found = jackknife(differences, samples)
+    if found.variance == 0:
+        return compare_bootstrapped(found.value, np.full(2, found.value), samples, samples)
+    resolvable, needed = resolvable_difference(found.variance, samples), samples_to_resolve(found.value, found.variance)
+    return Comparison(found.value, found.interval, resolvable, needed, {})
 
 
 def tango_interval(gained: int, lost: int, samples: int) -> tuple[float, float]:

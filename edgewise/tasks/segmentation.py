@@ -1,4 +1,4 @@
-"""A class for each pixel: mean intersection over union, compared over the same resampled pictures.
+"""A class for each pixel: mean intersection over union, compared over the same pictures.
 
 The model's values are resized to the picture as its file has it and its pixels are scored, whatever size the model works at. What is kept
 of the outputs is the map of classes of each picture, packed.
@@ -19,7 +19,7 @@ from edgewise.errors import ConfigError, DataError, ModelError
 from edgewise.plugins import IGNORED, Arrays, Comparison, Decisions, Predictions, PrimaryMetric, Scores
 from edgewise.stats import mean_iou, paired
 from edgewise.stats.mean_iou import PixelCounts
-from edgewise.stats.resampling import bootstrap, percentile_interval
+from edgewise.stats.resampling import jackknife
 
 TARGETS = "masks"
 NEEDS: tuple[str, ...] = ()
@@ -27,7 +27,6 @@ SCORED = False
 SPLITS = ("test",)
 PRIMARY_METRIC = PrimaryMetric("mean_iou", "mean_iou", "mean IoU", "mean IoU")
 SCORES = ("mean_iou_ci95", "pixel_accuracy", "pixels_changed_share")
-DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -120,12 +119,16 @@ def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
     test = answers["test"]
     confusions = count_confusions(test)
     pixels = PixelCounts.of(confusions)
-    if not pixels.true.any():
-        raise DataError(f"data.splits.test: none of its {len(confusions)} masks has a pixel with a class; add some, or check data.ignore")
-    draws = bootstrap(lambda counts: mean_iou.mean_iou(pixels, counts), np.zeros(len(confusions), int), draws=DRAWS)
+    with_class = int(pixels.true.any(axis=1).sum())
+    if with_class < 2:
+        raise DataError(
+            f"data.splits.test: {with_class} of its {len(confusions)} masks have a pixel with a class, and at least 2 are needed; add some,"
+            " or check data.ignore"
+        )
+    found = jackknife(lambda counts: mean_iou.mean_iou(pixels, counts), len(confusions))
     scores = {
-        "mean_iou": float(mean_iou.mean_iou(pixels)[0]),
-        "mean_iou_ci95": list(percentile_interval(draws[~np.isnan(draws)])),
+        "mean_iou": found.value,
+        "mean_iou_ci95": [max(0.0, found.interval[0]), min(1.0, found.interval[1])],
         "pixel_accuracy": mean_iou.pixel_accuracy(pixels),
     }
     by_class = {label: float(value) for label, value in zip(test.labels, mean_iou.class_iou(pixels)[0], strict=True) if not np.isnan(value)}
@@ -134,17 +137,14 @@ def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
 
 
 def compare(settings: Settings, reference: Predictions, variant: Predictions) -> Comparison:
-    """The difference of the mean IoUs over the same draws of pictures, and the share of pixels whose class changed."""
+    """The difference of the mean IoUs, with its interval from leaving out each picture, and the share of pixels whose class changed."""
     before, after = (PixelCounts.of(count_confusions(answers)) for answers in (reference, variant))
 
     def difference(counts: np.ndarray) -> np.ndarray:
         deltas: np.ndarray = mean_iou.mean_iou(after, counts) - mean_iou.mean_iou(before, counts)
         return deltas
 
-    pictures = len(before.true)
-    draws = bootstrap(difference, np.zeros(pictures, int), draws=DRAWS)
-    delta = float(difference(np.ones((1, pictures)))[0])
-    found = paired.compare_bootstrapped(delta, draws[~np.isnan(draws)], pictures, int(before.true.any(axis=1).sum()))
+    found = paired.compare_jackknifed(difference, len(before.true))
     pairs = zip(iterate_maps(reference.ports), iterate_maps(variant.ports), strict=True)
     changed = sum(int(np.sum(one != other)) for one, other in pairs)
     if not changed:

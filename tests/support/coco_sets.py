@@ -22,7 +22,7 @@ def make_set(
     pictures = np.repeat(np.arange(size), rng.poisson(objects, size))
     count = len(pictures)
     classes = rng.integers(0, most_labels or labels, count)
-    corners = _boxes(rng, count)
+    corners = make_boxes(rng, count)
     areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1]) * rng.uniform(0.5, 1.0, count)
     truth = Objects(pictures, corners, classes, areas, rng.random(count) < crowd)
     found = detect(truth, size, labels, rng, false)
@@ -40,7 +40,7 @@ def detect(
     moved = truth.corners[sources] + sides * rng.normal(0, jitter, sides.shape)
     wrong = np.repeat(np.arange(size), rng.poisson(false, size))
     corners = np.concatenate(
-        [np.hstack([np.minimum(moved[:, :2], moved[:, 2:]), np.maximum(moved[:, :2], moved[:, 2:])]), _boxes(rng, len(wrong))]
+        [np.hstack([np.minimum(moved[:, :2], moved[:, 2:]), np.maximum(moved[:, :2], moved[:, 2:])]), make_boxes(rng, len(wrong))]
     )
     confused = np.where(rng.random(len(sources)) < 0.1, rng.integers(0, labels, len(sources)), truth.classes[sources])
     classes = np.concatenate([confused, rng.integers(0, labels, len(wrong))])
@@ -50,7 +50,7 @@ def detect(
     return Detected(pictures[order], corners[order].astype(np.float32), scores[order].astype(np.float32), classes[order])
 
 
-def _boxes(rng: np.random.Generator, count: int) -> np.ndarray:
+def make_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
     """Boxes of all sizes in a picture of 640 x 480, float32."""
     sides = np.exp(rng.uniform(np.log(8), np.log(320), (count, 2)))
     starts = rng.uniform(0, 1, (count, 2)) * (np.array([640, 480]) - np.minimum(sides, 470))

@@ -112,7 +112,7 @@ def test_classification_counts_flips_in_both_directions():
     reference = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2]]
     variant = np.eye(3, dtype=np.float32)[[0, 1, 1, 1, 1, 0]]
     targets = np.array([0, 1, 2, 1, 2, 1])  # the reference is right on the first three
-    result = classification.compare(classification.Settings(), Predictions(reference, targets), Predictions(variant, targets))
+    result = classification.compare(classification.Settings(), *(Predictions({"y": each}, targets) for each in (reference, variant)))
     assert (result.scores["flips_gained"], result.scores["flips_lost"]) == (1, 1)
     assert result.delta == 0 and result.needed is None and not result.resolved
     assert result.scores["agreement"] == pytest.approx(0.5)

@@ -138,7 +138,7 @@ def test_a_mask_of_another_size_and_masks_without_a_class_are_named():
     answers = predictions()
     with pytest.raises(DataError, match="they must agree"):
         segmentation.judge(Settings(), {"test": dataclasses.replace(answers, targets=[mask[:-1] for mask in answers.targets])})
-    with pytest.raises(DataError, match=r"none of its 14 masks has a pixel with a class"):
+    with pytest.raises(DataError, match=r"0 of its 14 masks have a pixel with a class"):
         segmentation.judge(Settings(), {"test": dataclasses.replace(answers, targets=[np.full_like(m, IGNORED) for m in answers.targets])})
 
 
