@@ -3,6 +3,7 @@
 scikit-learn has this for equal folds only (StratifiedGroupKFold), not for shares.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from edgewise.config.settings import option
 from edgewise.errors import ConfigError, DataError
-from edgewise.plugins import Item
+from edgewise.plugins import IGNORED, Boxes, Item, Label, Mask
 
 SPLITS = ("train", "validation", "calibration", "test")
 NEED_EVERY_CLASS = ("train", "test")  # to learn and to evaluate it
@@ -68,15 +69,31 @@ def number_groups(items: Sequence[Item]) -> np.ndarray:
 def assign_splits(items: Sequence[Item], groups: np.ndarray, shares: Shares, seed: int) -> dict[str, np.ndarray]:
     """Sorted indices of each split. Samples for which the data names a split go there, all others are split by `shares`.
 
-    Stratified by class; samples whose labels are numbers form one stratum.
+    Stratified by class, of pictures with several classes by the rarest; samples without any form one stratum.
     """
-    strata = np.unique([item.label if isinstance(item.label, str) else "" for item in items], return_inverse=True)[1]
+    strata = np.unique(rarest_classes(items), return_inverse=True)[1]
     named = np.array([item.split or "" for item in items])
     free = np.flatnonzero(named == "")
     drawn = split(strata[free], groups[free], shares.without(set(named)), seed)
     return {
         name: np.sort(np.r_[free[drawn[name]] if name in drawn else [], np.flatnonzero(named == name)]).astype(np.int64) for name in SPLITS
     }
+
+
+def rarest_classes(items: Sequence[Item]) -> list[str]:
+    """For each sample the one of its classes that the fewest samples have, "" without classes."""
+    classes = [classes_of(item.label) for item in items]
+    counts = Counter(name for names in classes for name in names)
+    return [min(names, key=lambda name: (counts[name], name), default="") for names in classes]
+
+
+def classes_of(label: Label) -> set[str]:
+    """The class of a sample, or the numbers of all that its boxes or its mask show; none of numbers."""
+    if isinstance(label, Boxes):
+        return set(map(str, label.classes.tolist()))
+    if isinstance(label, Mask):
+        return {str(number) for number, count in enumerate(label.pixels[:IGNORED]) if count}
+    return {label} if isinstance(label, str) else set()
 
 
 def check_splits(
@@ -187,7 +204,8 @@ def list_warnings(details: Mapping[str, Any]) -> list[str]:
         found.append(f"{copied['with_another_label']} samples have a copy with another label: {', '.join(copied['named'])}")
     if leaks:
         found.append(f"{leaks} groups (or copies of a file) are in two of the data's own splits: scores will be too good")
-    return [*found, *warn_of_absent_labels(details["counts"])]
+    counts = details["counts"] if "objects" not in details and "pixels" not in details else {"test": details["counts"]["test"]}
+    return [*found, *warn_of_absent_labels(counts)]
 
 
 def warn_of_absent_labels(counts: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -1,21 +1,24 @@
 """A simulated production line: generated pictures of a moving surface, some with a defect, several exposures of each scene.
 
 Scene n looks the same whatever the number of samples. Exposures of one scene are nearly the same and therefore form a group. Textures are
-float32 [height, width] with mean 0 and standard deviation 1; defects change a scene of brightness 0..1, float32 [height, width].
+float32 [height, width] with mean 0 and standard deviation 1; defects change a scene of brightness 0..1, float32 [height, width], and tell
+where: regions of bool [height, width], one for each object.
 """
 
 import hashlib
 import importlib.metadata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from edgewise.artifacts.targets import BOXES, CLASSES, MASKS, NONE, SHAPED
 from edgewise.config.settings import option
+from edgewise.data.common import BACKGROUND, DEFECT
 from edgewise.data.encoders import PictureEncoder, PictureSettings
 from edgewise.data.progress import follow
-from edgewise.plugins import Item
+from edgewise.plugins import Boxes, Item, Label, Mask
 
 __all__ = ["Settings", "encoder", "items", "probe"]
 
@@ -25,7 +28,9 @@ GREY_LEVEL = 0.5  # mean brightness, 0..1
 TEXTURE_CONTRAST = (0.05, 0.11)  # standard deviation of the brightness
 NOISE = (0.01, 0.025)  # of the sensor, standard deviation
 OVERSAMPLING = 2  # lines are drawn larger and then reduced, for smooth edges
+COVERED = 0.25  # from what share of its strength on a pixel belongs to a defect
 Shape = tuple[int, ...]
+Drawn = tuple[np.ndarray, list[np.ndarray]]  # the scene with the defect, and its regions
 encoder = PictureEncoder
 
 
@@ -102,16 +107,17 @@ def spot(shape: tuple[int, ...], centre: np.ndarray, radii: np.ndarray, angle: f
     return distance
 
 
-def scratch(generator: np.random.Generator, canvas: np.ndarray, strength: float) -> np.ndarray:
+def scratch(generator: np.random.Generator, canvas: np.ndarray, strength: float) -> Drawn:
     """A bright, nearly straight groove with a dark side."""
     side = max(canvas.shape)
     mask = line(
         path(generator, canvas.shape, generator.uniform(0.3, 0.7) * side, 0.04, 24), generator.uniform(1.0, 1.8) * side / 224, canvas.shape
     )
-    return canvas + strength * (0.3 * mask - 0.2 * np.roll(mask, 1 + side // 224, 0))
+    dark = np.roll(mask, 1 + side // 224, 0)
+    return canvas + strength * (0.3 * mask - 0.2 * dark), [np.maximum(mask, dark) > COVERED]
 
 
-def crack(generator: np.random.Generator, canvas: np.ndarray, strength: float) -> np.ndarray:
+def crack(generator: np.random.Generator, canvas: np.ndarray, strength: float) -> Drawn:
     """A dark, jagged line that branches."""
     side = max(canvas.shape)
     trunk = path(generator, canvas.shape, generator.uniform(0.3, 0.6) * side, 0.5, 30)
@@ -120,12 +126,12 @@ def crack(generator: np.random.Generator, canvas: np.ndarray, strength: float) -
         branch = path(generator, canvas.shape, generator.uniform(0.08, 0.2) * side, 0.5, 12)
         branch += trunk[generator.integers(5, 25)] - branch[0]
         mask = np.maximum(mask, line(branch, side / 224, canvas.shape))
-    return canvas - 0.38 * strength * mask
+    return canvas - 0.38 * strength * mask, [mask > COVERED]
 
 
-def blowhole(generator: np.random.Generator, canvas: np.ndarray, strength: float) -> np.ndarray:
+def blowhole(generator: np.random.Generator, canvas: np.ndarray, strength: float) -> Drawn:
     """One to three dark pits with a bright rim on one side."""
-    side = max(canvas.shape)
+    side, regions = max(canvas.shape), []
     for _ in range(generator.integers(1, 4)):
         centre = generator.uniform(0.15, 0.85, 2) * canvas.shape
         radii = generator.uniform(0.012, 0.03, 2) * side
@@ -133,25 +139,25 @@ def blowhole(generator: np.random.Generator, canvas: np.ndarray, strength: float
         pit = np.clip(1.6 - spot(canvas.shape, centre, radii, angle), 0, 1)
         rim = np.clip(1.6 - spot(canvas.shape, centre + 0.4 * radii.mean(), radii * 1.25, angle), 0, 1) - pit
         canvas = canvas - strength * (0.35 * pit - 0.15 * np.clip(rim, 0, 1))
-    return canvas
+        regions.append(np.maximum(pit, rim) > COVERED)
+    return canvas, regions
 
 
-def stain(generator: np.random.Generator, canvas: np.ndarray, strength: float) -> np.ndarray:
+def stain(generator: np.random.Generator, canvas: np.ndarray, strength: float) -> Drawn:
     """A flat patch with a ragged edge, darker or lighter."""
     side = max(canvas.shape)
     radii = generator.uniform(0.07, 0.16, 2) * side
     distance = spot(canvas.shape, generator.uniform(0.2, 0.8, 2) * canvas.shape, radii, generator.uniform(0, np.pi))
     patch = np.clip((1.1 - distance + 0.22 * smooth_noise(generator, canvas.shape, (14, 14))) * 5, 0, 1)
-    stained: np.ndarray = canvas * (1 + generator.choice((-1.0, 0.8)) * 0.28 * strength * patch)
-    return stained
+    return canvas * (1 + generator.choice((-1.0, 0.8)) * 0.28 * strength * patch), [patch > COVERED]
 
 
-def uneven(generator: np.random.Generator, canvas: np.ndarray, strength: float) -> np.ndarray:
+def uneven(generator: np.random.Generator, canvas: np.ndarray, strength: float) -> Drawn:
     """The coating or the light fails towards one edge, in waves."""
     ramp = slope(generator, canvas.shape)
     waves = np.sin(ramp * generator.uniform(6, 14) + generator.uniform(0, 6))
-    faded: np.ndarray = canvas * (1 - strength * (0.7 * np.clip(ramp - 0.3, 0, 1) + 0.2 * waves * ramp))
-    return faded
+    fall = np.clip(ramp - 0.3, 0, 1)
+    return canvas * (1 - strength * (0.7 * fall + 0.2 * waves * ramp)), [fall > COVERED * fall.max()]
 
 
 def slope(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -175,7 +181,7 @@ def disturb(generator: np.random.Generator, canvas: np.ndarray, difficulty: floa
     return canvas
 
 
-DEFECTS: dict[str, Callable[[np.random.Generator, np.ndarray, float], np.ndarray]] = {
+DEFECTS: dict[str, Callable[[np.random.Generator, np.ndarray, float], Drawn]] = {
     "scratch": scratch,
     "blowhole": blowhole,
     "crack": crack,
@@ -186,12 +192,25 @@ DEFECTS: dict[str, Callable[[np.random.Generator, np.ndarray, float], np.ndarray
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(PictureSettings):
+    targets: str = option(
+        CLASSES,
+        "classes: one label per picture; boxes: where each defect is; masks: the class of each pixel; none: labels are not read",
+        choices=(CLASSES, *SHAPED, NONE),
+    )
     seed: int = option(0, "seed of the generated scenes", low=0)
     samples: int = option(4000, "number of pictures", low=10, high=1_000_000)
     exposures: int = option(2, "pictures of each scene", low=1, high=20)
     texture: str = option("metal", "mixed: each scene has one of the other textures", choices=(*TEXTURES, "mixed"))
     defect_share: float = option(0.2, "share of scenes with a defect, equally many of each type", low=0.01, high=0.9)
     difficulty: float = option(0.3, "0: strong defects on a clean surface; 1: faint defects among dust and shadows", low=0.0, high=1.0)
+
+    def class_names(self) -> Sequence[str]:
+        """What the numbers in boxes and masks stand for."""
+        defects = [DEFECT] if self.merge_defects else list(DEFECTS)
+        return [BACKGROUND, *defects] if self.targets == MASKS else defects
+
+    def sort_labels(self, labels: Iterable[str]) -> list[str]:
+        return list(labels) if self.targets in SHAPED else sorted(labels)
 
 
 def probe(settings: Settings) -> Mapping[str, Any]:
@@ -206,10 +225,29 @@ def items(settings: Settings) -> Iterator[Item]:
         if exposure == 0:
             generator = np.random.default_rng([settings.seed, index])
             kind = choose_kind(index, settings.defect_share)
-            canvas = draw_scene(generator, kind, settings)
-        image = expose(generator, canvas, settings)
+            canvas, regions = draw_scene(generator, kind, settings)
+        image, window = expose(generator, canvas, settings)
         name = f"{kind}/{index:06d}-{exposure}"
-        yield Item(name, kind, f"{index:06d}", hashlib.sha256(image.tobytes()).hexdigest(), image)
+        label = make_label(kind, [region[window] for region in regions], settings)
+        yield Item(name, label, f"{index:06d}", hashlib.sha256(image.tobytes()).hexdigest(), image)
+
+
+def make_label(kind: str, regions: Sequence[np.ndarray], settings: Settings) -> Label:
+    """The kind itself, or boxes or a mask of what the picture shows of its defects."""
+    if settings.targets not in SHAPED:
+        return kind
+    number = 0 if settings.merge_defects or kind == GOOD else list(DEFECTS).index(kind)
+    seen = [region for region in regions if region.any()]
+    if settings.targets == BOXES:
+        return Boxes.of([surround(region) for region in seen], [number] * len(seen), [region.sum() for region in seen])
+    covered = np.any(seen, axis=0) if seen else np.zeros(settings.size, bool)
+    return Mask.pack(covered.astype(np.uint8) * (number + 1))
+
+
+def surround(region: np.ndarray) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 of the smallest box around a region."""
+    rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def choose_kind(index: int, defect_share: float) -> str:
@@ -221,24 +259,25 @@ def choose_kind(index: int, defect_share: float) -> str:
     return kinds[count % len(kinds)]
 
 
-def draw_scene(generator: np.random.Generator, kind: str, settings: Settings) -> np.ndarray:
-    """Brightness 0..1, float32 [height, width], larger than the pictures by MARGIN on each side."""
+def draw_scene(generator: np.random.Generator, kind: str, settings: Settings) -> Drawn:
+    """Brightness 0..1, float32 [height, width], larger than the pictures by MARGIN on each side; and the regions of its defects."""
     shape = tuple(round(side * (1 + 2 * MARGIN)) for side in settings.size)
     texture = settings.texture if settings.texture != "mixed" else str(generator.choice(list(TEXTURES)))
     pattern = TEXTURES[texture](generator, shape)
     canvas = GREY_LEVEL + generator.uniform(*TEXTURE_CONTRAST) * pattern
     canvas = disturb(generator, canvas, settings.difficulty)
     if kind == GOOD:
-        return canvas
+        return canvas, []
     strength = (1.1 - 0.75 * settings.difficulty) * generator.uniform(0.8, 1.2)
     return DEFECTS[kind](generator, canvas, strength)
 
 
-def expose(generator: np.random.Generator, canvas: np.ndarray, settings: Settings) -> np.ndarray:
-    """One picture of the scene, uint8 [height, width, 1]: shifted, with its own exposure and sensor noise."""
+def expose(generator: np.random.Generator, canvas: np.ndarray, settings: Settings) -> tuple[np.ndarray, tuple[slice, slice]]:
+    """One picture of the scene, uint8 [height, width, 1]: shifted, with its own exposure and sensor noise; and which part it shows."""
     height, width = settings.size
     top, left = (int(generator.integers(0, whole - part + 1)) for whole, part in zip(canvas.shape, (height, width), strict=True))
-    light = canvas[top : top + height, left : left + width] * np.float32(generator.uniform(0.75, 1.25))
+    window = slice(top, top + height), slice(left, left + width)
+    light = canvas[window] * np.float32(generator.uniform(0.75, 1.25))
     noise = generator.standard_normal((height, width), np.float32) * np.float32(generator.uniform(*NOISE))
     picture: np.ndarray = np.rint(np.clip(light + noise, 0, 1) * 255).astype(np.uint8)[:, :, None]
-    return picture
+    return picture, window

@@ -11,6 +11,7 @@ from edgewise import plugins
 from edgewise.config import compose
 from edgewise.data.common import DataSettings
 from edgewise.devices import local
+from tests.support import object_sets
 from tests.support.formats import FORMATS, OPTIONS, UNCUTTABLE, part, require
 from tests.support.protocols import violations
 
@@ -70,12 +71,25 @@ def given_by_nobody(name: str) -> bool:
 
 @pytest.mark.parametrize("name", [name for name in OPTIONS.names("data") if given_by_nobody(name)])
 def test_items_and_encoder_of_a_data_set(name, tmp_path):
-    chosen = compose.plugin("data", {"name": name}, OPTIONS)
+    check_data_set(name, {}, tmp_path)
+
+
+@pytest.mark.parametrize("name", object_sets.WRITERS)
+def test_items_and_encoder_of_a_data_set_with_objects(name, tmp_path):
+    item = check_data_set(name, {"path": str(object_sets.WRITERS[name](tmp_path / "set"))}, tmp_path)
+    assert isinstance(item.label, plugins.Mask if name == "masks" else plugins.Boxes)
+
+
+def check_data_set(name: str, given: dict[str, str], tmp_path: Path) -> plugins.Item:
+    """The first of its samples."""
+    chosen = compose.plugin("data", {"name": name, **given}, OPTIONS)
     module: ModuleType = chosen.load()
     settings = module.Settings(**chosen.settings)
-    assert isinstance(next(iter(module.items(settings))), plugins.Item)
+    item = next(iter(module.items(settings)))
+    assert isinstance(item, plugins.Item)
     assert violations(module.encoder(settings, tmp_path), plugins.Encoder) == []
-    assert {"digest", "files"} <= set(module.probe(settings))
+    assert {"digest", "files"} <= set(module.probe(settings)) and settings.targets == chosen.settings.get("targets", "classes")
+    return item
 
 
 def test_a_connection_to_this_machine():

@@ -78,6 +78,8 @@ OPTION_FILES = [
 ]  # those are whole sets of choices
 FITTING = {  # data that a task can judge, where digits are none
     "defect_detection": {"name": "surface"},
+    "detection": {"name": "surface", "targets": "boxes"},
+    "segmentation": {"name": "surface", "targets": "masks"},
     "multi_label": {"name": "arrays", "path": "x.npz", "targets": "multi_label"},
     "regression": {"name": "arrays", "path": "x.npz", "targets": "values"},
 }

@@ -58,7 +58,7 @@ def test_defects_are_as_rare_as_asked_and_their_kinds_alike(share):
 
 def defect_alone(kind: str, index: int, **given) -> np.ndarray:
     asked = settings(image_size=224, **given)
-    scenes = [surface.draw_scene(np.random.default_rng([0, index]), k, asked) for k in (kind, surface.GOOD)]
+    scenes = [surface.draw_scene(np.random.default_rng([0, index]), k, asked)[0] for k in (kind, surface.GOOD)]
     return np.abs(scenes[0] - scenes[1])
 
 
@@ -79,6 +79,38 @@ def test_a_simple_detector_finds_the_pits_of_an_easy_line():
     ]
     contrast = [np.percentile(i.value, 1) / i.value.mean() - np.percentile(i.value, 0.05) / i.value.mean() for i in found]
     assert roc_auc_score([i.label == "blowhole" for i in found], contrast) > 0.6
+
+
+def test_boxes_and_masks_are_those_of_the_defect_and_change_no_picture():
+    """Where the scene with its defect differs from the scene without it, there is a box around it and the mask has its class."""
+    given = {"image_size": 224, "exposures": 1, "defect_share": 0.9, "samples": 20}
+    plain, boxed, masked = (drawn(**given, targets=targets) for targets in ("classes", "boxes", "masks"))
+    assert [i.sha256 for i in plain] == [i.sha256 for i in boxed] == [i.sha256 for i in masked]
+    kinds = list(DEFECTS)
+    for item, boxes, mask in zip(plain, (i.label for i in boxed), (i.label.unpack() for i in masked), strict=True):
+        assert set(boxes.classes.tolist()) == ({kinds.index(item.label)} if item.label != surface.GOOD else set())
+        assert set(np.unique(mask)) <= {0, kinds.index(item.label) + 1 if item.label != surface.GOOD else 0}
+        covered = np.zeros(mask.shape, bool)
+        for x0, y0, x1, y1 in boxes.corners.astype(int).tolist():
+            covered[y0:y1, x0:x1] = True
+        assert not (mask[~covered] > 0).any() and boxes.areas.sum() >= (mask > 0).sum() > 0 or item.label == surface.GOOD
+
+
+@pytest.mark.parametrize("kind", [kind for kind in DEFECTS if kind != "uneven"])
+def test_regions_are_where_the_scene_changed(kind):
+    for index in range(6):
+        asked = settings(image_size=224, difficulty=0.0)
+        _, regions = surface.draw_scene(np.random.default_rng([0, index]), kind, asked)
+        changed = defect_alone(kind, index, difficulty=0.0)
+        region = np.any(regions, axis=0)
+        assert changed[region].mean() > 8 * changed[~region].mean() and changed[~region].max() < 0.7 * changed.max()
+
+
+def test_one_class_of_defects():
+    assert settings(targets="boxes", merge_defects=True, normal="good").class_names() == ["defect"]
+    assert settings(targets="masks").class_names() == ["background", *DEFECTS]
+    merged = drawn(targets="masks", merge_defects=True, normal="good", defect_share=0.9)
+    assert {value for item in merged for value in np.unique(item.label.unpack()).tolist()} == {0, 1}
 
 
 def test_the_probe_knows_no_files():
