@@ -4,6 +4,7 @@
 
 pictures/DIGIT/*.png  600 scans of digits, 16x16, grey         digits.pt2 .onnx .tflite .keras, saved/   reads them, from 0..1
 waves.npz             x float32 [600, 1, 32], y                sentences.tsv                              600 lines of text, tab, label
+walks.npz             x float32 [80, 12, 8]: 80 sequences of 12 steps     follower.onnx                   follows them, step by step
 """
 
 import sys
@@ -52,6 +53,34 @@ def write_sentences(path: Path) -> None:
         words = [*rng.choice(FILLING.split(), 8), str(rng.choice(WORDS[label].split()))]
         lines.append(f"{' '.join(rng.permutation(words))}\t{label}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_walks(path: Path) -> None:
+    """Random walks, as a sensor drifts: sequences of steps without labels."""
+    steps = np.random.default_rng(0).normal(0, 0.5, (80, 12, 8))
+    np.savez(path, x=steps.cumsum(axis=1).astype(np.float32))
+
+
+def write_follower(path: Path) -> None:
+    """A GRU that is called once for each step: x [n, 8], state h [1, n, 16] and the scalar `gain` give y [n, 1] and the next state hn."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    held = {"w": (1, 48, 8), "r": (1, 48, 16), "out": (16, 1)}
+    weights = [numpy_helper.from_array(rng.normal(0, 0.3, shape).astype(np.float32), name) for name, shape in held.items()]
+    axes = numpy_helper.from_array(np.array([0]), "axes")
+    nodes = [
+        helper.make_node("Mul", ["x", "gain"], ["scaled"]),
+        helper.make_node("Unsqueeze", ["scaled", "axes"], ["sequence"]),
+        helper.make_node("GRU", ["sequence", "w", "r", "", "", "h"], ["", "hn"], hidden_size=16),
+        helper.make_node("Squeeze", ["hn", "axes"], ["features"]),
+        helper.make_node("MatMul", ["features", "out"], ["y"]),
+    ]
+    shapes = {"x": ["n", 8], "h": [1, "n", 16], "gain": [], "y": ["n", 1], "hn": [1, "n", 16]}
+    port = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()}
+    graph = helper.make_graph(nodes, "follower", [port["x"], port["h"], port["gain"]], [port["y"], port["hn"]], [*weights, axes])
+    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), path)
 
 
 def wave_net(num_labels: int = 2) -> Any:
@@ -128,6 +157,9 @@ def main() -> None:
     write_pictures(folder / "pictures")
     write_waves(folder / "waves.npz")
     write_sentences(folder / "sentences.tsv")
+    write_walks(folder / "walks.npz")
+    if "onnx" in kinds:
+        write_follower(folder / "follower.onnx")
     warnings.simplefilter("ignore")
     net = reader()
     for kind in kinds:
