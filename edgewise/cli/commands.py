@@ -84,7 +84,7 @@ def inspect(given: Namespace) -> None:
         raise UserError("edgewise inspect: --whole is now called --full")
     project = Path() if CONF.is_dir() else template.root()
     schemes = tuple(given.schemes.split(",")) if given.schemes else sections.USUAL
-    model_file.print_inspection(Path(given.file), project, given.data, schemes, full=given.full)
+    model_file.print_inspection(Path(given.file), project, given.data, schemes, full=given.full, template=template.root())
 
 
 def sweep(given: Namespace) -> int:

@@ -1,39 +1,66 @@
 """`edgewise inspect`: what a model file takes and gives, and the sections of params.yaml with which it runs."""
 
 import importlib
+import os
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import yaml
 
 from edgewise.config import schema
-from edgewise.errors import MissingExtra, ModelError
-from edgewise.inspect import sections
+from edgewise.config.runtimes import MISSING, own_packages, version
+from edgewise.errors import EdgewiseError, MissingExtra, ModelError
+from edgewise.inspect import suggestion
+from edgewise.inspect.meanings import Guess, guess_ports
+from edgewise.inspect.params_text import replace_sections, write_sections
+from edgewise.inspect.sections import Formats
 from edgewise.proof import isolation
-from edgewise.sources.inspection import CONTAINERS, Inspection, Port
+from edgewise.sources.inspection import CONTAINERS, Inspection, Port, one_line
 
 CONF, PARAMS = Path("conf"), Path("params.yaml")
 SHOWN_OPERATORS = 12
+HEADER = "# for params.yaml, in place of its sections with the same names"
 
 
-def print_inspection(path: Path, project: Path, data: str | None, schemes: Sequence[str], *, full: bool) -> None:
+def print_inspection(path: Path, project: Path, data: str | None, schemes: Sequence[str], *, full: bool, template: Path) -> None:
     """Print what the file is and the YAML with which it runs.
 
-    project: the folder of conf/ and params.yaml. data: the user's data, for the YAML. full: print all of params.yaml with these sections
-    in it, and what the file is on stderr.
+    project: the folder of conf/ and params.yaml; template: that of a new project. data: the user's data, for the YAML. full: print all of
+    params.yaml with these sections in it, and what the file is on stderr.
     """
     importer, found = inspect_file(path, project / CONF)
-    print(describe_file(path, found), file=sys.stderr if full else sys.stdout)
+    print(describe_file(path, found), file=sys.stderr if full else sys.stdout, flush=True)
     if found.model is None:
         return
-    text = sections.suggest_sections(found, importer.FORMAT, read_formats(project / CONF), data, schemes)
+    asked = suggestion.Asked(path, importer, project / CONF, read_formats(project / CONF), data, tuple(schemes))
+    sections, notes = suggestion.suggest(found, asked)
+    for note in notes:
+        print(f"  {note}", file=sys.stderr if full else sys.stdout)
+    text = write_sections(sections)
     if full:
-        print(sections.replace_sections((project / PARAMS).read_text(encoding="utf-8"), text), end="")
+        print(replace_sections(read_params(project, template), text), end="")
     else:
-        print(f"\n# for params.yaml, in place of its sections with the same names\n{text}", end="")
+        print(f"\n{HEADER}\n{text}", end="")
+
+
+def read_params(project: Path, template: Path) -> str:
+    """The text of params.yaml. Where `edgewise inspect FILE --full > params.yaml` has emptied it, that of the last commit, or a new one."""
+    path = project / PARAMS
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if text.strip():
+        return text
+    try:
+        done = subprocess.run(["git", "show", f"HEAD:./{PARAMS}"], cwd=project, capture_output=True, text=True, check=False)
+    except OSError:
+        done = None
+    if done is not None and done.returncode == 0 and done.stdout.strip():
+        print("  params.yaml is empty: its other sections are those of the last commit", file=sys.stderr)
+        return done.stdout
+    print("  params.yaml is empty: its other sections are those of a new project", file=sys.stderr)
+    return (template / PARAMS).read_text(encoding="utf-8")
 
 
 def inspect_file(path: Path, conf: Path = CONF) -> tuple[ModuleType, Inspection]:
@@ -44,7 +71,7 @@ def inspect_file(path: Path, conf: Path = CONF) -> tuple[ModuleType, Inspection]
         return ModelError(f"{path} aborts the library that reads it ({how}); export the model again")
 
     try:
-        return importer, isolation.call_isolated(importer.inspect, path, aborted=aborted)
+        return importer, isolation.call_isolated(inspect_alone, importer.__name__, path, aborted=aborted)
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package not in importer.REQUIRES:
@@ -52,10 +79,29 @@ def inspect_file(path: Path, conf: Path = CONF) -> tuple[ModuleType, Inspection]
         raise MissingExtra(package, importer.REQUIRES[package]) from None
 
 
+def inspect_alone(importer: str, path: Path) -> Inspection:
+    """What the importer says of the file. ModelError for whatever a library raises on a damaged one."""
+    package, _, name = importer.rpartition(".")
+    module = schema.part(package, name)
+    try:
+        found: Inspection = module.inspect(path)
+    except (EdgewiseError, ModuleNotFoundError, MemoryError):
+        raise
+    except Exception as error:
+        kinds = ", ".join(module.RECOGNIZED)
+        raise ModelError(
+            f"{path} cannot be read as {kinds}: {type(error).__name__}: {one_line(error)}; it is damaged or truncated, or holds what is not"
+            " known yet: export the model again"
+        ) from error
+    return found
+
+
 def find_importer(path: Path, conf: Path = CONF) -> ModuleType:
     """The importer for files of this kind, told by their first bytes. Raises ModelError where none fits."""
     if not path.exists():
         raise ModelError(f"{path} does not exist; give the path of a model file")
+    if not (path.is_file() or path.is_dir()) or not os.access(path, os.R_OK):
+        raise ModelError(f"{path} cannot be read; give a file that you may read")
     known = list(find_importers(conf))
     found = next((module for module in known if module.recognizes(path)), None)
     if found is None:
@@ -75,15 +121,21 @@ def find_importers(conf: Path) -> Iterator[ModuleType]:
 
 def describe_file(path: Path, found: Inspection) -> str:
     """The lines that say what the file is."""
+    guesses = guess_ports(found)
     lines = [f"{path}: {found.kind}"]
-    for side, ports in (("input", found.inputs), ("output", found.outputs)):
-        lines += [f"  {side:14} {describe_port(port)}" for port in ports]
+    for side, ports in (("input", guesses.inputs), ("output", guesses.outputs)):
+        lines += [f"  {side:14} {describe_port(guess.port)}  ({words_of(guess)})" for guess in ports]
     if found.operators:
         counts = sorted(found.operators.items(), key=lambda entry: (-entry[1], entry[0]))
         rest = f" and {len(counts) - SHOWN_OPERATORS} more kinds" if len(counts) > SHOWN_OPERATORS else ""
         lines.append("  operators      " + ", ".join(f"{count} {name}" for name, count in counts[:SHOWN_OPERATORS]) + rest)
     lines += [f"  {name:14} {format_number(value)}" for name, value in file_figures(found).items()]
     return "\n".join([*lines, *(f"  note           {note}" for note in found.notes)])
+
+
+def words_of(guess: Guess) -> str:
+    """What the port probably is; that it is a guess stands there."""
+    return f"probably {guess.words}" if guess.words else "of unknown meaning"
 
 
 def describe_port(port: Port) -> str:
@@ -109,7 +161,13 @@ def format_number(value: int | None) -> str:
     return "unknown" if value is None else f"{value:,}"
 
 
-def read_formats(conf: Path) -> dict[str, Mapping[str, Any]]:
-    """{format: {"sources": ..., "schemes": ...}} of the formats in conf/format/."""
+def read_formats(conf: Path) -> Formats:
+    """The formats in conf/format/, and which of them lack a package here."""
     read = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((conf / "format").glob("*.yaml"))}
-    return {name: {"sources": schema.part(form["module"], "make").SOURCES, "schemes": list(form["schemes"])} for name, form in read.items()}
+    every = {n: {"sources": schema.part(form["module"], "make").SOURCES, "schemes": list(form["schemes"])} for n, form in read.items()}
+    return Formats(every, {name: extra for name, form in read.items() if (extra := missing_extra(form["module"]))})
+
+
+def missing_extra(module: str) -> str | None:
+    """The extra of a format that installs what makes and runs its files, if any of that is missing. module: edgewise.formats.NAME."""
+    return next((extra for package, extra in own_packages(module).items() if version(package) == MISSING), None)

@@ -1,115 +1,252 @@
-"""Sections of params.yaml for an inspected file: the model, data in the shape that it takes, its usual variants."""
+"""Sections of params.yaml with which an inspected file runs: its data, its task, the model itself, its usual variants."""
 
+import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import yaml
-
+from edgewise.artifacts.targets import CLASSES, MASKS, MULTI_LABEL, NONE, VALUES
 from edgewise.config.settings import nearest
-from edgewise.errors import ConfigError
-from edgewise.sources.inspection import CHANNELS, Inspection, Port, parse_picture
+from edgewise.errors import ConfigError, DataError, MissingExtra
+from edgewise.inspect.detectors_choice import Choice
+from edgewise.inspect.fitting import fit_arrays
+from edgewise.inspect.meanings import AUDIO, IDS, IMAGE, MASK, RATE, TYPES, Guess, Guesses
+from edgewise.inspect.params_text import Section
+from edgewise.inspect.pictures_section import describe_pictures, limits_of, real_limits
+from edgewise.inspect.user_data import UserData
+from edgewise.sources.inspection import Inspection
 
 USUAL = ("fp32", "fp16", "int8-dynamic", "int8-static")
-RANGES = ((0, 255), (0, 1), (-1, 1))
 SHARES = {"validation": 0.1, "calibration": 0.2, "test": 0.7}  # nothing is trained
-PATHS = {"image_folder": "/path/to/pictures", "arrays": "/path/to/set.npz", "text_tsv": "/path/to/sentences.tsv"}
-LENGTH = 140
+# what the file leaves open: numbers of a piece of sound with state, without it (a second), tokens or features; steps of a sequence
+PIECE, LONG_PIECE, LENGTH, STEPS = 512, 16_000, 64, 16
+USUAL_SAMPLES, LEAST_SAMPLES = 64, 16  # random ones, as conf/data/random.yaml has them, and of a model that takes much
+MOST_NUMBERS = 30_000_000  # of all random samples together
+BACKGROUND = 1001  # outputs of a model for ImageNet's 1000 classes and a background
+SAFE = re.compile(r"[^\w:./-]")
+TASKS = {CLASSES: "classification", MULTI_LABEL: "multi_label", VALUES: "regression"}
+GUESS, MISSING = "a guess", "VALUE"
+Shapes = Mapping[str, tuple[int | None, ...]]
 
 
-def suggest_sections(
-    found: Inspection, source: str, formats: Mapping[str, Mapping[str, Any]], path: str | None, schemes: Sequence[str] = USUAL
-) -> str:
-    """The sections as YAML with comments.
+@dataclass(frozen=True)
+class Formats:
+    """possible: {format: {"sources": ..., "schemes": ...}} of those that are installed here. missing: {format: extra that installs it}, of
+    the others, which are in `possible` too."""
 
-    source: the format of the file. formats: {format: {"sources": ..., "schemes": ...}}. path: the user's data. Raises ConfigError if none
-    of the schemes is possible.
-    """
-    variants = suggest_variants(found, source, formats, schemes)
-    if not variants:
-        raise ConfigError(f"--schemes: none of {', '.join(schemes)} can be made from this file; {nearest('', found.schemes or USUAL)}")
-    data, remarks = suggest_data(found.inputs, path)
-    head = [f"# {remark}" for remark in (*describe_classes(found.outputs), *remarks)]
-    sections = {"data": data, "model": dict(found.model or {}), "variants": variants}
-    lines = [yaml.safe_dump({key: value}, sort_keys=False, default_flow_style=None, width=LENGTH) for key, value in sections.items()]
-    return "\n".join([*head, f"reference: {next(iter(variants))}", ""]) + "".join(lines)
+    possible: Mapping[str, Mapping[str, Any]]
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
-def describe_classes(outputs: Sequence[Port]) -> list[str]:
-    """A remark on the number of classes, where the first output is a vector per sample."""
-    if not outputs or len(outputs[0].shape) != 2 or outputs[0].shape[1] is None:
-        return []
-    return [f"it gives {outputs[0].shape[1]} scores: the data needs as many classes, or set data.label_names"]
+@dataclass(frozen=True)
+class Known:
+    """What is known beside the file. user: the data. sides: of pictures, in the place of open ones. outputs: shapes by name, as a run gave
+    them. choice: how the boxes of a detector are read."""
+
+    user: UserData | None = None
+    sides: tuple[int, int] | None = None
+    outputs: Shapes | None = None
+    choice: Choice | None = None
+    tokenizer: str | None = None
 
 
-def replace_sections(params: str, sections: str) -> str:
-    """The text of params.yaml with its sections replaced by those of `sections`. Other sections and comments stay unchanged."""
-    new = set(yaml.safe_load(sections))
-    kept, own = [], True
-    for line in params.splitlines(keepends=True):
-        key = line.partition(":")[0]
-        if key.isidentifier():
-            own = key not in new
-        kept.append(line if own else "")
-    return "".join(kept) + sections
+# The model
 
 
-def suggest_variants(
-    found: Inspection, source: str, formats: Mapping[str, Mapping[str, Any]], schemes: Sequence[str]
-) -> dict[str, dict[str, str]]:
-    """Variants of formats that read the file directly or through one other format. A quantized file stays in its own format."""
-    direct = {name for name, form in formats.items() if source in form["sources"]} if found.schemes is None else {source}
-    between = {name for name, form in formats.items() if form["sources"][0] in direct} if found.schemes is None else set()
-    wanted = schemes if found.schemes is None else found.schemes
+def suggest_model(found: Inspection, guesses: Guesses, settings: frozenset[str], axes: Mapping[str, int | None]) -> Section:
+    """settings: names of those that the source has. axes: sample axes of inputs, where another than the first."""
+    given: dict[str, Any] = dict(found.model or {})
+    inputs: dict[str, Any] = {name: MISSING if value is None else value for name, value in guesses.constants.items()}
+    inputs |= {name: {"sample_axis": axis} for name, axis in axes.items()}
+    wanted = {"inputs": inputs, "state": guesses.state, "step_ms": guess_step_ms(guesses)}
+    given |= {key: value for key, value in wanted.items() if value and key in settings}
+    unknown = [f"{name} ({guess_type(guesses, name)})" for name, value in guesses.constants.items() if value is None]
+    guessed = [name for name, value in guesses.constants.items() if value is not None]
+    words = [f"VALUE must be given: {', '.join(unknown)}"] if unknown else []
+    words += [f"{', '.join(guessed)}: {GUESS}"] if guessed else []
+    remarks = {"inputs": "; ".join(words), "state": GUESS, "step_ms": f"{GUESS}: time that one step covers, for the real-time factor"}
+    return Section(given, {key: remark for key, remark in remarks.items() if remark and key in given})
+
+
+def guess_type(guesses: Guesses, name: str) -> str:
+    return next(guess.port.dtype for guess in guesses.inputs if guess.port.name == name)
+
+
+def guess_step_ms(guesses: Guesses) -> float | None:
+    """Of a piece of sound, by its sampling rate."""
+    rate = next((value for name, value in guesses.constants.items() if RATE.search(name)), None)
+    sound = next((guess for guess in guesses.fed if guess.meaning == AUDIO), None)
+    return 1000 * fill_sizes(sound, guesses)[-1] / rate if rate and sound and guesses.state else None
+
+
+def find_axes(guesses: Guesses) -> dict[str, int | None]:
+    """Of the inputs that the data feeds, where it is not what the pipeline takes for granted."""
+    return {guess.port.name: guess.sample_axis for guess in guesses.fed if guess.sample_axis}
+
+
+# The data
+
+
+def suggest_data(guesses: Guesses, known: Known, path: str) -> tuple[Section, dict[str, int | None]]:
+    """The section, and the sample axes of inputs where another than the first. path: of the model, for the comment."""
+    user = known.user
+    if user is None:
+        return suggest_random(guesses, known, path), find_axes(guesses)
+    if user.pictures:
+        return suggest_pictures(guesses, known, user), find_axes(guesses)
+    if not user.arrays:
+        return suggest_text(guesses, known, user), {}
+    fitted = fit_arrays(guesses, user.arrays)
+    return Section({"name": user.name, **user.settings, **fitted.settings, "splits": SHARES}, user.remarks, fitted.remarks), {**fitted.axes}
+
+
+def suggest_pictures(guesses: Guesses, known: Known, user: UserData) -> Section:
+    """DataError where the model takes something else."""
+    image = guesses.picture
+    if image is None:
+        taken = ", ".join(f"{guess.port.name} ({guess.words})" for guess in guesses.fed)
+        raise DataError(
+            f"--data: {user.settings['path']} holds pictures, the model takes {taken}; give an .npz file with one array for each input"
+        )
+    settings, remarks = describe_pictures(image, known.sides)
+    if known.choice:
+        settings |= known.choice.data
+        remarks = {key: remark for key, remark in remarks.items() if key not in known.choice.data} | {"range": known.choice.words}
+    values = {"name": user.name, **user.settings, **settings, "splits": SHARES}
+    order = {"channel_order": "or bgr, as OpenCV reads them"} if settings["channels"] == 3 and not known.choice else {}
+    return Section(values | ({"channel_order": "rgb"} if order else {}), {**remarks, **order, **user.remarks})
+
+
+def suggest_text(guesses: Guesses, known: Known, user: UserData) -> Section:
+    ids = next((guess for guess in guesses.fed if guess.meaning == IDS), None)
+    if ids is None:
+        taken = ", ".join(f"{guess.port.name} ({guess.words})" for guess in guesses.fed)
+        raise DataError(
+            f"--data: {user.settings['path']} holds sentences, the model takes {taken}; give an .npz file with one array for each"
+        )
+    values = {"name": user.name, **user.settings, "length": fill_sizes(ids, guesses)[-1], "tokenizer": known.tokenizer, "splits": SHARES}
+    needed = "must be the model's own tokenizer.json or vocab.txt; null trains another, with which its answers mean nothing"
+    remarks = {"tokenizer": needed} if known.tokenizer is None else {"tokenizer": f"{GUESS}: it lies beside the model"}
+    return Section(values, {**remarks, **user.remarks})
+
+
+def suggest_random(guesses: Guesses, known: Known, path: str) -> Section:
+    inputs = {SAFE.sub("_", guess.port.name): describe_random(guess, guesses, known) for guess in guesses.fed}
+    head = ["random inputs, for a first look at speed and size only; quality needs data:"]
+    tail: list[str] = []
+    if guesses.picture:
+        settings, remarks = describe_pictures(guesses.picture, known.sides)
+        tail = [f"{path} --data FOLDER_OF_PICTURES fills this in:", "name: image_folder", "path: FOLDER_OF_PICTURES"]
+        tail[0] = f"edgewise inspect {tail[0]}"
+        tail += [f"{key}: {str(value).lower()}{f' # {remarks[key]}' if key in remarks else ''}" for key, value in settings.items()]
+        head[0] = head[0].removesuffix(":") + ", see below"
+    else:
+        kind = "SENTENCES.tsv" if any(guess.meaning == IDS for guess in guesses.fed) else "ARRAYS.npz, with one array for each input"
+        head[0] += f" edgewise inspect {path} --data {kind}"
+    numbers = sum(math.prod(each["shape"]) for each in inputs.values())
+    few = {"samples": max(LEAST_SAMPLES, MOST_NUMBERS // numbers)} if numbers * USUAL_SAMPLES > MOST_NUMBERS else {}
+    return Section({"name": "random", "inputs": inputs, **few}, {}, head, tail)
+
+
+def describe_random(guess: Guess, guesses: Guesses, known: Known) -> dict[str, Any]:
+    """An entry of data.inputs."""
+    sizes = list(fill_sizes(guess, guesses, known.sides))
     return {
+        "shape": [STEPS, *sizes] if guesses.state else sizes,
+        "dtype": guess.dtype,
+        "range": guess_limits(guess, known),
+    }
+
+
+def fill_sizes(guess: Guess, guesses: Guesses, sides: tuple[int, int] | None = None) -> tuple[int, ...]:
+    """The sizes of one sample, with usual ones where the file leaves them open."""
+    if guess.meaning == IMAGE:
+        settings, _ = describe_pictures(guess, sides)
+        size = settings["image_size"]
+        height, width = size if isinstance(size, list) else (size, size)
+        return (height, width, settings["channels"]) if settings["channels_last"] else (settings["channels"], height, width)
+    usual = (PIECE if guesses.state else LONG_PIECE) if guess.meaning == AUDIO else LENGTH
+    return tuple(usual if size is None else size for size in guess.sizes)
+
+
+def guess_limits(guess: Guess, known: Known) -> list[float]:
+    """Smallest and largest value, such that any model takes them."""
+    if guess.meaning == IMAGE:
+        return limits_of(describe_pictures(guess, known.sides)[0])
+    if guess.port.quantization:
+        return [float(f"{limit:.4g}") for limit in real_limits(guess.port)]
+    if guess.meaning == MASK:
+        return [1, 1]
+    if guess.meaning == IDS:
+        return [0, 0] if TYPES.search(guess.port.name) else [0, 99]
+    return [0, 1] if guess.dtype == "bool" or guess.dtype.startswith("uint") else [-1, 1]
+
+
+# The task
+
+
+def suggest_task(guesses: Guesses, known: Known) -> tuple[Section, dict[str, Any]]:
+    """The section, and settings of the data that go with it."""
+    user, shapes = known.user, known.outputs or {guess.port.name: guess.port.shape for guess in guesses.answered}
+    tail = list(known.choice.hints) if known.choice else []
+    if known.choice and known.choice.decoding and known.choice.sure:
+        return Section({"name": "detection", "decoding": dict(known.choice.decoding)}, {"decoding": known.choice.words}), {}
+    if user is None or user.targets == NONE:
+        return Section({"name": "none"}, head=["outputs are compared with the reference's; no labels are needed"], tail=tail), {}
+    if user.targets == MASKS and fits_masks(shapes, len(user.labels)):
+        return Section({"name": "segmentation"}), {}
+    if user.targets in TASKS and has_vector(shapes, len(user.labels)):
+        return Section({"name": TASKS[user.targets]}), {}
+    return Section({"name": "none"}, head=explain_none(shapes, user), tail=tail), {"targets": NONE}
+
+
+def has_vector(shapes: Shapes, count: int) -> bool:
+    """Whether an output has one value for each label."""
+    return any(len(shape) == 2 and shape[1] == count for shape in shapes.values())
+
+
+def fits_masks(shapes: Shapes, classes: int) -> bool:
+    """Whether exactly one output is a map with a channel for each class, or of one channel for two classes."""
+    wanted = {classes, 1} if classes == 2 else {classes}
+    return sum(len(shape) == 4 and bool(wanted & {shape[1], shape[3]}) for shape in shapes.values()) == 1
+
+
+def explain_none(shapes: Shapes, user: UserData) -> list[str]:
+    """Why the labels are not used, and what would help."""
+    given = ", ".join(f"{name} [{', '.join('any' if size is None else str(size) for size in shape)}]" for name, shape in shapes.items())
+    lines = [f"the labels are not read (data.targets): the model gives {given}, the data has {user.words}"]
+    vectors = [shape[1] for shape in shapes.values() if len(shape) == 2 and (shape[1] or 0) > 1]
+    if user.targets == CLASSES and vectors:
+        lines.append(f"to score it: data.label_names=FILE with {vectors[0]} names in the model's order, task.name=classification")
+        if vectors[0] == BACKGROUND:
+            lines.append("1001 are often the 1000 classes of ImageNet behind a background (a guess): then also data.label_offset=1")
+    return lines
+
+
+# The variants
+
+
+def suggest_variants(found: Inspection, source: str, formats: Formats, schemes: Sequence[str]) -> Section:
+    """Variants of formats that read the file directly or through one other format, and are installed. A quantized file stays in its own.
+
+    ConfigError if none of the schemes is possible, MissingExtra if no format that reads the file is installed.
+    """
+    every = formats.possible
+    direct = {name for name, form in every.items() if source in form["sources"]} if found.schemes is None else {source}
+    between = {name for name, form in every.items() if form["sources"][0] in direct} if found.schemes is None else set()
+    wanted = schemes if found.schemes is None else found.schemes
+    # the file's own format comes first: its first variant is the reference
+    ordered = [name for name in sorted(every, key=lambda name: name != source) if name in direct | between]
+    made = {
         f"{name}-{scheme}": {"format": name, "scheme": scheme}
-        for name, form in sorted(
-            formats.items(), key=lambda entry: entry[0] != source
-        )  # the file's own format comes first: its first variant is the reference
-        if name in direct | between
-        for scheme in form["schemes"]
-        if scheme in wanted
+        for name in ordered
+        for scheme in every[name]["schemes"]
+        if scheme in wanted and name not in formats.missing
     }
-
-
-def suggest_data(inputs: Sequence[Port], path: str | None) -> tuple[dict[str, Any], list[str]]:
-    """The data section, and remarks on what the user must check in it."""
-    if len(inputs) == 1 and len(inputs[0].shape) == 4:
-        return suggest_pictures(inputs[0], path or PATHS["image_folder"])
-    if inputs and all(port.dtype.startswith("int") and len(port.shape) == 2 for port in inputs):
-        length = inputs[0].shape[1] or 64
-        section = {"name": "text_tsv", "path": path or PATHS["text_tsv"], "length": length, "tokenizer": "/path/to/tokenizer.json"}
-        return section, ["token ids: the tokenizer must be the model's own; its inputs are fed in the order input_ids, attention_mask"]
-    dtype = "int64" if inputs and inputs[0].dtype.startswith("int") else "float32"
-    names = ", ".join(port.name for port in inputs)
-    return {"name": "arrays", "path": path or PATHS["arrays"], "dtype": dtype, "splits": dict(SHARES)}, [
-        f"one array of shape [n, ...] for each input, in this order: {names}; y holds the labels"
-    ]
-
-
-def suggest_pictures(port: Port, path: str) -> tuple[dict[str, Any], list[str]]:
-    last, channels, sides = parse_picture(port.shape[1:])
-    size = [side or 224 for side in sides]
-    low, high = nearest_range(port)
-    section = {
-        "name": "image_folder",
-        "path": path,
-        "image_size": size[0] if size[0] == size[1] else size,
-        "channels": channels if channels in CHANNELS else 3,
-        "channels_last": last,
-        "range": [low, high],
-        "splits": dict(SHARES),
-    }
-    if port.dtype == "uint8" and port.quantization is None:
-        section["dtype"] = "uint8"
-    sure = "data.range follows from the file's quantization" if port.quantization else "data.range is a guess: the run tries others too"
-    return section, [f"pictures; {sure}; add mean, std or channel_order: bgr where it was trained so"]
-
-
-def nearest_range(port: Port) -> tuple[int, int]:
-    """The usual range nearest to the real values of a quantized input; 0 to 255 for a plain uint8 input, else 0 to 1."""
-    if port.quantization is None:
-        return (0, 255) if port.dtype == "uint8" else (0, 1)
-    limits, (scale, zero_point) = np.iinfo(port.dtype), port.quantization
-    own = np.array([limits.min - zero_point, limits.max - zero_point]) * scale
-    return min(RANGES, key=lambda usual: float(np.abs(own - usual).sum() / (usual[1] - usual[0])))
+    absent = [name for name in ordered if name in formats.missing]
+    if not made and absent:
+        raise MissingExtra(absent[0], formats.missing[absent[0]])
+    if not made:
+        raise ConfigError(f"--schemes: none of {', '.join(schemes)} can be made from this file; {nearest('', found.schemes or USUAL)}")
+    return Section(made, tail=[f"{name} is not installed here: pip install 'edgewise[{formats.missing[name]}]'" for name in absent])

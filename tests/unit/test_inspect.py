@@ -1,5 +1,7 @@
 """`edgewise inspect`: what a file is, and a yaml that works when it is pasted."""
 
+import dataclasses
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +16,13 @@ from edgewise.artifacts import artifact
 from edgewise.config import compose
 from edgewise.config.compose import Options
 from edgewise.data import dataset
-from edgewise.errors import ConfigError, ModelError
-from edgewise.inspect import model_file, sections
+from edgewise.errors import ConfigError, MissingExtra, ModelError
+from edgewise.inspect import model_file, sections, suggestion
+from edgewise.inspect.meanings import guess_ports
 from edgewise.inspect.model_file import read_formats
+from edgewise.inspect.params_text import Section, replace_sections, write_sections
+from edgewise.inspect.sections import USUAL, Known
+from edgewise.inspect.user_data import UserData
 from edgewise.sources.inspection import Inspection, Port
 from tests.conftest import ROOT
 from tests.unit.test_onnx_file import old_style
@@ -69,18 +75,22 @@ def test_what_is_no_model_is_told_what_there_is(tmp_path):
         model_file.find_importer(tmp_path / "gone.onnx", CONF)
 
 
-def paste(text: str, **data) -> compose.Config:
+def paste(text: str) -> compose.Config:
     """The yaml in the place of the sections of params.yaml."""
-    choices = compose.read_choices(ROOT / "params.yaml")
-    pasted = yaml.safe_load(text)
-    pasted["data"] |= data
-    return compose.compose_choices({**choices, **pasted}, Options(CONF))
+    return compose.compose_choices({**compose.read_choices(ROOT / "params.yaml"), **yaml.safe_load(text)}, Options(CONF))
+
+
+def suggest(path: Path, data: Path | None = None, **how) -> str:
+    """The yaml for a file, which is not run."""
+    importer, seen = model_file.inspect_file(path, CONF)
+    asked = suggestion.Asked(path, importer, CONF, read_formats(CONF), str(data) if data else None, **{"run": False, **how})
+    return write_sections(suggestion.suggest(seen, asked)[0])
 
 
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
 def test_the_yaml_is_valid_when_pasted(files, kind):
-    importer, seen = model_file.inspect_file(files[kind], CONF)
-    config = paste(sections.suggest_sections(seen, importer.FORMAT, read_formats(CONF), "/my/data"))
+    importer = model_file.find_importer(files[kind], CONF)
+    config = paste(suggest(files[kind]))
     assert config.model.settings["path"] == str(files[kind])
     assert config.variants[config.reference].format == importer.FORMAT
     assert {v.format for v in config.variants.values()} == reachable(importer.FORMAT)
@@ -88,7 +98,7 @@ def test_the_yaml_is_valid_when_pasted(files, kind):
 
 def reachable(source: str) -> set[str]:
     """The formats that read a source, or another format that does."""
-    sources = {name: form["sources"] for name, form in read_formats(CONF).items()}
+    sources = {name: form["sources"] for name, form in read_formats(CONF).possible.items()}
     found = {name for name, read in sources.items() if source in read}
     while more := {name for name, read in sources.items() if found & set(read)} - found:
         found |= more
@@ -100,8 +110,8 @@ def test_the_data_of_the_yaml_have_the_shape_that_the_model_takes(files, tmp_pat
         (tmp_path / "pictures" / str(label)).mkdir(parents=True)
         for number in range(12):
             Image.fromarray(np.full((9, 9, 3), 20 * number + label, np.uint8)).save(tmp_path / f"pictures/{label}/{number}.png")
-    importer, seen = model_file.inspect_file(files["pt2"], CONF)
-    config = paste(sections.suggest_sections(seen, importer.FORMAT, read_formats(CONF), str(tmp_path / "pictures")))
+    config = paste(suggest(files["pt2"], tmp_path / "pictures"))
+    assert config.task.name == "none"  # three classes, of a model for ten
     manifest = dataset.prepare(config.data, 0, tmp_path / "models/data", tmp_path / "models")
     assert [tensor.shape for tensor in manifest.inputs] == [(None, 3, 16, 16)]
     assert artifact.read(tmp_path / "models/data").preprocessing["scale"] == pytest.approx(1 / 255)
@@ -115,23 +125,20 @@ def test_the_data_of_the_yaml_have_the_shape_that_the_model_takes(files, tmp_pat
         (Port("x", (1, 8, 8, 1), "int8", (1 / 255, -128)), {"range": [0, 1], "channels": 1}),
         (Port("x", (None, 3, None, None), "float32"), {"range": [0, 1], "channels_last": False, "image_size": 224}),
         (Port("x", (1, 1, 28, 28), "uint8"), {"range": [0, 255], "dtype": "uint8"}),
-        (Port("x", (None, 40, 98), "float32"), {"name": "arrays", "dtype": "float32"}),
-        (Port("ids", (None, 48), "int64"), {"name": "text_tsv", "length": 48}),
+        (Port("x", (1, 9, 9, 3), "float32", mean=(127.5,), std=(127.5,)), {"range": [-1, 1]}),
+        (Port("x", (1, 9, 9, 3), "float32", mean=(1.0, 2.0, 3.0), std=(4.0,)), {"mean": [1.0, 2.0, 3.0], "std": [4.0]}),
     ],
 )
-def test_the_data_section_follows_the_input(port, expected):
-    seen = Inspection("x", (port,), (Port("y", (1, 4), "float32"),), model={"name": "onnx_file", "path": "x.onnx"})
-    text = sections.suggest_sections(seen, "onnx", read_formats(CONF), None)
-    assert expected.items() <= yaml.safe_load(text)["data"].items()
-    assert "gives 4 scores" in text
-    paste(text)
+def test_the_section_for_pictures_follows_the_input(port, expected):
+    guesses = guess_ports(Inspection("x", (port,), (Port("y", (1, 4), "float32"),)))
+    data, _ = sections.suggest_data(guesses, Known(UserData("image_folder", {"path": "p"})), "x.onnx")
+    assert expected.items() <= data.values.items()
+    paste(write_sections({"data": data, "task": Section({"name": "none"})}))
 
 
 def test_a_quantized_file_is_measured_as_what_it_is():
-    seen = Inspection(
-        "x", (Port("x", (1, 8, 8, 3), "int8", (1.0, -128)),), model={"name": "tflite_file", "path": "x"}, schemes=("int8-static",)
-    )
-    assert set(yaml.safe_load(sections.suggest_sections(seen, "tflite", read_formats(CONF), None))["variants"]) == {"tflite-int8-static"}
+    seen = Inspection("x", (Port("x", (1, 8, 8, 3), "int8", (1.0, -128)),), schemes=("int8-static",))
+    assert set(sections.suggest_variants(seen, "tflite", read_formats(CONF), USUAL).values) == {"tflite-int8-static"}
     assert model_file.describe_port(seen.inputs[0]) == "x [1, 8, 8, 3] int8, real value = 1 * (stored + 128)"
 
 
@@ -144,11 +151,33 @@ def test_published_files(shared_data):
     assert resnet.schemes is None and resnet.multiply_adds == pytest.approx(12.5e6, rel=0.01)
 
 
-def test_the_command_prints_it_all(files):
-    command = [sys.executable, "-m", "edgewise.cli.main", "inspect", str(files["onnx"]), "--data", "/my/pictures"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "edgewise.cli.main", "inspect", *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+def test_the_command_prints_what_it_takes_and_gives_and_the_yaml(files):
+    done = command(str(files["onnx"]))
     assert done.returncode == 0, done.stderr
-    assert "multiply-adds  18,480" in done.stdout and yaml.safe_load(done.stdout.split("\n\n", 1)[1])["data"]["path"] == "/my/pictures"
+    described, text = done.stdout.split("\n\n", 1)
+    assert "multiply-adds  18,480" in described and "picture [1, 2, 8, 8] float32  (probably features)" in described
+    assert "tried          image [any, 3] float32" in described
+    assert yaml.safe_load(text)["data"]["inputs"]["picture"]["shape"] == [2, 8, 8]
+
+
+def test_the_shell_may_have_emptied_params_yaml_before(files, tmp_path):
+    """As `edgewise inspect FILE --full > params.yaml` does: its other sections are those of the last commit, or of a new project."""
+    shutil.copytree(CONF, tmp_path / "conf")
+    (tmp_path / "params.yaml").write_text("")
+    config = paste(command(str(files["onnx"]), "--full", cwd=tmp_path).stdout)
+    assert config.bench.name == "quick"
+    own = (ROOT / "params.yaml").read_text().replace("bench: {name: quick}", "bench: {name: smoke}")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for arguments in (["init", "-q"], ["add", "params.yaml"], ["commit", "-q", "-m", "Start"]):
+        (tmp_path / "params.yaml").write_text(own)
+        subprocess.run([*git, *arguments], cwd=tmp_path, check=True)
+    (tmp_path / "params.yaml").write_text("")
+    done = command(str(files["onnx"]), "--full", cwd=tmp_path)
+    assert paste(done.stdout).bench.name == "smoke" and "those of the last commit" in done.stderr
 
 
 @pytest.mark.slow
@@ -166,15 +195,25 @@ def test_keras_counts(tmp_path):
     assert seen.operators == {"Conv2D": 1, "DepthwiseConv2D": 1, "Flatten": 1, "Dense": 1}
 
 
-def test_the_whole_file_keeps_the_other_sections_and_their_comments(files):
-    importer, seen = model_file.inspect_file(files["onnx"], CONF)
+def test_the_whole_file_keeps_the_other_sections_their_order_and_comments(files):
     own = (ROOT / "params.yaml").read_text()
-    made = sections.replace_sections(own, sections.suggest_sections(seen, importer.FORMAT, read_formats(CONF), "/my", ("int8-static",)))
+    made = replace_sections(own, suggest(files["onnx"], schemes=("int8-static",)))
     before, after = yaml.safe_load(own), yaml.safe_load(made)
     assert set(after["variants"]) == {"onnx-int8-static", "openvino-int8-static"}
-    assert [after[key] for key in before if key not in ("data", "model", "reference", "variants")] == [
-        before[key] for key in before if key not in ("data", "model", "reference", "variants")
-    ]
-    assert made.startswith(own.splitlines()[0])
+    assert list(after) == list(before) and made.startswith(own.splitlines()[0])
+    changed = ("data", "task", "model", "reference", "variants")
+    assert [after[key] for key in before if key not in changed] == [before[key] for key in before if key not in changed]
     with pytest.raises(ConfigError, match="none of int9 can be made from this file"):
-        sections.suggest_sections(seen, importer.FORMAT, read_formats(CONF), "/my", ("int9",))
+        suggest(files["onnx"], schemes=("int9",))
+
+
+def test_only_what_is_installed_is_suggested(files):
+    importer, seen = model_file.inspect_file(files["onnx"], CONF)
+    without = dataclasses.replace(read_formats(CONF), missing={"openvino": "openvino"})
+    section = sections.suggest_variants(seen, importer.FORMAT, without, USUAL)
+    assert {variant["format"] for variant in section.values.values()} == {"onnx"}
+    assert section.tail == ["openvino is not installed here: pip install 'edgewise[openvino]'"]
+    with pytest.raises(MissingExtra, match=r"edgewise\[onnx\]"):
+        sections.suggest_variants(
+            seen, importer.FORMAT, dataclasses.replace(without, missing={"onnx": "onnx", "openvino": "openvino"}), USUAL
+        )

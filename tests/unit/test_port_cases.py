@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from edgewise.errors import ModelError
-from edgewise.inspect import model_file, sections
+from edgewise.inspect import model_file, suggestion
 from edgewise.sources import onnx_file, tflite_file
 from edgewise.sources.inspection import Inspection
 from tests.conftest import ROOT
@@ -138,11 +137,8 @@ def test_any_onnx_file_is_described_port_by_port(case, tmp_path):
     assert expected in described
     given = [name for name in (port.name for port in (*made.graph.input, *made.graph.output)) if name != "w"]
     assert [port.name for port in (*seen.inputs, *seen.outputs)] == given
-    assert set(yaml.safe_load(sections.suggest_sections(seen, "onnx", model_file.read_formats(CONF), None))) >= {
-        "data",
-        "model",
-        "variants",
-    }
+    asked = suggestion.Asked(tmp_path / "m.onnx", onnx_file, CONF, model_file.read_formats(CONF), run=False)
+    assert set(suggestion.suggest(seen, asked)[0]) == {"data", "task", "model", "reference", "variants"}
 
 
 REFUSED = {

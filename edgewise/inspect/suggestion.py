@@ -1,0 +1,121 @@
+"""From a file, and the user's data if there is any, to the sections of params.yaml: guessed, then tried on the file itself."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from edgewise.artifacts.targets import BOXES
+from edgewise.inspect import detectors_choice, trial_run, user_data
+from edgewise.inspect.detectors_choice import Choice
+from edgewise.inspect.meanings import Guesses, guess_ports, name_scores, picture_sides
+from edgewise.inspect.params_text import Section
+from edgewise.inspect.sections import USUAL, Formats, Known, suggest_data, suggest_model, suggest_task, suggest_variants
+from edgewise.inspect.trial_run import Tried
+from edgewise.sources.inspection import Inspection
+
+SIDES = ((224, 224), (320, 320), (640, 640), (48, 192), (48, 320), (32, 100), (96, 96))  # of pictures whose size the file leaves open
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user asks about. conf: the options of his project. run: whether the file is run to see what it takes and gives."""
+
+    path: Path
+    importer: ModuleType
+    conf: Path
+    formats: Formats
+    data: str | None = None
+    schemes: tuple[str, ...] = USUAL
+    run: bool = True
+
+
+def suggest(found: Inspection, asked: Asked) -> tuple[dict[str, Section], list[str]]:
+    """The sections by name, and notes on how they were found.
+
+    ConfigError if none of the schemes is possible, MissingExtra if no format is installed that reads the file, DataError for data
+    that is of no known kind, or that no setting makes fit.
+    """
+    variants = suggest_variants(found, asked.importer.FORMAT, asked.formats, asked.schemes)
+    guesses, user = guess_ports(found), user_data.recognize(Path(asked.data)) if asked.data else None
+    known = Known(user, tokenizer=user_data.find_tokenizer(asked.path, Path(asked.data)) if asked.data else None)
+    known, tried = try_sizes(found, asked, guesses, known)
+    notes = [f"data           {user.words}"] if user else []
+    if tried.outputs:
+        known = dataclasses.replace(known, outputs=shapes_of(tried), choice=find_choice(found, asked, guesses, known, tried))
+    notes += describe_trial(tried)
+    return assemble(found, asked, guesses, known) | {"reference": Section(next(iter(variants.values))), "variants": variants}, notes
+
+
+def assemble(found: Inspection, asked: Asked, guesses: Guesses, known: Known) -> dict[str, Section]:
+    """data, task and model."""
+    data, axes = suggest_data(guesses, known, str(asked.path))
+    task, settings = suggest_task(guesses, known)
+    model = suggest_model(found, guesses, settings_of(asked.importer), axes)
+    given = dataclasses.replace(data, values={**data.values, **settings})
+    return {"data": given, "task": task, "model": model}
+
+
+def settings_of(importer: ModuleType) -> frozenset[str]:
+    return frozenset(each.name for each in dataclasses.fields(importer.Settings))
+
+
+def try_sizes(found: Inspection, asked: Asked, guesses: Guesses, known: Known) -> tuple[Known, Tried]:
+    """Run the file with the suggested data; where it leaves the size of its pictures open, with usual sizes until one works."""
+    open_sides = any(guess.meaning == "image" and None in picture_sides(guess) for guess in guesses.fed)
+    if not asked.run or not trial_run.can_run(asked.importer) or None in guesses.constants.values():
+        return known, Tried()
+    first: tuple[Known, Tried] | None = None
+    for sides in SIDES if open_sides else (None,):
+        now = dataclasses.replace(known, sides=sides)
+        tried = try_once(found, asked, guesses, now)
+        if tried.error is None:
+            return now, tried
+        first = first or (now, tried)
+    assert first is not None
+    return first
+
+
+def try_once(found: Inspection, asked: Asked, guesses: Guesses, known: Known) -> Tried:
+    sections = assemble(found, asked, guesses, known)
+    items, settings = trial_run.read_items(sections["data"].values, asked.conf)
+    feeds = trial_run.make_feeds(items, settings)
+    if not feeds:
+        return Tried()
+    return trial_run.run(asked.importer.__name__, asked.path, sections["model"].values, [feeds])[0]
+
+
+def shapes_of(tried: Tried) -> dict[str, tuple[int | None, ...]]:
+    return {name: (None, *array.shape[1:]) for name, array in tried.outputs.items()}
+
+
+def describe_trial(tried: Tried) -> Iterator[str]:
+    """What a run gave, output by output."""
+    if tried.error:
+        yield f"warning        it does not run with these inputs: {tried.error}"
+    for name, array in tried.outputs.items():
+        words = f"; {name_scores(array)}, by their values" if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind == "f" else ""
+        limits = f" from {array.min():.4g} to {array.max():.4g}" if array.size else ""
+        yield f"tried          {name} {[None, *array.shape[1:]]} {array.dtype}{limits}{words}".replace("None", "any")
+
+
+def find_choice(found: Inspection, asked: Asked, guesses: Guesses, known: Known, tried: Tried) -> Choice | None:
+    """How the boxes are read, if it may be a detector: decided by pictures with boxes, else guessed."""
+    if guesses.picture is None or guesses.state:
+        return None
+    if known.user is None or known.user.targets != BOXES:
+        size = [side or other for side, other in zip(picture_sides(guesses.picture), known.sides or (0, 0), strict=True)]
+        return detectors_choice.guess(tried, size)
+    return decide(found, asked, guesses, known)
+
+
+def decide(found: Inspection, asked: Asked, guesses: Guesses, known: Known) -> Choice | None:
+    data, axes = suggest_data(guesses, known, str(asked.path))
+    model = suggest_model(found, guesses, settings_of(asked.importer), axes)
+    items, settings = trial_run.read_items(data.values, asked.conf, detectors_choice.PICTURES)
+    scaled = bool(guesses.fed[0].port.mean or guesses.fed[0].port.quantization)
+    ways = detectors_choice.list_ways(settings.spec, scaled)
+    feeds = [detectors_choice.prepare(items, way.spec) for way in ways]
+    runs = trial_run.run(asked.importer.__name__, asked.path, model.values, feeds)
+    return detectors_choice.decide(items, ways, runs) if all(each.error is None for each in runs) else None
