@@ -259,6 +259,9 @@ class Budget:
         None, "largest loss in the task's primary metric against the reference: percentage points, or % for errors", low=0.0, high=100.0
     )
     sqnr_db: float | None = option(None, "least SQNR of the outputs against the reference's, dB", low=0.0, high=200.0)
+    lost_detections_share: float | None = option(
+        None, "largest share of the reference's detections above its threshold that are not found again; task detection", low=0.0, high=1.0
+    )
     prefer: str = option("latency", "what to minimize among the variants within the budget", choices=("latency", "size", "memory"))
 
 

@@ -146,13 +146,13 @@ def check_interval(what: str, value: float, interval: tuple[float, ...], limit: 
     """Met where the whole interval lies within the limit. unsure: what would decide it where the limit lies inside the interval."""
     low, high = interval
     text = f"{what} {value:.2f} {unit} [{low:.2f}, {high:.2f}], limit {limit:g} {unit}"
-    return Finding(high <= limit, f"{text}: cannot tell, {unsure}" if low <= limit < high else text, high / limit - 1)
+    return Finding(high <= limit, f"{text}: cannot tell, {unsure}" if low <= limit < high else text, (high - limit) / (limit or 1.0))
 
 
 def samples_missing(samples: int, value: float, interval: tuple[float, ...], limit: float) -> str:
     """How many more samples are needed: the half-width of an interval shrinks with the square root of their number."""
     low, high = interval
-    margin = abs(limit - value) or (high - low) * 1e-2
+    margin = abs(limit - value) or (high - low) * 1e-2 or 1.0
     needed = math.ceil(samples * ((high - low) / 2 / margin) ** 2)
     return f"needs {max(1, needed - samples):,} more samples"
 
@@ -209,6 +209,18 @@ def check_agreement(row: VariantSummary, limit: float, score: Score) -> Finding:
     return Finding(value >= limit, text, (limit - value) / max(limit, 1.0))
 
 
+def check_lost(row: VariantSummary, limit: float, score: Score) -> Finding:
+    """The reference's detections that the variant does not find at the reference's threshold, by the interval of their share."""
+    scores, what = row.quality.scores, "lost detections"
+    share, interval = scores.get("lost_detections_share"), scores.get("lost_detections_share_ci95")
+    if share is None or interval is None:
+        reason = "nothing to find at the reference's threshold" if scores.get("detections") == 0 else "the reference failed"
+        text = reason if "detections" in scores else "this task detects nothing: set lost_detections_share to none"
+        return Finding(False, f"{what}: cannot tell, {text}", math.inf)
+    value, percent, bound = 100 * share, tuple(100 * end for end in interval), 100 * limit
+    return check_interval(what, value, percent, bound, "%", samples_missing(row.quality.samples or 1, value, percent, bound))
+
+
 def evidence_missing(row: VariantSummary, margin: float) -> str:
     """How many more samples would show, with the usual power, on which side of the limit the drop lies.
 
@@ -229,4 +241,5 @@ CHECKS: Mapping[str, Callable[[VariantSummary, float, Score], Finding]] = {  # l
     "energy_net_mj": check_energy,
     "accuracy_drop_points": check_drop,
     "sqnr_db": check_agreement,
+    "lost_detections_share": check_lost,
 }

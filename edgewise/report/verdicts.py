@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from edgewise.artifacts.records import Interval, Quality, VariantSummary
 from edgewise.plugins import PrimaryMetric
@@ -10,6 +11,7 @@ from edgewise.plugins import PrimaryMetric
 Rows = Mapping[str, VariantSummary]
 LOST_IN_KERNELS_DB = 6.0  # a factor of two in noise amplitude: more than rounding and the order of sums explain
 MOST_DB = 100.0  # of an SQNR that is drawn or ranked; higher values are differences of float32 rounding
+MANY_LOST = 0.05  # of the reference's detections
 LITTLE_COVERED = 0.9  # a smaller share of the weights is less than a scheme's name promises
 FASTER, SLOWER, UNCLAIMED, REFERENCE = "faster", "slower", "no difference claimed", "reference"
 # what two measurements must share to be compared; where one of the last two differs, the A/A interval is that of another machine
@@ -89,6 +91,7 @@ def find_warnings(row: VariantSummary, beside: VariantSummary, name: str = "the 
     found = []
     if row.proof.covered_share is not None and row.proof.covered_share < LITTLE_COVERED:
         found.append(f"{row.scheme} covers {100 * row.proof.covered_share:.2g} % of the weights; the rest is unchanged")
+    found += warn_of_lost_detections(row.quality.scores)
     if row.file.runtime_release:
         found.append(str(row.file.form))
     run, written = row.proof.sqnr_to_source_db, row.proof.sqnr_as_written_db
@@ -102,6 +105,19 @@ def find_warnings(row: VariantSummary, beside: VariantSummary, name: str = "the 
         found.append(f"{row.noise.grade} while this was measured{f': {row.noise.reason}' if row.noise.reason else ''}")
     pairs = {key: (getattr(row.conditions, key), getattr(beside.conditions, key)) for key in differing_conditions(row, beside)}
     return found + [f"measured with {key} {mine}, {name} with {its}: {comparison_advice(key)}" for key, (mine, its) in pairs.items()]
+
+
+def warn_of_lost_detections(scores: Mapping[str, Any]) -> list[str]:
+    """A warning where clearly more than a few of the reference's detections are lost, which the mean average precision may not show."""
+    interval = scores.get("lost_detections_share_ci95")
+    if not interval or interval[0] <= MANY_LOST:
+        return []
+    share, own, shift = (scores[name] for name in ("lost_detections_share", "lost_at_own_threshold_share", "score_shift_median"))
+    moved = "" if shift is None else f"; scores moved by {shift:+.2f} (median)"
+    return [
+        f"{100 * share:.2g} % of the reference's {scores['detections']:,} detections are lost at its threshold, {100 * own:.2g} % at this"
+        f" variant's own ({scores['threshold']:.2g}){moved}"
+    ]
 
 
 def warn_of_other_devices(rows: Rows, fingerprint: str | None) -> list[str]:

@@ -1,5 +1,7 @@
 """What the report claims: verdicts, the Pareto set, the choice."""
 
+from dataclasses import replace
+
 import pytest
 
 from edgewise.artifacts.records import VariantSummary
@@ -125,6 +127,50 @@ def test_a_limit_is_met_only_when_the_interval_says_so(budget, met, text):
 def test_what_was_not_measured_meets_no_limit(missing, budget, text):
     (finding,) = choice.check_limits(varied(GOOD, **missing), Budget("test", **budget), PRIMARY_METRIC, 0.95)
     assert not finding.met and text in finding.text
+
+
+LOST = {
+    "detections": 615,
+    "lost_detections_share": 0.12,
+    "lost_detections_share_ci95": [0.09, 0.16],
+    "lost_at_own_threshold_share": 0.02,
+    "score_shift_median": -0.08,
+    "threshold": 0.24,
+}
+
+
+def with_scores(**changes):
+    return replace(GOOD, quality=replace(GOOD.quality, scores={**LOST, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("scores", "limit", "met", "text"),
+    [
+        ({}, 0.2, True, "lost detections 12.00 % [9.00, 16.00], limit 20 %"),
+        ({}, 0.15, False, "cannot tell, needs 196 more samples"),  # 540 * (3.5 / 3)^2 - 540, rounded up
+        ({}, 0.05, False, "limit 5 %"),
+        ({"lost_detections_share": 0.0, "lost_detections_share_ci95": [0.0, 0.0]}, 0.0, True, "limit 0 %"),
+        ({"lost_detections_share": 0.0, "lost_detections_share_ci95": [0.0, 0.01]}, 0.0, False, "cannot tell"),
+        ({"detections": 0, "lost_detections_share": None}, 0.05, False, "nothing to find"),
+        ({"detections": None, "lost_detections_share": None}, 0.05, False, "cannot tell, the reference failed"),
+    ],
+)
+def test_lost_detections_are_a_limit(scores, limit, met, text):
+    (finding,) = choice.check_limits(with_scores(**scores), Budget("test", lost_detections_share=limit), PRIMARY_METRIC, 0.95)
+    assert finding.met is met and text in finding.text
+    assert ("cannot tell" in finding.text) == ("cannot tell" in text or "nothing to find" in text)
+
+
+def test_a_limit_of_lost_detections_needs_a_task_that_detects():
+    (finding,) = choice.check_limits(GOOD, Budget("test", lost_detections_share=0.1), PRIMARY_METRIC, 0.95)
+    assert not finding.met and "set lost_detections_share to none" in finding.text
+
+
+def test_many_lost_detections_are_warned_of():
+    (said,) = verdicts.find_warnings(with_scores(), GOOD)
+    assert said.startswith("12 % of the reference's 615 detections are lost at its threshold, 2 % at this variant's own (0.24)")
+    assert "-0.08" in said
+    assert not verdicts.find_warnings(with_scores(lost_detections_share_ci95=[0.04, 0.2]), GOOD)
 
 
 ROWS = {
