@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.onnx_graphs import find_integer_operator, iterate_graphs
+from edgewise.formats.common.onnx_graphs import find_integer_operator
 from edgewise.formats.openvino import readers, recipes
 from edgewise.formats.openvino.facts import MODEL, PRODUCTS, list_operators, weights
+from edgewise.formats.openvino.onnx_nodes import NodeFinder
 
 SOURCES = ("onnx", *readers.READERS)
 ELSEWHERE: Mapping[str, str] = {}
@@ -35,8 +36,6 @@ SETTINGS = {
     "int4-weight": {"block_size": (16, 32, 64, 128, 256), "symmetric": (False, True)},
 }
 ONNX = "model.onnx"
-FOLDED = ("BatchNormalization", "Div", "Mul")  # OpenVINO folds a constant scale behind a product into its weights
-MAX_STEPS_BACK = 2  # from the output of an ONNX node to the product inside it: bias, product
 
 
 def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,48 +57,15 @@ def _convert_onnx(source: Path, folder: Path) -> tuple[Any, dict[str, list[str]]
     model = openvino.convert_model(source / ONNX)
     layers = json.loads((source / "layers.json").read_text(encoding="utf-8"))
     finder = NodeFinder(source / ONNX, model)
-    recipes.save(model, folder, finder.results)
-    return model, {layer: list(dict.fromkeys(name for node in nodes for name in finder.find(node))) for layer, nodes in layers.items()}
+    recipes.save(model, folder, finder.names)
+    found = finder.find([node for nodes in layers.values() for node in nodes])
+    return model, {layer: list(dict.fromkeys(name for node in nodes for name in found[node])) for layer, nodes in layers.items()}
 
 
 def _convert_source(source: Path, folder: Path) -> tuple[Any, dict[str, list[str]]]:
     model, found = readers.read_source(source)
     recipes.save(model, folder, [name for names in found.values() for name in names])
     return model, found
-
-
-class NodeFinder:
-    """Finds the nodes of an ONNX file in OpenVINO's graph: by name, or by the name of their output tensor."""
-
-    def __init__(self, path: Path, model: Any):
-        import onnx
-
-        graphs = iterate_graphs(onnx.load(path, load_external_data=False).graph)
-        written = [node for graph in graphs for node in graph.node]
-        self.results = {node.name: node.output[0] for node in written}
-        self.scaled = {node.input[0]: node.output[0] for node in written if node.op_type in FOLDED}
-        nodes = [node for node in list_operators(model) if node.get_type_name() != "Result"]  # which has the name of what it returns
-        self.weighted = {node.get_friendly_name(): node for node in nodes if weights(node)}
-        self.producers = {name: node for node in nodes for port in node.outputs() for name in port.get_names()}
-
-    def find(self, name: str) -> list[str]:
-        """Names of the nodes that hold the weights of ONNX node `name`; usually one. If the graph has lost them it is `name` itself, which
-        is in no graph: only a setting that keeps this node float has to fail then."""
-        for candidate in (name, f"{name}/WithoutBiases"):
-            if candidate in self.weighted:
-                return [candidate]
-        result = self.results[name]
-        node = self.producers.get(result)
-        if node is None and result in self.scaled:  # the result has no name of its own once its scale is folded
-            node = self.producers.get(self.scaled[result])
-        if node is not None and node.get_type_name() == "Constant":  # a table that is read at constant positions is folded into its readers
-            readers = [port.get_node() for port in node.output(0).get_target_inputs()]
-            return [reader.get_friendly_name() for reader in readers if weights(reader)] or [name]
-        for _ in range(MAX_STEPS_BACK):
-            if node is not None and weights(node):
-                return [node.get_friendly_name()]
-            node = node.input_value(0).get_node() if node is not None and node.get_input_size() else None
-        return [name]
 
 
 def _describe(port: Any) -> dict[str, Any]:

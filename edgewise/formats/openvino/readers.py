@@ -148,18 +148,18 @@ def _match_nodes(layers: Mapping[str, Mapping[str, Any]], values: Mapping[str, n
     """Nodes of each layer path, in the order of execution; none for a layer that is in no node. layers: {path: {"type", "weight",
     "shape"}}; values: weights by those names, in torch's layout."""
     nodes = [node for node in model.get_ordered_ops() if weights(node)]
-    rows = {place: _node_rows(node) for place, node in enumerate(nodes)}
-    found = match_layers(layers, lambda layer: _layer_rows(layer["type"], values[layer["weight"]]), rows, _same_table)
+    rows = {place: node_rows(node) for place, node in enumerate(nodes)}
+    found = match_layers(layers, lambda layer: layer_rows(layer["type"], values[layer["weight"]]), rows, same_table)
     return {path: [nodes[i] for i in places] for path, places in found.items()}
 
 
-def _layer_rows(kind: str, weight: np.ndarray) -> np.ndarray:
+def layer_rows(kind: str, weight: np.ndarray) -> np.ndarray:
     """[output channels, the rest], in torch's order."""
     weight = np.swapaxes(weight, 0, 1) if kind.startswith("ConvTranspose") else weight
     return weight.reshape(len(weight), -1)
 
 
-def _node_rows(node: Any) -> list[np.ndarray]:
+def node_rows(node: Any) -> list[np.ndarray]:
     """The layouts in which a node's largest constant may hold the rows of a layer."""
     origins = (constant(value.get_node()) for value in node.input_values())
     held = max((origin.get_data() for origin in origins if origin is not None), key=lambda array: array.size)
@@ -171,7 +171,7 @@ def _node_rows(node: Any) -> list[np.ndarray]:
     return [held, held.T] if held.ndim == 2 else [held.reshape(len(held), -1)] if held.ndim else []
 
 
-def _same_table(layer: np.ndarray, node: np.ndarray) -> bool:
+def same_table(layer: np.ndarray, node: np.ndarray) -> bool:
     return layer.shape == node.shape and np.array_equal(layer, node)
 
 
