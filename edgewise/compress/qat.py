@@ -179,7 +179,7 @@ def copy_weights(model: Any, program: Any) -> None:
     trained = model.state_dict()
     with torch.no_grad():
         for name, tensor in program.state_dict.items():
-            if tensor.is_floating_point():  # not the step counters of batch norms
+            if tensor.is_floating_point() and name in trained:  # no step counters of batch norms, no layers that are never called
                 tensor.copy_(trained[name])
 
 

@@ -117,6 +117,13 @@ class BoxObjective:
             return None
         return f"the data has {len(self.samples.labels)} labels and the grids {points} points, so it must return {expected}"
 
+    def epoch(self, rng: np.random.Generator) -> np.ndarray:
+        """All pictures with objects, and of those without at most as many, others in each epoch."""
+        indices = self.samples.indices("train")
+        shown = np.array([len(boxes) > 0 for boxes in self.samples.targets(indices)], bool)
+        empty = rng.permutation(indices[~shown])[: max(1, shown.sum())]
+        return rng.permutation(np.concatenate([indices[shown], empty]))
+
     def objects(self, indices: np.ndarray) -> list[Boxes]:
         """The objects of each picture, in pixels of the input."""
         sizes = self.samples.sizes(indices)

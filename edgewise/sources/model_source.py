@@ -13,6 +13,7 @@ from edgewise.proof import checks, isolation, making
 from edgewise.stats.agreement import relative_variation
 
 DATA, SOURCE = Path("models/data"), Path("models/source")
+SCORES = {"accuracy_validation": "accuracy", "ap50_validation": "AP50", "mean_iou_validation": "mean IoU"}
 COLLAPSED = 1e-4  # float32 converters move outputs by 1e-7 to 1e-5 of their size
 
 
@@ -73,9 +74,10 @@ def run_plugin(plugin: ModuleType, settings: Any, *arguments: Any) -> Mapping[st
 
 def summarize(training: Mapping[str, Any]) -> str:
     """One line on how good the source is."""
-    if training["accuracy_validation"] is None:
-        if "loss_validation" in training:
-            return f"loss on validation {training['loss_validation']:.4g}"
-        tried = f", correct on {training['tried_right']} of {training['tried_samples']} samples" if "tried_right" in training else ""
-        return f"imported unchanged{tried}"
-    return f"accuracy on validation {training['accuracy_validation']:.4f} after {training['epochs']} epochs"
+    for name, words in SCORES.items():
+        if training.get(name) is not None:
+            return f"{words} on validation {training[name]:.4f} after {training['epochs']} epochs"
+    if "loss_validation" in training:
+        return f"loss on validation {training['loss_validation']:.4g}"
+    tried = f", correct on {training['tried_right']} of {training['tried_samples']} samples" if "tried_right" in training else ""
+    return f"imported unchanged{tried}"

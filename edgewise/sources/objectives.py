@@ -35,6 +35,9 @@ class Objective(Protocol):
     def check(self, shapes: Sequence[Sequence[int]]) -> str | None:
         """Why outputs of these shapes do not fit the data, and what to do, as a clause; None if they do."""
 
+    def epoch(self, rng: np.random.Generator) -> np.ndarray:
+        """Indices of the samples of one epoch in random order, of the same number each time."""
+
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> tuple[Arrays, Any]:
         """Feeds and targets of a training batch; pictures are changed at random."""
 
@@ -98,6 +101,9 @@ class Labels:
             " set the number of classes in model.arguments"
         )
 
+    def epoch(self, rng: np.random.Generator) -> np.ndarray:
+        return rng.permutation(self.samples.indices("train"))
+
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> tuple[Arrays, Any]:
         feeds, preprocessing = self.samples.feeds(indices), self.samples.preprocessing
         if preprocessing.get("kind") == "image":
@@ -144,6 +150,9 @@ class Masks:
             f"the data has masks of {labels} labels, so it must return logits [{shapes[0][0]}, {labels}, rows, columns] and nothing else;"
             " set the number of classes in model.arguments"
         )
+
+    def epoch(self, rng: np.random.Generator) -> np.ndarray:
+        return rng.permutation(self.samples.indices("train"))
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> tuple[Arrays, Any]:
         ((name, images),) = self.samples.feeds(indices).items()

@@ -44,8 +44,8 @@ def fit(source: Any, samples: Samples, train: Train, seed: int, objective: Objec
     from tqdm import tqdm
 
     check_splits(samples, train.epochs)
-    rng, chosen = np.random.default_rng(seed), samples.indices("train")
-    batches = max(1, len(chosen) // train.batch_size)
+    rng, size = np.random.default_rng(seed), len(objective.epoch(np.random.default_rng(seed)))
+    batches = max(1, size // train.batch_size)
     optimizer = make_optimizer(source, train)
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, train.epochs * batches, train.warmup_share))
     curve: list[dict[str, Any]] = []
@@ -53,7 +53,7 @@ def fit(source: Any, samples: Samples, train: Train, seed: int, objective: Objec
     with tqdm(total=train.epochs * batches, desc="train", unit="step", disable=None) as bar:
         for epoch in range(1, train.epochs + 1):
             # equal parts instead of a short last batch: BatchNorm fails on a batch of one
-            parts = np.array_split(rng.permutation(chosen), batches)
+            parts = np.array_split(objective.epoch(rng), batches)
             drawn = ((*objective.batch(part, rng), len(part)) for part in parts)
             loss_train = train_epoch(source, drawn, objective.loss, optimizer, rate, bar)
             row = {"epoch": epoch, "loss_train": loss_train, "learning_rate": rate.get_last_lr()[0], **validate(source, samples, objective)}

@@ -134,6 +134,15 @@ def test_what_a_changed_batch_should_give_is_what_is_in_the_changed_pictures(obj
     assert len(shares) > 20 and np.mean(shares) > 0.8, shares  # a dark one may lie above it
 
 
+def test_an_epoch_has_all_objects_and_no_more_pictures_without(objective: BoxObjective) -> None:
+    samples = objective.samples
+    shown = {i for i, boxes in enumerate(samples.targets(np.arange(120))) if len(boxes)}
+    assert {*objective.epoch(np.random.default_rng(0))} == {*samples.splits["train"]}  # a third of the pictures show nothing
+    mostly_empty = dataclasses.replace(samples, splits={"train": [i for i in range(120) if i not in shown] + [*shown][:3]})
+    first, second = (BoxObjective(mostly_empty, TRAIN, DECODING).epoch(np.random.default_rng(seed)) for seed in (0, 1))
+    assert len(first) == len(second) == 6 and {*first} & shown == {*second} & shown and {*first} != {*second}
+
+
 def train(seed: int = 0) -> tuple[dict, str]:
     samples = shapes.make_samples("boxes", SIDE)
     with training.repeatable(seed, 1):

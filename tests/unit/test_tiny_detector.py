@@ -11,7 +11,7 @@ from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest, Port
 from edgewise.artifacts.samples import Samples
 from edgewise.config.compose import write
-from edgewise.config.schema import Bench, Budget, Config, Plugin, Train, part
+from edgewise.config.schema import Bench, Budget, Config, Plugin, Train, Tuning, part
 from edgewise.errors import ConfigError, ModelError
 from edgewise.proof import checks, isolation
 from edgewise.sources import tiny_detector
@@ -103,6 +103,19 @@ def test_every_format_gives_all_outputs_also_in_8_bits(project, name, tmp_path):
         made = isolation.compute_outputs(module, tmp_path / "int8", {"threads": 1}, inputs)
         assert {key: array.shape for key, array in made.items()} == {key: array.shape for key, array in expected.items()}
         assert part(module, "facts").facts(tmp_path / "int8")["weights_bytes_by_dtype"].get("int8", 0) > 0
+
+
+def test_fake_quantization_trains_all_outputs(project, tmp_path):
+    from edgewise.compress import qat
+
+    kind = "ap50_validation" if "segformer" not in project.name else "mean_iou_validation"
+    train = Train("x", batch_size=16, monitor="loss", threads=1)
+    source = project / "models/source"
+    history = qat.fine_tune(source, project / "models/data", Tuning(1, 1e-4, True), train, 0, tmp_path)
+    assert 0 <= history[kind] <= 1
+    before, after = (checks.read_probe(folder)[1] for folder in (source, tmp_path))
+    assert list(before) == list(after) == [port.name for port in artifact.read(tmp_path).outputs]
+    assert all(before[name].shape == after[name].shape and (before[name] != after[name]).any() for name in before)
 
 
 @pytest.mark.parametrize(
