@@ -26,7 +26,8 @@ def probe(data: Plugin, target: Path = METRICS / "data.json") -> Mapping[str, An
     module = data.load()
     settings = build(module.Settings, data.settings, "data")
     names = {"label_names_sha256": file_digest(Path(settings.label_names).expanduser())} if settings.label_names else {}
-    found = {"schema": artifact.METRICS_SCHEMA, "name": data.name, **module.probe(settings), **names}
+    declared = {"declared": settings.declared} if settings.declared else {}
+    found = {"schema": artifact.METRICS_SCHEMA, "name": data.name, **module.probe(settings), **names, **declared}
     artifact.write_json(target, found)
     return found
 

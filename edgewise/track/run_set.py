@@ -18,6 +18,7 @@ from edgewise.artifacts.flat_metrics import flatten_summary, score_metric_name
 from edgewise.artifacts.records import METRICS, SUMMARY, Summary, VariantSummary, read_plain
 from edgewise.config import schema
 from edgewise.config.schema import Config
+from edgewise.data.splitting import DECLARED
 from edgewise.errors import EdgewiseError
 
 MODELS = Path("models")
@@ -154,6 +155,8 @@ def metric_values(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 def make_tags(name: str, row: VariantSummary, summary: Summary) -> dict[str, str]:
     """Tags to filter runs by, and the hashes of the variant's files. None values are left out."""
     made = artifact.read(MODELS / "variants" / name)
+    declared = read_plain(METRICS / "data.json").get("declared")
+    notes = [DECLARED[declared]] if declared else []
     known = {
         "variant": name,
         "format": row.format,
@@ -169,7 +172,8 @@ def make_tags(name: str, row: VariantSummary, summary: Summary) -> dict[str, str
         "device.emulated": bool_tag(row.conditions.emulated) if row.conditions else None,
         "device.name": summary.device.get("name"),
         "device.fingerprint": row.conditions.device_fingerprint if row.conditions else summary.device.get("fingerprint"),
-        "mlflow.note.content": "\n\n".join((*row.warnings, *row.explanation)) or None,
+        "data.declared": declared,
+        "mlflow.note.content": "\n\n".join((*notes, *row.warnings, *row.explanation)) or None,
         **{f"sha256.{file}": entry["sha256"] for file, entry in made.files.items()},
     }
     return {tag: str(value) for tag, value in known.items() if value is not None}

@@ -5,7 +5,7 @@ import pytest
 
 from edgewise.artifacts.samples import Samples
 from edgewise.config.settings import build
-from edgewise.data import random_input
+from edgewise.data import dataset, random_input
 from edgewise.errors import ConfigError
 from tests.unit.test_prepare_data import plugin, prepare
 
@@ -38,6 +38,7 @@ def test_inputs_have_their_names_shapes_types_and_ranges(tmp_path):
 def test_they_are_marked(tmp_path):
     manifest, _, _ = made(tmp_path, samples=20)
     assert manifest.details["declared"] == "random"
+    assert dataset.probe(plugin("random", inputs=INPUTS), tmp_path / "data.json")["declared"] == "random"
     assert manifest.details["notes"] == ["random inputs: for a first look at speed and size only"]
 
 

@@ -1,5 +1,6 @@
 """track against a real MLflow store: what is written, and that nothing is written twice."""
 
+import json
 import shutil
 import sqlite3
 import sys
@@ -238,6 +239,14 @@ def test_the_key_is_of_the_content_and_not_of_what_only_judges_it(project):
     make_variant(project, replace(FIVE[3], gained=7))
     write_report()
     assert {name for name in before if keys()[name] != before[name]} == {"tflite-int4-weight"}
+
+
+def test_runs_on_random_inputs_say_so(project):
+    path = project / "metrics/data.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "declared": "random"}))
+    for record in run_set.make_pipeline_runs(schema.read(), records.read_summary()).records:
+        assert record.tags["data.declared"] == "random"
+        assert record.tags["mlflow.note.content"].startswith("random inputs: for a first look at speed and size only")
 
 
 def test_the_receipt_needs_the_runs_in_the_database(tmp_path):
