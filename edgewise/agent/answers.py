@@ -20,14 +20,6 @@ def make_answers(outputs: np.ndarray, spec: Mapping[str, Any], labels: Sequence[
     return MAKERS[spec["answer"]](outputs, spec, labels)
 
 
-def answer_sample(outputs: Mapping[str, np.ndarray], spec: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """The answer to one sample from all outputs of the model, [1, ...] each: of the one that spec["output"] names, else of the first; the
-    values of all of them where none is scored."""
-    if spec["answer"] == "values" and len(outputs) > 1:
-        return {name: array[0].tolist() for name, array in outputs.items()}
-    return make_answers(outputs[spec.get("output") or next(iter(outputs))], spec, labels)[0]
-
-
 def most_likely_label(outputs: np.ndarray, spec: Mapping[str, Any], labels: Sequence[str]) -> list[dict[str, Any]]:
     """The label with the highest output, [n, labels], and its probability."""
     probabilities = softmax(to_log_scale(outputs, spec))

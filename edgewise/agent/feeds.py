@@ -10,14 +10,23 @@ import re
 import sys
 import zipfile
 import zlib
-from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from edgewise.agent import preprocess
 
 Feeds = Dict[str, np.ndarray]
-Sample = Tuple[str, Union[Feeds, ValueError]]  # name, and feeds of batch 1 or why there are none
+
+
+class Given(NamedTuple):
+    """One sample as the model takes it, batch 1, and the picture that it was made of, uint8 [h, w, c]; None where it is no picture."""
+
+    feeds: Feeds
+    picture: Optional[np.ndarray] = None
+
+
+Sample = Tuple[str, Union[Given, ValueError]]  # name, and the sample or why there is none
 READ_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)  # what numpy raises on a broken .npy or .npz
 
 
@@ -38,16 +47,16 @@ def read_pictures(paths: Sequence[str], spec: Mapping[str, Any], name: str) -> I
         yield path, read_picture(path, spec, name)
 
 
-def read_picture(path: str, spec: Mapping[str, Any], name: str) -> Union[Feeds, ValueError]:
+def read_picture(path: str, spec: Mapping[str, Any], name: str) -> Union[Given, ValueError]:
     try:
         return make_feed(preprocess.decode_picture(path), spec, name)
     except ValueError as error:
         return ValueError(f"{path}: {error}; give a picture, such as .jpg or .png")
 
 
-def make_feed(image: Any, spec: Mapping[str, Any], name: str) -> Dict[str, Any]:
-    """The feed of a picture, uint8 [h, w, c], by the code that prepared the training data."""
-    return {name: preprocess.normalize(preprocess.resize_to_spec(image, spec)[None], spec)}
+def make_feed(image: Any, spec: Mapping[str, Any], name: str) -> Given:
+    """The sample of a picture, uint8 [h, w, c], by the code that prepared the training data."""
+    return Given({name: preprocess.normalize(preprocess.resize_to_spec(image, spec)[None], spec)}, image)
 
 
 def list_files(paths: Sequence[str]) -> Iterator[str]:
@@ -102,7 +111,8 @@ def read_texts(given: Sequence[str], spec: Mapping[str, Any], folder: str) -> It
                 yield name, ValueError(f"{name}: not UTF-8; save it as UTF-8")
                 continue
             encoded = tokenizer.encode(decoded)
-            yield decoded, {"input_ids": np.array([encoded.ids], np.int64), "attention_mask": np.array([encoded.attention_mask], np.int64)}
+            rows = {"input_ids": encoded.ids, "attention_mask": encoded.attention_mask}
+            yield decoded, Given({name: np.array([row], np.int64) for name, row in rows.items()})
 
 
 def read_lines() -> Iterator[Tuple[str, bytes]]:
@@ -131,7 +141,7 @@ def read_steps(inputs: Sequence[Mapping[str, Any]]) -> Iterator[Sample]:
                     f"step {number} ends after {len(content)} bytes of {entry['name']}; give {shape[1:]} values of {dtype.name}"
                 )
             feed[entry["name"]] = np.frombuffer(content, dtype).reshape(shape)
-        yield f"step {number}", feed
+        yield f"step {number}", Given(feed)
         number += 1
 
 
@@ -144,7 +154,7 @@ def read_array_files(paths: Sequence[str], inputs: Sequence[Mapping[str, Any]]) 
             yield path, error
             continue
         for i in range(len(rows[inputs[0]["name"]])):
-            yield f"{path}[{i}]", {name: array[i : i + 1] for name, array in rows.items()}
+            yield f"{path}[{i}]", Given({name: array[i : i + 1] for name, array in rows.items()})
 
 
 def read_array_file(path: str, inputs: Sequence[Mapping[str, Any]]) -> Feeds:

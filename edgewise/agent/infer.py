@@ -1,6 +1,7 @@
 """Answer with the model of this bundle: one line of JSON for each sample, on stdout.
 
     python infer.py picture.jpg more.png folder     pictures, and all files in a folder
+    python infer.py picture.jpg --draw out          the same, and each picture drawn with its boxes or classes
     python infer.py --frames 640x480x3              raw frames from stdin, uint8 RGB (x1: grey), such as ffmpeg's -f rawvideo
     python infer.py "a sentence"                    where the model takes text; - : one sentence a line from stdin
     python infer.py windows.npy                     where it takes arrays: samples [n, ...], or .npz with its inputs by name
@@ -23,9 +24,10 @@ import os
 import re
 import sys
 from importlib import metadata
-from typing import Any, Callable, Iterator, List, Mapping, Tuple, Union
+from typing import Any, Callable, Iterator, List, Mapping, Optional, Tuple, Union
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+DRAWN = ("boxes", "map")  # answers that can be drawn
 CHECKSUMS, SETTINGS, MODEL, CODE = "checksums.json", "bundle.json", "model", "code"
 
 
@@ -52,6 +54,7 @@ def run(given: List[str]) -> None:
     parser.add_argument("samples", nargs="*")
     parser.add_argument("--frames", metavar="WIDTHxHEIGHTx3", help="read raw frames of this size from stdin")
     parser.add_argument("--stream", action="store_true", help="read the steps of one sequence from stdin, of a model that carries state")
+    parser.add_argument("--draw", metavar="FOLDER", help="also write each picture with the boxes or the classes that were found")
     parser.add_argument("--check", action="store_true", help="verify only")
     arguments = parser.parse_args(given)
     verify_files()
@@ -131,21 +134,54 @@ def iterate_answers(arguments: argparse.Namespace, settings: Mapping[str, Any]) 
             raise BundleError("--stream: this model carries no state from step to step; give its samples as files")
         run, samples = session.step, feeds.read_steps(settings["inputs"])
     for name, sample in samples:
-        yield sample if isinstance(sample, ValueError) else make_line(run, name, sample, settings)
+        yield sample if isinstance(sample, ValueError) else make_line(run, name, sample, settings, arguments.draw)
 
 
-def make_line(run: Callable[[Any], Any], name: str, sample: Mapping[str, Any], settings: Mapping[str, Any]) -> Union[str, BundleError]:
-    """The answer for one sample as a line of JSON. run: its outputs by name, from its feeds."""
-    from edgewise.agent.answers import answer_sample
+def make_line(
+    run: Callable[[Any], Any], name: str, sample: Any, settings: Mapping[str, Any], draw: Optional[str] = None
+) -> Union[str, BundleError]:
+    """The answer for one sample, a feeds.Given, as a line of JSON. run: its outputs by name, from its feeds; draw: folder for pictures."""
+    from edgewise.agent.sample_answer import answer_sample
 
     try:
-        found = answer_sample(run(sample), settings["answer"], settings["labels"])
+        outputs, geometry = run(sample.feeds), find_geometry(sample.picture, settings)
+        found = answer_sample(outputs, settings["answer"], settings["labels"], geometry)
+        if draw is not None:
+            draw_answer(draw, name, sample.picture, outputs, found, settings)
+    except BundleError as error:
+        return error
     except Exception as error:  # each runtime has errors of its own, and the next sample may fit
         return BundleError(f"{name}: the model gives no answer: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
     try:
         return json.dumps({"sample": name, **found}, ensure_ascii=False, allow_nan=False)
     except ValueError:
         return BundleError(f"{name}: the model's answer holds NaN or infinity; look at the values that you give it")
+
+
+def find_geometry(picture: Any, settings: Mapping[str, Any]) -> Any:
+    """How the picture lies in the model's input; None where the sample is no picture, or the answer does not need it."""
+    if picture is None or settings["answer"]["answer"] not in DRAWN:
+        return None
+    from edgewise.agent.geometry import Geometry
+
+    return Geometry.of(settings["preprocessing"], *picture.shape[:2])
+
+
+def draw_answer(folder: str, name: str, picture: Any, outputs: Any, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Write the picture with what was found in it, NAME.png, and of a map also the class numbers, NAME.mask.png."""
+    from edgewise.agent import drawing, sample_answer
+
+    spec = settings["answer"]
+    if picture is None or spec["answer"] not in DRAWN:
+        raise BundleError("--draw: this model answers with neither boxes nor a map; leave it out")
+    os.makedirs(folder, exist_ok=True)
+    place = os.path.join(folder, re.sub(r"[^\w.-]+", "-", os.path.splitext(os.path.basename(name))[0]))
+    if spec["answer"] == "boxes":
+        drawing.draw_objects(picture, found["objects"], settings["labels"]).save(place + ".png")
+        return
+    class_map = sample_answer.map_classes(outputs, spec, find_geometry(picture, settings))
+    drawing.draw_map(picture, class_map).save(place + ".png")
+    drawing.to_image(class_map[..., None]).convert("L").save(place + ".mask.png")
 
 
 def print_answers(found: Iterator[Union[str, ValueError]]) -> int:

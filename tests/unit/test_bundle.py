@@ -263,7 +263,7 @@ def test_bad_arrays_are_named_and_the_others_read(tmp_path):
         and "b has rows of [4], the model takes [3]" in bad["wide"]
     )
     good = [given for _, given in found if not isinstance(given, ValueError)]
-    assert [given["b"].tolist() for given in good] == [[[0, 1, 2]], [[3, 4, 5]]]
+    assert [given.feeds["b"].tolist() for given in good] == [[[0, 1, 2]], [[3, 4, 5]]]
 
 
 def test_a_line_that_is_not_utf_8_is_named_and_the_others_read(tmp_path, monkeypatch):
@@ -275,7 +275,7 @@ def test_a_line_that_is_not_utf_8_is_named_and_the_others_read(tmp_path, monkeyp
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one two\n\xff\xfe\ntwo\r\n"), "ascii"))
     settings = {"preprocessing": {"kind": "text", "tokenizer": "tokenizer.json"}, "inputs": []}
     found = list(feeds.read_samples(["-", "one"], None, settings, str(tmp_path)))
-    assert [given["input_ids"].tolist() for _, given in found if not isinstance(given, ValueError)] == [[[1, 2]], [[2]], [[1]]]
+    assert [given.feeds["input_ids"].tolist() for _, given in found if not isinstance(given, ValueError)] == [[[1, 2]], [[2]], [[1]]]
     assert [str(given) for _, given in found if isinstance(given, ValueError)] == ["line 2 of stdin: not UTF-8; save it as UTF-8"]
 
 
@@ -296,7 +296,7 @@ def test_a_sample_that_the_model_cannot_take_stops_no_other(tmp_path, monkeypatc
     np.savez(tmp_path / "x.npz", a=np.zeros((3, 3), np.float32), b=np.zeros((3, 3), np.float32))
     monkeypatch.setattr(sessions, "load", Moody)
     settings = {**ARRAYS, "runner": "json", "engine": {}, "answer": {"answer": "values"}, "labels": []}
-    arguments = argparse.Namespace(samples=[str(tmp_path / "x.npz")], frames=None, stream=False)
+    arguments = argparse.Namespace(samples=[str(tmp_path / "x.npz")], frames=None, stream=False, draw=None)
     first, second, third = infer.iterate_answers(arguments, settings)
     assert (
         isinstance(first, infer.BundleError) and str(first) == f"{tmp_path}/x.npz[0]: the model gives no answer: MemoryError: out of memory"
