@@ -107,6 +107,12 @@ class Oracle:
         results = run_batched(self._session, given, batch=len(next(iter(given.values()))))
         return {self.fit.names[name]: widen(array) for name, array in results.items() if name in self.fit.names}
 
+    def first_feeds(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
+        """What the file itself is fed first, by its own names: two samples, or as many as it takes at once; with constants and state."""
+        count = next((entry["shape"][0] for entry in self._session.inputs if entry["shape"][0] is not None), 2)
+        given = {self._inner[name]: array[:count] for name, array in feeds.items()}
+        return next(iter(self._session.iterate_file_feeds(given)))
+
 
 def widen(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32) if array.dtype.kind == "f" else array
@@ -272,7 +278,10 @@ def find_output_axes(
     plan = {"inputs": {port.name: describe_port(port) for port in inputs}, "outputs": {}}
     ports = PortsSession(session, plan)
     fixed = next((e["shape"][0] for e in ports.inputs if e["shape"][0] is not None), None)
-    runs = [run_first_step(session, ports, {n: a[np.arange(count) % len(a)] for n, a in feeds.items()}) for count in ((fixed,) if fixed else (2, 3))]
+    runs = [
+        run_first_step(session, ports, {n: a[np.arange(count) % len(a)] for n, a in feeds.items()})
+        for count in ((fixed,) if fixed else (2, 3))
+    ]
     found = []
     for port in outputs:
         shapes = [run[port.name].shape for run in runs]

@@ -16,13 +16,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgewise.artifacts import artifact
-from edgewise.artifacts.artifact import Manifest
+from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Train
 from edgewise.config.settings import option
-from edgewise.errors import ModelError
-from edgewise.sources import python_callable, torch_source
+from edgewise.errors import ConfigError, ModelError
+from edgewise.sources import imported, python_callable, torch_ports, torch_source, training
 from edgewise.sources.inspection import Inspection, Port, one_line
+from edgewise.sources.oracle import Oracle, fit_ports
+from edgewise.sources.torch_ports import ProgramSession
 
 FORMAT = "torch"
 REQUIRES = torch_source.REQUIRES
@@ -45,7 +49,7 @@ HOW_TO_SAVE = "save it with torch.export.save(torch.export.export(model.eval(), 
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(imported.Settings):
     path: str = option(help="file of torch.export.save; with a callable: the checkpoint with its weights")
     callable: str | None = option(None, "dotted path of the callable that builds the model, if the file holds weights only")
     arguments: dict[str, Any] = option({}, "keyword arguments of the callable")
@@ -54,19 +58,44 @@ class Settings:
 
 
 def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path) -> Mapping[str, Any]:
-    """As sources that are trained, with 0 epochs."""
-    untrained = Train(name=train.name, epochs=0, threads=train.threads)
     if settings.callable is not None:
-        given = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings) if field.name != "path"}
-        return python_callable.obtain(python_callable.Settings(weights=settings.path, **given), data, untrained, seed, folder)
-    path = Path(settings.path)
+        return _obtain_callable(settings, data, Train(name=train.name, epochs=0, threads=train.threads), seed, folder)
+    manifest, samples, path = artifact.read(data), Samples.open(data), Path(settings.path)
     program = load(path)
-    fields = torch_source.obtain(
-        lambda manifest: as_module(path, program, manifest), torch_source.Settings(), data, untrained, seed, folder
-    )
+    with training.repeatable(seed, train.threads) as threads:
+        session = ProgramSession(path, program)
+        fit = fit_ports(path, settings, session, manifest, imported.make_probe(samples))
+        oracle = Oracle(session, fit)
+        fields = imported.record(settings, oracle, samples, folder)
+        places = [place for place, entry in enumerate(session.outputs) if entry["name"] in {port.name for port in fit.outputs}]
+        module = torch_ports.keep_outputs(session.module, places, len(session.outputs))
+        first = oracle.first_feeds(imported.make_probe(samples))
+        examples = {entry["name"]: first[entry["name"]].astype(entry["dtype"]) for entry in session.inputs}
+        saved = torch_source.save(module, examples, open_axes(session), folder)
     types = find_layer_types(program)
-    layers = {name: {**layer, "type": types.get(name, layer["type"])} for name, layer in fields["details"]["layers"].items()}
-    return {**fields, "details": {**fields["details"], "layers": layers, "imported_sha256": artifact.sha256(path)}}
+    layers = {name: {**layer, "type": types.get(name, layer["type"])} for name, layer in saved["details"]["layers"].items()}
+    own = {"layers": layers, "imported_sha256": artifact.sha256(path), "threads": threads}
+    return {**fields, **saved, "details": {**fields["details"], **saved["details"], **own}}
+
+
+def _obtain_callable(settings: Settings, data: Path, untrained: Train, seed: int, folder: Path) -> Mapping[str, Any]:
+    """As sources that are trained, with 0 epochs. ConfigError for settings that only a program has."""
+    usual = {field.name: field.default for field in dataclasses.fields(imported.Settings) if field.name != "path"}
+    given = [name for name in usual if getattr(settings, name)]
+    if given:
+        raise ConfigError(f"model.{given[0]}: it is for programs of torch.export.save; leave it out, or model.callable")
+    own = {field.name for field in dataclasses.fields(Settings)} - {"path", *usual}
+    chosen = python_callable.Settings(weights=settings.path, **{name: getattr(settings, name) for name in own})
+    return python_callable.obtain(chosen, data, untrained, seed, folder)
+
+
+def open_session(path: Path) -> ProgramSession:
+    return ProgramSession(path, load(path))
+
+
+def open_axes(session: ProgramSession) -> list[list[int]]:
+    """The axes of each input that have no fixed size."""
+    return [[axis for axis, size in enumerate(entry["shape"]) if size is None] for entry in session.inputs]
 
 
 def recognizes(path: Path) -> bool:
@@ -86,14 +115,6 @@ def load(path: Path) -> Any:
         return torch.export.load(path)
     except Exception as error:  # torch.export has no common class for a program of another version or a damaged one
         raise ModelError(f"model.path: {path} cannot be loaded: {one_line(error)}; {HOW_TO_SAVE}") from error
-
-
-def as_module(path: Path, program: Any, data: Manifest) -> Any:
-    """The program as a module for any batch size. ModelError if it does not accept the data's inputs."""
-    check_inputs(path, program, data)
-    module = program.module(check_guards=False)  # the guards would reject batches larger than those of the export
-    module.train = lambda mode=True: module  # torch forbids train() and eval() here: the mode is that of the export
-    return module
 
 
 def find_layer_types(program: Any) -> dict[str, str]:
@@ -228,47 +249,21 @@ def _is_allowed(node: ast.AST) -> bool:
     return True
 
 
-def check_inputs(path: Path, program: Any, data: Manifest) -> None:
-    given = [([*t.shape], t.dtype) for t in data.inputs]
-    names = program.graph_signature.user_inputs
-    values = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
-    accepted = [([side if isinstance(side, int) else None for side in v.shape], str(v.dtype).removeprefix("torch.")) for v in values]
-    if accepted == given:
-        return
-    if [(shape[1:], dtype) for shape, dtype in accepted] == [(shape[1:], dtype) for shape, dtype in given]:
-        raise ModelError(
-            f"model.path: {path} was exported for batch size {accepted[0][0][0]} only; "
-            "export it with dynamic_shapes=({0: torch.export.Dim('batch', min=1, max=1024)},)"
-        )
-    raise ModelError(
-        f"model.path: {path} expects {_format_tensors(accepted)}, the data has {_format_tensors(given)}; change data.* to match"
-    )
-
-
-def _format_tensors(tensors: list[tuple[list[int | None], str]]) -> str:
-    return (
-        ", ".join(f"{dtype} {['any' if side is None else side for side in shape]}".replace("'", "") for shape, dtype in tensors)
-        or "nothing"
-    )
-
-
 def inspect(path: Path) -> Inspection:
     """Loads the program, after the same checks as `obtain`."""
     import torch
 
     program = load(path)
-    signature = program.graph_signature
-    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
-    outputs = [name for name in signature.user_outputs if name is not None]
+    session = ProgramSession(path, program)
     calls = [node for node in program.graph.nodes if node.op == "call_function"]
-    inputs = tuple(_port(name, values[name]) for name in signature.user_inputs)
+    inputs, outputs = (tuple(Port(e["name"], tuple(e["shape"]), e["dtype"]) for e in side) for side in (session.inputs, session.outputs))
     fixed = [port.name for port in inputs if port.shape and port.shape[0] is not None]
-    how = "; export it with dynamic_shapes=({0: torch.export.Dim('batch', min=1, max=1024)},)"
-    multiply_adds, unknown = _multiply_adds(program, inputs)
+    how = "; for others export it with dynamic_shapes=({0: torch.export.Dim('batch', min=1, max=1024)},)"
+    multiply_adds, unknown = _multiply_adds(session, inputs)
     return Inspection(
         kind=f"torch.export program (this is torch {torch.__version__})",
         inputs=inputs,
-        outputs=tuple(_port(name, values[name]) for name in outputs),
+        outputs=outputs,
         operators=Counter(str(node.target).removesuffix(".default") for node in calls),
         parameters=sum(tensor.numel() for tensor in program.parameters()),
         multiply_adds=multiply_adds,
@@ -277,20 +272,15 @@ def inspect(path: Path) -> Inspection:
     )
 
 
-def _port(name: str, value: Any) -> Port:
-    sides = tuple(side if isinstance(side, int) else None for side in value.shape)
-    return Port(name, sides, str(value.dtype).removeprefix("torch."))
-
-
-def _multiply_adds(program: Any, inputs: tuple[Port, ...]) -> tuple[int | None, tuple[str, ...]]:
+def _multiply_adds(session: ProgramSession, inputs: tuple[Port, ...]) -> tuple[int | None, tuple[str, ...]]:
     """Multiply-adds per sample, counted in a run on zeros (torch counts two operations for each), or None and a note."""
-    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    zeros = [torch.zeros([1 if side is None else side for side in port.shape], dtype=getattr(torch, port.dtype)) for port in inputs]
+    zeros = {port.name: np.zeros([1 if side is None else side for side in port.shape], port.dtype) for port in inputs}
     try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            program.module(check_guards=False)(*zeros)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        with FlopCounterMode(display=False) as counter:
+            session.run(zeros)
+    except ModelError as error:
         return None, (f"multiply-adds are unknown: the program fails on zeros ({one_line(error)})",)
-    return counter.get_total_flops() // 2 // max(1, inputs[0].shape[0] or 1), ()
+    first = inputs[0].shape[:1]
+    return counter.get_total_flops() // 2 // max(1, (first[0] if first else 1) or 1), ()

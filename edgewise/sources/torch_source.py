@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.agent.ports import to_samples_first
 from edgewise.artifacts import artifact
 from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Train
@@ -25,7 +26,8 @@ from edgewise.sources.augmentation import check_augmentations
 from edgewise.sources.checkpoint import PREFIX
 from edgewise.sources.inspection import one_line
 from edgewise.sources.objectives import Objective, choose
-from edgewise.sources.training import to_tensors
+from edgewise.sources.oracle import SCORES, find_moving_axis
+from edgewise.sources.torch_ports import as_forward, take_tensors, to_numpy
 
 PROBE_SAMPLES = 16
 REQUIRES = {"torch": "train", "transformers": "train", "safetensors": "train"}
@@ -56,9 +58,10 @@ def obtain(
         objective = choose(samples, train, decoding)
         initialize(source.model, settings, len(samples.labels))
         probe = samples.feeds(np.resize(samples.indices("calibration"), PROBE_SAMPLES))
-        count = check_outputs(source, probe, objective)
+        shapes = check_outputs(source, probe, objective)
+        objective = objective if objective and len(shapes) == len(objective.outputs) else None
         history = training.fit(source, samples, train, seed, objective) if objective else leave_untrained(samples.kind, train)
-        fields = export(source, probe, objective.outputs if objective else name_outputs(count), folder)
+        fields = export(source, probe, objective.outputs if objective else name_outputs(shapes, len(samples.labels)), folder)
     more = {"initial_weights_sha256": artifact.sha256(Path(settings.weights))} if settings.weights else {}
     more |= {DECODING: decoding} if decoding else {}
     return {**fields, "details": {**fields["details"], **more, "threads": threads}, "training": history}
@@ -74,9 +77,10 @@ def leave_untrained(kind: str, train: Train) -> dict[str, Any]:
     return {"accuracy_validation": None, "epochs": 0, "curve": []}
 
 
-def name_outputs(count: int) -> tuple[str, ...]:
-    """Names for the outputs of a model of which nothing is known."""
-    return ("output",) if count == 1 else tuple(f"output_{i}" for i in range(count))
+def name_outputs(shapes: Mapping[str, Sequence[int]], labels: int) -> list[str]:
+    """The names of outputs of these shapes, where nothing else is known of them: `logits` for the first with one value for each label."""
+    scored = next((name for name, shape in shapes.items() if labels and list(shape[1:]) == [labels]), None)
+    return [SCORES if name == scored else name for name in shapes]
 
 
 def initialize(module: Any, settings: Settings, classes: int) -> None:
@@ -101,61 +105,80 @@ def wrap(module: Any) -> Any:
             self.model = model
 
         def forward(self, *inputs: torch.Tensor) -> torch.Tensor | Sequence[torch.Tensor]:
-            result = self.model(*inputs)
-            return result.logits if hasattr(result, "logits") else result
+            return as_forward(take_tensors(self.model(*inputs)))
 
     return Source(module)
 
 
-def check_outputs(source: Any, feeds: Mapping[str, np.ndarray], objective: Objective | None) -> int:
-    """The number of outputs. ModelError unless `source` takes the feeds, [n, ...], and gives what the objective needs."""
+def check_outputs(source: Any, feeds: Mapping[str, np.ndarray], objective: Objective | None) -> dict[str, list[int]]:
+    """The shapes of the outputs by name. ModelError unless `source` takes the feeds, [n, ...], and gives what the objective needs; it may
+    give more than one value for each label, and can then be taken as it is, without training."""
     import torch
 
     shapes = ", ".join(f"{name} {[*array.shape]}" for name, array in feeds.items())
     try:
         with torch.no_grad():
-            results = training.run(source.eval(), feeds)
+            results = take_tensors(source.eval().model(*training.to_tensors(feeds)))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ModelError(f"the model does not accept {shapes}: {one_line(error)}; change data.* or model.arguments to match") from error
-    odd = next((result for result in results if not torch.is_tensor(result)), None)
+    odd = next((result for result in results.values() if not torch.is_tensor(result)), None)
     if odd is not None:
         raise ModelError(
             f"the model returns a {type(odd).__name__} where a tensor is needed;"
-            " it must return one tensor, several in a tuple, or an object with .logits"
+            " it must return one tensor, several in a tuple, list or dict, or an object with .logits"
         )
-    trouble = objective and objective.check([result.shape for result in results])
-    if trouble:
-        given = ", ".join(str([*result.shape]) for result in results)
-        raise ModelError(f"the model returns {given} for {shapes}, but {trouble}")
-    return len(results)
+    given = {name: [*result.shape] for name, result in results.items()}
+    trouble = objective and objective.check(list(given.values()))
+    several = len(given) > 1 and any(objective and not objective.check([shape]) for shape in given.values())
+    if trouble and not several:
+        raise ModelError(f"the model returns {', '.join(map(str, given.values()))} for {shapes}, but {trouble}")
+    return given
 
 
 def export(source: Any, feeds: Mapping[str, np.ndarray], outputs: Sequence[str], folder: Path) -> dict[str, Any]:
     """Export `source` (from `wrap`) into `folder`; feeds: at least two samples a name, [n, ...]. outputs: names of what it returns, which
     say what it is if they are in MEANINGS. Returns manifest fields."""
     import torch
+
+    saved = save(source, {name: array[:2] for name, array in feeds.items()}, [[0]] * len(feeds), folder)
+    with torch.no_grad():
+        some = ({name: array[np.arange(count) % len(array)] for name, array in feeds.items()} for count in (2, 3))
+        shapes = [[tuple(result.shape) for result in training.run(source, taken)] for taken in some]
+        results = {name: to_numpy(result) for name, result in zip(outputs, training.run(source, feeds), strict=True)}
+    axes = {name: find_moving_axis(sizes, None) for name, sizes in zip(outputs, zip(*shapes, strict=True), strict=True)}
+    lost = next((name for name, axis in axes.items() if axis is None), None)
+    if lost is not None:
+        raise ModelError(f"output {lost} of the model is the same for any number of samples; return values for each sample only")
+    first = {f"out:{name}": to_samples_first(array, axes[name]) for name, array in results.items()}
+    np.savez(folder / "probe.npz", **{f"in:{name}": array for name, array in feeds.items()}, **first)
+    return {
+        **saved,
+        "inputs": [_describe(name, array, 0) for name, array in feeds.items()],
+        "outputs": [{**_describe(n, array, axes[n]), "meaning": n if n in MEANINGS else None} for n, array in results.items()],
+    }
+
+
+def save(source: Any, examples: Mapping[str, np.ndarray], open_axes: Sequence[Sequence[int]], folder: Path) -> dict[str, Any]:
+    """Write the program and its weights into `folder`. source: takes the examples by position; open_axes: of each the axes that may have
+    another size. Returns manifest fields."""
+    import torch
     from safetensors.torch import save_file
 
     source = source.eval()
-    program = _export_program(source, to_tensors({name: array[:2] for name, array in feeds.items()}))
-    with torch.no_grad():
-        results = {name: result.numpy() for name, result in zip(outputs, training.run(source, feeds), strict=True)}
+    program = _export_program(source, [torch.from_numpy(np.array(array, order="C")) for array in examples.values()], open_axes)
     torch.export.save(program, folder / "program.pt2")
     save_file({k: v.contiguous().clone() for k, v in program.state_dict.items()}, folder / WEIGHTS)
-    arrays = {f"in:{name}": array for name, array in feeds.items()} | {f"out:{name}": array for name, array in results.items()}
-    np.savez(folder / "probe.npz", **arrays)
     return {
         "format": "torch",
-        "inputs": [_describe(name, array) for name, array in feeds.items()],
-        "outputs": [{**_describe(name, array), "meaning": name if name in MEANINGS else None} for name, array in results.items()],
         "details": {"layers": list_layers(source), "parameters": sum(p.numel() for p in source.parameters())},
         "tools": {"torch": torch.__version__},
         "weights": WEIGHTS,
     }
 
 
-def _describe(name: str, array: np.ndarray) -> dict[str, Any]:
-    return {"name": name, "shape": [None, *array.shape[1:]], "dtype": str(array.dtype)}
+def _describe(name: str, array: np.ndarray, axis: int | None) -> dict[str, Any]:
+    shape = [None if place == axis else size for place, size in enumerate(array.shape)]
+    return {"name": name, "shape": shape, "dtype": str(array.dtype), "sample_axis": axis}
 
 
 def list_layers(source: Any) -> dict[str, dict[str, Any]]:
@@ -170,16 +193,18 @@ def list_layers(source: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _export_program(source: Any, examples: list[Any]) -> Any:
+def _export_program(source: Any, examples: list[Any], open_axes: Sequence[Sequence[int]]) -> Any:
     """The exported program for any batch size from 1 to MAX_BATCH. The examples have batch size 2: torch treats 1 as a constant."""
     import torch
 
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     # copied: torch takes pictures of one channel for channels last, and pooling would put an as_strided into every format
     plain = tuple(t.clone(memory_format=torch.contiguous_format) for t in examples)
+    simple = all(list(axes) == [0] for axes in open_axes)  # else torch finds out which sizes are the same
+    shapes = tuple(dict.fromkeys(axes, batch if simple else torch.export.Dim.DYNAMIC) for axes in open_axes)
     try:
         with torch.no_grad():
-            program = torch.export.export(source, plain, dynamic_shapes=((({0: batch},) * len(examples)),))
+            program = torch.export.export(source, plain, dynamic_shapes=(shapes,))
     except Exception as error:  # torch.export has no common class for what it cannot trace
         raise ModelError(f"torch.export cannot export the model: {one_line(error)}; it must be traceable with any batch size") from error
     return _remove_paths(program)

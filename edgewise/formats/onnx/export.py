@@ -69,7 +69,9 @@ def _strip_metadata(model: Any) -> None:
         part.ClearField("doc_string")
     graph.ClearField("value_info")
     for tensor in (*graph.input, *graph.output):
-        tensor.type.tensor_type.shape.dim[0].dim_param = BATCH
+        for dim in tensor.type.tensor_type.shape.dim[:1]:
+            if dim.dim_param:
+                dim.dim_param = BATCH
 
 
 def _weight_names(program: Any, layers: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:

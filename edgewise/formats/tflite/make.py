@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.agent.ports import from_samples_first
 from edgewise.formats.common.quiet import capture_output
 from edgewise.formats.tflite import edge_quantizer, facts, keras_converter, naming
 from edgewise.formats.tflite.edge_quantizer import REFUSALS, first_line
@@ -34,7 +35,7 @@ def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> Mapping[
     sides = {side: [entry["name"] for entry in manifest[side]] for side in ("inputs", "outputs")}
     used_layers = layers
     if manifest["format"] == "torch":
-        used = convert_torch(source, path, sides["inputs"])
+        used = convert_torch(source, path, manifest["inputs"])
         used_layers = {name: layer for name, layer in layers.items() if layer["weight"] in used}
     elif manifest["format"] == "keras":
         keras_converter.write(source / manifest["details"]["file"], path, "fp32", _input_shapes(manifest), {}, [])
@@ -64,11 +65,12 @@ def _describe_ports(model: Any, manifest: Mapping[str, Any], side: str) -> list[
     ]
 
 
-def convert_torch(source: Path, path: Path, inputs: Sequence[str]) -> set[str]:
+def convert_torch(source: Path, path: Path, inputs: Sequence[Mapping[str, Any]]) -> set[str]:
     """Write the TFLite file with litert-torch. Returns the names of the weights that the graph uses, a tied weight under all its names.
     ValueError if the program cannot be converted.
 
-    The file has batch size 1: litert-torch 0.10 cannot convert a flatten or an arange over a dynamic batch.
+    inputs: as in the source's manifest. The file has batch size 1, or the one that the source is fixed to: litert-torch 0.10 cannot convert
+    a flatten or an arange over a dynamic batch.
     """
     try:
         with capture_output():
@@ -77,18 +79,31 @@ def convert_torch(source: Path, path: Path, inputs: Sequence[str]) -> set[str]:
         raise ValueError(f"litert-torch cannot convert this program: {first_line(error)}") from error
 
 
-def _export_torch(source: Path, path: Path, inputs: Sequence[str]) -> set[str]:
+def _export_torch(source: Path, path: Path, inputs: Sequence[Mapping[str, Any]]) -> set[str]:
     import litert_torch
     import torch
 
     program = torch.export.load(source / "program.pt2")
     with np.load(source / "probe.npz") as probe:
-        example = tuple(torch.from_numpy(probe[f"in:{name}"][:1]) for name in inputs)
-    litert_torch.convert(program.module(), example).export(str(path))
+        example = tuple(torch.from_numpy(_make_example(entry, probe, inputs)) for entry in inputs)
+    litert_torch.convert(program.module(check_guards=False), example).export(str(path))
     placeholders = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
     parameters = program.graph_signature.inputs_to_parameters
     storages = {program.state_dict[parameters[name]].data_ptr() for name in placeholders & parameters.keys()}
     return {name for name, tensor in program.state_dict.items() if tensor.data_ptr() in storages}
+
+
+def _make_example(entry: Mapping[str, Any], probe: Mapping[str, np.ndarray], inputs: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """What one input of the source takes first: of the samples, or its constant, or zeros as its state."""
+    if entry.get("value") is not None:
+        return np.array(entry["value"], entry["dtype"])
+    if entry.get("state"):
+        return np.zeros([1 if size is None else size for size in entry["shape"]], entry["dtype"])
+    axis = entry.get("sample_axis", 0)
+    count = 1 if axis is None else entry["shape"][axis] or 1
+    samples = probe[f"in:{entry['name']}"][:count]
+    step = samples[:, 0] if any(each.get("state") for each in inputs) else samples
+    return np.array(from_samples_first(step, axis), entry["dtype"], order="C")
 
 
 def quantize(

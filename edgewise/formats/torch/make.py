@@ -27,10 +27,13 @@ def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> Mapping[
     """plugins.Maker.convert. Nodes are named after the module that holds their weight, by its path in the program."""
     manifest, program = read_source(source)
     graph = script.to_graph_module(program, [entry["name"] for entry in manifest["inputs"]])
-    sides = {side: manifest[side] for side in ("inputs", "outputs")}
-    script.compile_graph(folder / MODEL, graph, sides)
+    script.compile_graph(folder / MODEL, graph, describe_tensors(manifest))
     used = {node.target for node in graph.graph.find_nodes(op="get_attr")}
-    return {**sides, "layers": find_layers(manifest["details"]["layers"], program.state_dict, used)}
+    return {
+        "inputs": manifest["inputs"],
+        "outputs": manifest["outputs"],
+        "layers": find_layers(manifest["details"]["layers"], program.state_dict, used),
+    }
 
 
 def quantize(
@@ -53,7 +56,13 @@ def build(source: Path, scheme: str, settings: Mapping[str, Any], keep_nodes: Se
     graph = script.to_graph_module(program, [entry["name"] for entry in manifest["inputs"]])
     if scheme == "int8-dynamic":
         graph = quantize_linear(graph, keep_nodes, settings["per_channel"])
-    return graph, {side: manifest[side] for side in ("inputs", "outputs")}
+    return graph, describe_tensors(manifest)
+
+
+def describe_tensors(manifest: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """What the file says of its inputs and outputs; ports.json beside it says the rest."""
+    kept = ("name", "shape", "dtype", "layout", "meaning")
+    return {side: [{key: entry.get(key) for key in kept} for entry in manifest[side]] for side in ("inputs", "outputs")}
 
 
 def find_layers(layers: Mapping[str, Mapping[str, Any]], weights: Mapping[str, Any], used: set[str]) -> dict[str, list[str]]:

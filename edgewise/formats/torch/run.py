@@ -28,13 +28,18 @@ class Session:
         self.outputs = tensors["outputs"]
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One call. feeds: arrays by input name, batch first; the results are float32."""
+        """One call. feeds: arrays by input name, batch first; floating results are float32."""
         torch = import_torch()
-        given = [torch.from_numpy(np.ascontiguousarray(feeds[entry["name"]], entry["dtype"])) for entry in self.inputs]
+        given = [torch.from_numpy(np.asarray(feeds[entry["name"]], entry["dtype"], order="C")) for entry in self.inputs]
         with torch.inference_mode():
             result = self._module(*given)
         results = result if isinstance(result, tuple) else (result,)
-        return {entry["name"]: array.numpy() for entry, array in zip(self.outputs, results)}
+        return {entry["name"]: _plain(tensor) for entry, tensor in zip(self.outputs, results)}
+
+
+def _plain(tensor: Any) -> np.ndarray:
+    array: np.ndarray = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return array
 
 
 def load(folder: str, settings: Mapping[str, Any]) -> Session:
