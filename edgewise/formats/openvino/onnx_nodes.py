@@ -73,9 +73,9 @@ class NodeFinder:
     def _match_weights(self, names: Sequence[str], free: Sequence[Any]) -> dict[str, list[str]]:
         """Products whose scale, and then the sum behind it, was folded: no output has its own name any more."""
         tables = {name: rows for name in names if (rows := self._rows(name)) is not None}
-        rows = {place: readers.node_rows(node) for place, node in enumerate(free)}
+        theirs = {place: readers.node_rows(node) for place, node in enumerate(free)}
         layers = {name: {"type": self.written[name].op_type, "name": name} for name in tables}
-        matched = match_layers(layers, lambda layer: tables[layer["name"]], rows, readers.same_table)
+        matched = match_layers(layers, lambda layer: tables[layer["name"]], theirs, readers.same_table)
         return {name: [free[place].get_friendly_name() for place in places] for name, places in matched.items() if places}
 
     def _rows(self, name: str) -> np.ndarray | None:
@@ -90,4 +90,4 @@ class NodeFinder:
         transposed = any(attribute.name == "transB" and helper.get_attribute_value(attribute) for attribute in node.attribute)
         if node.op_type in ("ConvTranspose", "MatMul") or (node.op_type == "Gemm" and not transposed):
             held = np.swapaxes(held, 0, 1)
-        return held.reshape(len(held), -1)
+        return np.asarray(held.reshape(len(held), -1))
