@@ -45,6 +45,7 @@ class Settings(PictureFileSettings):
     colors: dict[str, tuple[int, ...]] = option({}, "colour of each class: {road: [128, 64, 128]}; empty: masks hold class numbers")
     color_table: str | None = option(None, f"CSV file with the columns {','.join(COLUMNS)}, in place of data.colors")
     ignore_names: tuple[str, ...] = option((), "classes of the colour table whose pixels are not scored: [void]")
+    partial: bool = option(False, "pictures without a mask are left out, as in Pascal VOC, where only some have one")
     pooled: bool = option(False, "the folders train, val and test are put together and split again, by data.splits and data.groups")
 
     def __post_init__(self) -> None:
@@ -75,22 +76,22 @@ def probe(settings: Settings) -> Mapping[str, Any]:
     if settings.targets == NONE:
         return {**probe_files(found, settings), "targets": NONE}
     table = [Path(settings.color_table).expanduser()] if settings.color_table else []
-    return probe_files(found, settings, [*table, *(path for picture in found if (path := mask_of(picture, settings)).exists())])
+    return probe_files(found, settings, [*table, *(path for picture in found if (path := mask_of(picture.label, settings)).exists())])
 
 
 def items(settings: Settings) -> Iterator[Item | Unreadable]:
     found = list_pictures(settings)
-    if settings.targets != NONE and not any(mask_of(picture, settings).exists() for picture in found):
+    if settings.targets != NONE and not any(mask_of(picture.label, settings).exists() for picture in found):
         raise DataError(
             f"data.masks: none of the {len(found)} pictures has a mask: {found[0].name} should have "
-            f"{printable(mask_of(found[0], settings))}; set data.masks, data.image_suffix or data.mask_suffix"
+            f"{printable(mask_of(found[0].label, settings))}; set data.masks, data.image_suffix or data.mask_suffix"
         )
     count, table = len(settings.class_names()), colour_table(settings)
 
     def label(picture: PictureFile, size: tuple[int, int]) -> tuple[Label, Problems]:
         if settings.targets == NONE:
             return None, ()
-        values = read_mask(mask_of(picture, settings), size)
+        values = read_mask(mask_of(picture.label, settings), size)
         classes, problem = by_colour(values, table) if table else by_number(values, count, settings.first_number, settings.ignore)
         return Mask.pack(classes), ((problem, picture.name),) if problem else ()
 
@@ -104,6 +105,8 @@ def list_pictures(settings: Settings) -> list[PictureFile]:
     if not paths:
         raise DataError(f"data.path: {printable(settings.place)}: no pictures in {settings.images}/; {EXPECTED}")
     inner = {path: path.relative_to(folder) for path in paths}
+    if settings.partial:
+        inner = {path: place for path, place in inner.items() if mask_of(place, settings).exists()} or inner
     tops = {place.parts[0].lower() for place in inner.values() if len(place.parts) > 1}
     divided = not settings.pooled and len(tops & SPLIT_NAMES.keys()) > 1
     if divided and "train" not in tops:
@@ -123,9 +126,9 @@ def split_of(place: Path, tops: set[str]) -> str | None:
     return "test" if split == "validation" and "test" not in tops else split
 
 
-def mask_of(picture: PictureFile, settings: Settings) -> Path:
-    stem = picture.path.stem.removesuffix(settings.image_suffix) + settings.mask_suffix
-    place: Path = picture.label
+def mask_of(place: Path, settings: Settings) -> Path:
+    """place: of the picture in the folder of pictures."""
+    stem = place.stem.removesuffix(settings.image_suffix) + settings.mask_suffix
     return settings.place / settings.masks / place.parent / f"{stem}.png"
 
 

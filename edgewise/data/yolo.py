@@ -55,7 +55,8 @@ def items(settings: Settings) -> Iterator[Item | Unreadable]:
             f"{printable(labels_of(first, settings.labels))}; name the folder of the labels, or set data.targets=none"
         )
     paths = {picture.name: labels_of(picture.path, settings.labels) for picture in found}
-    for item in read_objects(found, settings, lambda picture, size: read_labels(paths[picture.name], size)):
+    keypoints = "kpt_shape" in read_yaml(settings.place)
+    for item in read_objects(found, settings, lambda picture, size: read_labels(paths[picture.name], size, keypoints)):
         unlabelled = isinstance(item, Item) and settings.targets != NONE and not paths[item.name].exists()
         yield replace(item, problems=(*item.problems, (NO_FILE, item.name))) if isinstance(item, Item) and unlabelled else item
 
@@ -149,25 +150,29 @@ def labels_of(picture: Path, labels: str) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def read_labels(path: Path, size: tuple[int, int]) -> list[Shape]:
-    """The objects of one picture; [] without a file. ValueError for a line that is none of the two kinds."""
+def read_labels(path: Path, size: tuple[int, int], keypoints: bool = False) -> list[Shape]:
+    """The objects of one picture; [] without a file. ValueError for a line that is neither a box nor an outline.
+
+    keypoints: numbers after a box are no outline.
+    """
     if not path.exists():
         return []
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if line.strip():
             try:
-                found.append(read_line(line, size))
+                words = line.split()
+                found.append(read_line(words[:BOX_NUMBERS] if keypoints else words, size))
             except ValueError as error:
                 raise ValueError(f"{path.name}, line {number}: {error}") from None
     return found
 
 
-def read_line(line: str, size: tuple[int, int]) -> Shape:
+def read_line(words: Sequence[str], size: tuple[int, int]) -> Shape:
     """size: height and width of the picture."""
-    numbers = np.array([float(word) for word in line.split()])
+    numbers = np.array([float(word) for word in words])
     if len(numbers) < BOX_NUMBERS or len(numbers) % 2 == 0 or not np.isfinite(numbers).all() or not numbers[0].is_integer():
-        raise ValueError(f"{line.strip()[:60]!r} is neither class, x, y, width, height nor class and the points of an outline")
+        raise ValueError(f"{' '.join(words)[:60]!r} is neither class, x, y, width, height nor class and the points of an outline")
     scale = np.array([size[1], size[0]], np.float64)
     points = numbers[1:].reshape(-1, 2) * scale
     if len(numbers) > BOX_NUMBERS:

@@ -119,6 +119,16 @@ def test_a_mask_that_does_not_fit_its_picture(tmp_path, spoil, reason):
         read(folder, max_unreadable_share=0.01)
 
 
+def test_pictures_of_which_only_some_have_a_mask(tmp_path):
+    folder = write_masks(tmp_path / "set")
+    for number in range(1, 24, 2):
+        next((folder / "masks").rglob(f"part{number:02d}.png")).unlink()
+    manifest, found = made(folder, tmp_path, partial=True, pooled=True)
+    assert sorted(found) == [f"part{number:02d}" for number in range(0, 24, 2)] and manifest.details["unreadable"]["count"] == 0
+    with pytest.raises(DataError, match=r"12 of 24 pictures cannot be read \(.*: no mask part\d\d.png"):
+        read(folder)
+
+
 def test_splits_again_and_pictures_alone(tmp_path):
     folder = write_masks(tmp_path / "set", only=("train", "val"))
     assert made(folder, tmp_path)[0].details["sizes"]["test"] == 4

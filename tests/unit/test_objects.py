@@ -235,6 +235,15 @@ def test_a_line_that_is_no_label(tmp_path, line):
         read("yolo", path, max_unreadable_share=0.01)
 
 
+def test_keypoints_after_a_box_are_no_outline(tmp_path):
+    path = write_yolo(tmp_path / "set", kpt_shape=[3, 2])
+    for label in path.parent.rglob("part*.txt"):
+        label.write_text("".join(f"{line} 0.1 0.1 0.9 0.9 0.5 0.5\n" for line in label.read_text().splitlines()))
+    _, found = made("yolo", path, tmp_path)
+    assert all(len(boxes) == len(SCENES[name][1]) for name, boxes in found.items())
+    assert np.allclose(found["part00"].corners, expected("part00").corners, atol=1e-3)
+
+
 def changed(folder: Path, split: str, change) -> Path:
     path = folder / "annotations" / f"instances_{split}.json"
     content = json.loads(path.read_text())

@@ -10,6 +10,7 @@ from edgewise.config.settings import build
 from edgewise.data import splitting
 from edgewise.data.splitting import SPLITS, Shares, split
 from edgewise.errors import ConfigError
+from edgewise.plugins import Boxes, Item
 
 shares_of = st.builds(
     lambda a, b, c: Shares(validation=a, calibration=b, test=c), st.floats(0.02, 0.3), st.floats(0.02, 0.3), st.floats(0.02, 0.3)
@@ -103,6 +104,18 @@ def test_counts_names_splits_and_labels():
 def test_wrong_shares(given, message):
     with pytest.raises(ConfigError, match=message):
         build(Shares, given, "data.splits")
+
+
+def test_pictures_with_several_classes_are_divided_by_the_rarest():
+    """Class 2 is in four pictures, each beside class 0; every one of them counts for class 2."""
+    boxes = [Boxes.of([[0, 0, 1, 1]] * 2, [0, 2]) for _ in range(4)] + [Boxes.of([0, 0, 1, 1], 0) for _ in range(60)]
+    boxes += [Boxes.of([[0, 0, 1, 1]] * 2, [0, 1]) for _ in range(20)] + [Boxes.of([], []) for _ in range(16)]
+    items = [Item(str(i), label, None, str(i), None) for i, label in enumerate(boxes)]
+    assert splitting.rarest_classes(items) == ["2"] * 4 + ["0"] * 60 + ["1"] * 20 + [""] * 16
+    for seed in range(20):
+        splits = splitting.assign_splits(items, np.arange(100), Shares(), seed)
+        assert all((splits[name] < 4).any() for name in ("train", "test"))
+        assert sum(i >= 84 for i in splits["test"]) in (3, 4) and len(splits["test"]) in (19, 20, 21)
 
 
 def test_a_note_of_a_thousand_class_names_is_cut():
