@@ -378,6 +378,29 @@ class Task(Protocol):
         """The decision for each sample; None if an answer is neither right nor wrong."""
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What is drawn of one picture, in its own pixels: boxes, [k, 4] of x0, y0, x1, y1, or a class for each pixel, uint8 [h, w]."""
+
+    corners: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    classes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    captions: Sequence[str] = ()
+    class_map: np.ndarray | None = None
+
+
+class DrawnTask(Task, Protocol):
+    """A task whose answers lie in the picture. Each method takes predictions of the test split."""
+
+    def truth(self, answers: Predictions, index: int) -> Shown | None: ...
+
+    def shown(self, answers: Predictions, index: int) -> Shown: ...
+
+    def changed(self, reference: Predictions, variant: Predictions) -> np.ndarray:
+        """How much the answer to each picture changed, [n]."""
+
+    def describe_change(self, change: float) -> str: ...
+
+
 class Importer(Protocol):
     """sources/NAME.py: one way to get a source. It writes the files of models/source and returns its manifest fields."""
 

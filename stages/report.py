@@ -31,6 +31,7 @@ CODE = (
     "edgewise.agent.class_maps",
     "edgewise.agent.decoding",
     "edgewise.agent.detectors",
+    "edgewise.agent.drawing",
     "edgewise.agent.geometry",
     "edgewise.agent.nms",
     "edgewise.agent.preprocess",

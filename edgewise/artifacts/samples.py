@@ -32,6 +32,7 @@ class Samples:
     kind: str = CLASSES  # of the targets, see artifacts.targets
     normal: int | None = None  # position in `labels` of samples without a defect
     stored_sizes: np.ndarray | None = None  # of pictures, int32 [n, 2]
+    folder: Path | None = None  # that it was opened from
 
     @classmethod
     def open(cls, folder: Path) -> "Samples":
@@ -45,6 +46,7 @@ class Samples:
             splits=json.loads((folder / "splits.json").read_text(encoding="utf-8")),
             kind=kind,
             normal=manifest.labels.index(normal) if (normal := manifest.details.get("normal")) else None,
+            folder=folder,
             stored_sizes=np.load(path) if (path := folder / "sizes.npy").exists() else None,
         )
 
@@ -62,6 +64,12 @@ class Samples:
             raise DataError("data.name: this data has no pictures; boxes and masks need a data set of pictures")
         sizes: np.ndarray = self.stored_sizes[indices]
         return sizes
+
+    def names(self, indices: np.ndarray) -> list[str]:
+        """The names of samples, as the data set has them."""
+        assert self.folder is not None
+        files = json.loads((self.folder / "files.json").read_text(encoding="utf-8"))
+        return [files[index]["name"] for index in indices]
 
     def raw(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The inputs as stored, [n, ...]: pictures are resized, uint8, not normalized."""

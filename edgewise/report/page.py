@@ -4,8 +4,6 @@ The template is page/page.html; `build_context` gives the values that it names. 
 and test pictures that one of two variants gets right and the other wrong.
 """
 
-import base64
-import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,16 +13,15 @@ from typing import Any
 import numpy as np
 import yaml
 
-from edgewise.artifacts import artifact
+from edgewise.artifacts import artifact, targets
 from edgewise.artifacts.flat_metrics import get_metric
 from edgewise.artifacts.records import METRICS, Interval, Summary, VariantSummary, read_plain
-from edgewise.artifacts.samples import Samples
 from edgewise.config import schema
 from edgewise.config.schema import Config
-from edgewise.plugins import PrimaryMetric, Task
-from edgewise.report import findings, output_agreement, table, verdicts
+from edgewise.plugins import PrimaryMetric
+from edgewise.report import findings, gallery, output_agreement, table, verdicts
 from edgewise.report.changes import find_steps, list_changes, score_heading
-from edgewise.report.rows import Judge, read_decisions
+from edgewise.report.rows import Judge
 
 NAME = "report.html"
 MODELS = Path("models")
@@ -34,10 +31,12 @@ POINT_FIGURES = (  # names of artifacts.flat_metrics
     *("latency_ratio_to_reference", "latency_ratio_ci95", "peak_rss_bytes", "peak_rss_above_baseline_bytes", "noise_grade"),
 )
 PAIRED = ("mcnemar_p", "agreement", "kl_nats")
-MOST_PICTURES = 24
 MOST_CLASSES = 20
-KINDS = ("lost", "gained", "both wrong")
-SIDE_PX = 112  # pictures are scaled down to this
+PER_CLASS = {  # in details.json -> what it is, and what is counted beside it
+    "recall_per_class": "Recall",
+    "map_50_95_per_class": "Average precision (50:95)",
+    "iou_per_class": "Intersection over union",
+}
 
 
 def write_page(summary: Summary, settings: Config, folder: Path) -> None:
@@ -93,7 +92,9 @@ def build_context(summary: Summary, settings: Config) -> dict[str, Any]:
         "output_title": output_agreement.TITLE,
         "output_tables": output_agreement.page_tables(summary),
         "classes": class_changes(summary.reference, focus) if focus else [],
-        "pictures": pick_pictures(summary.reference, focus, task) if focus else [],
+        "class_title": found.title if focus and (found := read_by_class(focus)) else "",
+        "pictures": gallery.pick_pictures(summary.reference, focus, task) if focus else [],
+        "drawn": gallery.draw_changes(summary.reference, focus, task) if focus else [],
         "files": {name: artifact.read(MODELS / "variants" / name) for name in summary.variants},
         "records": read_run_records(),
     }
@@ -179,72 +180,45 @@ class ClassChange:
 
 
 def class_changes(reference: str, variant: str) -> list[ClassChange]:
-    """At most MOST_CLASSES classes, the largest change of recall first; none where the task has no recall by class."""
-    before, after = read_recalls(reference), read_recalls(variant)
+    """At most MOST_CLASSES classes, the largest change first; none where the task has no figure by class."""
+    before, after = read_by_class(reference), read_by_class(variant)
     if before is None or after is None:
         return []
-    counts = count_labels(np.load(MODELS / "evaluate" / variant / "targets.npy"), len(after))
-    found = [ClassChange(label, int(counts[i]), before[label], after[label]) for i, label in enumerate(after)]
+    found = [ClassChange(label, after.counts.get(label, 0), before.figures.get(label), value) for label, value in after.figures.items()]
     return sorted(found, key=lambda change: (-abs(change.delta), change.label))[:MOST_CLASSES]
+
+
+@dataclass(frozen=True)
+class ByClass:
+    """title: what the figures are, see PER_CLASS. figures, counts: of each class that has them; counts: of samples, objects or pixels."""
+
+    title: str
+    figures: Mapping[str, float | None]
+    counts: Mapping[str, int]
+
+
+def read_by_class(name: str) -> ByClass | None:
+    """The figures by class of a variant; None where it failed or the task has none."""
+    folder = MODELS / "evaluate" / name
+    made = artifact.read(folder)
+    if not made.ok:
+        return None
+    details = json.loads((folder / "details.json").read_text(encoding="utf-8"))
+    key = next((key for key in PER_CLASS if details.get(key)), None)
+    if key is None:
+        return None
+    if "objects_per_class" in details:
+        counts = details["objects_per_class"]
+    elif "recall_per_class" in details:
+        counts = dict(zip(made.labels, count_labels(np.load(folder / targets.FILE), len(made.labels)).tolist(), strict=True))
+    else:
+        counts = dict(zip(made.labels, np.sum(details["confusion"], axis=1).tolist(), strict=True))
+    return ByClass(PER_CLASS[key], details[key], counts)
 
 
 def count_labels(targets: np.ndarray, labels: int) -> np.ndarray:
     """Samples of each label, int [labels], from targets [n] or [n, labels]."""
     return np.bincount(targets, minlength=labels) if targets.ndim == 1 else (targets > 0).sum(axis=0)
-
-
-def read_recalls(name: str) -> dict[str, float | None] | None:
-    """{label: recall}, in the order of the labels; None where the variant failed or the task has no recall by class."""
-    folder = MODELS / "evaluate" / name
-    made = artifact.read(folder)
-    if not made.ok:
-        return None
-    found = json.loads((folder / "details.json").read_text(encoding="utf-8")).get("recall_per_class")
-    return {label: found[label] for label in made.labels} if found else None
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One test sample that the variant or the reference gets wrong. kind: one of KINDS. source: a data: URL."""
-
-    kind: str
-    truth: str
-    before: str
-    after: str
-    source: str
-
-
-def pick_pictures(reference: str, variant: str, task: Task) -> list[Picture]:
-    """At most MOST_PICTURES: samples that one of the two gets wrong, then those that both do; none where the data is not pictures."""
-    before, after = read_decisions(reference, task), read_decisions(variant, task)
-    if before is None or after is None or not (MODELS / "data" / artifact.MANIFEST).exists():
-        return []
-    data = Samples.open(MODELS / "data")
-    if data.preprocessing.get("kind") != "image":
-        return []
-    kinds = picture_kinds(before.correct, after.correct)
-    wrong = sorted(np.flatnonzero(kinds != ""), key=lambda i: (KINDS.index(kinds[i]), i))[:MOST_PICTURES]
-    if not wrong:
-        return []
-    images = next(iter(data.raw(data.indices("test")[wrong]).values()))
-    texts = [(after.truth[i], before.decided[i], after.decided[i]) for i in wrong]
-    return [Picture(str(kinds[i]), *text, data_url(image)) for i, text, image in zip(wrong, texts, images, strict=True)]
-
-
-def picture_kinds(right_before: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """One of KINDS for each sample, an empty string where both are right. Both arguments: bool [samples]."""
-    return np.select([right_before & ~right, ~right_before & right, ~right_before], KINDS, "")
-
-
-def data_url(image: np.ndarray) -> str:
-    """A data: URL of a PNG, of an image uint8 [height, width, 1 or 3]."""
-    from PIL import Image
-
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    picture.thumbnail((SIDE_PX, SIDE_PX))
-    stream = io.BytesIO()
-    picture.save(stream, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def format_megabytes(size: float | None, digits: int = 1) -> str:

@@ -19,7 +19,7 @@ from edgewise.agent.decoding import Decoder
 from edgewise.agent.geometry import Geometry
 from edgewise.config.settings import option
 from edgewise.errors import ConfigError, DataError, ModelError
-from edgewise.plugins import Arrays, Boxes, Comparison, Decisions, Predictions, PrimaryMetric, Scores
+from edgewise.plugins import Arrays, Boxes, Comparison, Decisions, Predictions, PrimaryMetric, Scores, Shown
 from edgewise.stats import average_precision, paired, working_point
 from edgewise.stats.average_precision import AP50, mean_precision
 from edgewise.stats.box_matching import Detected, Matches, Objects, match
@@ -201,3 +201,31 @@ def lost_interval(pictures: np.ndarray, lost: np.ndarray, size: int) -> list[flo
 
 def decide(answers: Predictions) -> Decisions | None:
     return None
+
+
+def truth(answers: Predictions, index: int) -> Shown:
+    boxes = answers.targets[index]
+    return Shown(boxes.corners, boxes.classes, [answers.labels[number] for number in boxes.classes])
+
+
+def shown(answers: Predictions, index: int) -> Shown:
+    """The detections above the threshold."""
+    ends = np.cumsum(answers.ports["counts"])
+    here = slice(ends[index] - answers.ports["counts"][index], ends[index])
+    corners, scores, classes = (answers.ports[name][here] for name in KEPT)
+    used = scores > answers.spec["threshold"]
+    captions = [f"{answers.labels[number]} {score:.2f}" for number, score in zip(classes[used], scores[used], strict=True)]
+    return Shown(corners[used], classes[used], captions)
+
+
+def changed(reference: Predictions, variant: Predictions) -> np.ndarray:
+    """Detections above the reference's threshold that only one of the two has, by picture."""
+    threshold, size = reference.spec["threshold"], len(variant.targets)
+    before, after = to_detected(reference.ports), to_detected(variant.ports)
+    pairs = (working_point.find_again(before, after, threshold), working_point.find_again(after, before, threshold))
+    counts: np.ndarray = sum(np.bincount(one.pictures[one.lost(threshold)], minlength=size) for one in pairs)  # type: ignore[assignment]
+    return counts
+
+
+def describe_change(change: float) -> str:
+    return f"{change:.0f} detection{'' if change == 1 else 's'} of one alone" if change else "the same detections"

@@ -4,6 +4,7 @@ The model's values are resized to the picture as its file has it and its pixels 
 of the outputs is the map of classes of each picture, packed.
 """
 
+import itertools
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from edgewise.agent.class_maps import CHANNELS, make_class_map
 from edgewise.agent.geometry import Geometry
 from edgewise.config.settings import option
 from edgewise.errors import ConfigError, DataError, ModelError
-from edgewise.plugins import IGNORED, Arrays, Comparison, Decisions, Predictions, PrimaryMetric, Scores
+from edgewise.plugins import IGNORED, Arrays, Comparison, Decisions, Predictions, PrimaryMetric, Scores, Shown
 from edgewise.stats import mean_iou, paired
 from edgewise.stats.mean_iou import PixelCounts
 from edgewise.stats.resampling import jackknife
@@ -154,3 +155,21 @@ def compare(settings: Settings, reference: Predictions, variant: Predictions) ->
 
 def decide(answers: Predictions) -> Decisions | None:
     return None
+
+
+def truth(answers: Predictions, index: int) -> Shown:
+    return Shown(class_map=answers.targets[index])
+
+
+def shown(answers: Predictions, index: int) -> Shown:
+    return Shown(class_map=next(itertools.islice(iterate_maps(answers.ports), index, None)))
+
+
+def changed(reference: Predictions, variant: Predictions) -> np.ndarray:
+    """The share of the pixels whose class changed, by picture."""
+    pairs = zip(iterate_maps(reference.ports), iterate_maps(variant.ports), strict=True)
+    return np.array([float(np.mean(one != other)) for one, other in pairs])
+
+
+def describe_change(change: float) -> str:
+    return f"{change:.1%} of the pixels changed" if change else "the same classes"

@@ -11,7 +11,7 @@ import pytest
 
 from edgewise.artifacts.records import SCHEMA
 from edgewise.config.schema import Budget
-from edgewise.report import changes, page
+from edgewise.report import changes, gallery, page
 from edgewise.tasks import classification
 from edgewise.tasks.classification import PRIMARY_METRIC
 from tests.support.fabricate import FIVE, LABELS, THIRTEEN, fabricate, write_report
@@ -102,11 +102,11 @@ def test_a_page_of_a_failed_reference_is_still_made(project):
 
 def test_pictures_are_those_that_one_of_the_two_gets_wrong(project):
     fabricate(project)
-    found = page.pick_pictures("onnx-fp32", "onnx-int8-static", classification)
+    found = gallery.pick_pictures("onnx-fp32", "onnx-int8-static", classification)
     assert [picture.kind for picture in found[:5]] == ["lost"] * 3 + ["gained", "both wrong"]
     assert all(picture.before == picture.truth != picture.after for picture in found[:3])
-    assert len(found) == page.MOST_PICTURES and all(picture.source.startswith("data:image/png;base64,") for picture in found)
-    assert page.pick_pictures("onnx-fp32", "openvino-int8-static", classification) == []
+    assert len(found) == gallery.MOST_PICTURES and all(picture.source.startswith("data:image/png;base64,") for picture in found)
+    assert gallery.pick_pictures("onnx-fp32", "openvino-int8-static", classification) == []
 
 
 def test_classes_come_with_the_greatest_change_first(project):
