@@ -1,6 +1,7 @@
 """Load the user's checkpoint: safetensors, or a torch.save file that holds nothing but tensors."""
 
 import fnmatch
+import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,11 @@ PREFIX = "model."  # of the weights in models/source: torch_source.wrap keeps th
 NESTED_KEYS = ("state_dict", "model_state_dict", "model")  # where training frameworks keep the tensors
 WRAPPERS = ("module.", PREFIX)  # prefixes of DataParallel, and of models/source/weights.safetensors
 MAX_LISTED = 3
+TORCHSCRIPT = (
+    "is a TorchScript archive, which torch deprecates and cannot export; build the model in Python, load its weights, and save it with"
+    " torch.export.save(torch.export.export(model.eval(), inputs, dynamic_shapes=...), FILE.pt2), or save its weights with"
+    " torch.save(model.state_dict(), FILE) and set model.callable"
+)
 
 
 def load_into(module: Any, path: Path, ignore: Sequence[str], classes: int) -> None:
@@ -57,11 +63,26 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         ) from None
 
 
+def list_members(path: Path) -> set[str]:
+    """Names of the members of a zip archive, as torch writes them, without its root; none for another file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.partition("/")[2] for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError):
+        return set()
+
+
+def is_torchscript(path: Path) -> bool:
+    return "constants.pkl" in list_members(path)
+
+
 def _read_torch(path: Path) -> dict[str, Any]:
     import pickle
 
     import torch
 
+    if is_torchscript(path):
+        raise ModelError(f"model.weights: {path} {TORCHSCRIPT}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

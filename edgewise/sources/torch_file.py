@@ -23,7 +23,7 @@ from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Train
 from edgewise.config.settings import option
 from edgewise.errors import ConfigError, ModelError
-from edgewise.sources import imported, python_callable, torch_ports, torch_source, training
+from edgewise.sources import checkpoint, imported, python_callable, torch_ports, torch_source, training
 from edgewise.sources.inspection import Inspection, Port, one_line
 from edgewise.sources.oracle import Oracle, fit_ports
 from edgewise.sources.torch_ports import ProgramSession
@@ -99,7 +99,10 @@ def open_axes(session: ProgramSession) -> list[list[int]]:
 
 
 def recognizes(path: Path) -> bool:
-    return path.is_file() and path.suffix in (".pt2", ".pth2", ".ep")
+    """By name, or by what is in the archive: a program, or TorchScript, which is refused with what to do."""
+    if not path.is_file():
+        return False
+    return path.suffix in (".pt2", ".pth2", ".ep") or not {PROGRAM, "constants.pkl"}.isdisjoint(checkpoint.list_members(path))
 
 
 def load(path: Path) -> Any:
@@ -129,10 +132,9 @@ def check_file(path: Path) -> None:
         raise ModelError(f"model.path: {path} {'is a folder' if path.is_dir() else 'does not exist'}; name a file of torch.export.save")
     if not zipfile.is_zipfile(path):
         raise ModelError(f"model.path: {path} is not a torch.export program (a zip archive); {HOW_TO_SAVE}")
-    with zipfile.ZipFile(path) as archive:
-        names = {name.rpartition("/")[2] for name in archive.namelist()}
-    if "constants.pkl" in names:
-        raise ModelError(f"model.path: {path} is a TorchScript archive; {HOW_TO_SAVE}")
+    names = checkpoint.list_members(path)
+    if checkpoint.is_torchscript(path):
+        raise ModelError(f"model.path: {path} {checkpoint.TORCHSCRIPT}")
     if "data.pkl" in names:
         raise ModelError(f"model.path: {path} holds weights without a model; set model.callable=MODULE.FUNCTION to what builds it")
 

@@ -14,10 +14,12 @@ from safetensors.torch import save_file
 from edgewise.artifacts import artifact
 from edgewise.config.schema import Train
 from edgewise.errors import ModelError
+from edgewise.inspect import model_file
 from edgewise.sources import torch_file
 from edgewise.sources.oracle import fit_ports
 from edgewise.sources.torch_file import load
 from stages import train_export
+from tests.conftest import ROOT
 from tests.support.training_project import make_data, make_project
 
 pytestmark = pytest.mark.framework
@@ -99,6 +101,18 @@ def test_files_that_are_no_program(tmp_path: Path, data: artifact.Manifest) -> N
     assert "cannot be loaded" in refused(tmp_path / "other.pt2", data)
     assert "does not exist" in refused(tmp_path / "absent.pt2", data)
     assert "is a folder" in refused(tmp_path, data)
+
+
+@pytest.mark.parametrize("name", ["mine.pt", "mine.pt2", "mine.torchscript", "mine"])
+def test_torchscript_is_named_whatever_its_name_with_what_to_do(tmp_path: Path, name: str) -> None:
+    torch.jit.save(torch.jit.script(net()), tmp_path / name)
+    with pytest.raises(ModelError, match=r"is a TorchScript archive.* torch\.export\.save\(.*, or save its weights with .*model\.callable"):
+        model_file.find_importer(tmp_path / name, ROOT / "conf").inspect(tmp_path / name)
+
+
+def test_a_program_is_recognized_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.bin2").write_bytes(save(net(), tmp_path / "mine.pt2").read_bytes())
+    assert model_file.find_importer(tmp_path / "mine.bin2", ROOT / "conf") is torch_file
 
 
 def test_a_truncated_program(tmp_path: Path, program: Path, data: artifact.Manifest) -> None:
