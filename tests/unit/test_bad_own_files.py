@@ -139,7 +139,7 @@ DATA = {
     "rows that do not match": ("arrays", lambda f: npz(f / "a.npz", x=np.zeros((4, 2)), y=np.arange(3)), "must have one row per sample"),
     "labels between the classes": ("arrays", lambda f: npz(f / "a.npz", x=np.zeros((4, 2)), y=np.arange(4) / 2), "0.5 is not a class"),
     "a cut archive": ("arrays", lambda f: cut(npz(f / "a.npz", x=np.zeros((40, 2)), y=np.arange(40))), "give a .npy or .npz file"),
-    "a picture folder without classes": ("image_folder", lambda f: text(f / "one.png").parent, "folder of pictures for each class"),
+    "a folder without pictures": ("image_folder", lambda f: text(f / "notes.txt").parent, "no pictures in it; it must hold a folder"),
 }
 
 
