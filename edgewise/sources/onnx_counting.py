@@ -78,15 +78,20 @@ def count_multiply_adds(model: Any) -> int | None:
 
 
 def _set_batch(model: Any) -> int:
-    """Set the first dimension of inputs to 1 where it is open, and all of its name. Returns the batch size that the file fixes, or 1."""
+    """Set the batch to 1 in all inputs where it is open: the axis with the name of a batch, else the first, and all axes of the same name.
+    Returns the batch size that the file fixes, or 1."""
     held = {tensor.name for tensor in model.graph.initializer}
     inputs = [tensor.type.tensor_type.shape.dim for tensor in model.graph.input if tensor.name not in held]
-    firsts = [dims[0] for dims in inputs if len(dims)]
-    names = {dim.dim_param for dim in firsts} - {""}
-    for dim in (*firsts, *(dim for dims in inputs for dim in dims if dim.dim_param in names)):
-        if dim.dim_value <= 0:
-            dim.dim_value = 1
-    return next((dims[0].dim_value for dims in inputs if len(dims) > 1), 1)
+    axes = [next((dim for dim in dims if _is_batch(dim.dim_param)), dims[0]) for dims in inputs if len(dims)]
+    names = {axis.dim_param for axis in axes} - {""}
+    opened = [axis for axis in axes if axis.dim_value <= 0]
+    for dim in (*opened, *(dim for dims in inputs for dim in dims if dim.dim_param in names)):
+        dim.dim_value = 1
+    return 1 if opened else next((dims[0].dim_value for dims in inputs if len(dims) > 1), 1)
+
+
+def _is_batch(name: str) -> bool:
+    return name.casefold() in ("b", "bs", "n") or "batch" in name.casefold()
 
 
 def _read_shapes(model: Any) -> dict[str, list[int | None]]:
@@ -129,8 +134,13 @@ def _matrix_product(node: Any, given: Given) -> int | None:
     return product(given[-1], given[0][-2:-1] if read_attributes(node).get("transA") else given[0][-1:])
 
 
+def _single_matrix(node: Any, given: Given) -> int | None:
+    """Products with one matrix, of operators whose results onnx cannot infer."""
+    return product(given[0], given[1][-1:]) if len(given[1]) == 2 else None
+
+
 def _blocks(node: Any, given: Given) -> int | None:
-    return product(given[-1], [read_attributes(node)["K"]])
+    return product(given[0], [read_attributes(node)["N"]])
 
 
 def _recurrent(node: Any, given: Given) -> int | None:
@@ -143,7 +153,7 @@ COUNTERS: Mapping[str, Callable[[Any, Given], int | None]] = {
     "QLinearConv": _convolution(3),
     "ConvTranspose": _transposed_convolution,
     **dict.fromkeys(("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "QGemm"), _matrix_product),
-    **dict.fromkeys(("DynamicQuantizeMatMul", "MatMulIntegerToFloat"), _matrix_product),
+    **dict.fromkeys(("DynamicQuantizeMatMul", "MatMulIntegerToFloat"), _single_matrix),
     "MatMulNBits": _blocks,
     **dict.fromkeys(("GRU", "LSTM", "RNN", "DynamicQuantizeLSTM"), _recurrent),
 }
