@@ -74,6 +74,46 @@ def test_all_layers_together_make_about_the_sum_of_their_noises(source, feeds):
     assert 0.5 < found["noise"] / sum(layer["noise"] for layer in found["layers"].values()) < 1.5
 
 
+def branching(ends: tuple[int, ...]):
+    """A stem and heads of 3 and 2 outputs, with the same weights whichever of them there are; and what is best, an integer."""
+    torch = pytest.importorskip("torch")
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.stem = torch.nn.Linear(8, 8)
+            self.heads = torch.nn.ModuleList(torch.nn.Linear(8, count) for count in (3, 2))
+
+        def forward(self, x):
+            inner = torch.relu(self.stem(x))
+            return (*(self.heads[i](inner) for i in ends), self.heads[ends[0]](inner).argmax(1))
+
+    return Net().eval()
+
+
+def test_the_noise_of_several_outputs_is_the_mean_of_theirs(tmp_path):
+    from edgewise.sources import torch_source
+
+    rng = np.random.default_rng(0)
+    feeds = [{"x": rng.normal(0, 1, (1, 8)).astype(np.float32)} for _ in range(16)]
+    noises = []
+    for ends in ((0,), (1,), (0, 1)):
+        folder = tmp_path / str(ends)
+        folder.mkdir()
+        names = [*(f"y{i}" for i in ends), "best"]
+        fields = torch_source.export(torch_source.wrap(branching(ends)), {"x": feeds[0]["x"].repeat(4, 0)}, names, folder)
+        (folder / "manifest.json").write_text(json.dumps(fields))
+        noises.append(scan.scan(folder, feeds, per_channel=True)["layers"]["stem"]["noise"])
+    assert noises[2] == pytest.approx((noises[0] + noises[1]) / 2, rel=1e-6)
+
+
+def test_a_source_with_state_is_not_scanned(tmp_path):
+    port = {"name": "h", "shape": [1, 4], "dtype": "float32", "state": "next"}
+    with pytest.raises(ValueError, match="h is a constant, state, or .* keep_float"):
+        scan._check_ports({"inputs": [port], "outputs": []})
+
+
 def test_a_scale_for_each_channel_is_finer_and_a_norm_behind_the_layer_counts():
     torch = pytest.importorskip("torch")
     weight = torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(0)) * (2.0 ** torch.arange(8)).view(-1, 1, 1, 1)

@@ -18,6 +18,7 @@ CHUNK = 8  # samples per run; all activations of a run are kept in memory
 OUTPUT_SECOND = ("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Conv1D")  # layers whose weights are [input, output, ...]
 NORM_ARGUMENTS = (1, 4, 7)  # weight, running variance and epsilon among the arguments of aten.batch_norm
 Arrays = Mapping[str, np.ndarray]
+Outputs = list[np.ndarray]  # float64 [n, ...]
 
 
 class FakeQuantize:
@@ -48,21 +49,33 @@ class FakeQuantize:
 
 def scan(source: Path, feeds: Sequence[Arrays], per_channel: bool) -> dict[str, Any]:
     """{"layers": {path: {"noise", "elements"}}, "noise": with all of them quantized}. Noise is the power of the output's error over the
-    power of the output about its mean (as stats.agreement.sqnr_db has it); elements are weights. feeds: calibration samples of batch 1.
-    A weight that layers share is scanned for the first of them; layers that are never called are skipped."""
+    power of the output about its mean (as stats.agreement.sqnr_db has it), the mean of that over several outputs; elements are weights.
+    feeds: calibration samples of batch 1. A weight that layers share is scanned for the first of them; layers that are never called are
+    skipped. ValueError for a source with constants, state, or samples on another axis than the first."""
     import torch
     from tqdm import tqdm
 
     manifest, program = read_source(source)
+    _check_ports(manifest)
     names = [entry["name"] for entry in manifest["inputs"]]
-    parts = [feeds[start : start + CHUNK] for start in range(0, len(feeds), CHUNK)]
+    size = manifest["inputs"][0]["shape"][0] or CHUNK  # a fixed batch, or one of ours
+    parts = [feeds[start : start + size] for start in range(0, len(feeds) - len(feeds) % size if size != CHUNK else len(feeds), size)]
     chunks = [[torch.from_numpy(np.concatenate([feed[name] for feed in part])) for name in names] for part in parts]
-    judged = chunks[: -(-JUDGED // CHUNK)]
+    judged = chunks[: -(-JUDGED // size)]
     with torch.inference_mode():
         net = ScannedProgram(to_graph_module(program, names), manifest["details"]["layers"], program.state_dict, per_channel)
         with tqdm(total=len(chunks) + len(judged) * len(net.places), desc="scan layers", unit="run", disable=None) as bar:
             net.observe_ranges(chunks, bar)
             return net.measure_noise(judged, bar)
+
+
+def _check_ports(manifest: Mapping[str, Any]) -> None:
+    for entry in (*manifest["inputs"], *manifest["outputs"]):
+        if entry.get("value") is not None or entry.get("state") or entry.get("sample_axis", 0) != 0:
+            raise ValueError(
+                f"{entry['name']} is a constant, state, or has its samples on another axis: such a source cannot be scanned layer by layer;"
+                " name the layers that are to stay float by keep_float, with int8-static"
+            )
 
 
 class ScannedProgram:
@@ -82,7 +95,10 @@ class ScannedProgram:
         for call, path in calls.items():
             if self.layers[path]["type"] != "Embedding":
                 self._round_input(call, {path}, calls)
-        self._round_input(next(iter(self.graph.find_nodes(op="output"))), set(), calls)
+        (output,) = self.graph.find_nodes(op="output")
+        for data in output.all_input_nodes:
+            if data.meta["val"].dtype.is_floating_point:
+                self._round_tensor(output, data, set(), calls)
         self.nodes = list(self.graph.nodes)
         self.places: dict[str, int] = {}  # layer -> position of the first step that changes with it
         for place, node in enumerate(self.nodes):
@@ -100,8 +116,10 @@ class ScannedProgram:
         weight.replace_all_uses_with(step, delete_user_cb=lambda user: user is not step)
 
     def _round_input(self, call: Any, owners: set[str], calls: Mapping[Any, str]) -> None:
+        self._round_tensor(call, next(given for given in call.all_input_nodes if not is_constant(given)), owners, calls)
+
+    def _round_tensor(self, call: Any, data: Any, owners: set[str], calls: Mapping[Any, str]) -> None:
         """A tensor between two layers is quantized unless both are float, as in the runtimes."""
-        data = next(given for given in call.all_input_nodes if not is_constant(given))
         producer = find_producer(data, calls)
         with self.graph.inserting_before(call):
             call.replace_input_with(data, self._step(data, FakeQuantize(owners | ({calls[producer]} if producer else set()))))
@@ -122,37 +140,40 @@ class ScannedProgram:
 
     def measure_noise(self, chunks: Sequence[list[Any]], bar: Any) -> dict[str, Any]:
         """See `scan`."""
-        exact: list[np.ndarray] = []
-        errors = dict.fromkeys([*self.places, ""], 0.0)
+        exact: list[Outputs] = []
+        errors: dict[str, Any] = dict.fromkeys([*self.places, ""], 0.0)
         for chunk in chunks:
-            output, values = self._run(chunk, {}, keep=True)
-            exact.append(output)
+            outputs, values = self._run(chunk, {}, keep=True)
+            exact.append(outputs)
             for path, place in self.places.items():
                 known = {node: values[node] for node in self.nodes[:place]}
-                errors[path] += self._error([path], chunk, known, output)
+                errors[path] += self._errors([path], chunk, known, outputs)
                 bar.update()
-            errors[""] += self._error(self.places, chunk, {}, output)
-        outputs = np.concatenate(exact)
-        signal = max(float(np.sum((outputs - outputs.mean(axis=0)) ** 2)), 1e-30)
+            errors[""] += self._errors(self.places, chunk, {}, outputs)
+        whole = [np.concatenate(parts) for parts in zip(*exact, strict=True)]
+        signals = np.array([max(float(np.sum((output - output.mean(axis=0)) ** 2)), 1e-30) for output in whole])
+        noise = {path: float(np.mean(error / signals)) for path, error in errors.items()}
         sizes = {path: self.weights[self.layers[path]["weight"]].numel() for path in self.places}
-        layers = {path: {"noise": errors[path] / signal, "elements": sizes[path]} for path in self.places}
-        return {"layers": layers, "noise": errors[""] / signal}
+        layers = {path: {"noise": noise[path], "elements": sizes[path]} for path in self.places}
+        return {"layers": layers, "noise": noise[""]}
 
-    def _error(self, paths: Iterable[str], chunk: list[Any], known: dict[Any, Any], exact: np.ndarray) -> float:
-        """Sum of the squared errors of the outputs with these layers quantized. known: values that need not be computed."""
+    def _errors(self, paths: Iterable[str], chunk: list[Any], known: dict[Any, Any], exact: Outputs) -> np.ndarray:
+        """Of each output the sum of its squared errors with these layers quantized. known: values that need not be computed."""
         for quantizer in self.quantizers:
             quantizer.on = not quantizer.owners.isdisjoint(paths)
         given, _ = self._run(chunk, known)
         for quantizer in self.quantizers:
             quantizer.on = False
-        return float(np.sum((given - exact) ** 2))
+        return np.array([np.sum((mine - other) ** 2) for mine, other in zip(given, exact, strict=True)])
 
-    def _run(self, chunk: list[Any], known: dict[Any, Any], keep: bool = False) -> tuple[np.ndarray, dict[Any, Any]]:
-        """The output, float64 [n, ...], and the values of the nodes where they are kept."""
+    def _run(self, chunk: list[Any], known: dict[Any, Any], keep: bool = False) -> tuple[Outputs, dict[Any, Any]]:
+        """The outputs that are not integers, and the values of the nodes where they are kept."""
         import torch
 
         runner = torch.fx.Interpreter(self.module, garbage_collect_values=not keep, graph=self.graph)
-        return runner.run(*chunk, initial_env=known).double().numpy(), runner.env
+        results = runner.run(*chunk, initial_env=known)
+        tensors = results if isinstance(results, (tuple, list)) else (results,)
+        return [tensor.double().numpy() for tensor in tensors if tensor.is_floating_point()], runner.env
 
 
 def iterate_calls(weight: Any) -> Iterator[Any]:
