@@ -15,6 +15,7 @@ from edgewise.formats.tflite import facts, keras_converter, make
 from edgewise.proof import checks, isolation
 from edgewise.sources import keras_file, tflite_file
 from edgewise.sources.oracle import fit_ports
+from tests.conftest import ROOT
 from tests.support import own_files
 
 pytestmark = [
@@ -181,7 +182,11 @@ def test_files_that_are_no_model_are_named(importer, data, tmp_path):
     pytest.importorskip("tensorflow" if importer is keras_file else "ai_edge_litert")
     broken = tmp_path / f"broken{suffix}"
     broken.write_bytes(b"\x1c\0\0\0TFL3" + bytes(40))
-    for path, message in ((tmp_path / f"absent{suffix}", "not a file"), (tmp_path, "not a file"), (broken, "cannot load|refuses|is truncated")):
+    for path, message in (
+        (tmp_path / f"absent{suffix}", "not a file"),
+        (tmp_path, "not a file"),
+        (broken, "cannot load|refuses|is truncated"),
+    ):
         with pytest.raises(ModelError, match=message):
             importer.load(path)
     (tmp_path / f"text{suffix}").write_text("a text, not a model")
@@ -233,6 +238,27 @@ def test_every_input_and_output_of_a_keras_model_under_its_name(tmp_path):
     assert (
         checks.check_outputs(expected, isolation.compute_outputs("edgewise.formats.openvino", tmp_path / "openvino", {}, inputs), 100) > 100
     )
+
+
+def test_scores_that_share_a_scale_with_boxes_in_pixels_are_named_as_the_group_that_is_lost(tmp_path):
+    """One output [boxes in pixels, scores], concatenated: in 8 bits the scores have two values, 0 and 1.66, and one SQNR hides it."""
+    rng = np.random.default_rng(0)
+    pictures = rng.uniform(0, 255, (32, 32, 32, 3)).astype(np.float32) * rng.uniform(0, 1, (32, 1, 1, 1)).astype(np.float32)
+    data = own_files.plain_data(tmp_path / "data", {"x": pictures})
+    source = obtain(keras_file, ROOT / "tests/data/mixed_scales.keras", data, tmp_path / "source")
+    (tmp_path / "float").mkdir()
+    make.convert(source, tmp_path / "float", {})
+    inputs, expected = checks.read_probe(source)
+    for scheme, least in (("fp32", 100), ("int8-static", None)):
+        folder = tmp_path / scheme
+        folder.mkdir()
+        make.quantize(tmp_path / "float", source, folder, scheme, STATIC, [{"x": picture[None]} for picture in pictures], [])
+        given = isolation.compute_outputs(MODULE, folder, {"threads": 1}, inputs)
+        if least:
+            assert checks.check_outputs(expected, given, least) > least
+        else:
+            with pytest.raises(VariantFailed, match=r"\[4:7\]"):
+                checks.check_outputs(expected, given, 20)
 
 
 def test_a_keras_model_that_keeps_state_is_refused_with_what_to_do(tmp_path):

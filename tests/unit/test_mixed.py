@@ -110,7 +110,7 @@ def test_the_noise_of_several_outputs_is_the_mean_of_theirs(tmp_path):
 
 def test_a_source_with_state_is_not_scanned(tmp_path):
     port = {"name": "h", "shape": [1, 4], "dtype": "float32", "state": "next"}
-    with pytest.raises(ValueError, match="h is a constant, state, or .* keep_float"):
+    with pytest.raises(ValueError, match=r"h is a constant, state, or .* keep_float"):
         scan._check_ports({"inputs": [port], "outputs": []})
 
 
