@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import importlib.metadata
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,9 @@ class DataSettings:
     splits: Shares = option(Shares())
     normal: str | None = option(None, "label of samples without a defect, for the task defect_detection")
     merge_defects: bool = option(False, f"all labels except data.normal become '{DEFECT}'")
-    label_names: str | None = option(None, "file with the class names of your model, one per line in the order of its outputs")
+    label_names: str | None = option(
+        None, "file with the class names of your model, one per line in the order of its outputs; or a .tflite file that holds them"
+    )
     label_offset: int = option(
         0,
         "output of the first line of label_names: 1 if output 0 is an unnamed background class; -1 skips the first line",
@@ -107,10 +110,13 @@ def parse_class_name(label: Any) -> str:
 
 
 def read_class_names(path: Path, offset: int) -> list[str]:
-    """One unique name for each output, from a file with one per line. offset: outputs before the first line; negative: lines to skip."""
+    """One unique name for each output, from a file with one per line, or a TFLite file in which such a file is packed.
+
+    offset: outputs before the first line; negative: lines to skip.
+    """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_packed_lines(path) if zipfile.is_zipfile(path) else path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise DataError(
             f"data.label_names: {path}: {getattr(error, 'strerror', None) or error}; give a text file with one class per line"
         ) from None
@@ -119,6 +125,15 @@ def read_class_names(path: Path, offset: int) -> list[str]:
         raise ConfigError(f"data.label_offset: {offset} with {len(names)} names in {path} leaves fewer than two classes; name at least two")
     unnamed = [BACKGROUND] if offset == 1 else [f"{BACKGROUND} {i}" for i in range(offset)]
     return make_unique([*unnamed, *names[max(0, -offset) :]])
+
+
+def read_packed_lines(path: Path) -> list[str]:
+    """The lines of the first text file in a zip archive, as TFLite Metadata appends to a model. ValueError if there is none."""
+    with zipfile.ZipFile(path) as archive:
+        name = next((name for name in archive.namelist() if name.endswith(".txt")), None)
+        if name is None:
+            raise ValueError("no text file is packed in it")
+        return archive.read(name).decode("utf-8-sig").splitlines()
 
 
 def make_unique(names: Sequence[str]) -> list[str]:

@@ -85,7 +85,7 @@ def inspect_alone(importer: str, path: Path) -> Inspection:
     module = schema.part(package, name)
     try:
         found: Inspection = module.inspect(path)
-    except (EdgewiseError, ModuleNotFoundError, MemoryError):
+    except (EdgewiseError, ModuleNotFoundError):
         raise
     except Exception as error:
         kinds = ", ".join(module.RECOGNIZED)

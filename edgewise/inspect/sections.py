@@ -8,6 +8,7 @@ from typing import Any
 
 from edgewise.artifacts.targets import CLASSES, MASKS, MULTI_LABEL, NONE, VALUES
 from edgewise.config.settings import nearest
+from edgewise.data import common
 from edgewise.errors import ConfigError, DataError, MissingExtra
 from edgewise.inspect.detectors_choice import Choice
 from edgewise.inspect.fitting import fit_arrays
@@ -15,6 +16,7 @@ from edgewise.inspect.meanings import AUDIO, IDS, IMAGE, MASK, RATE, TYPES, Gues
 from edgewise.inspect.params_text import Section
 from edgewise.inspect.pictures_section import describe_pictures, limits_of, real_limits
 from edgewise.inspect.user_data import UserData
+from edgewise.plugins import IGNORED
 from edgewise.sources.inspection import Inspection
 
 USUAL = ("fp32", "fp16", "int8-dynamic", "int8-static")
@@ -41,14 +43,16 @@ class Formats:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known beside the file. user: the data. sides: of pictures, in the place of open ones. outputs: shapes by name, as a run gave
-    them. choice: how the boxes of a detector are read."""
+    """What is known beside the ports. user: the data. sides: of pictures, in the place of open ones. outputs: shapes by name, as a run gave
+    them. choice: how pictures are prepared, and the boxes of a detector read. names: of the classes, packed in the file. path: of it."""
 
     user: UserData | None = None
     sides: tuple[int, int] | None = None
     outputs: Shapes | None = None
     choice: Choice | None = None
     tokenizer: str | None = None
+    names: tuple[str, ...] = ()
+    path: str = ""
 
 
 # The model
@@ -88,11 +92,11 @@ def find_axes(guesses: Guesses) -> dict[str, int | None]:
 # The data
 
 
-def suggest_data(guesses: Guesses, known: Known, path: str) -> tuple[Section, dict[str, int | None]]:
-    """The section, and the sample axes of inputs where another than the first. path: of the model, for the comment."""
+def suggest_data(guesses: Guesses, known: Known) -> tuple[Section, dict[str, int | None]]:
+    """The section, and the sample axes of inputs where another than the first."""
     user = known.user
     if user is None:
-        return suggest_random(guesses, known, path), find_axes(guesses)
+        return suggest_random(guesses, known), find_axes(guesses)
     if user.pictures:
         return suggest_pictures(guesses, known, user), find_axes(guesses)
     if not user.arrays:
@@ -112,7 +116,7 @@ def suggest_pictures(guesses: Guesses, known: Known, user: UserData) -> Section:
     settings, remarks = describe_pictures(image, known.sides)
     if known.choice:
         settings |= known.choice.data
-        remarks = {key: remark for key, remark in remarks.items() if key not in known.choice.data} | {"range": known.choice.words}
+        remarks |= dict.fromkeys(list(known.choice.data)[:1], known.choice.words)
     values = {"name": user.name, **user.settings, **settings, "splits": SHARES}
     order = {"channel_order": "or bgr, as OpenCV reads them"} if settings["channels"] == 3 and not known.choice else {}
     return Section(values | ({"channel_order": "rgb"} if order else {}), {**remarks, **order, **user.remarks})
@@ -131,19 +135,19 @@ def suggest_text(guesses: Guesses, known: Known, user: UserData) -> Section:
     return Section(values, {**remarks, **user.remarks})
 
 
-def suggest_random(guesses: Guesses, known: Known, path: str) -> Section:
+def suggest_random(guesses: Guesses, known: Known) -> Section:
     inputs = {SAFE.sub("_", guess.port.name): describe_random(guess, guesses, known) for guess in guesses.fed}
     head = ["random inputs, for a first look at speed and size only; quality needs data:"]
     tail: list[str] = []
     if guesses.picture:
         settings, remarks = describe_pictures(guesses.picture, known.sides)
-        tail = [f"{path} --data FOLDER_OF_PICTURES fills this in:", "name: image_folder", "path: FOLDER_OF_PICTURES"]
+        tail = [f"{known.path} --data FOLDER_OF_PICTURES fills this in:", "name: image_folder", "path: FOLDER_OF_PICTURES"]
         tail[0] = f"edgewise inspect {tail[0]}"
         tail += [f"{key}: {str(value).lower()}{f' # {remarks[key]}' if key in remarks else ''}" for key, value in settings.items()]
         head[0] = head[0].removesuffix(":") + ", see below"
     else:
         kind = "SENTENCES.tsv" if any(guess.meaning == IDS for guess in guesses.fed) else "ARRAYS.npz, with one array for each input"
-        head[0] += f" edgewise inspect {path} --data {kind}"
+        head[0] += f" edgewise inspect {known.path} --data {kind}"
     numbers = sum(math.prod(each["shape"]) for each in inputs.values())
     few = {"samples": max(LEAST_SAMPLES, MOST_NUMBERS // numbers)} if numbers * USUAL_SAMPLES > MOST_NUMBERS else {}
     return Section({"name": "random", "inputs": inputs, **few}, {}, head, tail)
@@ -196,9 +200,26 @@ def suggest_task(guesses: Guesses, known: Known) -> tuple[Section, dict[str, Any
         return Section({"name": "none"}, head=["outputs are compared with the reference's; no labels are needed"], tail=tail), {}
     if user.targets == MASKS and fits_masks(shapes, len(user.labels)):
         return Section({"name": "segmentation"}), {}
+    if user.targets == MASKS and fits_masks(shapes, len(user.labels) - 1):
+        last = f"{GUESS}: the model has one class fewer than the masks, so the last is 'not labelled'"
+        return Section({"name": "segmentation"}, head=[f"data.ignore: {last}"]), {"ignore": [IGNORED, len(user.labels) - 1]}
     if user.targets in TASKS and has_vector(shapes, len(user.labels)):
         return Section({"name": TASKS[user.targets]}), {}
+    if user.targets == CLASSES and (named := use_names(shapes, known, user)):
+        return Section({"name": TASKS[CLASSES]}), named
     return Section({"name": "none"}, head=explain_none(shapes, user), tail=tail), {"targets": NONE}
+
+
+def use_names(shapes: Shapes, known: Known, user: UserData) -> dict[str, Any]:
+    """Settings by which the names in the file tell which output each label is; {} where they do not."""
+    offset = next((count for count in (0, 1) if known.names and has_vector(shapes, len(known.names) + count)), None)
+    if offset is None:
+        return {}
+    try:
+        common.find_classes(user.labels, known.names)
+    except DataError:
+        return {}
+    return {"label_names": known.path, **({"label_offset": offset} if offset else {})}
 
 
 def has_vector(shapes: Shapes, count: int) -> bool:

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from edgewise.artifacts.targets import BOXES
-from edgewise.inspect import detectors_choice, trial_run, user_data
+import numpy as np
+
+from edgewise.artifacts.targets import BOXES, CLASSES
+from edgewise.data import image_folder
+from edgewise.inspect import detectors_choice, scaling_choice, trial_run, user_data
 from edgewise.inspect.detectors_choice import Choice
 from edgewise.inspect.meanings import Guesses, guess_ports, name_scores, picture_sides
 from edgewise.inspect.params_text import Section
+from edgewise.inspect.pictures_section import GUESSED, find_scaling
 from edgewise.inspect.sections import USUAL, Formats, Known, suggest_data, suggest_model, suggest_task, suggest_variants
 from edgewise.inspect.trial_run import Tried
 from edgewise.sources.inspection import Inspection
@@ -39,18 +43,20 @@ def suggest(found: Inspection, asked: Asked) -> tuple[dict[str, Section], list[s
     """
     variants = suggest_variants(found, asked.importer.FORMAT, asked.formats, asked.schemes)
     guesses, user = guess_ports(found), user_data.recognize(Path(asked.data)) if asked.data else None
-    known = Known(user, tokenizer=user_data.find_tokenizer(asked.path, Path(asked.data)) if asked.data else None)
+    tokenizer = user_data.find_tokenizer(asked.path, Path(asked.data)) if asked.data else None
+    known = Known(user, tokenizer=tokenizer, names=found.label_names, path=str(asked.path))
     known, tried = try_sizes(found, asked, guesses, known)
     notes = [f"data           {user.words}"] if user else []
     if tried.outputs:
-        known = dataclasses.replace(known, outputs=shapes_of(tried), choice=find_choice(found, asked, guesses, known, tried))
+        known = dataclasses.replace(known, outputs=shapes_of(tried))
+        known = dataclasses.replace(known, choice=find_choice(found, asked, guesses, known, tried))
     notes += describe_trial(tried)
     return assemble(found, asked, guesses, known) | {"reference": Section(next(iter(variants.values))), "variants": variants}, notes
 
 
 def assemble(found: Inspection, asked: Asked, guesses: Guesses, known: Known) -> dict[str, Section]:
     """data, task and model."""
-    data, axes = suggest_data(guesses, known, str(asked.path))
+    data, axes = suggest_data(guesses, known)
     task, settings = suggest_task(guesses, known)
     model = suggest_model(found, guesses, settings_of(asked.importer), axes)
     given = dataclasses.replace(data, values={**data.values, **settings})
@@ -96,22 +102,41 @@ def describe_trial(tried: Tried) -> Iterator[str]:
         yield f"warning        it does not run with these inputs: {tried.error}"
     for name, array in tried.outputs.items():
         words = f"; {name_scores(array)}, by their values" if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind == "f" else ""
-        limits = f" from {array.min():.4g} to {array.max():.4g}" if array.size else ""
+        limits = f" from {array.min():.4g} to {array.max():.4g}" if array.size and array.dtype.kind in "fiu" else ""
         yield f"tried          {name} {[None, *array.shape[1:]]} {array.dtype}{limits}{words}".replace("None", "any")
 
 
 def find_choice(found: Inspection, asked: Asked, guesses: Guesses, known: Known, tried: Tried) -> Choice | None:
-    """How the boxes are read, if it may be a detector: decided by pictures with boxes, else guessed."""
+    """How pictures are prepared, decided by labelled ones, and how the boxes are read, if it may be a detector."""
     if guesses.picture is None or guesses.state:
         return None
+    if known.user is not None and known.user.targets == CLASSES:
+        return scale(found, asked, guesses, known)
     if known.user is None or known.user.targets != BOXES:
         size = [side or other for side, other in zip(picture_sides(guesses.picture), known.sides or (0, 0), strict=True)]
         return detectors_choice.guess(tried, size)
     return decide(found, asked, guesses, known)
 
 
+def scale(found: Inspection, asked: Asked, guesses: Guesses, known: Known) -> Choice | None:
+    """The usual values of pixels with which most labelled pictures are classified correctly, where the file does not tell them."""
+    sections = assemble(found, asked, guesses, known)
+    _, settings = trial_run.read_items(sections["data"].values, asked.conf, 0)
+    known_scaling = find_scaling(guesses.fed[0].port)[1] != GUESSED
+    if known_scaling or settings.targets != CLASSES or not isinstance(settings, image_folder.Settings):
+        return None
+    items = scaling_choice.read_spread(settings)
+    names, numbers = settings.index_classes({str(item.label) for item in items} | set(known.user.labels if known.user else ()))
+    ways = scaling_choice.list_ways(settings.spec)
+    feeds = [detectors_choice.prepare(items, way.spec) for way in ways]
+    runs = trial_run.run(asked.importer.__name__, asked.path, sections["model"].values, feeds, names)
+    if any(each.error is not None for each in runs):
+        return None
+    return scaling_choice.decide(np.array([numbers[str(item.label)] for item in items]), len(names), ways, runs)
+
+
 def decide(found: Inspection, asked: Asked, guesses: Guesses, known: Known) -> Choice | None:
-    data, axes = suggest_data(guesses, known, str(asked.path))
+    data, axes = suggest_data(guesses, known)
     model = suggest_model(found, guesses, settings_of(asked.importer), axes)
     items, settings = trial_run.read_items(data.values, asked.conf, detectors_choice.PICTURES)
     scaled = bool(guesses.fed[0].port.mean or guesses.fed[0].port.quantization)

@@ -16,8 +16,8 @@ class Port:
     """An input or output.
 
     shape: batch included, None for a dynamic dimension, () for a scalar and where not even the rank is known. dtype: as numpy spells it;
-    one of CONTAINERS for what is no tensor. quantization: scale and zero point of an integer tensor. mean, std: of a picture, where the file
-    says how it is normalized: (pixel from 0 to 255 - mean) / std, one or one for each channel.
+    one of CONTAINERS for what is no tensor. quantization: scale and zero point of an integer tensor. mean, std: of a picture, where the
+    file says how it is normalized: (pixel from 0 to 255 - mean) / std, one or one for each channel.
     """
 
     name: str
@@ -36,7 +36,8 @@ class Port:
 @dataclass(frozen=True)
 class Inspection:
     """multiply_adds: of convolutions and matrix products, for one sample; None if dynamic dimensions leave it unknown. model: the section
-    of params.yaml, None if the file cannot be a source. schemes: those that a quantized file can be measured as; None: any."""
+    of params.yaml, None if the file cannot be a source. schemes: those that a quantized file can be measured as; None: any. label_names: of
+    its classes, packed in the file, which data.label_names reads."""
 
     kind: str
     inputs: tuple[Port, ...] = ()
@@ -47,6 +48,7 @@ class Inspection:
     notes: tuple[str, ...] = ()
     model: Mapping[str, Any] | None = None
     schemes: tuple[str, ...] | None = None
+    label_names: tuple[str, ...] = ()
 
 
 def parse_picture(shape: Shape) -> tuple[bool, int | None, list[int | None]]:

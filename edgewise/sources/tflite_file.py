@@ -171,7 +171,7 @@ def _inspect_graph(path: Path, model: Any) -> Inspection:
     operators = Counter(tflite_graph.operator_names(model, graph))
     notes = [*([state] if state else []), *tflite_graph.normalize(model)]
     kinds, scheme = tflite_graph.operator_names(model, graph), _find_scheme(model, graph)
-    said, more = _read_metadata(path, model)
+    said, labels, more = _read_metadata(path, model)
     inputs, outputs = _find_ports(model, said)
     return Inspection(
         kind=f"TFLite model, {'float' if scheme is None else f'quantized ({scheme})'}, {len(model.subgraphs)} graph(s)",
@@ -183,22 +183,23 @@ def _inspect_graph(path: Path, model: Any) -> Inspection:
         notes=(*notes, *more),
         model=None if tflite_graph.has_resources(model) else {"name": "tflite_file", "path": str(path)},
         schemes=None if scheme is None else (scheme,),
+        label_names=labels,
     )
 
 
-def _read_metadata(path: Path, model: Any) -> tuple[Metadata, list[str]]:
-    """What the file says of itself, and notes on it."""
+def _read_metadata(path: Path, model: Any) -> tuple[Metadata, tuple[str, ...], list[str]]:
+    """What the file says of itself, the names of its classes, and notes on both."""
     try:
         said = tflite_metadata.read(model)
     except ValueError as error:
-        return Metadata(), [str(error)]
+        return Metadata(), (), [str(error)]
     notes = [_quote(note) for note in (said, *said.inputs, *said.outputs) if note.name or note.description]
     names = next((note.labels_file for note in said.outputs if note.labels_file), None)
     labels = tflite_metadata.read_labels(path, names) if names else None
     if labels:
-        how = f"`python -m zipfile -e {path} .` writes them, set data.label_names={names}"
-        notes.append(f"it holds the names of its classes ({len(labels)}: {', '.join(labels[:SHOWN_LABELS])} ...); {how}")
-    return said, notes
+        shown = f"{len(labels)}: {', '.join(labels[:SHOWN_LABELS])} ..."
+        notes.append(f"it holds the names of its classes ({shown}), data.label_names={path} reads them")
+    return said, tuple(labels or ()), notes
 
 
 def _quote(note: Metadata | TensorNote) -> str:

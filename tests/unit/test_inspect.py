@@ -131,7 +131,7 @@ def test_the_data_of_the_yaml_have_the_shape_that_the_model_takes(files, tmp_pat
 )
 def test_the_section_for_pictures_follows_the_input(port, expected):
     guesses = guess_ports(Inspection("x", (port,), (Port("y", (1, 4), "float32"),)))
-    data, _ = sections.suggest_data(guesses, Known(UserData("image_folder", {"path": "p"})), "x.onnx")
+    data, _ = sections.suggest_data(guesses, Known(UserData("image_folder", {"path": "p"})))
     assert expected.items() <= data.values.items()
     paste(write_sections({"data": data, "task": Section({"name": "none"})}))
 

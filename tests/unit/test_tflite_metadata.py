@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgewise.data import common
+from edgewise.errors import DataError
 from edgewise.sources import tflite_file, tflite_metadata
 from tests.conftest import ROOT
 from tests.support import old_tflite
@@ -75,14 +77,17 @@ def test_normalization_and_labels_are_shown_and_used(tmp_path):
         "in its own words: picture: what to look at",
         "in its own words: score",
     )
-    assert seen.notes[3].startswith("it holds the names of its classes (4: cat, dog, bird ...); `python -m zipfile -e ")
+    assert seen.notes[3].startswith("it holds the names of its classes (4: cat, dog, bird ...), data.label_names=")
+    assert list(seen.label_names) == LABELS
 
 
-def test_the_command_in_the_note_writes_the_labels(tmp_path):
+def test_the_file_itself_can_be_named_for_its_labels(tmp_path):
     path = described(tmp_path / "mine.tflite", write_metadata([0], [255]))
-    with zipfile.ZipFile(path) as archive:  # what `python -m zipfile -e` does
-        archive.extractall(tmp_path)
-    assert (tmp_path / "labels.txt").read_text().splitlines() == LABELS == tflite_metadata.read_labels(path, "labels.txt")
+    assert common.read_class_names(path, 0) == LABELS == tflite_metadata.read_labels(path, "labels.txt")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("labels.csv", "a")
+    with pytest.raises(DataError, match="no text file is packed in it; give a text file with one class per line"):
+        common.read_class_names(tmp_path / "other.zip", 0)
 
 
 def test_a_normalization_of_its_own_for_each_channel(tmp_path):
