@@ -4,6 +4,7 @@
 """
 
 import copy
+import dataclasses
 import importlib
 import os
 import re
@@ -318,6 +319,7 @@ def compose_choices(choices: dict[str, Any], options: Options) -> Config:
     check_top_level(choices)
     choices = OPTIONAL | {key: value for key, value in choices.items() if value is not None}
     data, model, task = (plugin(group, choices[group], options) for group in ("data", "model", "task"))
+    data = fit_targets(task, data, choices["data"], options)
     check_task(task, data)
     made = variants(choices["variants"], options)
     reference = choices["reference"]
@@ -334,7 +336,7 @@ def compose_choices(choices: dict[str, Any], options: Options) -> Config:
         model=model,
         train=section(Train, "train", choices["train"], options),
         device=plugin("device", choices["device"], options),
-        bench=section(Bench, "bench", choices["bench"], options),
+        bench=add_answer(section(Bench, "bench", choices["bench"], options), task),
         budget=section(Budget, "budget", choices["budget"], options),
         reference=reference,
         variants=made,
@@ -343,6 +345,23 @@ def compose_choices(choices: dict[str, Any], options: Options) -> Config:
         scans=collect_needs(made, "scan", options),
         tunings=collect_needs(made, "tuning", options),
     )
+
+
+def fit_targets(task: Plugin, data: Plugin, choice: dict[str, Any], options: Options) -> Plugin:
+    """The data with the kind of targets that the task needs, where the data offers it and the user has not chosen one himself."""
+    wanted = task.load().TARGETS
+    offered = next((field.metadata.get("choices") for field in dataclasses.fields(data.load().Settings) if field.name == "targets"), None)
+    if choice.get("targets") is not None or wanted not in (offered or ()):
+        return data
+    return plugin("data", {**choice, "targets": wanted}, options)
+
+
+def add_answer(bench: Bench, task: Plugin) -> Bench:
+    """The profile with what the task does after the model, where that is timed and more than an argmax."""
+    module = task.load()
+    if bench.scope != "end_to_end" or not hasattr(module, "timed_answer"):
+        return bench
+    return dataclasses.replace(bench, answer=module.timed_answer(build(module.Settings, task.settings, "task")))
 
 
 def check_task(task: Plugin, data: Plugin) -> None:

@@ -109,6 +109,35 @@ def test_every_option_of_conf_composes(path):
         assert getattr(made, group).name == name
 
 
+@pytest.mark.parametrize(
+    ("task", "data", "targets"),
+    [
+        ("detection", {"name": "surface"}, "boxes"),
+        ("segmentation", {"name": "surface", "targets": None}, "masks"),
+        ("defect_detection", {"name": "surface"}, "classes"),
+        ("segmentation", {"name": "yolo", "path": "data.yaml"}, "masks"),
+        ("regression", {"name": "arrays", "path": "x.npz"}, "values"),
+        ("none", {"name": "yolo", "path": "data.yaml"}, "boxes"),
+    ],
+)
+def test_the_task_decides_on_the_targets_where_the_user_does_not(task, data, targets):
+    tree = choices() | {"task": {"name": task}, "data": data}
+    assert composed(tree).data.settings["targets"] == targets
+
+
+@pytest.mark.parametrize(
+    ("task", "data"),
+    [
+        ("detection", {"name": "surface", "targets": "masks"}),
+        ("detection", {"name": "digits"}),
+        ("classification", {"name": "yolo", "path": "x"}),
+    ],
+)
+def test_targets_that_the_task_cannot_judge(task, data):
+    with pytest.raises(ConfigError, match=f"task.name: '{task}' needs data.targets '(boxes|classes)', but it is"):
+        composed(choices() | {"task": {"name": task}, "data": data})
+
+
 def test_formats_offer_in_conf_just_what_they_declare():
     options = OPTIONS
     for name in options.names("format"):
