@@ -55,6 +55,15 @@ def test_ratio_interval_of_independent_pairs_is_scipys():
     assert given == pytest.approx((expected.low, expected.high), rel=0.01)
 
 
+@pytest.mark.parametrize("units", [3, 5, 12])
+def test_resamples_are_those_of_the_plain_loop(units):
+    """Equal resamples are computed once, which changes no bit of the result."""
+    values = np.random.default_rng(3).normal(size=units)
+    drawn = np.random.default_rng(7).integers(units, size=(ts.DRAWS, units))
+    found = ts._resample(lambda counts: float(np.median(values.repeat(counts))), units, 7)
+    assert found.tolist() == [float(np.median(values[chosen])) for chosen in drawn]
+
+
 def test_median_interval_of_independent_samples_is_scipys():
     random = np.random.default_rng(2)
     samples = random.exponential(size=41)
@@ -69,8 +78,9 @@ def test_median_interval_of_independent_samples_is_scipys():
     assert ts.median_interval([[np.array([s])] for s in samples]) == pytest.approx((expected.low, expected.high), rel=0.05)
 
 
-def test_the_interval_of_many_turns_is_no_wider_than_their_scatter_asks():
+def test_the_interval_of_many_turns_is_no_wider_than_their_scatter_asks(monkeypatch):
     """Where only the turns scatter: as wide as the middle 95 % of what other sessions find, and holding the truth as often."""
+    monkeypatch.setattr(ts, "DRAWS", 1000)
     random, pairs, turns = np.random.default_rng(1), 7, 40
     found = []
     for _ in range(80):
