@@ -1,5 +1,6 @@
 """Fixtures that more than one file uses, and the options --fast and --hide."""
 
+import functools
 import importlib
 import os
 import re
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from edgewise.config import digests
+from edgewise.errors import ConfigError
 from tests.support import sources
 from tests.support.formats import Floats
 from tests.support.shared import Shared, of_run
@@ -17,6 +20,9 @@ from tests.support.shared import Shared, of_run
 ROOT = Path(__file__).parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
 FRAMEWORKS = frozenset({"keras", "litert_torch", "mlflow", "nncf", "onnx", "openvino", "tensorflow", "torch", "torchao", "transformers"})
+# hundreds of tests start Python: with bytecode that is kept, each start is a third faster, whatever this shell prefers
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 FIRST = ("pipeline", "contract", "test_tuning", "test_track", "test_inspect")  # long files, so that no worker is left with one in the end
 
 
@@ -83,6 +89,27 @@ def project(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     return tmp_path
+
+
+read_python = digests.read_python
+
+
+@functools.cache
+def read_once(source: bytes) -> digests.File:
+    return read_python(source, Path("any.py"))
+
+
+@pytest.fixture
+def parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digests of code parse each file once in all tests that ask for this: what a file says is in its bytes."""
+
+    def read(source: bytes, path: Path) -> digests.File:
+        try:
+            return read_once(source)
+        except ConfigError:
+            return read_python(source, path)  # whose message names the file
+
+    monkeypatch.setattr(digests, "read_python", read)
 
 
 @pytest.fixture(scope="session")

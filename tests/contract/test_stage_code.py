@@ -14,6 +14,8 @@ from edgewise.config.stage_code import StageCode, read_declared
 from tests.conftest import ROOT
 from tests.support.closure import closure
 
+pytestmark = pytest.mark.usefixtures("parsed_once")
+
 READS_SETTINGS = "reads and checks settings, whose values are among the params of the stage"
 NO_METHODS = "the stage takes types and records without methods from it; stages that compute with it name it"
 # Modules that cannot change a result, of the stages named, with the reason.
@@ -156,6 +158,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     return Copy(tmp_path_factory.mktemp("copy"))
 
 
+@functools.cache  # many stages reach the same modules
 def changed_function(source: str) -> str:
     """With another statement in the first function; in a module without one, with another constant."""
     tree = ast.parse(source)
@@ -164,6 +167,7 @@ def changed_function(source: str) -> str:
     return ast.unparse(tree)
 
 
+@functools.cache
 def changed_prose(source: str) -> str:
     """Without its comments and layout, and with other docstrings."""
     tree = ast.parse(source)

@@ -1,5 +1,6 @@
 """The options of the suite itself: --fast fails for a test that imports a framework, --hide hides a package in every process."""
 
+import os
 import re
 import subprocess
 import sys
@@ -58,8 +59,9 @@ def test_without_its_runtime_a_format_skips_and_no_other_fails(hidden):
 
 def suite(path: Path, code: str, *options: str) -> subprocess.CompletedProcess:
     path.write_text(code)
-    command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "tests.conftest", "-c", str(ROOT / "pyproject.toml"), *options]
-    return subprocess.run([*command, str(path.parent)], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-m", "pytest", "-p", "pytest_timeout", "-p", "tests.conftest", "-c", str(ROOT / "pyproject.toml"), *options]
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # loading those of all packages takes longest
+    return subprocess.run([*command, str(path.parent)], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def test_a_hidden_package_is_in_no_process(tmp_path):

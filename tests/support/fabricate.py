@@ -4,10 +4,12 @@ fabricate(tmp_path)               five variants: the reference, three good ones,
 fabricate(tmp_path, THIRTEEN)     the default variants, all ok
 """
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import yaml
@@ -94,11 +96,12 @@ def fabricate(
     return settings
 
 
-def write_report() -> Summary:
-    """Run `report` on what lies in the current folder, without its table."""
+def write_report(figure: bool = False) -> Summary:
+    """Run `report` on what lies in the current folder, without its table; the figure, which takes longest, only where it is asked for."""
     settings = schema.read()
     summary = overview.summarize(settings)
-    overview.write_report(summary, settings)
+    with contextlib.nullcontext() if figure else mock.patch.object(overview.figure, "draw_figure"):
+        overview.write_report(summary, settings)
     return summary
 
 

@@ -98,7 +98,7 @@ def test_the_ratio_of_two_known_sleepers(bench):
 
 def test_each_variant_has_samples_of_its_own(bench):
     """Nothing is carried from one variant to the next, and the reference against itself is two sets of processes."""
-    both = {"fake-a": {"sleep_ms": 20}, "fake-b": {"sleep_ms": 5}}
+    both = {"fake-a": {"sleep_ms": 8}, "fake-b": {"sleep_ms": 2}}
     for name in both:
         bench(both, name)
     raw = {name: json.loads(Path(f"models/bench/{name}/samples.json").read_text()) for name in both}

@@ -75,7 +75,7 @@ def make_real(root, name: str, scale: float, batch: int | None) -> None:
 
 def fabricate_real(root, rows=FIVE[:2], **options) -> None:
     fabricate(root, rows, **options)
-    write_report()
+    write_report(figure=True)
     make_real(root, "onnx-fp32", 1.0, None)
     make_real(root, "onnx-int8-static", 2.0, 2)
     (root / "models/source").mkdir(exist_ok=True)

@@ -35,8 +35,8 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run() -> dict:
-    write_report()
+def run(figure: bool = False) -> dict:
+    write_report(figure)
     return json.loads(overview.SUMMARY.read_text())
 
 
@@ -61,7 +61,7 @@ def test_the_summary_has_the_promised_keys_and_values(project):
 
 def test_what_was_written_is_read_back(project):
     fabricate(project, THIRTEEN, budget=Budget("small", size_bytes=12_000_000, accuracy_drop_points=2.5))
-    summary = write_report()
+    summary = write_report(figure=True)
     assert read_summary().variants == summary.variants and read_summary().budget == summary.budget
     assert summary.chosen == "openvino-int8-static" and summary.runners_up[0] == "tflite-int8-static"
     assert "limit 12 MB" in summary.losers["onnx-fp32"][0]
@@ -69,9 +69,9 @@ def test_what_was_written_is_read_back(project):
 
 def test_the_same_results_give_the_same_bytes(project):
     fabricate(project)
-    run()
+    run(figure=True)
     first = artifact.describe_files(project / "models/report"), (project / "metrics/report.md").read_bytes()
-    run()
+    run(figure=True)
     assert (artifact.describe_files(project / "models/report"), (project / "metrics/report.md").read_bytes()) == first
     assert {"accuracy-latency.png", "accuracy-latency.svg", "confusion/onnx-fp32.json"} <= first[0].keys()
 
@@ -79,7 +79,7 @@ def test_the_same_results_give_the_same_bytes(project):
 def test_a_pipeline_without_bench_reports_all_but_latency(project):
     fabricate(project, bench=False)
     (project / "metrics/device.json").unlink()
-    row = run()["variants"]["onnx-int8-static"]
+    row = run(figure=True)["variants"]["onnx-int8-static"]
     assert row["status"] == "ok" and row["latency"]["p50_ms"] is None and "without bench-on-device" in row["latency"]["missing_reason"]
     assert row["quality"]["delta"] is not None
     assert "latency was not measured" in (project / "models/report/accuracy-latency.svg").read_text()
@@ -87,7 +87,7 @@ def test_a_pipeline_without_bench_reports_all_but_latency(project):
 
 def test_a_failed_reference_leaves_the_others_their_own_numbers(project):
     fabricate(project, [replace(FIVE[0], fails_in="evaluate"), *FIVE[1:]])
-    summary = run()
+    summary = run(figure=True)
     row = summary["variants"]["onnx-int8-static"]
     assert row["quality"]["score"] is not None and row["quality"]["delta"] is None and row["latency"]["verdict"] == "no difference claimed"
     assert "the reference onnx-fp32 failed" in summary["warnings"][0]

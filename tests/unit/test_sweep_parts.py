@@ -19,6 +19,8 @@ from edgewise.sweep.plan import Stage
 from edgewise.sweep.summary import Row, mark_front, mark_fronts, warn_of_references
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.usefixtures("parsed_once")
+
 STATIC = "variants.onnx-int8-static"
 
 

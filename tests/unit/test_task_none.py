@@ -33,9 +33,9 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def report(root, rows=FIVE, **options):
+def report(root, rows=FIVE, figure=False, **options):
     fabricate(root, rows, task="none", **options)
-    return write_report()
+    return write_report(figure)
 
 
 def measured_db(name: str) -> float:
@@ -93,7 +93,7 @@ def test_the_page_compares_the_agreement_of_the_chosen_variant(project):
 
 
 def test_the_figure_is_of_the_agreement_against_latency(project):
-    report(project)
+    report(project, figure=True)
     drawn = (project / "models/report/accuracy-latency.svg").read_text()
     assert "SQNR to the reference, dB" in drawn and "Agreement against latency" in drawn and "paired difference" not in drawn
     assert all(f"<!-- {name}" in drawn for name in (REFERENCE, STATIC, INT4))
@@ -201,7 +201,7 @@ def test_a_sweep_has_objectives_that_exist(project):
 
 
 def test_where_the_reference_failed_the_report_says_that_nothing_was_compared(project):
-    summary = report(project, [replace(FIVE[0], fails_in="evaluate"), *FIVE[1:]], budget=AGREES)
+    summary = report(project, [replace(FIVE[0], fails_in="evaluate"), *FIVE[1:]], budget=AGREES, figure=True)
     assert summary.pareto == () and summary.chosen is None and "SQNR: cannot tell, the reference failed" in summary.losers[STATIC]
     assert "the reference onnx-fp32 failed" in (project / page.MODELS / "report" / page.NAME).read_text()
     assert "<!-- No variant could be compared with onnx-fp32. -->" in (project / "models/report/accuracy-latency.svg").read_text()

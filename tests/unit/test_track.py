@@ -38,7 +38,7 @@ def project(tmp_path, monkeypatch, empty_database):
 
 def make(root, rows=FIVE, **options) -> None:
     fabricate(root, rows, **options)
-    write_report()
+    write_report(figure=True)
 
 
 def runs(root) -> dict[str, list]:
@@ -237,7 +237,7 @@ def test_the_key_is_of_the_content_and_not_of_what_only_judges_it(project):
     make(project, budget=Budget("small", size_bytes=12_000_000))
     assert keys() == before
     make_variant(project, replace(FIVE[3], gained=7))
-    write_report()
+    write_report(figure=True)
     assert {name for name in before if keys()[name] != before[name]} == {"tflite-int4-weight"}
 
 
