@@ -151,7 +151,8 @@ def describe_unresolved(summary: Summary) -> list[str]:
             same.setdefault(UNRESOLVED.sub("", row.quality.verdict), []).append(name)
     found = "; ".join(f"{', '.join(names)} ({why})" for why, names in same.items())
     title = summary.primary_metric.title if summary.primary_metric else ""
-    return [f"{title[:1].upper()}{title[1:]}: no difference could be shown for {found}"] if found else []
+    begin = title if title[1:2].isupper() else f"{title[:1].upper()}{title[1:]}"  # mAP stays as it is
+    return [f"{begin}: no difference could be shown for {found}"] if found else []
 
 
 def name_objectives(summary: Summary) -> str:

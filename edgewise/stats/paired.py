@@ -41,14 +41,15 @@ def compare_means(differences: np.ndarray) -> Comparison:
 
 
 def compare_bootstrapped(delta: float, draws: np.ndarray, samples: int, smaller: int) -> Comparison:
-    """A difference with its bootstrap distribution, float [draws]. smaller: number of samples in the smaller stratum.
+    """A difference with its bootstrap distribution, float [draws]. smaller: number of samples in the smaller stratum, which widens the
+    percentile interval where it is small (timing.percentile_levels).
 
     If no draw differs, the percentile interval has no width. It is then the exact (Clopper-Pearson) bound for 0 of `smaller` samples,
     1 - 0.025^(1/smaller).
     """
     spread = float(np.std(draws))
     zero_bound = 1 - ((1 - CONFIDENCE) / 2) ** (1 / smaller)
-    interval = percentile_interval(draws) if spread > 0 else (delta - zero_bound, delta + zero_bound)
+    interval = percentile_interval(draws, max(smaller, 3)) if spread > 0 else (delta - zero_bound, delta + zero_bound)
     variance = (spread or zero_bound / Z) ** 2 * samples
     return Comparison(delta, interval, resolvable_difference(variance, samples), samples_to_resolve(delta, variance), {})
 

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from edgewise.artifacts import artifact, targets
+from edgewise.artifacts.records import Quality, Summary, VariantSummary
+from edgewise.config.schema import Budget
 from edgewise.errors import ConfigError, DataError, ModelError
 from edgewise.plugins import Boxes, Predictions
+from edgewise.report import table
 from edgewise.stats import average_precision
 from edgewise.stats.box_matching import Detected, Objects, match
 from edgewise.tasks import detection
@@ -207,3 +210,10 @@ def test_predictions_are_read_as_they_were_written(tmp_path):
     again = read_predictions(tmp_path)
     assert targets.are_same(again.targets, answers.targets)
     assert detection.compare(detection.Settings(), answers, again).delta_ci95 == (0.0, 0.0)
+
+
+def test_the_table_writes_map_as_everybody_does():
+    row = VariantSummary("onnx", "int8-static", "ok", quality=Quality(verdict="unresolved, needs 9 samples"))
+    summary = Summary("onnx-fp32", {}, {"onnx-int8-static": row}, (), None, "", Budget("none"), detection.PRIMARY_METRIC)
+    (said,) = table.describe_unresolved(summary)
+    assert said.startswith("mAP: no difference could be shown for onnx-int8-static")

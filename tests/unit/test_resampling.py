@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from edgewise.stats import average_precision, mean_iou, paired
-from edgewise.stats.resampling import bootstrap, jackknife
+from edgewise.stats.resampling import bootstrap, jackknife, percentile_interval
 from edgewise.tasks import detection
 from tests.support.judged_pictures import draw_matches, draw_pixels
 
@@ -41,6 +41,14 @@ def test_a_difference_that_no_sample_changes_still_has_an_interval():
     found = paired.compare_jackknifed(lambda counts: np.zeros(len(counts)), 40)
     assert found.delta == 0 and found.needed is None and found.resolvable > 0
     assert found.delta_ci95[1] == pytest.approx(1 - 0.025 ** (1 / 40)) and found.delta_ci95[0] == -found.delta_ci95[1]
+
+
+def test_few_samples_widen_the_percentile_interval_as_students_t_does():
+    values = np.random.default_rng(2).normal(size=200_000)
+    for samples in (5, 30):
+        expected = stats.t.ppf(0.975, samples - 1) * np.sqrt(samples / (samples - 1))
+        assert percentile_interval(values, samples) == pytest.approx((-expected, expected), rel=0.02)
+    assert paired.compare_bootstrapped(0.0, values, 100, 30).delta_ci95 == percentile_interval(values, 30)
 
 
 def test_draws_are_as_many_as_asked_for():
