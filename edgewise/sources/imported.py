@@ -1,19 +1,16 @@
 """What all sources of a user's file share: recording its outputs as the oracle of every variant, and trying its preprocessing."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgewise.artifacts.artifact import Manifest
 from edgewise.artifacts.samples import Samples
 from edgewise.config.settings import option
 from edgewise.errors import ModelError
 from edgewise.sources import trial
-from edgewise.sources.inspection import Shape
-from edgewise.sources.oracle import Oracle, PortSettings, format_shapes, suggest_settings
+from edgewise.sources.oracle import Oracle, PortSettings
 
 PROBE_SAMPLES = 16
 MAX_LISTED = 5
@@ -67,26 +64,6 @@ def _try_preprocessing(oracle: Oracle, samples: Samples) -> dict[str, Any]:
     return {"tried_samples": found.samples, "tried_right": found.correct, **warnings}
 
 
-def finish(settings: Settings, score: trial.Score, data: Manifest, samples: Samples, folder: Path) -> dict[str, Any]:
-    """Write probe.npz and return the manifest fields that all sources of a file have. score: feeds [n, ...] to float32 [n, labels]."""
-    feeds = make_probe(samples)
-    scores = score(feeds)
-    if not np.isfinite(scores).all():
-        raise ModelError(f"model.path: {settings.path} returns NaN or infinite values; check its weights and the data's preprocessing")
-    stored: dict[str, Any] = {f"in:{name}": array for name, array in feeds.items()} | {"out:logits": scores}
-    np.savez(folder / "probe.npz", **stored)
-    found = trial.try_preprocessing(score, samples)
-    warnings = [found.warning] if found and found.warning else []
-    tried = {"tried_samples": found.samples, "tried_right": found.correct} if found else {}
-    return {
-        "inputs": [{"name": tensor.name, "shape": tensor.shape, "dtype": tensor.dtype} for tensor in data.inputs],
-        "outputs": [
-            {"name": "logits", "shape": [None, scores.shape[1]], "dtype": "float32", "meaning": find_meaning(settings, scores)},
-        ],
-        "training": {"accuracy_validation": None, "epochs": 0, "curve": [], **tried, **({"warnings": warnings} if warnings else {})},
-    }
-
-
 def find_meaning(settings: Settings, scores: np.ndarray) -> str:
     """`logits` or `probabilities`. ModelError if the setting says probabilities and the scores cannot be."""
     bounded = bool(scores.min() >= 0 and scores.max() <= 1)
@@ -95,29 +72,3 @@ def find_meaning(settings: Settings, scores: np.ndarray) -> str:
             f"model.scores: {settings.scores!r}, but {settings.path} returns {scores.min():.3g} to {scores.max():.3g}; set it to logits"
         )
     return settings.scores or ("probabilities" if bounded else "logits")
-
-
-def check_inputs(path: str | Path, accepted: Sequence[Shape], data: Manifest) -> None:
-    """ModelError unless the model accepts the data's inputs, in order. accepted: shapes without the batch, None for a dynamic dimension."""
-    given = [tensor.shape[1:] for tensor in data.inputs]
-    if len(accepted) == len(given) and all(_matches(*pair) for pair in zip(accepted, given, strict=True)):
-        return
-    expected, actual = format_shapes(accepted), format_shapes(given)
-    advice = suggest_settings(accepted, data)
-    raise ModelError(f"model.path: {path} expects {expected}, the data has {actual} (without the batch); {advice}")
-
-
-def check_outputs(path: str | Path, given: Sequence[Shape], data: Manifest) -> int:
-    """Index of the output that has one score per label. ModelError if none has. given: shapes without the batch."""
-    places = [place for place, shape in enumerate(given) if list(shape) == [len(data.labels)]]
-    if places:
-        return places[0]
-    shown = ", ".join(data.labels[:MAX_LISTED]) + (" ..." if len(data.labels) > MAX_LISTED else "")
-    raise ModelError(
-        f"model.path: {path} returns {format_shapes(given)}, the data has {len(data.labels)} labels ({shown}); name the model's own classes"
-        " with data.label_names=FILE (and data.label_offset=1 if it has a background class), or use the data that it was trained for"
-    )
-
-
-def _matches(accepted: Shape, given: Shape) -> bool:
-    return len(accepted) == len(given) and all(a in (None, b) for a, b in zip(accepted, given, strict=True))

@@ -53,21 +53,18 @@ class PortSettings:
 
 @dataclass(frozen=True)
 class Fit:
-    """inputs, outputs: ports under the names of the file. names: of the inputs and outputs in the file -> in the pipeline."""
+    """inputs, outputs: ports under the names of the file. names: of the inputs and outputs in the file -> in the pipeline. scored: the
+    output, under its name in the pipeline, that has one value for each label; None: there is none."""
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     names: Mapping[str, str]
+    scored: str | None = None
 
     @property
     def fed(self) -> tuple[Port, ...]:
         """The inputs that the data feeds, in the file's order."""
         return tuple(port for port in self.inputs if port.value is None and port.state is None)
-
-    @property
-    def scored(self) -> str | None:
-        """The output, under its name in the pipeline, that has one value for each label; None: there is none."""
-        return SCORES if SCORES in self.names.values() else None
 
     def sizes(self, port: Port, data: Manifest) -> tuple[int | None, ...]:
         """The sizes of what the file takes of one sample (of one step of it, with state), as the data has them. port: one that it feeds."""
@@ -138,8 +135,9 @@ def fit_ports(path: Any, settings: PortSettings, session: Session, data: Manifes
     carried = {port.state: port.sample_axis for port in every if port.state}
     found = find_output_axes(session, every, outputs, {old.name: feeds[new.name] for old, new in pairs}, carried)
     kept = [port for port in found if not settings.outputs or port.name in settings.outputs or port.name in carried]
-    names |= name_outputs(kept, set(names.values()), name_scores(kept, carried, data))
-    return Fit(every, tuple(kept), names)
+    chosen = name_scores(kept, carried, data)
+    names |= name_outputs(kept, {*names.values(), *chosen.values()}, chosen)
+    return Fit(every, tuple(kept), names, next(iter(chosen.values()), None))
 
 
 def check_names(setting: str, given: Any, ports: Sequence[Port]) -> None:
@@ -305,7 +303,7 @@ def find_moving_axis(shapes: Sequence[tuple[int, ...]], fixed: int | None) -> in
 
 
 def name_outputs(outputs: Sequence[Port], taken: set[str], chosen: Mapping[str, str]) -> dict[str, str]:
-    """The names of the outputs in the pipeline: those of the file, except for `chosen` and for names that an input has there."""
+    """The names of the outputs in the pipeline: those of the file, except for `chosen` and for names that another port has there."""
     return {port.name: chosen.get(port.name, f"{port.name}_out" if port.name in taken else port.name) for port in outputs}
 
 

@@ -9,9 +9,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from edgewise.artifacts import artifact
 from edgewise.config.schema import Train
 from edgewise.data import dataset
 from edgewise.errors import DataError, ModelError
+from edgewise.proof import making
 from edgewise.sources import checkpoint, keras_file, model_source, onnx_file, tflite_file, torch_file
 from tests.support import own_files
 from tests.unit.test_prepare_data import plugin
@@ -53,7 +55,7 @@ ONNX: dict[str, Case] = {
     "custom operator": (onnx_file, bad_onnx("logits = my.ops.Fast (x, w)"), r"node logits is my\.ops\.Fast, a custom operator"),
     "no inputs": (onnx_file, bad_onnx("logits = Identity (w)", x=""), "it has no inputs"),
     "NaN weights": (onnx_file, bad_onnx(weights=NAN), "returns NaN"),
-    "other rank": (onnx_file, bad_onnx(x="float[N,2,4]"), r"expects \[2, 4\], the data has \[4\]"),
+    "other rank": (onnx_file, bad_onnx(x="float[N,2,4]"), r"expects \[2, 4\] for x, the data has \[4\]"),
     "shapes that contradict": (onnx_file, bad_onnx("logits = MatMul (w, x)"), "Runtime rejects"),
     "no such file": (onnx_file, lambda f: f / "mine.onnx", "does not exist"),
 }
@@ -98,10 +100,14 @@ def test_a_bad_model_file_is_one_clear_line(fault, tmp_path):
 @pytest.mark.parametrize(("importer", "build"), [(onnx_file, own_files.onnx), (tflite_file, own_files.tflite)])
 @pytest.mark.parametrize("labels", [2, 5])
 def test_labels_that_do_not_fit_the_outputs(importer, build, labels, tmp_path):
+    """Outputs can be compared all the same; a task that scores says what to do. The file may name its output logits itself."""
     (tmp_path / "source").mkdir()
     settings = importer.Settings(path=str(build(tmp_path / "mine")))
-    with pytest.raises(ModelError, match=rf"returns \[3\], the data has {labels} labels \(a, b.*data\.label_names=FILE.*label_offset"):
-        importer.obtain(settings, own_files.arrays(tmp_path / "data", labels), Train("test"), 0, tmp_path / "source")
+    fields = importer.obtain(settings, own_files.arrays(tmp_path / "data", labels), Train("test"), 0, tmp_path / "source")
+    assert "tried_samples" not in fields["training"]
+    ports = {side: making.make_tensors(fields[side], ()) for side in ("inputs", "outputs")}
+    with pytest.raises(ModelError, match=rf"returns \w+ \[3\], the data has {labels} labels \(a, b.*data\.label_names=FILE.*label_offset"):
+        artifact.require_scored(artifact.Manifest("source", **ports), tuple("abcde"[:labels]))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16"])

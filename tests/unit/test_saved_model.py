@@ -12,10 +12,16 @@ from edgewise.artifacts import artifact
 from edgewise.errors import ConfigError, DeviceError, InfrastructureError, MissingExtra, ModelError
 from edgewise.formats.tflite import make, run
 from edgewise.proof import checks, isolation
-from edgewise.sources import keras_file, model_source
+from edgewise.sources import imported, keras_file, model_source
+from edgewise.sources.oracle import Oracle, fit_ports
+from tests.support import own_files
 from tests.unit.test_keras_and_tflite_files import MODULE, STATIC, data, model_file, obtain, quantize  # noqa: F401 - fixtures
 
-pytestmark = [pytest.mark.framework, pytest.mark.slow]  # TensorFlow
+pytestmark = [
+    pytest.mark.framework,
+    pytest.mark.slow,  # TensorFlow
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),  # Keras' variables
+]
 
 
 @pytest.fixture(scope="module")
@@ -89,18 +95,25 @@ def test_errors_come_whole_from_another_process(error):
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
 
 
-def test_nan_in_the_answers_is_no_oracle(tmp_path):
-    from edgewise.sources import imported
-    from tests.unit.test_trial import toy, write
+class Broken:
+    """A session that answers NaN."""
 
-    images, targets, labels, _ = toy(np.arange(4))
-    folder = write(tmp_path / "data", images, targets, labels, {"channels": 1, "image_size": 8}, 300)
+    inputs = ({"name": "x", "shape": [None, 4], "dtype": "float32"},)
+    outputs = ({"name": "y", "shape": [None, 3], "dtype": "float32"},)
+
+    def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"y": np.full((len(feeds["x"]), 3), np.nan, np.float32)}
+
+
+def test_nan_in_the_answers_is_no_oracle(tmp_path):
     from edgewise.artifacts.samples import Samples
 
-    settings = imported.Settings(path="mine.onnx")
-    with pytest.raises(ModelError, match=r"mine\.onnx returns NaN"):
-        imported.finish(settings, lambda feeds: np.full((16, 4), np.nan), artifact.read(folder), Samples.open(folder), tmp_path)
-    said = imported.Settings(path="mine.onnx", outputs="probabilities")
-    with pytest.raises(ModelError, match=r"model\.outputs: 'probabilities', but mine\.onnx gives -2 to -2; set logits"):
+    samples = Samples.open(own_files.arrays(tmp_path / "data"))
+    settings, feeds = imported.Settings(path="mine.onnx"), imported.make_probe(samples)
+    fit = fit_ports("mine.onnx", settings, Broken(), artifact.read(tmp_path / "data"), feeds)
+    with pytest.raises(ModelError, match=r"mine\.onnx returns NaN or infinite values in logits"):
+        imported.record(settings, Oracle(Broken(), fit), samples, tmp_path)
+    said = imported.Settings(path="mine.onnx", scores="probabilities")
+    with pytest.raises(ModelError, match=r"model\.scores: 'probabilities', but mine\.onnx returns -2 to -2; set it to logits"):
         imported.find_meaning(said, np.full((16, 4), -2.0))
     assert imported.find_meaning(settings, np.full((16, 4), 0.25)) == "probabilities"

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from edgewise.config.settings import build
 from edgewise.data.encoders import PictureSettings
 from edgewise.errors import ModelError
 from edgewise.sources import imported, trial
+from edgewise.sources.oracle import Oracle, fit_ports
 
 pytestmark = pytest.mark.framework
 
@@ -80,33 +82,27 @@ def real() -> dict[str, tuple]:
     return found
 
 
-def run_one(session, row: np.ndarray) -> np.ndarray:
-    return next(iter(session.run({session.inputs[0]["name"]: row[None]}).values()))
-
-
 @pytest.fixture(scope="module")
-def models(tmp_path_factory, real) -> dict[str, tuple]:
-    """(shapes that the model takes, score) of each."""
+def models() -> dict[str, Any]:
+    """The session of each."""
     from edgewise.sources import onnx_file, tflite_file
     from tests.conftest import SHARED_DATA
 
-    session = onnx_file.FileSession(SHARED_DATA / "pretrained/mnist/mnist.onnx")
-    interpreter = tflite_file.load(SHARED_DATA / "pretrained/mlperf_tiny/pretrainedResnet.tflite")
     return {
-        "mnist": ([[1, 28, 28]], lambda feeds: np.concatenate([run_one(session, row) for row in feeds["image"]])),
-        "resnet8": ([[32, 32, 3]], lambda feeds: tflite_file.run(interpreter, feeds)),
+        "mnist": onnx_file.FileSession(SHARED_DATA / "pretrained/mnist/mnist.onnx"),
+        "resnet8": tflite_file.FileSession(SHARED_DATA / "pretrained/mlperf_tiny/pretrainedResnet.tflite"),
     }
 
 
-def verdict(model: tuple, data: Path) -> str | None:
+def verdict(session: Any, data: Path) -> str | None:
     """What the user is told: that the shapes do not fit, or what the trial found."""
-    shapes, score = model
-    manifest = artifact.read(data)
+    samples = Samples.open(data)
     try:
-        imported.check_inputs("mine", shapes, manifest)
+        fit = fit_ports("mine", imported.Settings(path="mine"), session, artifact.read(data), imported.make_probe(samples))
     except ModelError as error:
         return str(error)
-    found = trial.try_preprocessing(score, Samples.open(data))
+    oracle = Oracle(session, fit)
+    found = trial.try_preprocessing(lambda feeds: oracle.run(feeds)["logits"], samples)
     assert found is not None
     return found.warning
 
