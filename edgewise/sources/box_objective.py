@@ -27,6 +27,7 @@ REACH = 8  # an object belongs to the finest grid of which it spans at most so m
 RADIUS = 1.5  # points that stand for an object lie within so many strides of its center
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0  # Lin et al. 2017
 DETECTED, OBJECTS = ("corners", "scores", "classes"), ("corners", "classes", "areas", "crowd")
+LARGEST = 8.0  # logarithm of a side in strides: in the first steps some outputs would overflow
 BOX_WEIGHT = 2.0  # of the GIoU loss beside the focal loss
 
 
@@ -71,7 +72,7 @@ def to_corners(boxes: Any, grid: Grid) -> Any:
     import torch
 
     at, strides = torch.from_numpy(grid.at).T, torch.from_numpy(grid.strides)
-    centers, halves = at + boxes[:, :2] * strides, boxes[:, 2:].exp() * strides / 2
+    centers, halves = at + boxes[:, :2] * strides, boxes[:, 2:].clamp(max=LARGEST).exp() * strides / 2
     return torch.cat([centers - halves, centers + halves], 1).transpose(1, 2)
 
 

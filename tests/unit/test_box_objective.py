@@ -124,6 +124,15 @@ def test_the_truth_has_no_loss_and_an_ap50_of_1(objective: BoxObjective) -> None
     assert objective.validate([(indices, half)])["ap50_validation"] == pytest.approx(0.5)
 
 
+def test_outputs_far_off_have_a_finite_loss_and_gradient(objective: BoxObjective) -> None:
+    indices = objective.samples.indices("validation")
+    scores, boxes = (torch.full((len(indices), rows, 80), 300.0, requires_grad=True) for rows in (2, 4))
+    loss = objective.loss([scores, boxes], objective.targets(objective.objects(indices)))
+    loss.backward()
+    assert loss.isfinite() and scores.grad is not None and scores.grad.isfinite().all()
+    assert boxes.grad is not None and boxes.grad.isfinite().all()
+
+
 def test_what_a_changed_batch_should_give_is_what_is_in_the_changed_pictures(objective: BoxObjective) -> None:
     feeds, (classes, corners) = objective.batch(objective.samples.indices("train"), np.random.default_rng(0))
     bright = [feeds["image"][i, 0] > 0.7 for i in range(64)]  # -1 .. 1
