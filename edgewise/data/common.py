@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgewise.artifacts.targets import CLASSES, MULTI_LABEL, NONE, VALUES
+from edgewise.artifacts.targets import CLASSES, MULTI_LABEL, NONE, SHAPED, VALUES
 from edgewise.config.settings import option
 from edgewise.data.splitting import Shares
 from edgewise.errors import ConfigError, DataError, MissingExtra
@@ -55,7 +55,8 @@ class DataSettings:
         if self.label_names is None:
             names = self.sort_labels(labels)
             return names, {name: place for place, name in enumerate(names)}
-        names = read_class_names(Path(self.label_names).expanduser(), self.label_offset)
+        least = 1 if self.targets in SHAPED else 2  # a detector may know one class, a classifier tells two apart
+        names = read_class_names(Path(self.label_names).expanduser(), self.label_offset, least)
         return names, find_classes(labels, names)
 
     def sort_labels(self, labels: Iterable[str]) -> list[str]:
@@ -109,10 +110,10 @@ def parse_class_name(label: Any) -> str:
     return str(label)
 
 
-def read_class_names(path: Path, offset: int) -> list[str]:
+def read_class_names(path: Path, offset: int, least: int = 2) -> list[str]:
     """One unique name for each output, from a file with one per line, or a TFLite file in which such a file is packed.
 
-    offset: outputs before the first line; negative: lines to skip.
+    offset: outputs before the first line; negative: lines to skip. least: how many names there must be.
     """
     try:
         lines = read_packed_lines(path) if zipfile.is_zipfile(path) else path.read_text(encoding="utf-8-sig").splitlines()
@@ -121,8 +122,10 @@ def read_class_names(path: Path, offset: int) -> list[str]:
             f"data.label_names: {path}: {getattr(error, 'strerror', None) or error}; give a text file with one class per line"
         ) from None
     names = [line.strip() for line in lines if line.strip()]
-    if len(names) + min(offset, 0) < 2:
-        raise ConfigError(f"data.label_offset: {offset} with {len(names)} names in {path} leaves fewer than two classes; name at least two")
+    if len(names) + min(offset, 0) < least:
+        raise ConfigError(
+            f"data.label_offset: {offset} with {len(names)} names in {path} leaves fewer than {least} classes; name at least {least}"
+        )
     unnamed = [BACKGROUND] if offset == 1 else [f"{BACKGROUND} {i}" for i in range(offset)]
     return make_unique([*unnamed, *names[max(0, -offset) :]])
 

@@ -128,6 +128,14 @@ def test_the_classes_may_be_those_of_a_model(tmp_path):
     }
 
 
+def test_a_detector_may_know_one_class_alone(tmp_path):
+    (tmp_path / "names.txt").write_text("part\n")
+    path = write_yolo(tmp_path / "set", names=["part"])
+    for label in path.parent.rglob("part*.txt"):
+        label.write_text("".join(f"0{line[1:]}\n" for line in label.read_text().splitlines()))
+    assert made("yolo", path, tmp_path, label_names=str(tmp_path / "names.txt"))[0].labels == ("part",)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_the_probe_follows_pictures_and_labels(form, tmp_path):
     path, module = FORMS[form](tmp_path / "set"), MODULES[form]

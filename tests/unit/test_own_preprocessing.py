@@ -94,7 +94,7 @@ def test_labels_that_fit_no_name_or_two(names_file, tmp_path):
         common.find_classes(["heron"], ["crane, heron", "bird, heron"])
     with pytest.raises(DataError, match=r"data\.label_names: .*gone\.txt: No such file"):
         common.read_class_names(tmp_path / "gone.txt", 0)
-    with pytest.raises(ConfigError, match=r"data\.label_offset: -3 with 4 names .* fewer than two"):
+    with pytest.raises(ConfigError, match=r"data\.label_offset: -3 with 4 names .* fewer than 2"):
         common.read_class_names(names_file, -3)
 
 
