@@ -7,15 +7,16 @@ MAX_CELLS = 4_000_000  # similarities that are held at a time
 
 
 def normalize_rows(vectors: np.ndarray) -> np.ndarray:
-    """Each row at length 1, float32; a row of zeros stays one."""
+    """Each row at length 1, float64; a row of zeros stays one."""
     wide = vectors.astype(np.float64)
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    return (wide / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    rows: np.ndarray = wide / np.where(lengths > 0, lengths, 1)
+    return rows
 
 
 def cosines(reference: np.ndarray, variant: np.ndarray) -> np.ndarray:
     """The cosine of the angle between each two rows, float64 [n], from [n, d]; 0 where one is all zeros and the other is not."""
-    one, other = normalize_rows(reference).astype(np.float64), normalize_rows(variant).astype(np.float64)
+    one, other = normalize_rows(reference), normalize_rows(variant)
     both_zero = ~one.any(axis=1) & ~other.any(axis=1)
     return np.clip(np.where(both_zero, 1.0, (one * other).sum(axis=1)), -1.0, 1.0)
 
@@ -25,7 +26,7 @@ def neighbours_kept(reference: np.ndarray, variant: np.ndarray, k: int) -> np.nd
 
     Nearness is the cosine. Samples that are as near as the k-th count as near. k: at most n - 1.
     """
-    one, other = normalize_rows(reference), normalize_rows(variant)
+    one, other = (normalize_rows(vectors).astype(np.float32) for vectors in (reference, variant))
     step = max(1, MAX_CELLS // len(one))
     return np.concatenate([_kept(one, other, np.arange(start, min(start + step, len(one))), k) for start in range(0, len(one), step)])
 
