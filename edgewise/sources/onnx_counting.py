@@ -4,12 +4,11 @@ Multiply-adds are those of convolutions, matrix products and recurrent layers, b
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
 from math import prod
 from typing import Any
 
 from edgewise.sources.inspection import product, total
-from edgewise.sources.onnx_reading import find_constants, iterate_graphs, list_nodes, read_attributes
+from edgewise.sources.onnx_reading import find_constants, list_nodes, read_attributes, read_shapes
 
 Shapes = Mapping[str, Sequence[int | None]]
 UNKNOWN: Sequence[int | None] = (None,)
@@ -62,15 +61,14 @@ def _block_weights(node: Any) -> int:
 
 def count_multiply_adds(model: Any) -> int | None:
     """Multiply-adds of one sample, by inferred shapes; None where a size is open, or an operator is not known here."""
-    from onnx import inliner, shape_inference
+    from onnx import inliner
 
     model = inliner.inline_local_functions(model)
     batch = _set_batch(model)
     for tensor in model.graph.output:
         tensor.ClearField("type")  # it may have another batch size
-    inferred = shape_inference.infer_shapes(model, data_prop=True)
-    shapes = _read_shapes(inferred)
-    counted = _count_graph(inferred.graph, shapes)
+    shapes = read_shapes(model)
+    counted = _count_graph(model.graph, shapes)
     first = shapes.get(model.graph.output[0].name, UNKNOWN) if model.graph.output else UNKNOWN
     if counted is None or batch == 1 or not first or first[0] != batch:  # without the batch in the output, a run is one sample
         return counted
@@ -92,16 +90,6 @@ def _set_batch(model: Any) -> int:
 
 def _is_batch(name: str) -> bool:
     return name.casefold() in ("b", "bs", "n") or "batch" in name.casefold()
-
-
-def _read_shapes(model: Any) -> dict[str, list[int | None]]:
-    found: dict[str, list[int | None]] = {}
-    for graph in iterate_graphs(model.graph):
-        for tensor in chain(graph.value_info, graph.input, graph.output):
-            kind = tensor.type.tensor_type
-            if kind.HasField("shape"):
-                found[tensor.name] = [dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim]
-    return found | {name: list(tensor.dims) for name, tensor in find_constants(model).items()}
 
 
 def _count_graph(graph: Any, shapes: Shapes) -> int | None:

@@ -128,7 +128,7 @@ class FileSession:
         options.intra_op_num_threads = 1  # fixed order of sums: the same probe on all machines of a type
         self.path = path
         with self._convert_errors():
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(_with_open_axes(path) or path, options, providers=["CPUExecutionProvider"])
         self.inputs: Sequence[Mapping[str, Any]] = [_describe_port(tensor) for tensor in self._session.get_inputs()]
         self.outputs: Sequence[Mapping[str, Any]] = [_describe_port(tensor) for tensor in self._session.get_outputs()]
 
@@ -145,6 +145,18 @@ class FileSession:
             yield
         except Exception as error:  # ONNX Runtime's exceptions have no other common base class
             raise ModelError(f"model.path: ONNX Runtime rejects {self.path}: {one_line(error)}; export it again") from error
+
+
+def _with_open_axes(path: Path) -> bytes | None:
+    """The content of the file with its open sizes open, if it says of one that it is 0 or -1: the runtime takes a 0 literally."""
+    import onnx
+
+    if not onnx_graph.open_axes(onnx.load(path, load_external_data=False)):
+        return None
+    model = onnx.load(path)
+    onnx_graph.open_axes(model)
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def _describe_port(tensor: Any) -> dict[str, Any]:

@@ -3,6 +3,10 @@
 from math import prod
 from typing import Any
 
+import numpy as np
+
+from edgewise.sources.onnx_reading import read_shapes
+
 MOVING = ("Cast", "Concat", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 STORED = ("DequantizeLinear", "QuantizeLinear")  # of constants: weights in a float graph that are stored as integers
 MOST_FILLED = 4096  # elements of a ConstantOfShape that is folded: lists of paddings and the like, no tables
@@ -20,10 +24,35 @@ def fold(model: Any) -> Any:
 
     for _ in range(ROUNDS):
         model = optimizer.optimize(model)
-        if not _fold_constants(model, _only_moves):
+        settled = _settle_sizes(model)
+        if not (_fold_constants(model, _only_moves) or settled):
             break
     model.graph.ClearField("value_info")  # quantizers infer shapes again, and differently
     return model
+
+
+def _settle_sizes(model: Any) -> bool:
+    """Make constants of sizes that are read from a shape and known, beside others that are open: the optimizer takes only whole shapes.
+    Whether there were any."""
+    from onnx import numpy_helper
+
+    shapes = read_shapes(model)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    read = {node.output[0]: shapes.get(node.input[0]) for node in model.graph.node if node.op_type == "Shape" and not node.attribute}
+    known = {}
+    for node in model.graph.node:
+        sizes = read.get(node.input[0]) if node.op_type == "Gather" else None
+        if sizes is None or node.input[1] not in constants:
+            continue
+        taken = np.array(sizes, object)[numpy_helper.to_array(constants[node.input[1]])]
+        if None not in np.ravel(taken).tolist():
+            known[node.output[0]] = numpy_helper.from_array(np.array(taken, np.int64), node.output[0])
+    left = [type(node).FromString(node.SerializeToString()) for node in model.graph.node if node.output[0] not in known]
+    if known:
+        model.graph.ClearField("node")
+        model.graph.node.extend(left)
+        model.graph.initializer.extend(known.values())
+    return bool(known)
 
 
 def round_weights(model: Any) -> None:

@@ -78,13 +78,16 @@ def describe_tensor(tensor: Any) -> dict[str, Any]:
     return {"name": tensor.name, "shape": shape, "dtype": onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name}
 
 
-def open_axes(model: Any) -> None:
-    """Make dynamic dimensions of those that are written as -1 or 0, as paddle2onnx does."""
+def open_axes(model: Any) -> bool:
+    """Make dynamic dimensions of those that are written as -1 or 0, as paddle2onnx does. Whether there were any."""
+    found = False
     for graph in iterate_graphs(model.graph):
         for tensor in (*graph.input, *graph.output, *graph.value_info):
             for dim in tensor.type.tensor_type.shape.dim:
                 if dim.HasField("dim_value") and dim.dim_value <= 0:
                     dim.ClearField("dim_value")
+                    found = True
+    return found
 
 
 def normalize(model: Any, fit: Fit, sizes: Mapping[str, Sequence[int | None]]) -> tuple[Any, list[str]]:

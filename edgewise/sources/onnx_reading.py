@@ -25,6 +25,20 @@ def find_constants(model: Any) -> dict[str, Any]:
     return held | {node.output[0]: node.attribute[0].t for node in nodes}
 
 
+def read_shapes(model: Any) -> dict[str, list[int | None]]:
+    """Name of a value -> its shape as onnx infers it, None for an open dimension; values of unknown rank are missing."""
+    from onnx import shape_inference
+
+    inferred = shape_inference.infer_shapes(model, data_prop=True)
+    found: dict[str, list[int | None]] = {}
+    for graph in iterate_graphs(inferred.graph):
+        for tensor in (*graph.value_info, *graph.input, *graph.output):
+            kind = tensor.type.tensor_type
+            if kind.HasField("shape"):
+                found[tensor.name] = [dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim]
+    return found | {name: list(tensor.dims) for name, tensor in find_constants(model).items()}
+
+
 def read_attributes(node: Any) -> dict[str, Any]:
     """The attributes of a node by name, as Python values."""
     from onnx import helper
