@@ -125,8 +125,12 @@ class Session(Protocol):
     """A loaded model. It takes and returns what the source does (float32 pictures, float32 logits), whatever types the file has: a session
     of an int8 model quantizes its inputs and dequantizes its outputs itself."""
 
-    inputs: Sequence[Mapping[str, Any]]  # name, shape (None: any size), dtype, as the file has them
-    outputs: Sequence[Mapping[str, Any]]
+    @property
+    def inputs(self) -> Sequence[Mapping[str, Any]]:
+        """name, shape (None: any size), dtype, as the file has them."""
+
+    @property
+    def outputs(self) -> Sequence[Mapping[str, Any]]: ...
 
     def run(self, feeds: Arrays) -> Arrays: ...
 

@@ -199,8 +199,8 @@ def load_model(stream: EventStream, runner: Any, job: Job, feeds: List[Dict[str,
 
 
 def make_call(session: Any, job: Job, feeds: List[Dict[str, Any]]) -> Call:
-    """Scope model: the session alone. Scope end_to_end: preprocessing before it and argmax after it. Of a model with state one step is a
-    run, except where whole sequences are asked for (the job `outputs`)."""
+    """Scope model: the session alone. Scope end_to_end: preprocessing before it, and after it what job["answer"] says (decoding of boxes, a
+    map of classes), else argmax. Of a model with state one step is a run, except where whole sequences are asked for (job `outputs`)."""
     if job["scope"] == "model":
         from edgewise.agent import ports
 
@@ -210,16 +210,29 @@ def make_call(session: Any, job: Job, feeds: List[Dict[str, Any]]) -> Call:
         return lambda i: run(feeds[i % len(feeds)])
     from edgewise.agent import preprocess
 
-    spec = job["preprocessing"]
+    spec, answer = job["preprocessing"], make_answer(job)
 
     def run_end_to_end(i: int) -> Dict[str, Any]:
         raw = feeds[i % len(feeds)]
         outputs = session.run(
             {name: preprocess.normalize(preprocess.resize_to_spec(array[0], spec)[None], spec) for name, array in raw.items()}
         )
-        return {name: array.argmax(axis=-1) for name, array in outputs.items()}
+        return answer(outputs, next(iter(raw.values()))[0])
 
     return run_end_to_end
+
+
+def make_answer(job: Job) -> Callable[[Dict[str, Any], Any], Dict[str, Any]]:
+    """What makes the answer to a picture, uint8 [h, w, c], of the outputs of the model for it."""
+    spec = job["answer"]
+    if spec is None:
+        return lambda outputs, picture: {name: array.argmax(axis=-1) for name, array in outputs.items()}
+    from edgewise.agent.geometry import Geometry
+    from edgewise.agent.sample_answer import answer_sample
+
+    return lambda outputs, picture: answer_sample(
+        outputs, spec, spec["labels"], Geometry.of(job["preprocessing"], picture.shape[0], picture.shape[1])
+    )
 
 
 def run_first_inference(stream: EventStream, call: Call) -> None:

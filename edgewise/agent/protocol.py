@@ -152,7 +152,10 @@ EVENTS: Dict[str, Dict[str, str]] = {
     "error": {"fault": FAULT, "phase": STRING, "message": STRING},
 }
 
-_MODEL = {"runner": STRING, "model": STRING, "settings": OBJECT, "inputs": STRING, "scope": SCOPE, "preprocessing": OBJECT_OR_NULL}
+_MODEL = {
+    **{"runner": STRING, "model": STRING, "settings": OBJECT, "inputs": STRING, "scope": SCOPE},
+    **{"preprocessing": OBJECT_OR_NULL, "answer": OBJECT_OR_NULL},
+}
 _LATENCY = {**_MODEL, "warmup": OBJECT, "blocks": COUNT, "block_s": NUMBER, "min_runs": COUNT}
 # kind of job -> its fields besides `schema`, `kind` and `deadline_s`
 JOBS: Dict[str, Dict[str, str]] = {

@@ -137,6 +137,7 @@ class Variant:
     reduce_range: bool | None = option(None, "weights of 7 bits, for processors whose int8 dot products overflow their 16-bit accumulators")
     block_size: int | None = option(None, low=8, high=1024)
     io: str | None = option(None, "inputs and outputs of a full-integer file: integer, or float with quantization inside")
+    tail: str | None = option(None, "what stands behind the last layers of a detector: float, or int8 like the rest", choices=("float", "int8"))
     keep_float: tuple[str, ...] = ()
     keep_int8: tuple[str, ...] = option((), "layers that keep 8-bit weights among 4-bit ones; names or patterns as in keep_float")
     mixed: Mixed | None = None
@@ -242,6 +243,7 @@ class Bench:
         None, "duration of the energy measurement, and again of its idle baseline, seconds; null: not measured", low=10.0
     )
     warmup: Warmup = option(Warmup())
+    answer: dict[str, Any] | None = option(None, "filled in by compose: what end_to_end does after the model; see agent.sample_answer")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,7 +63,7 @@ def place_pair(settings: schema.Config, name: str, samples: Samples, connection:
     store_inputs(samples, settings.bench.scope, folder)
     inputs = f"{connection.place(folder)}/inputs.npz"
     chosen = [settings.variant(n) for n in (name, settings.reference)]
-    return [place_variant(v, MODELS, inputs, samples.preprocessing, settings.bench, settings.device, connection) for v in chosen]
+    return [place_variant(v, MODELS, inputs, samples, settings.bench, settings.device, connection) for v in chosen]
 
 
 def write_raw_results(found: PairedRuns, passes: Passes, tuned: tuning.Tuned, variant: schema.Variant, target: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgewise.agent.protocol import DETERMINISTIC, Fault, ProtocolFault
+from edgewise.artifacts import artifact
 from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Bench, Plugin, Variant, to_plain
 from edgewise.errors import ConfigError, VariantFailed
@@ -124,16 +125,17 @@ class PlacedVariant:
 
     def outputs(self, inputs: str, count: int) -> Run:
         """Compute the outputs for the `count` samples in `inputs`, a path on the device; the samples are preprocessed already."""
-        return self.run("outputs", {"loaded": 1, "outputs": count}, inputs=inputs, scope="model", preprocessing=None)
+        return self.run("outputs", {"loaded": 1, "outputs": count}, inputs=inputs, scope="model", preprocessing=None, answer=None)
 
     def energy(self, seconds: float) -> Run:
         return self.run("energy", {"sources": 1}, seconds=seconds)
 
 
 def place_variant(
-    variant: Variant, models: Path, inputs: str, preprocessing: Mapping[str, Any], bench: Bench, device: Plugin, connection: Connection
+    variant: Variant, models: Path, inputs: str, samples: Samples, bench: Bench, device: Plugin, connection: Connection
 ) -> PlacedVariant:
     """Place the variant's folder on the device. inputs: the path of inputs.npz there."""
+    whole = bench.scope == "end_to_end"
     limit = device.settings["cool_down_degc"]
     cooling = {"below_degc": limit, "max_s": device.settings["cool_down_max_s"]} if limit else {}
     fields = {
@@ -142,9 +144,18 @@ def place_variant(
         "settings": {"threads": device.settings["threads"], **variant.engine},
         "inputs": inputs,
         "scope": bench.scope,
-        "preprocessing": dict(preprocessing) if bench.scope == "end_to_end" else None,
+        "preprocessing": dict(samples.preprocessing) if whole else None,
+        "answer": complete_answer(bench.answer, samples, models / "variants" / variant.name) if whole else None,
     }
     return PlacedVariant(variant.name, fields, connection, START_S + bench.max_s + 2 * (bench.energy_s or 0.0), cooling)
+
+
+def complete_answer(answer: Mapping[str, Any] | None, samples: Samples, folder: Path) -> dict[str, Any] | None:
+    """bench.answer with the names of the classes, and the decoding of the model's manifest where the user gives none."""
+    if answer is None:
+        return None
+    known = {"decoding": answer["decoding"] or artifact.read(folder).details.get("decoding", {})} if "decoding" in answer else {}
+    return {**answer, **known, "labels": list(samples.labels)}
 
 
 def store_inputs(samples: Samples, scope: str, folder: Path) -> None:

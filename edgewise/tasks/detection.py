@@ -41,6 +41,7 @@ SCORES = (
     *("ap50_delta", "ap50_delta_ci95", "detections", *LOST, *SHIFTS),
 )
 DRAWS = 1000
+USUAL_THRESHOLD = 0.25  # where decoding is timed before a threshold is chosen
 KEPT = ("corners", "scores", "classes")  # of each detection; `counts` says how many each picture has
 
 
@@ -201,6 +202,12 @@ def lost_interval(pictures: np.ndarray, lost: np.ndarray, size: int) -> list[flo
 
 def decide(answers: Predictions) -> Decisions | None:
     return None
+
+
+def timed_answer(settings: Settings) -> dict[str, Any]:
+    """What is timed after the model with bench.scope=end_to_end: decoding, suppression, and boxes in the picture's pixels."""
+    threshold = USUAL_THRESHOLD if settings.threshold is None else settings.threshold
+    return {"answer": "boxes", "threshold": threshold, "decoding": {**settings.decoding}}
 
 
 def truth(answers: Predictions, index: int) -> Shown:

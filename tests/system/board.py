@@ -22,7 +22,7 @@ def latency_job(placed: str, **more) -> dict:
     warmup = {"min_runs": 1, "min_s": 0.0, "max_s": 0.1, "spread": 0.5}
     timing = {"warmup": warmup, "blocks": 1, "block_s": 0.1, "min_runs": 3}
     where = {"runner": FAKE, "model": placed, "settings": {"threads": 1}, "inputs": f"{placed}/inputs.npz"}
-    return {"kind": "latency", **where, "scope": "model", "preprocessing": None, **timing, **more}
+    return {"kind": "latency", **where, "scope": "model", "preprocessing": None, "answer": None, **timing, **more}
 
 
 def plugin(device: dict) -> Plugin:

@@ -99,7 +99,7 @@ def test_a_variant_answers_like_its_source(device, variant, scheme, source, tmp_
     inputs, expected = checks.read_probe(source)
     np.savez(tmp_path / "inputs.npz", **inputs)
     job = {"runner": RUNNER, "model": str(variant), "settings": {"threads": 1}, "inputs": str(tmp_path / "inputs.npz")}
-    job |= {"scope": "model", "preprocessing": None}
+    job |= {"scope": "model", "preprocessing": None, "answer": None}
     hello, *events = device.run({"kind": "outputs", **job}, 60)
     lowest = dict(text.split("==") for text in floors(ON_DEVICE))
     assert hello["versions"]["onnxruntime"].startswith(lowest["onnxruntime"])
@@ -125,6 +125,7 @@ def test_a_variant_is_measured(device, variant, source, tmp_path):
         "inputs": str(tmp_path / "inputs.npz"),
         "scope": "model",
         "preprocessing": None,
+        "answer": None,
     }
     timing = {"warmup": WARMUP, "blocks": 2, "block_s": 0.05, "min_runs": 4}
     blocks = [e for e in device.run({"kind": "latency", "runner": RUNNER, **job, **timing}, 60) if e["event"] == "block"]

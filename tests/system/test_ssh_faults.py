@@ -168,7 +168,9 @@ def test_two_models_that_fit_only_one_at_a_time(narrow_sshd, tmp_path):
 
     def compared(connection, interleave: str):
         jobs = [latency_job(connection.place(model)) for model in models]
-        fields = [{name: job[name] for name in ("runner", "model", "settings", "inputs", "scope", "preprocessing")} for job in jobs]
+        fields = [
+            {name: job[name] for name in ("runner", "model", "settings", "inputs", "scope", "preprocessing", "answer")} for job in jobs
+        ]
         sides = [PlacedVariant(name, each, connection, 30.0, {}) for name, each in zip("vr", fields, strict=True)]
         return make_pair_runner(*sides, replace(bench, interleave=interleave))(True)
 

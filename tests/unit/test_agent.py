@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgewise.agent import latency, machine
+from edgewise.agent import jobs, latency, machine
 from edgewise.agent.protocol import Fault, encode_job
 from edgewise.devices.local import COMMAND, LocalDevice
 from tests.conftest import ROOT
@@ -36,7 +36,7 @@ def make_job(folder, kind="latency", runner="tests.support.fake_format.run", doe
     if does is not None:
         (folder / "model.json").write_text(json.dumps(does))
     job = {"kind": kind, "runner": runner, "model": str(folder), "settings": {"threads": 1}, "inputs": str(folder / "inputs.npz")}
-    job |= {"scope": "model", "preprocessing": None}
+    job |= {"scope": "model", "preprocessing": None, "answer": None}
     return job | (TIMING if kind == "latency" else {}) | ({"runs": 2} if kind == "memory" else {}) | more
 
 
@@ -206,3 +206,22 @@ def test_an_agent_whose_host_has_gone_ends_without_a_traceback():
         process.stdin.write(encode_job(kind="probe", deadline_s=20.0, packages=[]))
         process.stdin.flush()
         assert process.stderr.read() == b""
+
+
+def test_end_to_end_decodes_boxes_where_the_task_does():
+    """One box of the input, in pixels of a picture twice as wide as it is high."""
+    boxes = np.array([[[10, 10, 30, 20, 0.9, 1], [0, 0, 5, 5, 0.1, 0]]], np.float32)
+
+    class Detector:
+        def run(self, feeds):
+            assert feeds["image"].shape == (1, 3, 40, 40)
+            return {"out": boxes}
+
+    spec = {"kind": "image", "size": [40, 40], "channels": 3, "resize": "letterbox", "interpolation": "bilinear", "crop_share": 1.0}
+    spec |= {"pad_value": 114, "anchor": "corner", "stride": None, "scale": 1.0, "mean": [0.0] * 3, "std": [1.0] * 3}
+    spec |= {"order": "RGB", "layout": "NCHW", "dtype": "float32"}
+    decoding = {"head": "end_to_end", "outputs": {"predictions": "out"}}
+    answer = {"answer": "boxes", "threshold": 0.25, "decoding": decoding, "labels": ["cat", "dog"]}
+    job = {"kind": "latency", "scope": "end_to_end", "preprocessing": spec, "answer": answer}
+    found = jobs.make_call(Detector(), job, [{"image": np.zeros((1, 40, 80, 3), np.uint8)}])(0)
+    assert found == {"objects": [{"label": "dog", "score": 0.9, "box": [20.0, 20.0, 60.0, 40.0]}]}

@@ -12,7 +12,15 @@ from edgewise.devices.access import connect
 from edgewise.errors import DeviceError, VariantFailed
 from edgewise.measure.runs import PlacedVariant
 
-MODEL = {"runner": "edgewise.formats.torch.run", "model": "m", "settings": {}, "inputs": "i", "scope": "model", "preprocessing": None}
+MODEL = {
+    "runner": "edgewise.formats.torch.run",
+    "model": "m",
+    "settings": {},
+    "inputs": "i",
+    "scope": "model",
+    "preprocessing": None,
+    "answer": None,
+}
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def kernel_limit():
 
 def subject(folder: Path, does: dict) -> PlacedVariant:
     job = make_job(folder, does=does)
-    fields = {key: job[key] for key in ("runner", "model", "settings", "inputs", "scope", "preprocessing")}
+    fields = {key: job[key] for key in ("runner", "model", "settings", "inputs", "scope", "preprocessing", "answer")}
     return PlacedVariant("fake-b", fields, LocalDevice(), 20.0, {})
 
 
