@@ -142,12 +142,14 @@ def name_in(picture: Path, folders: Sequence[Path]) -> str:
 
 
 def labels_of(picture: Path, labels: str) -> Path:
-    """The file of labels: the last folder `images` on the way becomes `labels`; beside the picture if there is none."""
-    parts = list(picture.parts)
+    """The file of labels: the last folder `images` on the way becomes `labels`; beside the picture if there is none, or it lies there."""
+    parts, beside = list(picture.parts), picture.with_suffix(".txt")
     place = max((i for i, part in enumerate(parts[:-1]) if part == PICTURES), default=None)
-    if place is not None:
-        parts[place] = labels
-    return Path(*parts).with_suffix(".txt")
+    if place is None:
+        return beside
+    parts[place] = labels
+    path = Path(*parts).with_suffix(".txt")
+    return beside if beside.exists() and not path.exists() else path
 
 
 def read_labels(path: Path, size: tuple[int, int], keypoints: bool = False) -> list[Shape]:

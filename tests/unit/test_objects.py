@@ -1,6 +1,7 @@
 """data/yolo, coco, voc: the same scenes in each form give the same boxes; what is wrong is counted and named."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -241,6 +242,34 @@ def test_a_line_that_is_no_label(tmp_path, line):
     assert bad.name == "images/train/part00.png" and bad.reason.startswith("part00.txt, line 2: ")
     with pytest.raises(DataError, match=r"1 of 24 pictures cannot be read \(images/train/part00.png: part00.txt, line 2"):
         read("yolo", path, max_unreadable_share=0.01)
+
+
+def test_labels_beside_their_pictures(tmp_path):
+    path = write_yolo(tmp_path / "images/set")
+    for label in path.parent.rglob("part*.txt"):
+        label.rename(path.parent / "images" / label.parent.name / label.name)
+    (path.parent / "images").rename(path.parent / "photos")
+    path.write_text(path.read_text().replace("images/", "photos/"))
+    _, found = made("yolo", path, tmp_path)
+    assert all(len(boxes) == len(SCENES[name][1]) for name, boxes in found.items())
+
+
+def test_all_of_train_may_be_the_calibration(tmp_path):
+    made("yolo", write_yolo(tmp_path / "set"), tmp_path, splits={"validation": 0, "calibration": 1, "test": 0})
+    names = splits_of(tmp_path)
+    assert len(names["calibration"]) == 14 and not names["train"] and len(names["test"]) == 6 and len(names["validation"]) == 4
+
+
+@pytest.mark.parametrize(("form", "targets"), [("yolo", "boxes"), ("coco", "masks")])
+def test_the_same_files_give_the_same_bytes(form, targets, tmp_path, monkeypatch):
+    path = FORMS[form](tmp_path / "set")
+    first, _ = made(form, path, tmp_path / "a", targets=targets)
+    monkeypatch.setattr(time, "time", lambda: 2e9)
+    again, _ = made(form, path, tmp_path / "b", targets=targets)
+    assert (
+        first == again
+        and (tmp_path / "a/models/data/manifest.json").read_bytes() == (tmp_path / "b/models/data/manifest.json").read_bytes()
+    )
 
 
 def test_keypoints_after_a_box_are_no_outline(tmp_path):
