@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgewise.artifacts import artifact
+from edgewise.data.encoders import NEAREST
 from edgewise.sources import oracle
 from edgewise.sources.inspection import CHANNELS, CONTAINERS, Inspection, Port
 from edgewise.tasks import heads
@@ -60,7 +61,8 @@ class Guess:
     @property
     def dtype(self) -> str:
         """That of the data which feeds it: real values where the file quantizes, 32 bits where it computes with other floats."""
-        return "float32" if self.port.quantization or self.port.dtype.startswith(("float", "double", "bfloat")) else self.port.dtype
+        real = self.port.quantization or self.port.dtype.startswith(("float", "double", "bfloat"))
+        return "float32" if real else NEAREST.get(self.port.dtype, self.port.dtype)
 
     @property
     def words(self) -> str:
@@ -109,6 +111,8 @@ def guess_ports(found: Inspection) -> Guesses:
     inputs = [guess_input(port, state, found.inputs) for port in found.inputs]
     image = next((guess for guess in inputs if guess.meaning == IMAGE), None)
     inputs = [guess if guess.fed or len(guess.port.shape) < 2 else replace(guess, **told_by_picture(guess, image)) for guess in inputs]
+    if not any(guess.fed for guess in inputs):
+        inputs = [guess if guess.meaning == STATE else Guess(guess.port, FEATURES, guess_sample_axis(guess.port)) for guess in inputs]
     carried = set(state.values())
     outputs = [guess_output(port, carried) for port in found.outputs]
     roles = find_roles([guess.port for guess in outputs if guess.meaning != STATE], image) if image and len(inputs) == 1 else {}

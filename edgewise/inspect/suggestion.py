@@ -10,6 +10,8 @@ import numpy as np
 
 from edgewise.artifacts.targets import BOXES, CLASSES
 from edgewise.data import image_folder
+from edgewise.data.encoders import PORT_TYPES
+from edgewise.errors import ModelError
 from edgewise.inspect import detectors_choice, scaling_choice, trial_run, user_data
 from edgewise.inspect.detectors_choice import Choice
 from edgewise.inspect.meanings import Guesses, guess_ports, name_scores, picture_sides
@@ -20,6 +22,9 @@ from edgewise.inspect.trial_run import Tried
 from edgewise.sources.inspection import Inspection
 
 SIDES = ((224, 224), (320, 320), (640, 640), (48, 192), (48, 320), (32, 100), (96, 96))  # of pictures whose size the file leaves open
+
+
+TEXT = {"object": "strings", "string": "strings"}  # as onnx and others name their type
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,13 @@ class Asked:
 def suggest(found: Inspection, asked: Asked) -> tuple[dict[str, Section], list[str]]:
     """The sections by name, and notes on how they were found.
 
-    ConfigError if none of the schemes is possible, MissingExtra if no format is installed that reads the file, DataError for data
-    that is of no known kind, or that no setting makes fit.
+    ConfigError if none of the schemes is possible, MissingExtra if no format is installed that reads the file, ModelError for an input of
+    a type that cannot be fed, DataError for data that is of no known kind, or that no setting makes fit.
     """
     variants = suggest_variants(found, asked.importer.FORMAT, asked.formats, asked.schemes)
-    guesses, user = guess_ports(found), user_data.recognize(Path(asked.data)) if asked.data else None
+    guesses = guess_ports(found)
+    check_types(asked.path, guesses)
+    user = user_data.recognize(Path(asked.data)) if asked.data else None
     tokenizer = user_data.find_tokenizer(asked.path, Path(asked.data)) if asked.data else None
     known = Known(user, tokenizer=tokenizer, names=found.label_names, path=str(asked.path))
     known, tried = try_sizes(found, asked, guesses, known)
@@ -52,6 +59,16 @@ def suggest(found: Inspection, asked: Asked) -> tuple[dict[str, Section], list[s
         known = dataclasses.replace(known, choice=find_choice(found, asked, guesses, known, tried))
     notes += describe_trial(tried)
     return assemble(found, asked, guesses, known) | {"reference": Section(next(iter(variants.values))), "variants": variants}, notes
+
+
+def check_types(path: Path, guesses: Guesses) -> None:
+    """ModelError for an input of a type that no data set has, such as strings."""
+    odd = next((guess for guess in guesses.fed if guess.dtype not in PORT_TYPES), None)
+    if odd is not None:
+        raise ModelError(
+            f"{path}: {odd.port.name} takes {TEXT.get(odd.port.dtype, odd.port.dtype)}, which is not among the types that data can have: {', '.join(PORT_TYPES)};"
+            " export the model without what comes before its numbers"
+        )
 
 
 def assemble(found: Inspection, asked: Asked, guesses: Guesses, known: Known) -> dict[str, Section]:

@@ -128,6 +128,9 @@ WHOLE = {
 }
 
 
+UNFED = "strings"
+
+
 @pytest.mark.parametrize("case", WHOLE)
 def test_any_onnx_file_is_described_port_by_port(case, tmp_path):
     made, expected = WHOLE[case]
@@ -138,7 +141,11 @@ def test_any_onnx_file_is_described_port_by_port(case, tmp_path):
     given = [name for name in (port.name for port in (*made.graph.input, *made.graph.output)) if name != "w"]
     assert [port.name for port in (*seen.inputs, *seen.outputs)] == given
     asked = suggestion.Asked(tmp_path / "m.onnx", onnx_file, CONF, model_file.read_formats(CONF), run=False)
-    assert set(suggestion.suggest(seen, asked)[0]) == {"data", "task", "model", "reference", "variants"}
+    if case == UNFED:
+        with pytest.raises(ModelError, match="x takes strings, which is not among the types that data can have: float32"):
+            suggestion.suggest(seen, asked)
+    else:
+        assert set(suggestion.suggest(seen, asked)[0]) == {"data", "task", "model", "reference", "variants"}
 
 
 REFUSED = {
