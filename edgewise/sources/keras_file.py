@@ -48,17 +48,17 @@ def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path
     manifest, samples, path = artifact.read(data), Samples.open(data), Path(settings.path)
     model = open_session(path)
     fit = fit_ports(path, settings, model, manifest, imported.make_probe(samples))
-    if settings.outputs:
-        raise ModelError(f"model.outputs: {list(settings.outputs)}; the outputs of a Keras model are converted together, leave it empty")
     copied = folder / f"model{path.suffix if path.is_file() else ''}"
     (shutil.copyfile if path.is_file() else shutil.copytree)(path, copied)
     save_file({f"{name}.weight": np.ascontiguousarray(kernel) for name, (_, kernel) in model.kernels.items()}, folder / WEIGHTS)
     layers = {n: {"type": kind, "weight": f"{n}.weight", "shape": [*kernel.shape]} for n, (kind, kernel) in model.kernels.items()}
     fields = imported.record(settings, Oracle(model, fit), samples, folder)
+    names = {port.name for port in fit.outputs}
+    kept = {"kept": [place for place, entry in enumerate(model.outputs) if entry["name"] in names]} if settings.outputs else {}
     return {
         **fields,
         "format": FORMAT,
-        "details": {**fields["details"], "layers": layers, "parameters": model.parameters, "file": copied.name},
+        "details": {**fields["details"], **kept, "layers": layers, "parameters": model.parameters, "file": copied.name},
         "tools": versions(),
         "weights": copied.name if copied.is_file() else f"{copied.name}/saved_model.pb",
     }

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgewise.artifacts import artifact
+from edgewise.artifacts.artifact import Manifest
 from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Train
 from edgewise.config.settings import option
@@ -54,8 +55,10 @@ def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path
         notes = [*tflite_graph.normalize(model), *_take_ports(model, session, fit)]
         tflite_graph.write(model, folder / FILE)
     fields = imported.record(settings, Oracle(session, fit), samples, folder)
+    warnings = [*fields["training"].get("warnings", ()), *warn_of_integers(session, fit, manifest)]
     return {
         **fields,
+        "training": {**fields["training"], **({"warnings": warnings} if warnings else {})},
         "format": FORMAT,
         "details": {**fields["details"], "layers": {}, "file": FILE, "notes": notes, "imported_sha256": artifact.sha256(path)},
         "tools": {"ai-edge-litert": metadata.version("ai-edge-litert")},
@@ -71,6 +74,18 @@ def _take_ports(model: Any, session: "FileSession", fit: Fit) -> list[str]:
     if opened:
         tflite_graph.set_input_shapes(model, session.input_shapes())
     return [f"input {name} is fixed to the sizes of the data" for name in opened]
+
+
+def warn_of_integers(session: "FileSession", fit: Fit, data: Manifest) -> list[str]:
+    """A warning for each quantized input that the data feeds with integers: whether they are meant as stored ones cannot be seen."""
+    given = {port.name: port.dtype for port in data.inputs}
+    fed = [(port.name, given[fit.names[port.name]]) for port in fit.fed]
+    return [
+        f"input {name} of the file is quantized, and the data gives {dtype}: these are taken as real values, not as what the file stores;"
+        f" {session.quantized[name]}"
+        for name, dtype in fed
+        if name in session.quantized and not dtype.startswith("float")
+    ]
 
 
 def recognizes(path: Path) -> bool:
@@ -106,6 +121,7 @@ class FileSession:
         self._inputs, self._outputs = (dict(zip(*side, strict=True)) for side in zip(names, details, strict=True))
         self.inputs: Sequence[Mapping[str, Any]] = [_describe(name, detail) for name, detail in self._inputs.items()]
         self.outputs: Sequence[Mapping[str, Any]] = [_describe(name, detail) for name, detail in self._outputs.items()]
+        self.quantized = {name: _describe_scale(detail) for name, detail in self._inputs.items() if detail["quantization"][0]}
         if not self.inputs:
             raise ModelError(f"model.path: {path} has no inputs; convert it again with its inputs")
 
@@ -144,12 +160,18 @@ def _describe(name: str, detail: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, "shape": shape, "dtype": "float32" if scale else np.dtype(detail["dtype"]).name}
 
 
+def _describe_scale(detail: Mapping[str, Any]) -> str:
+    scale, zero_point = detail["quantization"]
+    return f"real value = {scale:.6g} * (stored {np.dtype(detail['dtype']).name} - {zero_point})"
+
+
 def _quantize(values: np.ndarray, detail: Mapping[str, Any]) -> np.ndarray:
     scale, zero_point = detail["quantization"]
     if not scale:
         return values.astype(detail["dtype"], copy=False)
     limits = np.iinfo(detail["dtype"])
-    return np.clip(np.rint(values / scale) + zero_point, limits.min, limits.max).astype(detail["dtype"])
+    stored: np.ndarray = np.clip(np.rint(values / scale) + zero_point, limits.min, limits.max).astype(detail["dtype"])
+    return stored
 
 
 def _dequantize(stored: np.ndarray, detail: Mapping[str, Any]) -> np.ndarray:
@@ -193,7 +215,8 @@ def _read_metadata(path: Path, model: Any) -> tuple[Metadata, tuple[str, ...], l
         said = tflite_metadata.read(model)
     except ValueError as error:
         return Metadata(), (), [str(error)]
-    notes = [_quote(note) for note in (said, *said.inputs, *said.outputs) if note.name or note.description]
+    told: list[Metadata | TensorNote] = [said, *said.inputs, *said.outputs]
+    notes = [_quote(note) for note in told if note.name or note.description]
     names = next((note.labels_file for note in said.outputs if note.labels_file), None)
     labels = tflite_metadata.read_labels(path, names) if names else None
     if labels:

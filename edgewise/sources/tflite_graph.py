@@ -119,7 +119,7 @@ def keep_outputs(model: Any, places: Sequence[int]) -> None:
     if len(places) == len(graph.outputs):
         return
     graph.outputs = [int(graph.outputs[place]) for place in places]
-    needed, kept = set(graph.outputs), []
+    needed, kept = set(graph.outputs), list[Any]()
     for operator in reversed(graph.operators):
         if needed.intersection(map(int, operator.outputs)):
             kept.insert(0, operator)

@@ -149,8 +149,9 @@ def export(source: Any, feeds: Mapping[str, np.ndarray], outputs: Sequence[str],
     lost = next((name for name, axis in axes.items() if axis is None), None)
     if lost is not None:
         raise ModelError(f"output {lost} of the model is the same for any number of samples; return values for each sample only")
-    first = {f"out:{name}": to_samples_first(array, axes[name]) for name, array in results.items()}
-    np.savez(folder / "probe.npz", **{f"in:{name}": array for name, array in feeds.items()}, **first)
+    stored: dict[str, Any] = {f"in:{name}": array for name, array in feeds.items()}
+    stored |= {f"out:{name}": to_samples_first(array, axes[name]) for name, array in results.items()}
+    np.savez(folder / "probe.npz", **stored)
     return {
         **saved,
         "inputs": [_describe(name, array, 0) for name, array in feeds.items()],

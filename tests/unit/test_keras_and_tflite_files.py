@@ -69,10 +69,10 @@ def model_file(data):
     return path
 
 
-def obtain(importer, path, data, folder):
+def obtain(importer, path, data, folder, **settings):
     """models/source as train-export writes it."""
     folder.mkdir()
-    fields = dict(importer.obtain(importer.Settings(path=str(path)), data, Train(name="default"), 0, folder))
+    fields = dict(importer.obtain(importer.Settings(path=str(path), **settings), data, Train(name="default"), 0, folder))
     del fields["weights"], fields["training"]
     sides = {side: tuple(Port(**{**entry, "shape": tuple(entry["shape"])}) for entry in fields.pop(side)) for side in ("inputs", "outputs")}
     artifact.write(folder, Manifest(kind="source", **sides, **fields))

@@ -10,7 +10,7 @@ from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest
 from edgewise.config.schema import Train
 from edgewise.errors import ModelError
-from edgewise.formats.tflite import make
+from edgewise.formats.tflite import make, naming
 from edgewise.proof import checks, isolation, making
 from edgewise.sources import tflite_file
 from tests.support import old_tflite, own_files
@@ -195,3 +195,55 @@ def test_no_inputs_at_all(tmp_path):
     model.subgraphs[0].inputs, model.signatureDefs = [], None
     with pytest.raises(ModelError, match="has no inputs; convert it again with its inputs"):
         imported(model, {"first": X}, tmp_path)
+
+
+def quantized() -> Any:
+    """x [1, 4] uint8, real value 0.5 * (stored - 128), dequantized."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = old_tflite.build({"x": ([1, 4], "uint8"), "y": ([1, 4], "float32")}, [("DEQUANTIZE", ["x"], ["y"], {})], ["x"], ["y"])
+    table = schema.QuantizationParametersT()
+    table.scale, table.zeroPoint = [0.5], [128]
+    model.subgraphs[0].tensors[0].quantization = table
+    return model
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_a_quantized_input_takes_real_values_and_integers_are_warned_of(dtype, tmp_path):
+    values = rng.integers(0, 60, (16, 4)).astype(dtype)
+    path = old_tflite.write(quantized(), tmp_path / "mine.tflite")
+    (tmp_path / "source").mkdir()
+    data = own_files.plain_data(tmp_path / "data", {"x": values})
+    fields = tflite_file.obtain(tflite_file.Settings(path=str(path)), data, Train("none"), 0, tmp_path / "source")
+    with np.load(tmp_path / "source/probe.npz") as probe:
+        np.testing.assert_array_equal(probe["out:y"], values)
+    expected = [
+        "input x of the file is quantized, and the data gives uint8: these are taken as real values, not as what the file stores;"
+        " real value = 0.5 * (stored uint8 - 128)"
+    ]
+    assert fields["training"].get("warnings", []) == (expected if dtype == "uint8" else [])
+
+
+def test_a_plain_integer_input_is_fed_as_it_is(tmp_path):
+    """uint8 pictures into a file without a scale, and a word on the setting where the data has floats."""
+    model = old_tflite.build({"x": ([1, 4], "uint8"), "y": ([1, 4], "float32")}, [("CAST", ["x"], ["y"], {})], ["x"], ["y"])
+    values = rng.integers(0, 256, (16, 4)).astype(np.uint8)
+    source = imported(model, {"x": values}, tmp_path)
+    _, given = outputs(converted(source), source)
+    np.testing.assert_array_equal(given["y"], values)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ModelError, match=r"x takes uint8, the data's x is float32; set data\.dtype=uint8"):
+        imported(model, {"x": X}, tmp_path / "other")
+
+
+def test_a_layer_and_a_port_of_one_name_stay_apart():
+    """Keras names an output after its last layer, whose result an activation may still change."""
+    tensors = {"x": ([1, 4], "float32"), "w": WEIGHTS, "h": ([1, 3], "float32"), "y": ([1, 3], "float32")}
+    operators: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
+        ("FULLY_CONNECTED", ["x", "w", ""], ["h"], {}),
+        ("RELU", ["h"], ["y"], {}),
+    ]
+    model = old_tflite.build(tensors, operators, ["x"], ["y"], signature=(["x"], ["line"]))
+    assert naming.name_nodes(model, {"line": [0]}) == {"line": ["line#node"]}
+    names = [tensor.name for tensor in model.subgraphs[0].tensors]
+    assert len(set(names)) == len(names) and names[3] == b"line"

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def flatten(model: Any, shapes: Sequence[Sequence[int | None]] | None = None) -> Any:
-    """shapes: of the inputs, batch first; None: those of the model, with an open batch."""
+def flatten(model: Any, shapes: Sequence[Sequence[int | None]] | None = None, kept: Sequence[int] | None = None) -> Any:
+    """shapes: of the inputs, batch first; None: those of the model, with an open batch. kept: positions of outputs; None: all of them."""
     import keras
 
     sides = shapes or [(None, *tensor.shape[1:]) for tensor in model.inputs]
     ports = list(zip(model.inputs, sides, strict=True))
     inputs = [keras.Input(batch_shape=tuple(shape), dtype=port.dtype, name=f"input_{i:02}") for i, (port, shape) in enumerate(ports)]
     outputs = keras.tree.flatten(call(model, inputs))
-    return keras.Model(inputs, {f"output_{i:02}": tensor for i, tensor in enumerate(outputs)})
+    return keras.Model(inputs, {f"output_{i:02}": tensor for i, tensor in enumerate(outputs) if kept is None or i in kept})
 
 
 def call(model: Any, tensors: Sequence[Any]) -> Any:

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def read_keras(path: Path, manifest: Mapping[str, Any]) -> Any:
     """The inputs and outputs are sorted by name, as in `write_saved_model` and in edgewise.sources.keras_file."""
     with tempfile.TemporaryDirectory() as place:
         model = _convert_model(path if path.is_dir() else write_saved_model(path, Path(place, "saved")))
-    return _sort_ports(model)
+    return _sort_ports(model, manifest["details"].get("kept"))
 
 
 def read_tflite(path: Path, manifest: Mapping[str, Any]) -> Any:
@@ -85,11 +85,13 @@ def _convert_model(path: Path) -> Any:
         raise ValueError(f"OpenVINO cannot read the source: {' '.join(lines[-2:])[:300]}") from error
 
 
-def _sort_ports(model: Any) -> Any:
+def _sort_ports(model: Any, kept: Sequence[int] | None) -> Any:
+    """kept: positions of outputs, sorted by name; None: all of them."""
     import openvino
 
     parameters = sorted(model.get_parameters(), key=lambda node: min(node.output(0).get_names()))
     results = sorted(model.get_results(), key=lambda node: min(node.output(0).get_names()))
+    results = results if kept is None else [results[place] for place in kept]
     return openvino.Model(results, parameters, model.get_friendly_name())
 
 

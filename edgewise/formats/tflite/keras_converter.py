@@ -31,9 +31,11 @@ def write(
     inputs: Mapping[str, Sequence[int | None]],
     settings: Mapping[str, Any],
     calibration: Sequence[Mapping[str, np.ndarray]],
+    kept: Sequence[int] | None = None,
 ) -> None:
     """Write the TFLite file, batch size 1. inputs: name -> shape, batch first, in the model's order; settings: `per_channel`, `io`
-    ("integer", "float"). ValueError if the converter fails or aborts; ChildProcessError if it was killed."""
+    ("integer", "float"); kept: positions of outputs, None: all of them. ValueError if the converter fails or aborts; ChildProcessError if
+    it was killed."""
     if importlib.util.find_spec("tensorflow") is None:
         raise ModuleNotFoundError("tensorflow is not installed", name="tensorflow")
     with tempfile.TemporaryDirectory() as place:
@@ -42,7 +44,13 @@ def write(
             arrays: dict[str, Any] = {f"input_{i:02}": np.stack([feed[name] for feed in calibration]) for i, name in enumerate(inputs)}
             np.savez(samples, **arrays)
         places = {"model": str(model.resolve()), "path": str(path.resolve()), "samples": str(samples)}
-        job = {**places, "scheme": scheme, "shapes": [[1, *shape[1:]] for shape in inputs.values()], **_converter_options(settings)}
+        job = {
+            **places,
+            "scheme": scheme,
+            "kept": kept,
+            "shapes": [[1, *shape[1:]] for shape in inputs.values()],
+            **_converter_options(settings),
+        }
         Path(place, "job.json").write_text(json.dumps(job), encoding="utf-8")
         command = [sys.executable, "-m", "edgewise.formats.tflite.keras_converter", str(Path(place, "job.json"))]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3], env=_environment())
@@ -69,11 +77,11 @@ def _raise_on_failure(done: subprocess.CompletedProcess[str], scheme: str) -> No
 
 
 def convert(job: Mapping[str, Any]) -> bytes:
-    """Convert, in the child process. job: model, path, scheme, shapes, per_channel, integer_io, samples; see `write`."""
+    """Convert, in the child process. job: model, path, scheme, kept, shapes, per_channel, integer_io, samples; see `write`."""
     import tensorflow as tf
 
     place = Path(job["model"])
-    converter = _saved_model_converter(place, job["shapes"]) if place.is_dir() else _keras_converter(place, job["shapes"])
+    converter = (_saved_model_converter if place.is_dir() else _keras_converter)(place, job["shapes"], job["kept"])
     scheme = job["scheme"]
     if scheme != "fp32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -92,16 +100,16 @@ def convert(job: Mapping[str, Any]) -> bytes:
     return content
 
 
-def _keras_converter(place: Path, shapes: Sequence[Sequence[int]]) -> Any:
+def _keras_converter(place: Path, shapes: Sequence[Sequence[int]], kept: Sequence[int] | None) -> Any:
     import keras
     import tensorflow as tf
 
     from edgewise.formats.common.flat_keras import flatten
 
-    return tf.lite.TFLiteConverter.from_keras_model(flatten(keras.saving.load_model(place, compile=False), shapes))
+    return tf.lite.TFLiteConverter.from_keras_model(flatten(keras.saving.load_model(place, compile=False), shapes, kept))
 
 
-def _saved_model_converter(place: Path, shapes: Sequence[Sequence[int]]) -> Any:
+def _saved_model_converter(place: Path, shapes: Sequence[Sequence[int]], kept: Sequence[int] | None) -> Any:
     """Of the default signature with fixed shapes. Inputs and outputs are sorted by name, as in edgewise.sources.keras_file."""
     import tensorflow as tf
 
@@ -113,7 +121,7 @@ def _saved_model_converter(place: Path, shapes: Sequence[Sequence[int]]) -> Any:
 
     def numbered(*given: Any) -> dict[str, Any]:
         results = sorted(signature(**dict(zip(names, given, strict=True))).items())
-        return {f"output_{i:02}": tensor for i, (_, tensor) in enumerate(results)}
+        return {f"output_{i:02}": tensor for i, (_, tensor) in enumerate(results) if kept is None or i in kept}
 
     return tf.lite.TFLiteConverter.from_concrete_functions([tf.function(numbered).get_concrete_function(*fixed)], loaded)
 

@@ -11,6 +11,7 @@ from edgewise.formats.tflite.facts import Node
 
 CHANNELS_LAST = ("DEPTHWISE_CONV_2D", "CONV_3D")  # their constants have the output channel as the last dimension
 SIGNATURE = "serving_default"
+NODE = "#node"  # behind the name of a layer that a port has too
 
 
 def match_nodes(layers: Mapping[str, Mapping[str, Any]], weights: Mapping[str, np.ndarray], nodes: Sequence[Node]) -> dict[str, list[int]]:
@@ -92,17 +93,21 @@ def name_signature(model: Any, inputs: Sequence[str], outputs: Sequence[str]) ->
 
 def name_nodes(model: Any, found: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
     """Rename all tensors: those of the signature as in the signature, nodes of a layer by its path (PATH#2 for a second call), others
-    tensor_N. found: positions of the nodes of each layer. Returns their names."""
+    tensor_N. found: positions of the nodes of each layer. Returns their names, each once: a port may be called as a layer is."""
     nodes = facts.read_nodes(model)
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
+    ports = {entry.name.decode(): entry.tensorIndex for entry in (*signature.inputs, *signature.outputs)}
     for index, tensor in enumerate(graph.tensors):
         tensor.name = f"tensor_{index}".encode()
-    for entry in (*signature.inputs, *signature.outputs):
-        graph.tensors[entry.tensorIndex].name = entry.name
-    named = {path: number_names(path, len(places)) for path, places in found.items()}
+    for name, index in ports.items():
+        graph.tensors[index].name = name.encode()
+    named: dict[str, list[str]] = {}
     for path, places in found.items():
-        for place, name in zip(places, named[path], strict=True):
-            graph.tensors[nodes[place].output].name = name.encode()
+        outputs = [nodes[place].output for place in places]
+        names = zip(number_names(path, len(places)), outputs, strict=True)
+        named[path] = [name if ports.get(name, output) == output else f"{name}{NODE}" for name, output in names]
+        for output, name in zip(outputs, named[path], strict=True):
+            graph.tensors[output].name = name.encode()
     return named
 
 
