@@ -38,7 +38,8 @@ def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> Mapping[
         used = convert_torch(source, path, manifest["inputs"])
         used_layers = {name: layer for name, layer in layers.items() if layer["weight"] in used}
     elif manifest["format"] == "keras":
-        keras_converter.write(source / manifest["details"]["file"], path, "fp32", _input_shapes(manifest), {}, [])
+        file, kept = source / manifest["details"]["file"], manifest["details"].get("kept")
+        keras_converter.write(file, path, "fp32", _input_shapes(manifest), {}, [], kept)
     else:
         shutil.copyfile(source / manifest["details"]["file"], path)
     model = facts.read(path)
@@ -125,7 +126,8 @@ def quantize(
         shutil.copyfile(float_file, path)
     elif manifest["format"] == "keras" and scheme in keras_converter.SCHEMES:
         _check_keras_settings(settings, keep_nodes)
-        keras_converter.write(source / manifest["details"]["file"], path, scheme, _input_shapes(manifest), settings, calibration)
+        file, kept = source / manifest["details"]["file"], manifest["details"].get("kept")
+        keras_converter.write(file, path, scheme, _input_shapes(manifest), settings, calibration, kept)
         _copy_names(float_file, path, manifest)
     else:
         edge_quantizer.quantize(float_file, path, scheme, settings, calibration, keep_nodes)
