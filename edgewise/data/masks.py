@@ -27,6 +27,7 @@ __all__ = ["Settings", "encoder", "items", "probe"]
 EXPECTED = "the folder must hold images/ with pictures and masks/ with a PNG of the same name for each"
 UNNAMED = "masks with class numbers that data.classes does not name, whose pixels are not scored"
 UNKNOWN_COLOUR = "masks with colours that the table does not have, whose pixels are not scored"
+MAX_NAMED = 5  # examples in an error message
 COLUMNS = ("name", "r", "g", "b")
 encoder = PictureEncoder
 
@@ -86,16 +87,31 @@ def items(settings: Settings) -> Iterator[Item | Unreadable]:
             f"data.masks: none of the {len(found)} pictures has a mask: {found[0].name} should have "
             f"{printable(mask_of(found[0].label, settings))}; set data.masks, data.image_suffix or data.mask_suffix"
         )
-    count, table = len(settings.class_names()), colour_table(settings)
+    count, table, strange = len(settings.class_names()), colour_table(settings), dict[str, str]()
 
     def label(picture: PictureFile, size: tuple[int, int]) -> tuple[Label, Problems]:
         if settings.targets == NONE:
             return None, ()
         values = read_mask(mask_of(picture.label, settings), size)
-        classes, problem = by_colour(values, table) if table else by_number(values, count, settings.first_number, settings.ignore)
-        return Mask.pack(classes), ((problem, picture.name),) if problem else ()
+        classes, example = by_colour(values, table) if table else by_number(values, count, settings.first_number, settings.ignore)
+        if example is None:
+            return Mask.pack(classes), ()
+        strange[picture.name] = example
+        return Mask.pack(classes), ((UNKNOWN_COLOUR if table else UNNAMED, f"{picture.name} ({example})"),)
 
     yield from read_items(found, settings, label)
+    check_strange(strange, len(found), settings)
+
+
+def check_strange(strange: Mapping[str, str], total: int, settings: Settings) -> None:
+    """DataError if too many masks have a class that nobody names. strange: an example for each of them."""
+    if len(strange) > settings.max_unreadable_share * total:
+        examples = ", ".join(sorted(set(strange.values()))[:MAX_NAMED])
+        way = "data.colors or data.color_table" if settings.palette else "data.classes, or list those that are not scored in data.ignore"
+        raise DataError(
+            f"data.masks: {len(strange)} of {total} masks have classes without a name, such as {examples}; name them in {way}, "
+            f"or raise data.max_unreadable_share above {settings.max_unreadable_share}"
+        )
 
 
 def list_pictures(settings: Settings) -> list[PictureFile]:
@@ -152,22 +168,24 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def by_number(values: np.ndarray, count: int, first: int, ignored: Sequence[int]) -> tuple[np.ndarray, str | None]:
-    """uint8 [height, width], and what was wrong. count: of named classes; 0: all are allowed. first: number of the first class. ValueError
-    for a mask of colours."""
+    """uint8 [height, width], and a number that is no class. count: of named classes; 0: all are allowed. first: number of the first class.
+    ValueError for a mask of colours."""
     if values.ndim == 3 and not (values == values[:, :, :1]).all():
         raise ValueError("the mask has colours, not class numbers; give their table as data.colors or data.color_table")
     numbers = (values[:, :, 0] if values.ndim == 3 else values).astype(np.int64)
     hidden = np.isin(numbers, (*ignored, IGNORED)) | (numbers < first)
     unnamed = ~hidden & (numbers - first >= (count or MOST_CLASSES))
-    return np.where(hidden | unnamed, IGNORED, numbers - first).astype(np.uint8), UNNAMED if unnamed.any() else None
+    return np.where(hidden | unnamed, IGNORED, numbers - first).astype(np.uint8), str(numbers[unnamed].min()) if unnamed.any() else None
 
 
 def by_colour(values: np.ndarray, table: Mapping[int, int]) -> tuple[np.ndarray, str | None]:
-    """uint8 [height, width], and what was wrong. table: class number, or IGNORED, by colour as one number."""
+    """uint8 [height, width], and a colour that is no class. table: class number, or IGNORED, by colour as one number."""
     colours = pack(np.broadcast_to(values[:, :, None], (*values.shape, 3)) if values.ndim == 2 else values)
     found, places = np.unique(colours, return_inverse=True)
     classes = np.array([table.get(colour, IGNORED) for colour in found.tolist()], np.uint8)
-    return classes[places.reshape(colours.shape)], UNKNOWN_COLOUR if any(colour not in table for colour in found.tolist()) else None
+    other = next((colour for colour in found.tolist() if colour not in table), None)
+    example = None if other is None else str([other >> 16, other >> 8 & 255, other & 255])
+    return classes[places.reshape(colours.shape)], example
 
 
 def pack(colours: np.ndarray) -> np.ndarray:

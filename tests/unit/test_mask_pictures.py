@@ -75,13 +75,22 @@ def test_numbers_that_are_not_scored_or_count_from_one(tmp_path):
 
 
 def test_numbers_without_a_name_are_not_scored_and_told(tmp_path):
-    manifest, found = made(write_masks(tmp_path / "set"), tmp_path, classes=["ground", "bolt", "nut"])
+    folder, three = write_masks(tmp_path / "set"), ["ground", "bolt", "nut"]
+    manifest, found = made(folder, tmp_path, classes=three, max_unreadable_share=0.9)
     assert all((mask[class_map(name) == 3] == IGNORED).all() for name, mask in found.items())
     with_washers = sum((class_map(name) == 3).any() for name in SCENES)
-    assert manifest.details["problems"][masks.UNNAMED]["count"] == with_washers
+    problem = manifest.details["problems"][masks.UNNAMED]
+    assert problem["count"] == with_washers and problem["named"][0] == "images/test/part20.png (3)"
+    with pytest.raises(
+        DataError, match=rf"{with_washers} of 24 masks have classes without a name, such as 3; name them in data.classes, or"
+    ):
+        read(folder, classes=three)
     folder = write_masks(tmp_path / "colours", colours=True)
     fewer = {name: colour for name, colour in PLAIN_COLOURS.items() if name != "void"}
-    assert made(folder, tmp_path, colors=fewer)[0].details["problems"][masks.UNKNOWN_COLOUR]["count"] == len(SCENES)
+    told = made(folder, tmp_path, colors=fewer, max_unreadable_share=1.0)[0].details["problems"]
+    assert told[masks.UNKNOWN_COLOUR]["count"] == len(SCENES)
+    with pytest.raises(DataError, match=r"24 of 24 masks have classes without a name, such as \[255, 255, 255\]; name them in data.colors"):
+        read(folder, colors=fewer)
 
 
 def test_names_of_masks_with_other_ends_and_one_folder(tmp_path):
