@@ -73,8 +73,13 @@ def inspect(given: Namespace) -> None:
     writes:  nothing; the YAML that it prints replaces the sections of the same names in
              params.yaml
 
+    What the inputs and outputs are is guessed, and the file is run once with what is
+    suggested. Labelled pictures decide more: how pixels are scaled, and how the boxes of a
+    detector are read. Without --data it is random inputs, for a first look.
+
     examples:
       edgewise inspect own/model.onnx
+      edgewise inspect own/detector.onnx --data own/data.yaml --full > params.yaml && dvc repro
       edgewise inspect own/model.onnx --data own/pictures --schemes fp32,int8-static --full > mine.yaml && mv mine.yaml params.yaml
     """
     from edgewise.cli import template
@@ -195,7 +200,11 @@ def compose_options(parser: Parser) -> None:
 
 def inspect_options(parser: Parser) -> None:
     parser.add_argument("file", metavar="FILE", help="a model file, or a folder that holds a SavedModel")
-    parser.add_argument("--data", metavar="PATH", help="your data, for the YAML: a folder of pictures by class, an .npz, a .tsv")
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="your data, for the YAML: a folder of pictures, of YOLO, COCO or VOC, with masks; .npz, .npy, .tsv, .csv",
+    )
     parser.add_argument(
         "--schemes", metavar="A,B", help="the schemes to list; without it the usual four: fp32, fp16, int8-dynamic, int8-static"
     )

@@ -95,11 +95,11 @@ def conclude(found: float, located: float, candidate: Candidate, way: Way, count
     words = f"{candidate.words}: finds {found:.0%} of the objects in {count} labelled pictures, the most of all ways that were tried"
     anchor = {"resize": "letterbox", "pad_anchor": "corner" if candidate.spec["head"] == "yolox" else "center"}
     if found >= FOUND:
-        return Choice(decoding, {**anchor, **way.data}, words, sure=True)
+        return Choice(decoding, {**way.data, **anchor}, words, sure=True)
     if located >= FOUND:
         hint = (
             f"it finds {located:.0%} of the objects with {candidate.words}, but {found:.0%} as their class: name the model's own classes in"
             f" their order with data.label_names=FILE, then task: {{name: detection, decoding: {decoding}}}"
         )
-        return Choice({}, {**anchor, **way.data}, words, hints=(hint,))
+        return Choice({}, {**way.data, **anchor}, words, hints=(hint,))
     return Choice({}, {}, words, hints=(f"no way to read its outputs finds the labelled objects ({candidate.words}: {found:.0%})",))

@@ -114,11 +114,12 @@ def suggest_pictures(guesses: Guesses, known: Known, user: UserData) -> Section:
             f"--data: {user.settings['path']} holds pictures, the model takes {taken}; give an .npz file with one array for each input"
         )
     settings, remarks = describe_pictures(image, known.sides)
-    if known.choice:
-        settings |= known.choice.data
-        remarks |= dict.fromkeys(list(known.choice.data)[:1], known.choice.words)
+    chosen = known.choice.data if known.choice else {}
+    if known.choice and chosen:
+        settings |= chosen
+        remarks = {key: remark for key, remark in remarks.items() if key not in chosen} | {next(iter(chosen)): known.choice.words}
     values = {"name": user.name, **user.settings, **settings, "splits": SHARES}
-    order = {"channel_order": "or bgr, as OpenCV reads them"} if settings["channels"] == 3 and not known.choice else {}
+    order = {"channel_order": "or bgr, as OpenCV reads them"} if settings["channels"] == 3 and not chosen else {}
     return Section(values | ({"channel_order": "rgb"} if order else {}), {**remarks, **order, **user.remarks})
 
 

@@ -65,8 +65,9 @@ def check_types(path: Path, guesses: Guesses) -> None:
     """ModelError for an input of a type that no data set has, such as strings."""
     odd = next((guess for guess in guesses.fed if guess.dtype not in PORT_TYPES), None)
     if odd is not None:
+        kind = TEXT.get(odd.port.dtype, odd.port.dtype)
         raise ModelError(
-            f"{path}: {odd.port.name} takes {TEXT.get(odd.port.dtype, odd.port.dtype)}, which is not among the types that data can have: {', '.join(PORT_TYPES)};"
+            f"{path}: {odd.port.name} takes {kind}, which is not among the types that data can have: {', '.join(PORT_TYPES)};"
             " export the model without what comes before its numbers"
         )
 
@@ -87,7 +88,7 @@ def settings_of(importer: ModuleType) -> frozenset[str]:
 def try_sizes(found: Inspection, asked: Asked, guesses: Guesses, known: Known) -> tuple[Known, Tried]:
     """Run the file with the suggested data; where it leaves the size of its pictures open, with usual sizes until one works."""
     open_sides = any(guess.meaning == "image" and None in picture_sides(guess) for guess in guesses.fed)
-    if not asked.run or not trial_run.can_run(asked.importer) or None in guesses.constants.values():
+    if not asked.run or trial_run.find_opener(asked.importer) is None or None in guesses.constants.values():
         return known, Tried()
     first: tuple[Known, Tried] | None = None
     for sides in SIDES if open_sides else (None,):

@@ -1,6 +1,6 @@
 """Run a file on the inputs that are suggested for it, in a process of its own: whether it takes them, and what it gives."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ from edgewise.config.schema import part
 from edgewise.config.settings import build
 from edgewise.data.encoders import PictureSettings
 from edgewise.errors import EdgewiseError, ModelError
-from edgewise.plugins import Item
+from edgewise.plugins import Item, Session
 from edgewise.proof import isolation
 from edgewise.sources.inspection import one_line
 from edgewise.sources.oracle import Oracle, fit_ports
@@ -55,9 +55,9 @@ def make_feeds(items: Sequence[Item], settings: Any) -> Arrays:
     return {name: array if dtype == "stored" else array.astype(dtype) for name, array in stacked.items()}
 
 
-def can_run(importer: ModuleType) -> bool:
-    """Whether files of this kind are run by a session of their own; a program of torch or Keras is described by itself."""
-    return hasattr(importer, "FileSession")
+def find_opener(importer: ModuleType) -> Callable[[Path], Session] | None:
+    """What opens a file of this kind as a session; None where nothing does, as for weights alone."""
+    return getattr(importer, "open_session", None) or getattr(importer, "FileSession", None)
 
 
 def run(importer: str, path: Path, model: Mapping[str, Any], feeds: Sequence[Arrays], labels: Sequence[str] = ()) -> list[Tried]:
@@ -79,7 +79,10 @@ def _run(importer: str, path: Path, model: Mapping[str, Any], feeds: Sequence[Ar
     inputs = tuple(Port(name, (None, *array.shape[1:]), str(array.dtype)) for name, array in feeds[0].items())
     manifest = Manifest(kind="data", inputs=inputs, labels=tuple(labels))
     try:
-        session = module.FileSession(path)
+        opener = find_opener(module)
+        if opener is None:
+            return [Tried()] * len(feeds)
+        session = opener(path)
         oracle = Oracle(session, fit_ports(path, settings, session, manifest, {name: array[:SAMPLES] for name, array in feeds[0].items()}))
         return [Tried(oracle.run(each)) for each in feeds]
     except EdgewiseError:

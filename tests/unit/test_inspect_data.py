@@ -13,10 +13,14 @@ from edgewise.artifacts.targets import BOXES, CLASSES, MASKS, MULTI_LABEL, NONE,
 from edgewise.config import compose
 from edgewise.config.compose import Options
 from edgewise.errors import UserError
-from edgewise.inspect import detectors_choice, scaling_choice, user_data
+from edgewise.inspect import detectors_choice, scaling_choice, sections, user_data
 from edgewise.inspect.detectors_choice import Way
+from edgewise.inspect.meanings import guess_ports
+from edgewise.inspect.sections import Known
 from edgewise.inspect.trial_run import Tried, read_items
+from edgewise.inspect.user_data import UserData
 from edgewise.plugins import Boxes, Item
+from edgewise.sources.inspection import Inspection, Port
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
@@ -156,6 +160,47 @@ def test_the_scaling_with_which_labelled_pictures_are_classified_is_taken():
     same = scaling_choice.decide(targets, 2, ways, [runs[1]] * 3)
     assert same.data == {"range": [0, 1]}  # the most common one, if nothing tells them apart
     assert scaling_choice.decide(targets, 3, ways, runs) is None
+
+
+WORDS = (*(f"thing {number}" for number in range(998)), "cat", "dog")
+
+
+def task_of(shape: tuple[int, ...], user: UserData, names: tuple[str, ...] = ()) -> tuple[str, dict[str, object]]:
+    """The task and the settings of the data that go with it, for a model of pictures with one output."""
+    seen = Inspection("x", (Port("x", (1, 3, 32, 32), "float32"),), (Port("y", shape, "float32"),))
+    section, settings = sections.suggest_task(guess_ports(seen), Known(user, names=names, path="m.tflite"))
+    return section.values["name"], settings
+
+
+PETS = UserData("image_folder", {"path": "p"}, CLASSES, ("cat", "dog"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "expected"),
+    [
+        ((1, 2), (), ("classification", {})),
+        ((1, 1000), WORDS, ("classification", {"label_names": "m.tflite"})),
+        ((1, 1001), WORDS, ("classification", {"label_names": "m.tflite", "label_offset": 1})),
+        ((1, 1001), (), ("none", {"targets": NONE})),
+        ((1, 1000), (*WORDS[:-1], "wolf"), ("none", {"targets": NONE})),
+        ((1, 2, 32, 32), (), ("none", {"targets": NONE})),
+    ],
+)
+def test_classes_are_scored_where_the_model_has_as_many_or_names_them(shape, names, expected):
+    assert task_of(shape, PETS, names) == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((1, 12, 32, 32), ("segmentation", {})),
+        ((1, 32, 32, 12), ("segmentation", {})),
+        ((1, 11, 8, 8), ("segmentation", {"ignore": [255, 11]})),
+        ((1, 21, 8, 8), ("none", {"targets": NONE})),
+    ],
+)
+def test_masks_are_scored_where_the_map_has_their_classes(shape, expected):
+    assert task_of(shape, UserData("masks", {"path": "p"}, MASKS, tuple(map(str, range(12))))) == expected
 
 
 SIZE = 64
