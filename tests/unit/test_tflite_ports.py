@@ -247,3 +247,23 @@ def test_a_layer_and_a_port_of_one_name_stay_apart():
     assert naming.name_nodes(model, {"line": [0]}) == {"line": ["line#node"]}
     names = [tensor.name for tensor in model.subgraphs[0].tensors]
     assert len(set(names)) == len(names) and names[3] == b"line"
+
+
+def test_openvino_reads_all_of_them_from_the_file(tmp_path):
+    maker = pytest.importorskip("edgewise.formats.openvino.make")
+    pytest.importorskip("openvino")
+    source = imported(several(), {"first": X, "second": K}, tmp_path)
+    folder = tmp_path / "openvino"
+    folder.mkdir()
+    maker.convert(source, folder, {})
+    feeds, expected = checks.read_probe(source)
+    given = isolation.compute_outputs("edgewise.formats.openvino", folder, {"threads": 1}, feeds)
+    assert list(given) == list(expected)
+    for name, array in expected.items():
+        np.testing.assert_allclose(given[name], array, atol=1e-5)
+
+
+def test_a_layer_in_float16_is_named_with_what_to_do():
+    layers = {"line": {"type": "Linear", "weight": "w", "shape": [3, 4]}}
+    with pytest.raises(ValueError, match=r"layer 'line' \(Linear 3x4\) computes in float16, .*model\.float\(\)"):
+        naming.match_nodes(layers, {"w": WEIGHTS.astype(np.float16)}, [])

@@ -22,6 +22,11 @@ def match_nodes(layers: Mapping[str, Mapping[str, Any]], weights: Mapping[str, n
     path = next((path for path, places in found.items() if not places), None)
     if path is not None:
         kind, shape = layers[path]["type"], "x".join(map(str, layers[path]["shape"]))
+        dtype = weights[layers[path]["weight"]].dtype
+        if dtype != np.float32:
+            raise ValueError(
+                f"layer '{path}' ({kind} {shape}) computes in {dtype}, which TFLite casts; export the model after model.float()"
+            )
         raise ValueError(f"layer '{path}' ({kind} {shape}) is in no node of the converted file: its weights were rewritten")
     return found
 
