@@ -1,6 +1,6 @@
 """Are the intervals of detection and segmentation right, and how long do they take?
 
-    python -m benchmarks.box_intervals coverage --repeats 400       how often they hold the truth, in simulated test sets (half an hour)
+    python -m benchmarks.box_intervals coverage --repeats 400       how often they hold the truth, in simulated test sets (an hour)
     python -m benchmarks.box_intervals time                         5,000 pictures, 80 classes, 1,000 draws: as COCO's val2017
 
 Coverage: two models on test sets drawn from a population, whose own scores are the truth. The interval of the difference is that of the

@@ -78,7 +78,7 @@ def build_context(summary: Summary, settings: Config) -> dict[str, Any]:
         "settings": settings,
         "rows": table.sort_variants(summary),
         "reading": table.explain_table(summary)[0],
-        "unresolved": table.describe_unresolved(summary),
+        "unresolved": table.describe_lost(summary) + table.describe_unresolved(summary),
         "on_device": table.describe_agreement(summary),
         "focus": focus,
         "cards": list(make_cards(summary)),

@@ -1,7 +1,8 @@
 """The table: with rich in the terminal, as Markdown in metrics/report.md. The cells are the same in both."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from edgewise.artifacts.records import Agreement, Interval, Summary, VariantSummary
 from edgewise.plugins import PrimaryMetric
@@ -117,6 +118,7 @@ def explain_table(summary: Summary) -> list[str]:
     return (
         lines
         + describe_agreement(summary)
+        + describe_lost(summary)
         + describe_unresolved(summary)
         + findings.engine_lines(summary)
         + findings.finding_lines(summary)
@@ -141,6 +143,31 @@ def format_agreement(found: Agreement) -> str:
     share = found.same_predictions_share
     same = "" if share in (1, None) else f", {share:.0%} of {found.samples} answers the same"
     return f"{found.verdict} (SQNR {found.sqnr_db:.0f} dB{same})"
+
+
+def describe_lost(summary: Summary) -> list[str]:
+    """What happens to the reference's detections at its threshold, which the mean average precision does not see; one line, where the task
+    detects."""
+    told = [
+        f"{name} {format_lost(row.quality.scores)}" for name, row in sort_variants(summary) if name != summary.reference and knows_lost(row)
+    ]
+    count = max((row.quality.scores["detections"] for row in summary.variants.values() if knows_lost(row)), default=0)
+    return [f"Of the {count:,} detections of {summary.reference} above its threshold are lost: {'; '.join(told)}"] if told else []
+
+
+def knows_lost(row: VariantSummary) -> bool:
+    """Whether it is known what the variant loses."""
+    return row.quality.scores.get("lost_detections_share") is not None
+
+
+def format_lost(scores: Mapping[str, Any]) -> str:
+    """The share with its interval, and how the scores of the others moved."""
+    interval = format_interval(scores["lost_detections_share_ci95"], lambda bound: f"{100 * bound:.1f}")
+    share = f"{100 * scores['lost_detections_share']:.1f} %{interval}"
+    if scores["score_shift_median"] is None:
+        return share
+    low, middle, high = (format_signed(scores[f"score_shift_{name}"], 2) for name in ("p5", "median", "p95"))
+    return f"{share}, scores moved by {middle} ({low} to {high})"
 
 
 def describe_unresolved(summary: Summary) -> list[str]:

@@ -217,3 +217,21 @@ def test_the_table_writes_map_as_everybody_does():
     summary = Summary("onnx-fp32", {}, {"onnx-int8-static": row}, (), None, "", Budget("none"), detection.PRIMARY_METRIC)
     (said,) = table.describe_unresolved(summary)
     assert said.startswith("mAP: no difference could be shown for onnx-int8-static")
+
+
+def test_the_table_says_what_is_lost_and_how_scores_moved():
+    lost = {
+        **{"detections": 1615, "lost_detections_share": 0.067, "lost_detections_share_ci95": [0.048, 0.0881]},
+        **{"score_shift_p5": -0.09, "score_shift_median": 0.0002, "score_shift_p95": 0.08},
+    }
+    rows = {
+        "onnx-fp32": VariantSummary("onnx", "fp32", "ok", quality=Quality(scores=lost)),
+        "onnx-int8-static": VariantSummary("onnx", "int8-static", "ok", quality=Quality(scores=lost)),
+        "failed": VariantSummary("onnx", "int8-qat", "failed", quality=Quality(scores=dict.fromkeys(lost))),
+    }
+    said = table.describe_lost(Summary("onnx-fp32", {}, rows, (), None, "", Budget("none"), detection.PRIMARY_METRIC))
+    assert said == [
+        "Of the 1,615 detections of onnx-fp32 above its threshold are lost: onnx-int8-static 6.7 % [4.8, 8.8],"
+        " scores moved by 0.00 (−0.09 to +0.08)"
+    ]
+    assert not table.describe_lost(Summary("a", {}, {"a": rows["failed"]}, (), None, "", Budget("none"), None))
