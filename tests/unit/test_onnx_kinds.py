@@ -328,6 +328,15 @@ def test_a_stack_of_matrices_has_scales_per_column_where_they_are_found_at_run_t
     assert smallest_db("onnx", made, source, -1) > 35 > 20 > smallest_db("onnx", single, source, -1)
 
 
+@pytest.mark.parametrize("kind", [kind for kind, entry in SHAPES.items() if entry[0] == "Conv"])
+def test_convolutions_have_a_scale_per_channel_where_ranges_are_found_at_run_time(kind, tmp_path):
+    source = imported(product_net(kind), {"x": normal(24, *SHAPES[kind][4])}, tmp_path / "source")
+    parent = converted("onnx", source, tmp_path / "onnx")
+    made, single = (quantized("onnx", "int8-dynamic", parent, source, tmp_path / str(c), per_channel=c) for c in (True, False))
+    assert share_of("onnx", "int8-dynamic", made) == share_of("onnx", "int8-dynamic", single) == 1.0
+    assert smallest_db("onnx", made, source, 1) > max(20, smallest_db("onnx", single, source, 1) + 10)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SHAPES)
 def test_scales_per_channel_keep_small_channels_in_openvino(kind, tmp_path):

@@ -1,12 +1,14 @@
 """Which axis of a weight has a scale for each of its channels, where ONNX Runtime's tools choose another one, or one that it cannot run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from edgewise.formats.common.onnx_graphs import iterate_graphs
 
+QUANTIZED, SCALE, ZERO_POINT = "_quantized", "_scale", "_zero_point"  # endings that the dynamic tool gives to the parts of a weight
+HALF = 128  # zero point of unsigned weights that are symmetric
 ONE_SCALE: list[dict[str, Any]] = [{}]  # for the whole tensor, in the words of ONNX Runtime's TensorQuantOverrides
 
 
@@ -53,3 +55,36 @@ def spread_zero_points(model: Any) -> None:
         if stack and list(tensors[name].dims) == [columns]:
             wide = np.broadcast_to(numpy_helper.to_array(tensors[name]), (*stack, 1, columns))
             tensors[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(wide), name))
+
+
+def read_filters(model: Any) -> dict[str, np.ndarray]:
+    """Name -> values, of the weights of convolutions."""
+    from onnx import numpy_helper
+
+    graphs = [*iterate_graphs(model.graph)]
+    names = {node.input[1] for graph in graphs for node in graph.node if node.op_type == "Conv"}
+    return {t.name: numpy_helper.to_array(t) for graph in graphs for t in graph.initializer if t.name in names}
+
+
+def scale_channels(model: Any, floats: Mapping[str, np.ndarray]) -> None:
+    """Give the weights of ConvInteger a scale for each output channel. The operator takes one zero point for all of them, so they are
+    symmetric about it, and the scales, [channels, 1, ...], multiply its result; the dynamic tool writes one scale.
+
+    floats: see `read_filters`, of the float model.
+    """
+    from onnx import numpy_helper
+
+    graphs = [*iterate_graphs(model.graph)]
+    tensors = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
+    weights = {node.input[1] for graph in graphs for node in graph.node if node.op_type == "ConvInteger" and node.input[1] in tensors}
+    for name in weights:
+        weight = floats[name.removesuffix(QUANTIZED)]
+        largest = abs(weight).max(axis=tuple(range(1, weight.ndim)), keepdims=True)
+        scale = np.where(largest > 0, largest, 1).astype(np.float32) / np.float32(HALF - 1)
+        parts = {
+            name: (np.rint(weight / scale) + HALF).astype(np.uint8),
+            name.removesuffix(QUANTIZED) + SCALE: scale[:, 0],
+            name.removesuffix(QUANTIZED) + ZERO_POINT: np.array(HALF, np.uint8),
+        }
+        for part, array in parts.items():
+            tensors[part].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), part))

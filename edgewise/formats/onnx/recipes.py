@@ -51,10 +51,12 @@ def int8_dynamic(model: Any, settings: Mapping[str, Any], calibration: Sequence[
 
     Convolutions get unsigned weights, because ONNX Runtime has no fast kernel for signed ones (ResNet-18 on x86: 18 ms against 7).
     For matrix products it is the reverse (ViT: 1.4 ms signed, 2.2 ms unsigned).
+    per_channel: of convolutions too (a detector of speech: SQNR 15.6 dB, with one scale for each of their weights 3.6 dB).
     reduce_range: signed weights of 7 bits, see int8_static; products of unsigned ones do not overflow anywhere.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    floats = channels.read_filters(model)
     _replace_gemm(model)
     reduced, bodies = bool(settings.get("reduce_range")), len([*iterate_graphs(model.graph)]) > 1
     for operators, weights in ((["Conv"], QuantType.QUInt8), (["MatMul", "LSTM", *TABLES], QuantType.QInt8)):
@@ -68,6 +70,8 @@ def int8_dynamic(model: Any, settings: Mapping[str, Any], calibration: Sequence[
             )
             model = _load(path)
     channels.spread_zero_points(model)
+    if settings["per_channel"]:
+        channels.scale_channels(model, floats)
     return model
 
 
