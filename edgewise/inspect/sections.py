@@ -43,11 +43,17 @@ class Formats:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known beside the ports. user: the data. sides: of pictures, in the place of open ones. outputs: shapes by name, as a run gave
-    them. choice: how pictures are prepared, and the boxes of a detector read. names: of the classes, packed in the file. path: of it."""
+    """What is known beside the ports.
+
+    user: the data. sides: of pictures, in the place of open ones; length: of other open axes; most_id: the highest of random token ids.
+    outputs: shapes by name, as a run gave them. choice: how pictures are prepared, and the boxes of a detector read. tokenizer: a file
+    beside the model. names: of the classes, packed in the file. path: of it.
+    """
 
     user: UserData | None = None
     sides: tuple[int, int] | None = None
+    length: int = LENGTH
+    most_id: int = 99
     outputs: Shapes | None = None
     choice: Choice | None = None
     tokenizer: str | None = None
@@ -81,7 +87,7 @@ def guess_step_ms(guesses: Guesses) -> float | None:
     """Of a piece of sound, by its sampling rate."""
     rate = next((value for name, value in guesses.constants.items() if RATE.search(name)), None)
     sound = next((guess for guess in guesses.fed if guess.meaning == AUDIO), None)
-    return 1000 * fill_sizes(sound, guesses)[-1] / rate if rate and sound and guesses.state else None
+    return 1000 * fill_sizes(sound, guesses, Known())[-1] / rate if rate and sound and guesses.state else None
 
 
 def find_axes(guesses: Guesses) -> dict[str, int | None]:
@@ -130,7 +136,13 @@ def suggest_text(guesses: Guesses, known: Known, user: UserData) -> Section:
         raise DataError(
             f"--data: {user.settings['path']} holds sentences, the model takes {taken}; give an .npz file with one array for each"
         )
-    values = {"name": user.name, **user.settings, "length": fill_sizes(ids, guesses)[-1], "tokenizer": known.tokenizer, "splits": SHARES}
+    values = {
+        "name": user.name,
+        **user.settings,
+        "length": fill_sizes(ids, guesses, known)[-1],
+        "tokenizer": known.tokenizer,
+        "splits": SHARES,
+    }
     needed = "must be the model's own tokenizer.json or vocab.txt; null trains another, with which its answers mean nothing"
     remarks = {"tokenizer": needed} if known.tokenizer is None else {"tokenizer": f"{GUESS}: it lies beside the model"}
     return Section(values, {**remarks, **user.remarks})
@@ -156,7 +168,7 @@ def suggest_random(guesses: Guesses, known: Known) -> Section:
 
 def describe_random(guess: Guess, guesses: Guesses, known: Known) -> dict[str, Any]:
     """An entry of data.inputs."""
-    sizes = list(fill_sizes(guess, guesses, known.sides))
+    sizes = list(fill_sizes(guess, guesses, known))
     return {
         "shape": [STEPS, *sizes] if guesses.state else sizes,
         "dtype": guess.dtype,
@@ -164,14 +176,14 @@ def describe_random(guess: Guess, guesses: Guesses, known: Known) -> dict[str, A
     }
 
 
-def fill_sizes(guess: Guess, guesses: Guesses, sides: tuple[int, int] | None = None) -> tuple[int, ...]:
+def fill_sizes(guess: Guess, guesses: Guesses, known: Known) -> tuple[int, ...]:
     """The sizes of one sample, with usual ones where the file leaves them open."""
     if guess.meaning == IMAGE:
-        settings, _ = describe_pictures(guess, sides)
+        settings, _ = describe_pictures(guess, known.sides)
         size = settings["image_size"]
         height, width = size if isinstance(size, list) else (size, size)
         return (height, width, settings["channels"]) if settings["channels_last"] else (settings["channels"], height, width)
-    usual = (PIECE if guesses.state else LONG_PIECE) if guess.meaning == AUDIO else LENGTH
+    usual = (PIECE if guesses.state else LONG_PIECE) if guess.meaning == AUDIO else known.length
     return tuple(usual if size is None else size for size in guess.sizes)
 
 
@@ -184,7 +196,7 @@ def guess_limits(guess: Guess, known: Known) -> list[float]:
     if guess.meaning == MASK:
         return [1, 1]
     if guess.meaning == IDS:
-        return [0, 0] if TYPES.search(guess.port.name) else [0, 99]
+        return [0, 0] if TYPES.search(guess.port.name) else [0, known.most_id]
     return [0, 1] if guess.dtype == "bool" or guess.dtype.startswith("uint") else [-1, 1]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -14,16 +15,17 @@ from edgewise.data.encoders import PORT_TYPES
 from edgewise.errors import ModelError
 from edgewise.inspect import detectors_choice, scaling_choice, trial_run, user_data
 from edgewise.inspect.detectors_choice import Choice
-from edgewise.inspect.meanings import Guesses, guess_ports, name_scores, picture_sides
+from edgewise.inspect.meanings import AUDIO, IDS, IMAGE, Guesses, guess_ports, name_scores, picture_sides
 from edgewise.inspect.params_text import Section
 from edgewise.inspect.pictures_section import GUESSED, find_scaling
 from edgewise.inspect.sections import USUAL, Formats, Known, suggest_data, suggest_model, suggest_task, suggest_variants
 from edgewise.inspect.trial_run import Tried
 from edgewise.sources.inspection import Inspection
 
-SIDES = ((224, 224), (320, 320), (640, 640), (48, 192), (48, 320), (32, 100), (96, 96))  # of pictures whose size the file leaves open
+SIDES = ((320, 320), (640, 640), (48, 192), (48, 320), (32, 100), (96, 96))  # of pictures whose size the file leaves open
 
 
+LENGTHS = (128, 16, 1)  # of other open axes
 TEXT = {"object": "strings", "string": "strings"}  # as onnx and others name their type
 
 
@@ -57,8 +59,14 @@ def suggest(found: Inspection, asked: Asked) -> tuple[dict[str, Section], list[s
     if tried.outputs:
         known = dataclasses.replace(known, outputs=shapes_of(tried))
         known = dataclasses.replace(known, choice=find_choice(found, asked, guesses, known, tried))
+    notes += [f"missing        {name}: only you know it; give it in the place of VALUE" for name in missing_values(guesses)]
     notes += describe_trial(tried)
     return assemble(found, asked, guesses, known) | {"reference": Section(next(iter(variants.values))), "variants": variants}, notes
+
+
+def missing_values(guesses: Guesses) -> list[str]:
+    """The constants that the user must give."""
+    return [f"model.inputs.{name}" for name, value in guesses.constants.items() if value is None]
 
 
 def check_types(path: Path, guesses: Guesses) -> None:
@@ -86,19 +94,29 @@ def settings_of(importer: ModuleType) -> frozenset[str]:
 
 
 def try_sizes(found: Inspection, asked: Asked, guesses: Guesses, known: Known) -> tuple[Known, Tried]:
-    """Run the file with the suggested data; where it leaves the size of its pictures open, with usual sizes until one works."""
-    open_sides = any(guess.meaning == "image" and None in picture_sides(guess) for guess in guesses.fed)
-    if not asked.run or trial_run.find_opener(asked.importer) is None or None in guesses.constants.values():
+    """Run the file with the suggested data; where it leaves sizes open, with usual ones until one works."""
+    if not asked.run or trial_run.find_opener(asked.importer) is None or missing_values(guesses):
         return known, Tried()
-    first: tuple[Known, Tried] | None = None
-    for sides in SIDES if open_sides else (None,):
-        now = dataclasses.replace(known, sides=sides)
+    first = try_once(found, asked, guesses, known)
+    if first.error is None:
+        return known, first
+    for changes in list_fills(guesses, known):
+        now = dataclasses.replace(known, **changes)
         tried = try_once(found, asked, guesses, now)
         if tried.error is None:
             return now, tried
-        first = first or (now, tried)
-    assert first is not None
-    return first
+    return known, first
+
+
+def list_fills(guesses: Guesses, known: Known) -> Iterator[dict[str, Any]]:
+    """Other usual sizes in the place of open ones, and ids that a small vocabulary has."""
+    pictures = [guess for guess in guesses.fed if guess.meaning == IMAGE]
+    if any(None in picture_sides(guess) for guess in pictures):
+        yield from ({"sides": sides} for sides in SIDES)
+    if known.user is None and any(guess.meaning == IDS for guess in guesses.fed):
+        yield {"most_id": 1}
+    if known.user is None and any(None in guess.sizes for guess in guesses.fed if guess.meaning not in (IMAGE, AUDIO)):
+        yield from ({"length": length} for length in LENGTHS)
 
 
 def try_once(found: Inspection, asked: Asked, guesses: Guesses, known: Known) -> Tried:

@@ -118,6 +118,21 @@ MODELS = {
         {"input_ids": [64], "attention_mask": [64], "token_type_ids": [64]},
     ),
     "ids of 32 bits": (lambda: tokens(INT32), {"input_ids": "ids"}, {"input_ids": [64], "attention_mask": [64], "token_type_ids": [64]}),
+    "ids of a small vocabulary": (
+        lambda: net([value("x", ["n", 9], INT32)], [value("y", ["n", 9, 8])], node("Gather", "t x", "y"), t=TABLE[:5]),
+        {"x": "ids"},
+        {"x": [9]},
+    ),
+    "a picture of open size that must be of one size": (
+        lambda: net(
+            [value("x", ["n", 3, "h", "w"])],
+            [value("y", ["n", 3, 640, "w"])],
+            node("Add", "x k", "y"),
+            k=np.zeros((1, 3, 640, 1), np.float32),
+        ),
+        {"x": "image"},
+        {"x": [3, 640, 640]},
+    ),
     "a picture and its size": (detector, {"image": "image", "im_shape": "constant"}, {"image": [3, 32, 32]}),
 }
 
@@ -166,8 +181,9 @@ def test_state_and_constants_are_filled_in_and_marked_as_guesses(tmp_path, here)
 
 def test_a_constant_that_only_the_user_knows_is_named(tmp_path):
     onnx.save(scaled(), tmp_path / "m.onnx")
-    text, _ = suggest(tmp_path / "m.onnx")
+    text, notes = suggest(tmp_path / "m.onnx")
     assert "inputs: {scale: VALUE} # VALUE must be given: scale (float32)" in text
+    assert "missing        model.inputs.scale: only you know it; give it in the place of VALUE" in notes
 
 
 def test_a_model_that_does_not_run_with_the_suggestion_is_said_to(tmp_path, here):
