@@ -1,7 +1,8 @@
 """Turn the outputs of a model into answers. The one implementation, used in evaluation and on the device; Python 3.9.
 
-spec = {"answer": "highest" | "odds" | "each" | "values", "meaning": "logits" | "probabilities" | None,
-        "normal": position of the normal label ("odds"), "threshold": number ("odds" and "each")}
+spec = {"answer": "highest" | "odds" | "each" | "values" | "vector", "meaning": "logits" | "probabilities" | None,
+        "normal": position of the normal label ("odds"), "threshold": number ("odds" and "each"),
+        "pooling": "none" | "first" | "mean" ("vector")}
 for answer in make_answers(outputs, spec, labels):      # one dict for each sample
     ...
 """
@@ -49,7 +50,27 @@ def raw_values(outputs: np.ndarray, spec: Mapping[str, Any], labels: Sequence[st
     return [{"values": row.tolist()} for row in outputs]
 
 
-MAKERS = {"highest": most_likely_label, "odds": label_by_threshold, "each": labels_above_threshold, "values": raw_values}
+def embeddings(outputs: np.ndarray, spec: Mapping[str, Any], labels: Sequence[str]) -> list[dict[str, Any]]:
+    """The vector of each sample."""
+    return [{"embedding": row.tolist()} for row in to_vectors(outputs, spec["pooling"])]
+
+
+def to_vectors(outputs: np.ndarray, pooling: str) -> np.ndarray:
+    """[n, d] without axes of length one behind the first; of a vector for each token, [n, tokens, d], the `first` or their `mean`."""
+    slim = outputs.reshape(len(outputs), *(side for side in outputs.shape[1:] if side != 1))
+    if pooling != "none" and slim.ndim == 3:
+        vectors: np.ndarray = slim[:, 0] if pooling == "first" else slim.mean(axis=1)
+        return vectors
+    return slim
+
+
+MAKERS = {
+    "highest": most_likely_label,
+    "odds": label_by_threshold,
+    "each": labels_above_threshold,
+    "values": raw_values,
+    "vector": embeddings,
+}
 
 
 def log_odds_against_normal(outputs: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:

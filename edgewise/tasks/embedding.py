@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.agent.answers import to_vectors
 from edgewise.config.settings import option
 from edgewise.errors import ConfigError, DataError
 from edgewise.plugins import Arrays, Comparison, Decisions, Predictions, PrimaryMetric, Scores
@@ -37,7 +38,7 @@ class Settings:
 
 def condense(settings: Settings, spec: Mapping[str, Any], outputs: Arrays) -> Arrays:
     """The embeddings, float32 [n, d]. ConfigError where it is not clear which output holds them."""
-    vectors = {name: _to_vectors(array, settings.pooling) for name, array in outputs.items() if settings.output in (None, name)}
+    vectors = {name: to_vectors(array, settings.pooling) for name, array in outputs.items() if settings.output in (None, name)}
     fitting = {name: array for name, array in vectors.items() if array.ndim == 2 and array.shape[1] > 1}
     if len(fitting) != 1:
         shapes = ", ".join(f"{name} {list(array.shape[1:])}" for name, array in outputs.items())
@@ -49,19 +50,11 @@ def condense(settings: Settings, spec: Mapping[str, Any], outputs: Arrays) -> Ar
     return fitting
 
 
-def _to_vectors(array: np.ndarray, pooling: str) -> np.ndarray:
-    """Without axes of length one behind the first; one vector of each sample's tokens, [n, tokens, d]."""
-    slim = array.reshape(len(array), *(side for side in array.shape[1:] if side != 1))
-    if pooling != "none" and slim.ndim == 3:
-        return slim[:, 0] if pooling == "first" else slim.mean(axis=1)
-    return slim
-
-
 def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
     samples = len(answers["test"].outputs)
     if samples < 3:
         raise DataError(f"data.splits.test: {samples} samples; the task embedding needs at least 3 for neighbours to differ; add samples")
-    return Scores({}, {"answer": "values", "output": next(iter(answers["test"].ports))})
+    return Scores({}, {"answer": "vector", "output": next(iter(answers["test"].ports)), "pooling": settings.pooling})
 
 
 def compare(settings: Settings, reference: Predictions, variant: Predictions) -> Comparison:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
+from edgewise.agent.sample_answer import answer_sample
 from edgewise.artifacts.records import Evaluation, VariantSummary
 from edgewise.errors import ConfigError, DataError
 from edgewise.plugins import Predictions
@@ -96,7 +97,17 @@ def test_two_samples_have_no_other_neighbours():
     few, enough = ({"test": Predictions({"vector": vectors(count)}, None)} for count in (2, 3))
     with pytest.raises(DataError, match=r"data\.splits\.test: 2 samples"):
         embedding.judge(Settings(), few)
-    assert embedding.judge(Settings(), enough).decision == {"answer": "values", "output": "vector"}
+    assert embedding.judge(Settings(), enough).decision == {"answer": "vector", "output": "vector", "pooling": "none"}
+
+
+@pytest.mark.parametrize("pooling", ["none", "first", "mean"])
+def test_a_device_answers_with_the_vector_that_is_judged(pooling):
+    outputs = {"score": vectors(3, 1), "vector": vectors(12).reshape(3, 4, 16) if pooling != "none" else vectors(3)}
+    kept = embedding.condense(Settings(pooling=pooling), {}, outputs)
+    spec = embedding.judge(Settings(pooling=pooling), {"test": Predictions(kept, None)}).decision
+    for place, vector in enumerate(kept["vector"]):
+        said = answer_sample({name: array[place : place + 1] for name, array in outputs.items()}, spec, ())
+        np.testing.assert_allclose(said["embedding"], vector, rtol=1e-6)
 
 
 def test_the_score_of_a_variant_is_what_agrees_with_the_reference():
