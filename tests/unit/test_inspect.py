@@ -75,6 +75,25 @@ def test_what_is_no_model_is_told_what_there_is(tmp_path):
         model_file.find_importer(tmp_path / "gone.onnx", CONF)
 
 
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite", ".pt2", ".safetensors", ".pt", ".bin"])
+def test_a_damaged_file_is_one_line_whatever_its_name(suffix, files, tmp_path):
+    """Empty, random, cut short, or with bytes exchanged: an error of ours, or a description; nothing else."""
+    random, path = np.random.default_rng(0), tmp_path / f"damaged{suffix}"
+    whole = [file.read_bytes() for file in files.values()] + [(ROOT / "tests/data/root_offset_8.tflite").read_bytes()]
+    damaged = [b"", *(random.bytes(length) for length in (1, 8, 500))]
+    for content in whole:
+        exchanged = np.frombuffer(content, np.uint8).copy()
+        exchanged[random.integers(0, len(content), 20)] = random.integers(0, 256, 20)
+        damaged += [content[: len(content) // 3], content[:-1], exchanged.tobytes()]
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            importer = model_file.find_importer(path, CONF)
+            model_file.describe_file(path, model_file.inspect_alone(importer.__name__, path))
+        except ModelError as error:
+            assert "\n" not in str(error)
+
+
 def paste(text: str) -> compose.Config:
     """The yaml in the place of the sections of params.yaml."""
     return compose.compose_choices({**compose.read_choices(ROOT / "params.yaml"), **yaml.safe_load(text)}, Options(CONF))
