@@ -180,10 +180,17 @@ def inspect(path: Path) -> Inspection:
         operators=Counter(node.op_type for node in list_nodes(model)),
         parameters=onnx_counting.count_parameters(model),
         multiply_adds=onnx_counting.count_multiply_adds(model),
-        notes=("it is measured as it is",) if found else tuple(converted),
+        notes=(*(["it is measured as it is"] if found else converted), *_note_open_sizes(onnx_graph.list_inputs(model))),
         model={"name": "onnx_file", "path": str(path)},
         schemes=(found.scheme or found.described,) if found else None,
     )
+
+
+def _note_open_sizes(inputs: Sequence[Any]) -> list[str]:
+    """A note for each input with more open axes than the one that counts the samples."""
+    shapes = {tensor.name: onnx_graph.describe_tensor(tensor)["shape"] for tensor in inputs if tensor.type.HasField("tensor_type")}
+    names = [name for name, shape in shapes.items() if shape.count(None) > 1]
+    return [f"input {name} has open sizes: every variant has those of the data" for name in names]
 
 
 def _port(tensor: Any) -> Port:

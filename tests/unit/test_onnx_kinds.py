@@ -8,6 +8,7 @@ import pytest
 
 from edgewise.artifacts import artifact
 from edgewise.proof import checks, making
+from edgewise.sources import onnx_file
 from edgewise.stats.agreement import sqnr_db
 from tests.conftest import ROOT
 from tests.support.onnx_sources import (
@@ -233,6 +234,7 @@ def test_open_height_and_width_are_fixed_to_those_of_the_data_and_said(tmp_path)
     nodes = [node("Conv", ["x", "k"], ["c"], pads=[1, 1, 1, 1]), node("Sigmoid", ["c"], ["y"])]
     net = model(nodes, {"x": ["n", 3, "h", "w"]}, {"y": ["n", 1, "h", "w"]}, {"k": normal(1, 3, 3, 3)})
     source = imported(net, {"x": normal(24, 3, 10, 14)}, tmp_path / "source")
+    assert onnx_file.inspect(tmp_path / "mine.onnx").notes[-1] == "input x has open sizes: every variant has those of the data"
     manifest = artifact.read(source)
     assert manifest.inputs[0].shape == (None, 3, 10, 14)
     assert "input x had open sizes; they are fixed to those of the data, 3 x 10 x 14" in manifest.details["notes"]
