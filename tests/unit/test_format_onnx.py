@@ -14,7 +14,7 @@ import yaml
 from edgewise.formats.onnx import export, facts, make, recipes, run
 from edgewise.proof import checks
 from tests.conftest import ROOT
-from tests.support import attention_source, sources
+from tests.support import attention_source, onnx_sources, sources
 
 pytestmark = pytest.mark.framework
 
@@ -80,6 +80,24 @@ def test_kept_layers_stay_float_in_a_transformer(scheme, attention, tmp_path):
     share = checks.check_scheme(facts.facts(folder), make.SCHEMES[scheme], kept, scheme)
     assert 0.3 < share < 1
     assert sqnr_db(source, folder) > (5 if scheme == "int4-weight" else 20)
+
+
+def test_a_kept_layer_between_quantized_ones_computes_in_float(tmp_path):
+    """ONNX Runtime rounds the float weights of a convolution between DequantizeLinear and QuantizeLinear as it loads the file, with one
+    scale for all of them: a single large one, here of a channel that is always zero, leaves nothing of the others."""
+    first, depthwise = onnx_sources.normal(8, 3, 1, 1), onnx_sources.normal(8, 1, 3, 3)
+    first[0], depthwise[0] = 0, 1000
+    weights = {"a": first, "b": depthwise, "c": onnx_sources.normal(4, 8, 1, 1)}
+    nodes = [
+        onnx_sources.node("Conv", ["x", "a"], ["p"], name="first"),
+        onnx_sources.node("Conv", ["p", "b"], ["q"], name="depthwise", group=8, pads=[1, 1, 1, 1]),
+        onnx_sources.node("Conv", ["q", "c"], ["y"], name="last"),
+    ]
+    net = onnx_sources.model(nodes, {"x": ["n", 3, 8, 8]}, {"y": ["n", 4, 8, 8]}, weights)
+    source = onnx_sources.imported(net, {"x": onnx_sources.normal(24, 3, 8, 8)}, tmp_path / "source")
+    parent = onnx_sources.converted("onnx", source, tmp_path / "float")
+    folder = onnx_sources.quantized("onnx", "int8-static", parent, source, tmp_path / "kept", keep=["depthwise"])
+    assert onnx_sources.worst_db("onnx", folder, source) > 30
 
 
 def test_static_transformer_normalizes_in_float(attention, tmp_path):

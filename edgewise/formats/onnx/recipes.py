@@ -26,6 +26,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {  # -> ONNX Runtime's name and
 CALIBRATION_BATCH = 16  # samples per run; the activations of a whole run are kept in memory
 TABLES = ("Gather",)
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+SHIELDED = ("Conv", "ConvTranspose", "Gemm")  # whose float weights ONNX Runtime may quantize as it loads a file
 
 
 def fp32(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: list[str]) -> Any:
@@ -107,7 +108,44 @@ def int8_static(model: Any, settings: Mapping[str, Any], calibration: Sequence[A
         *([], [*kept, *_find_between(model, kept)], operators, options),
     )
     quantizer.quantize_model()
+    _shield(quantizer.model.model, kept)
     return quantizer.model.model
+
+
+def _shield(model: Any, kept: Sequence[str]) -> None:
+    """Give kept products an input that is dequantized with a scale for each channel, all of them equal.
+
+    Between a single scale and a QuantizeLinear, ONNX Runtime 1.31 rounds float weights to 8 bits as it loads a file (its transformer
+    WeightBiasQuantization), with one scale for the whole tensor: depthwise convolutions that were to stay float are worse than quantized.
+    """
+    from onnx import helper, numpy_helper
+
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    producers = {name: node for node in model.graph.node for name in node.output}
+    nodes = []
+    for node in model.graph.node:
+        origin = producers.get(node.input[0]) if node.name in kept and node.op_type in SHIELDED and node.input[1] in tensors else None
+        if origin is not None and origin.op_type == "DequantizeLinear":
+            channels_in, spread = _count_input_channels(node, tensors[node.input[1]]), [origin.input[0]]
+            for name in origin.input[1:]:
+                spread.append(f"{node.name}/{name}")
+                values = np.repeat(numpy_helper.to_array(tensors[name]).reshape(1), channels_in)
+                model.graph.initializer.append(numpy_helper.from_array(values, spread[-1]))
+            node.input[0] = f"{node.name}/input"
+            nodes.append(helper.make_node("DequantizeLinear", spread, [node.input[0]], name=f"{node.name}/DequantizeLinear", axis=1))
+        nodes.append(node)
+    if len(nodes) > len(model.graph.node):
+        copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+        model.graph.ClearField("node")
+        model.graph.node.extend(copies)
+
+
+def _count_input_channels(node: Any, weight: Any) -> int:
+    """Of a Conv, a ConvTranspose or a Gemm: the size of axis 1 of its input."""
+    attributes = {attribute.name: attribute.i for attribute in node.attribute}
+    if node.op_type == "Gemm":
+        return int(weight.dims[1 if attributes.get("transB") else 0])
+    return int(weight.dims[0] if node.op_type == "ConvTranspose" else weight.dims[1] * attributes.get("group", 1))
 
 
 def _check_bodies(model: Any, kept: Sequence[str]) -> None:
