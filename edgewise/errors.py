@@ -10,6 +10,7 @@
     |   |-- StorageError                disk full, no permission
     |   `-- DeviceError                 the device or the link to it; `fault` tells which
     `-- VariantFailed          exit 0   deterministic: recorded in the variant's manifest, the other variants go on
+        `-- OutputsDiffer               a part of an output is dead, or too far from the source's
 
 A command that succeeds exits with 0, one that the user interrupts (Ctrl-C) with 130. Any other exception is a bug: Python prints its
 traceback and exits with 1. Every message names the bad value, what is allowed and the next step. Only `run_main` exits.
@@ -86,6 +87,15 @@ class VariantFailed(EdgewiseError):
     """A variant cannot be made, judged or measured, and never will be from the same inputs. Recorded as its result."""
 
     exit_code = 0
+
+
+class OutputsDiffer(VariantFailed):
+    """A part of an output of the variant is dead, or too far from the source's. output: its name; span: elements of the axis on which the
+    part lies, where it starts and stops; zeros for the whole output."""
+
+    def __init__(self, message: str, output: str, span: tuple[int, int, int]):
+        super().__init__(message)
+        self.output, self.span = output, span
 
 
 STORAGE_ERRNOS = {

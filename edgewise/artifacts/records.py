@@ -301,6 +301,7 @@ class Proof:
     covered_share: float | None = None
     kept_float: tuple[str, ...] = ()
     kept_int8: tuple[str, ...] = ()
+    tail: str | None = None  # what stays float behind the last layers, in words
     sqnr_to_source_db: float | None = None
     sqnr_as_written_db: float | None = None
     outputs: tuple[OutputAgreement, ...] = ()

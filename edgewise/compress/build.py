@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from edgewise.agent.ports import PORTS_FILE
+from edgewise.artifacts import artifact
 from edgewise.artifacts.samples import Samples
 from edgewise.artifacts.targets import CLASSES
 from edgewise.compress import calibration
@@ -59,6 +60,20 @@ class Build:
             return feeds
         settings = {"threads": 1, **self.variant.engine}
         return calibration.thin_out(isolation.compute_file_feeds(self.variant.module, self.parent, settings, feeds), MAX_STEPS)
+
+    def tail(self) -> dict[str, Any] | None:
+        """What stays float behind the last layers: {"operators": names, "bytes": of their constants}; None where nothing does."""
+        if self.variant.tail != "float" or artifact.read(self.source).details.get("quantized"):
+            return None
+        found = schema.part(self.variant.module, "tail").find_tail(self.parent)
+        return {"operators": list(found.operators), "bytes": found.bytes} if found.operators else None
+
+    def layers_behind(self, output: str, total: int, start: int, stop: int) -> list[str]:
+        """The last source layers behind indices start to stop of an output's axis of `total` elements; [] where the format cannot tell."""
+        if self.variant.tail is None:
+            return []
+        nodes = schema.part(self.variant.module, "tail").find_layers_behind(self.parent, output, total, start, stop)
+        return [layer for layer, its in self.layers.items() if set(its) & set(nodes)]
 
     def float_layers(self) -> list[str]:
         """The source layers that the user keeps in float (keep_float)."""

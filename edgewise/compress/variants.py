@@ -1,8 +1,10 @@
 """Make one variant and prove that it is what its name says."""
 
+import contextlib
 import dataclasses
 import math
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from edgewise.compress.build import Build
 from edgewise.compress.float_models import carry_over, open_parent
 from edgewise.compress.partition import finish
 from edgewise.config import schema
-from edgewise.errors import VariantFailed
+from edgewise.errors import OutputsDiffer, VariantFailed
 from edgewise.proof import checks
 from edgewise.proof.making import (
     check_against_source,
@@ -46,7 +48,8 @@ def make_variant(variant: schema.Variant, parent: Manifest, configuration: schem
         build = Build(variant, model, source, Samples.open(MODELS / "data"))
         indices = select_calibration(variant, build.samples)
         kept, searched = quantize(build, indices, folder)
-        facts, covered_share = check_file(build, kept, scheme, folder)
+        tail = build.tail()
+        facts, covered_share = check_file(build, kept, scheme, folder, tail["operators"] if tail else ())
         manifest = dataclasses.replace(
             blank_manifest(variant),
             inputs=parent.inputs,
@@ -57,7 +60,9 @@ def make_variant(variant: schema.Variant, parent: Manifest, configuration: schem
         )
         artifact.write(folder, manifest)
         details = {"facts": facts, "covered_share": covered_share, "kept_float": kept, **searched, **carry_over(parent)}
-        found = compare_with_source(variant.module, folder, variant.engine, variant.min_sqnr_db, source)
+        details |= {"tail": tail} if tail else {}
+        with name_layers(build):
+            found = compare_with_source(variant.module, folder, variant.engine, variant.min_sqnr_db, source)
         details |= {"sqnr_db": lowest_db(found), "agreement": describe_agreement(found)}
         details |= check_as_written(variant, scheme, folder, source)
         details |= finish(build, kept, folder)
@@ -99,13 +104,27 @@ def quantize(build: Build, indices: np.ndarray, folder: Path) -> tuple[list[str]
     return (build.layers_reverted_to_float(folder) if build.accuracy_control_arguments() else user_layers), {}
 
 
-def check_file(build: Build, kept: list[str], scheme: dict[str, Any], folder: Path) -> tuple[dict[str, Any], float]:
+@contextlib.contextmanager
+def name_layers(build: Build) -> Iterator[None]:
+    """Name the layers behind a group of outputs that a check finds dead or bad, as a setting that keeps them float."""
+    try:
+        yield
+    except OutputsDiffer as error:
+        layers = build.layers_behind(error.output, *error.span)
+        raise VariantFailed(f"{error}; the last layers behind it: keep_float: [{', '.join(layers)}]" if layers else str(error)) from error
+
+
+def check_file(
+    build: Build, kept: list[str], scheme: dict[str, Any], folder: Path, tail: Sequence[str] = ()
+) -> tuple[dict[str, Any], float]:
     """What the file holds, and the share of the weights that the scheme covers. VariantFailed where the file is not what its name says.
 
-    Of a source that is quantized already, layers that are float in the user's file stay so.
+    Of a source that is quantized already, layers that are float in the user's file stay so. tail: operators behind the last layers that
+    stay float; some read constants.
     """
     facts = schema.part(build.variant.module, "facts").facts(folder)
     own = checks.list_float_nodes(facts) if artifact.read(build.source).details.get("quantized") else []
+    own += [node["name"] for node in facts["nodes"] if node["name"] in tail]
     nodes, int8_nodes = build.nodes_of(kept), build.nodes_of(build.int8_layers())
     return facts, checks.check_scheme(facts, scheme, [*nodes, *own], build.variant.name, int8_nodes)
 

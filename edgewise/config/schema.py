@@ -137,7 +137,9 @@ class Variant:
     reduce_range: bool | None = option(None, "weights of 7 bits, for processors whose int8 dot products overflow their 16-bit accumulators")
     block_size: int | None = option(None, low=8, high=1024)
     io: str | None = option(None, "inputs and outputs of a full-integer file: integer, or float with quantization inside")
-    tail: str | None = option(None, "what stands behind the last layers of a detector: float, or int8 like the rest", choices=("float", "int8"))
+    tail: str | None = option(
+        None, "what stands behind the last layers of a detector: float, or int8 like the rest", choices=("float", "int8")
+    )
     keep_float: tuple[str, ...] = ()
     keep_int8: tuple[str, ...] = option((), "layers that keep 8-bit weights among 4-bit ones; names or patterns as in keep_float")
     mixed: Mixed | None = None

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from edgewise.config.settings import nearest
-from edgewise.errors import VariantFailed
-from edgewise.stats.agreement import GroupAgreement, compare_groups, worst_of
+from edgewise.errors import OutputsDiffer, VariantFailed
+from edgewise.stats.agreement import GroupAgreement, compare_groups, find_groups, worst_of
 
 Arrays = dict[str, np.ndarray]
+
 # What a float model agrees with, at least, of a source that computes in these types, in dB. Rounding to p bits costs 6 p + 5 dB (float16:
 # 11 bits, 71 dB; bfloat16: 8 bits, 53 dB), and the noise of some 300 roundings in a row adds up to 25 dB more; 6 dB are left as a margin.
 PRECISION_SQNR_DB = {"float16": 40.0, "bfloat16": 22.0}
@@ -37,7 +38,7 @@ def check_outputs(expected: Arrays, given: Arrays, min_db: float) -> float:
 
 def compare_outputs(expected: Arrays, given: Arrays, min_db: float) -> list[GroupAgreement]:
     """Each group of each output of a variant against the source's (see stats.agreement). VariantFailed for another name or shape, NaN, a
-    group that no longer moves, or less than `min_db`."""
+    group that no longer moves, or less than `min_db`: OutputsDiffer, which names the group."""
     if list(expected) != list(given):
         raise VariantFailed(f"outputs are named {', '.join(given)}, the source's are {', '.join(expected)}")
     for name, reference in expected.items():
@@ -48,16 +49,24 @@ def compare_outputs(expected: Arrays, given: Arrays, min_db: float) -> list[Grou
     found = compare_groups(expected, given)
     worst = worst_of(found)
     if worst.dead:
-        raise VariantFailed(
+        raise OutputsDiffer(
             f"output {worst.name} is dead: it is the same for every sample, and the source's is not; if its values share one scale with"
-            " larger ones, keep the layers behind it float (keep_float) or use another scheme"
+            " larger ones, keep the layers behind it float (keep_float) or use another scheme",
+            *(worst.output, _find_span(worst, expected[worst.output])),
         )
     if worst.sqnr_db < min_db:
         where = f" of {worst.name}" if worst.group or len(expected) > 1 else ""
-        raise VariantFailed(
-            f"outputs differ from the source: SQNR {worst.sqnr_db:.1f} dB{where}, this scheme needs at least {min_db:g} dB (min_sqnr_db)"
+        raise OutputsDiffer(
+            f"outputs differ from the source: SQNR {worst.sqnr_db:.1f} dB{where}, this scheme needs at least {min_db:g} dB (min_sqnr_db)",
+            *(worst.output, _find_span(worst, expected[worst.output])),
         )
     return found
+
+
+def _find_span(one: GroupAgreement, reference: np.ndarray) -> tuple[int, int, int]:
+    """The elements of a group's axis, and where on it the group starts and stops; zeros for the whole output."""
+    group = next(group for group in find_groups(reference) if group.name == one.group)
+    return (0, 0, 0) if group.axis is None else (reference.shape[group.axis], group.start, group.stop)
 
 
 def least_sqnr_db(min_db: float, precision: str | None) -> float:

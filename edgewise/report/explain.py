@@ -285,6 +285,17 @@ def read_operators(variant: str) -> Operators | None:
     return Operators(found["reason"] or found["status"], tuple(found["types"][:MOST_OPERATORS]) if found["status"] == "measured" else ())
 
 
+def describe_tail(variant: str, tail: Mapping[str, Any]) -> str:
+    """What stays float behind the last layers, with its time where a profile knows its operators. tail: of the manifest's details."""
+    names, profile = set(tail["operators"]), read_profile(variant)
+    ms = [op["ms"] for op in (profile or {}).get("operators", ()) if op["name"] in names and op["ms"] is not None]
+    cost = f", {sum(ms):.2g} ms an inference" if ms else ""
+    return (
+        f"{len(names)} operators behind the last layers ({tail['bytes'] / 1000:.3g} kB of constants{cost}): they join or decode values of"
+        " unlike kinds, which 8 bits with one scale would not keep apart (tail: float)"
+    )
+
+
 def read_profile(variant: str) -> dict[str, Any] | None:
     """models/bench/NAME/profile.json; None where no profile was asked for."""
     path = MODELS / "bench" / variant / "profile.json"

@@ -60,7 +60,7 @@ def read_row(variant: Variant, reference_name: str, reference: Predictions | Non
         status="failed" if failures else "ok",
         reason=failures[0] if failures else None,
         file=read_file_facts(made) if made.ok else FileFacts(),
-        proof=read_proof(made) if made.ok else Proof(),
+        proof=read_proof(made, variant.name) if made.ok else Proof(),
         quality=Quality(scores=dict.fromkeys(judge.task.SCORES)),
     )
     if isinstance(evaluated, Evaluation):
@@ -89,13 +89,14 @@ def read_file_facts(made: artifact.Manifest) -> FileFacts:
     return FileFacts(made.size_bytes, weights, form=written.get("form"), runtime_release=written.get("release"))
 
 
-def read_proof(made: artifact.Manifest) -> Proof:
+def read_proof(made: artifact.Manifest, name: str) -> Proof:
     """How much of the scheme the file holds, as `quantize` found it."""
     details = made.details
     return Proof(
         covered_share=details["covered_share"],
         kept_float=tuple(details["kept_float"]),
         kept_int8=tuple(details.get("kept_int8", ())),
+        tail=explain.describe_tail(name, details["tail"]) if "tail" in details else None,
         sqnr_to_source_db=details.get("finished_sqnr_db", details["sqnr_db"]),
         sqnr_as_written_db=details.get("sqnr_as_written_db"),
         outputs=tuple(OutputAgreement(**entry) for entry in details["agreement"]),

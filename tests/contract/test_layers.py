@@ -197,7 +197,7 @@ def test_no_import_circle():
     assert not circles(edges())
 
 
-SEAM = {"run", "make", "facts", "split", "store", "profile", "recipes"}  # what formats have in common
+SEAM = {"run", "make", "facts", "split", "store", "profile", "recipes", "tail"}  # what formats have in common
 
 
 def test_no_two_modules_share_a_name():

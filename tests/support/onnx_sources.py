@@ -135,6 +135,15 @@ def facts_of(name: str, folder: Path) -> dict[str, Any]:
     return dict(part(form(name)["module"], "facts").facts(folder))
 
 
+def tail_of(name: str, folder: Path) -> Any:
+    return part(form(name)["module"], "tail").find_tail(folder)
+
+
+def layers_behind(name: str, folder: Path, output: str, total: int, start: int, stop: int) -> list[str]:
+    """Nodes behind a part of an output."""
+    return list(part(form(name)["module"], "tail").find_layers_behind(folder, output, total, start, stop))
+
+
 def share_of(name: str, scheme: str, folder: Path, keep: Sequence[str] = ()) -> float:
     """The share of the weights that the scheme covers; VariantFailed where the file is not what its name says."""
     return checks.check_scheme(facts_of(name, folder), make_of(name).SCHEMES[scheme], keep, scheme)

@@ -9,8 +9,8 @@ import pytest
 from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest
 from edgewise.config.schema import Train
-from edgewise.errors import ModelError
-from edgewise.formats.tflite import make, naming
+from edgewise.errors import ModelError, VariantFailed
+from edgewise.formats.tflite import make, naming, tail
 from edgewise.proof import checks, isolation, making
 from edgewise.sources import tflite_file
 from tests.support import old_tflite, own_files
@@ -267,3 +267,37 @@ def test_a_layer_in_float16_is_named_with_what_to_do():
     layers = {"line": {"type": "Linear", "weight": "w", "shape": [3, 4]}}
     with pytest.raises(ValueError, match=r"layer 'line' \(Linear 3x4\) computes in float16, .*model\.float\(\)"):
         naming.match_nodes(layers, {"w": WEIGHTS.astype(np.float16)}, [])
+
+
+def detector() -> Any:
+    """Boxes of hundreds of pixels and scores around 0.3, joined to one output of six values."""
+    box, score = rng.normal(0, 100, (4, 4)).astype(np.float32), rng.normal(0, 0.2, (2, 4)).astype(np.float32)
+    tensors = {
+        **{"x": ([1, 4], "float32"), "box": box, "score": score, "low": np.full(2, -1, np.float32)},
+        **{"b": ([1, 4], "float32"), "s": ([1, 2], "float32"), "p": ([1, 2], "float32"), "y": ([1, 6], "float32")},
+    }
+    operators: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
+        ("FULLY_CONNECTED", ["x", "box", ""], ["b"], {}),
+        ("FULLY_CONNECTED", ["x", "score", "low"], ["s"], {}),
+        ("LOGISTIC", ["s"], ["p"], {}),
+        ("CONCATENATION", ["b", "p"], ["y"], {"axis": 1}),
+    ]
+    return old_tflite.build(tensors, operators, ["x"], ["y"], signature=(["x"], ["y"]))
+
+
+@pytest.mark.parametrize("scheme", ["int8-static", "int16x8-static"])
+def test_the_tail_of_a_detector_stays_float(scheme, tmp_path):
+    source = imported(detector(), {"x": X}, tmp_path)
+    parent = converted(source)
+    assert tail.find_tail(parent).operators == ("p", "y")
+    assert [tail.find_layers_behind(parent, "y", 6, *span) for span in ((0, 4), (4, 6))] == [["b"], ["s"]]
+    found = {}
+    for name in ("float", "int8"):
+        folder = tmp_path / f"tail-{name}"
+        folder.mkdir()
+        make.quantize(parent, source, folder, scheme, {**STATIC, "tail": name}, [{"x": row[None]} for row in X], [])
+        found[name] = outputs(folder, source)
+    assert {one.group for one in checks.compare_outputs(*found["float"], 30)} == {"[0:4]", "[4:6]"}
+    if scheme == "int8-static":
+        with pytest.raises(VariantFailed, match=r"y\[4:6\]"):
+            checks.compare_outputs(*found["int8"], 6)

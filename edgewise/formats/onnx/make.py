@@ -10,7 +10,7 @@ import numpy as np
 
 from edgewise.formats.common.onnx_graphs import find_integer_operator
 from edgewise.formats.common.quiet import suppress_warnings
-from edgewise.formats.onnx import export, facts, recipes
+from edgewise.formats.onnx import export, facts, recipes, tail
 
 SOURCES = ("torch", "onnx")
 TF2ONNX = "`python -m tf2onnx.convert {} --opset 18 --output mine.onnx` makes an ONNX file of it, to be brought in its place"
@@ -29,7 +29,7 @@ SCHEMES = {
     "int4-weight": {"weights": "int4", "activations": "float32", "covers": ("Gemm", "MatMul")},
 }
 STATIC = {"calibration.method": tuple(recipes.METHODS), "per_channel": (False, True), "symmetric": (False, True)}
-STATIC["reduce_range"] = (False, True)
+STATIC |= {"reduce_range": (False, True), "tail": ("float", "int8")}
 SETTINGS = {
     "int8-dynamic": {"per_channel": (False, True), "reduce_range": (False, True)},
     "int8-static": STATIC,
@@ -82,7 +82,8 @@ def quantize(
     version, own = model.ir_version, source / FLOAT16
     with suppress_warnings():
         float16 = scheme == "fp16" and own.exists() and not keep_nodes
-        quantized = onnx.load(own) if float16 else recipes.RECIPES[scheme](model, settings, calibration, list(keep_nodes))
+        kept = [*keep_nodes, *(tail.find_tail(parent).operators if settings.get("tail") == "float" else ())]
+        quantized = onnx.load(own) if float16 else recipes.RECIPES[scheme](model, settings, calibration, kept)
     quantized.ir_version = version
     onnx.save(quantized, folder / MODEL)
 

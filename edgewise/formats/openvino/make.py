@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgewise.formats.common.onnx_graphs import find_integer_operator
-from edgewise.formats.openvino import readers, recipes
+from edgewise.formats.openvino import readers, recipes, tail
 from edgewise.formats.openvino.facts import MODEL, PRODUCTS, list_operators, weights
 from edgewise.formats.openvino.onnx_nodes import NodeFinder
 
@@ -29,6 +29,7 @@ SCHEMES = {
     "int4-weight": {"weights": "int4", "activations": "float32", "covers": ("MatMul",)},
 }
 STATIC = {"calibration.method": tuple(recipes.METHODS), "per_channel": (False, True), "symmetric": (False, True)}
+STATIC |= {"tail": ("float", "int8")}
 SETTINGS = {
     "int8-static": STATIC,
     "int8-mixed": STATIC,
@@ -90,10 +91,11 @@ def quantize(
     nodes = list_operators(model)
     known = [node.get_friendly_name() for node in nodes]
     _check_kept(keep_nodes, {node.get_friendly_name() for node in nodes if weights(node)})
+    kept = [*keep_nodes, *(tail.find_tail(parent).operators if settings.get("tail") == "float" else ())]
     if validation is not None:
-        quantized = recipes.int8_accuracy_control(model, settings, calibration, list(keep_nodes), validation)
+        quantized = recipes.int8_accuracy_control(model, settings, calibration, kept, validation)
     else:
-        quantized = recipes.RECIPES[scheme](model, settings, calibration, list(keep_nodes))
+        quantized = recipes.RECIPES[scheme](model, settings, calibration, kept)
     recipes.save(quantized, folder, known)
 
 

@@ -26,6 +26,7 @@ SCHEMES: Mapping[str, Mapping[str, Any]] = {
     "int4-weight": {"weights": "int4", "activations": "dynamic", "covers": ("CONV_2D", "FULLY_CONNECTED", TABLES)},
 }
 CALIBRATION = {"calibration.method": ("minmax", "moving_average"), "per_channel": (True, False), "io": ("integer", "float")}
+CALIBRATION |= {"tail": ("float", "int8")}
 SETTINGS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "fp32": {},
     "fp16": {},

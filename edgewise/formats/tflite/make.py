@@ -2,7 +2,7 @@
 
 source    float model      quantized by
 torch     litert-torch     the AI Edge Quantizer
-keras     TFLiteConverter  TFLiteConverter; int4 by the AI Edge Quantizer, since the converter has none
+keras     TFLiteConverter  TFLiteConverter; by the AI Edge Quantizer what the converter cannot do: int4, and a tail that stays float
 tflite    the file itself  the AI Edge Quantizer; a file that is already quantized stays unchanged
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from edgewise.agent.ports import from_samples_first
 from edgewise.formats.common.quiet import capture_output
-from edgewise.formats.tflite import edge_quantizer, facts, keras_converter, naming
+from edgewise.formats.tflite import edge_quantizer, facts, keras_converter, naming, tail
 from edgewise.formats.tflite.edge_quantizer import REFUSALS, first_line
 
 SOURCES = ("torch", "keras", "tflite")
@@ -122,15 +122,16 @@ def quantize(
     schemes = schemes_of_quantized(parent) if manifest["format"] == "tflite" else []
     if schemes and scheme not in schemes:
         raise ValueError(f"the file is quantized already and stays as it is: it can be measured as {', '.join(schemes)}, not as {scheme}")
+    held = tail.find_tail(parent).operators if settings.get("tail") == "float" and not schemes else ()
     if schemes or scheme == "fp32":
         shutil.copyfile(float_file, path)
-    elif manifest["format"] == "keras" and scheme in keras_converter.SCHEMES:
+    elif manifest["format"] == "keras" and scheme in keras_converter.SCHEMES and not held:
         _check_keras_settings(settings, keep_nodes)
         file, kept = source / manifest["details"]["file"], manifest["details"].get("kept")
         keras_converter.write(file, path, scheme, _input_shapes(manifest), settings, calibration, kept)
         _copy_names(float_file, path, manifest)
     else:
-        edge_quantizer.quantize(float_file, path, scheme, settings, calibration, keep_nodes)
+        edge_quantizer.quantize(float_file, path, scheme, settings, calibration, [*keep_nodes, *held])
 
 
 def _check_keras_settings(settings: Mapping[str, Any], keep_nodes: Sequence[str]) -> None:
