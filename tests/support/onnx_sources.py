@@ -152,3 +152,17 @@ def share_of(name: str, scheme: str, folder: Path, keep: Sequence[str] = ()) -> 
 def layers_of(parent: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = json.loads((parent / "layers.json").read_text())
     return found
+
+
+def stored(folder: Path) -> dict[str, np.ndarray]:
+    """The constants of model.onnx by name."""
+    import onnx
+
+    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(folder / "model.onnx").graph.initializer}
+
+
+def kinds(folder: Path) -> list[str]:
+    """The operators of model.onnx in their order."""
+    import onnx
+
+    return [entry.op_type for entry in onnx.load(folder / "model.onnx").graph.node]
