@@ -15,6 +15,7 @@ from edgewise.config.schema import Bench, Budget, Config, Plugin, Train, Tuning,
 from edgewise.errors import ConfigError, ModelError
 from edgewise.proof import checks, isolation
 from edgewise.sources import tiny_detector
+from edgewise.sources.model_source import summarize
 from stages import train_export
 from tests.support import shapes
 from tests.support.source_kinds import convert, form, make_of
@@ -73,6 +74,13 @@ def test_the_source_says_what_its_outputs_are(project):
     assert ports == {"scores": ((None, 2, 80), "float32", "scores"), "boxes": ((None, 4, 80), "float32", "boxes")}
     assert 0 <= metrics["ap50_validation"] <= 1 and metrics["accuracy_validation"] is None
     assert manifest.details["decoding"] == {**tiny_detector.DECODING, "strides": [4, 8], "size": [SIDE, SIDE]}
+
+
+def test_the_summary_names_the_score_of_the_targets():
+    history = {"accuracy_validation": None, "loss_validation": 1.5, "epochs": 3}
+    assert summarize({**history, "ap50_validation": 0.5}) == "AP50 on validation 0.5000 after 3 epochs"
+    assert summarize({**history, "mean_iou_validation": 0.25}) == "mean IoU on validation 0.2500 after 3 epochs"
+    assert summarize(history) == "loss on validation 1.5"
 
 
 @pytest.mark.parametrize("batch", [1, 3])
