@@ -123,12 +123,22 @@ def test_seven_bits_of_a_dynamic_transformer(attention, tmp_path):
     assert sqnr_db(attention[0], folder) > 20
 
 
-@pytest.mark.parametrize("method", ["entropy", "percentile"])
+@pytest.mark.parametrize("method", ["entropy", "mean", "percentile"])
 def test_each_calibration_method_does_something_of_its_own(method, pictures, tmp_path):
     plain = quantized(pictures, "int8-static", tmp_path / "minmax")
     other = quantized(pictures, "int8-static", tmp_path / method, calibration={"method": method})
     assert (plain / "model.onnx").read_bytes() != (other / "model.onnx").read_bytes()
     assert sqnr_db(pictures[0], other) > 10
+
+
+def test_the_mean_of_extremes_is_that_of_single_samples(pictures, tmp_path):
+    """The range of the input: of the mean over the samples of the least and of the greatest value."""
+    folder = quantized(pictures, "int8-static", tmp_path / "mean", calibration={"method": "mean"})
+    image = checks.read_probe(pictures[0])[0]["image"][:16]
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(folder / "model.onnx").graph.initializer}
+    width = image.max((1, 2, 3)).mean() - image.min((1, 2, 3)).mean()
+    assert tensors["image_scale"] == pytest.approx(width / 255, rel=1e-5)
+    assert width < image.max() - image.min()
 
 
 def test_symmetric_activations_have_their_zero_in_the_middle(pictures, tmp_path):

@@ -125,6 +125,14 @@ def test_the_same_source_again_gives_the_same_bytes(attention, tmp_path):
         assert (tmp_path / name).read_bytes() == (attention[1] / name).read_bytes()
 
 
+@pytest.mark.parametrize("method", ["mean", "percentile"])
+def test_each_calibration_method_does_something_of_its_own(method, pictures, tmp_path):
+    plain = quantized(pictures, "int8-static", tmp_path / "minmax")
+    other = quantized(pictures, "int8-static", tmp_path / method, calibration={"method": method})
+    assert (plain / "model.bin").read_bytes() != (other / "model.bin").read_bytes()
+    assert sqnr_db(pictures[0], other) > 10
+
+
 def test_symmetric_activations_are_signed_or_start_at_zero(pictures, tmp_path):
     for symmetric in (True, False):
         folder = quantized(pictures, "int8-static", tmp_path / str(symmetric), symmetric=symmetric)

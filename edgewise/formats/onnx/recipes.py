@@ -18,6 +18,7 @@ Recipe = Callable[[Any, Mapping[str, Any], Sequence[Arrays], list[str]], Any]
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {  # -> ONNX Runtime's name and options
     "minmax": ("MinMax", {}),
+    "mean": ("MinMax", {"moving_average": True}),  # of the extremes of each run; of all of them, since they are collected at once
     # 512 levels: 256 on each side of zero. The defaults, 128 bins and 128 levels, leave no choice: the result is minmax.
     # Each further bin is one more range to try, which costs time: 640 bins clip at most a fifth of the range.
     "entropy": ("Entropy", {"num_bins": 640, "num_quantized_bins": 512}),
@@ -101,7 +102,9 @@ def int8_static(model: Any, settings: Mapping[str, Any], calibration: Sequence[A
     }
     with tempfile.TemporaryDirectory() as folder:
         path = _save(model, Path(folder))
-        ranges = _find_ranges(path, operators, settings["calibration"]["method"], _batches(model, calibration))
+        method = settings["calibration"]["method"]
+        batches = _batches(model, calibration, 1 if method == "mean" else CALIBRATION_BATCH)
+        ranges = _find_ranges(path, operators, method, [batches] if method == "mean" else [[batch] for batch in batches])
         inferred = load_model_with_shape_infer(path)
     quantizer = QDQQuantizer(
         *(inferred, settings["per_channel"], bool(settings.get("reduce_range")), QuantType.QInt8, QuantType.QUInt8, ranges),
@@ -219,17 +222,17 @@ def _is_transformer(model: Any) -> bool:
     return bool(kinds & {"LayerNormalization", "Softmax"})
 
 
-class SingleBatch:
-    """One batch, as a CalibrationDataReader of ONNX Runtime."""
+class Batches:
+    """Some batches, as a CalibrationDataReader of ONNX Runtime."""
 
-    def __init__(self, feeds: Arrays):
-        self.remaining = [feeds]
+    def __init__(self, feeds: Sequence[Arrays]):
+        self.remaining = iter(feeds)
 
     def get_next(self) -> Arrays | None:
-        return self.remaining.pop() if self.remaining else None
+        return next(self.remaining, None)
 
 
-def _batches(model: Any, feeds: Sequence[Arrays]) -> list[Arrays]:
+def _batches(model: Any, feeds: Sequence[Arrays], size: int = CALIBRATION_BATCH) -> list[Arrays]:
     """Feeds of batch size 1 joined to larger batches, of the size that the file fixes, if it does, and of the types that it takes. They
     stay apart where an input has no axis for samples."""
     from onnx.helper import tensor_dtype_to_np_dtype
@@ -237,7 +240,7 @@ def _batches(model: Any, feeds: Sequence[Arrays]) -> list[Arrays]:
     kinds = {tensor.name: tensor.type.tensor_type for tensor in model.graph.input}
     axes = {name: _sample_axis(kind, feeds[0][name]) for name, kind in kinds.items()} if feeds else {}
     fixed = [kinds[name].shape.dim[axis].dim_value for name, axis in axes.items() if axis is not None]
-    batch = next(filter(None, fixed), CALIBRATION_BATCH) if None not in axes.values() else 1
+    batch = next(filter(None, fixed), size) if None not in axes.values() else 1
     whole = feeds if not any(fixed) else [*feeds, *feeds[: -len(feeds) % batch]]  # a fixed batch is filled up
     types = {name: tensor_dtype_to_np_dtype(kind.elem_type) for name, kind in kinds.items()}
 
@@ -258,16 +261,16 @@ def _sample_axis(kind: Any, sample: np.ndarray) -> int | None:
     return next(iter([*named, *sized]), None)
 
 
-def _find_ranges(path: Path, operators: list[str], method: str, batches: list[Arrays]) -> Any:
-    """The range of each activation over all batches."""
+def _find_ranges(path: Path, operators: list[str], method: str, collections: Sequence[Sequence[Arrays]]) -> Any:
+    """The range of each activation over all batches. collections: the batches whose activations are kept in memory together."""
     from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
     name, options = METHODS[method]
     scratch = str(path.with_name("augmented.onnx"))
     calibrator = create_calibrator(path, operators, scratch, CalibrationMethod[name], extra_options=options)
     with contextlib.redirect_stdout(io.StringIO()):
-        for batch in batches:
-            calibrator.collect_data(SingleBatch(batch))
+        for batches in collections:
+            calibrator.collect_data(Batches(batches))
         return calibrator.compute_data()
 
 

@@ -16,7 +16,11 @@ from edgewise.formats.openvino.facts import MODEL, iterate_bodies, list_operator
 Arrays = dict[str, np.ndarray]
 Recipe = Callable[[Any, Mapping[str, Any], Sequence[Arrays], list[str]], Any]
 
-METHODS = {"minmax": "MINMAX", "percentile": "MEAN_QUANTILE"}  # -> NNCF's names; it has no entropy method
+METHODS = {  # -> NNCF's names; it has no entropy method
+    "minmax": "MINMAX",
+    "mean": None,  # NNCF's default: the mean of each sample's extremes, and the extremes of all samples where a channel has its own range
+    "percentile": "MEAN_QUANTILE",
+}
 MIN_BLOCK_SIZE = 4
 FLOAT16_MAX = 65504.0
 NUMBERED = re.compile("[A-Z][A-Za-z0-9]*_[0-9]+")  # default names of OpenVINO: the operator and a running number
@@ -96,11 +100,12 @@ def _nncf_parameters(model: Any, settings: Mapping[str, Any], samples: int, kept
     """NNCF's advanced parameters, and the others."""
     import nncf
     from nncf.quantization.advanced_parameters import QuantizationParameters
-    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+    from nncf.quantization.range_estimator import RangeEstimatorParameters, RangeEstimatorParametersSet
 
+    name = METHODS[settings["calibration"]["method"]]
     presets = nncf.QuantizationPreset
     advanced = nncf.AdvancedQuantizationParameters(
-        activations_range_estimator_params=getattr(RangeEstimatorParametersSet, METHODS[settings["calibration"]["method"]]),
+        activations_range_estimator_params=getattr(RangeEstimatorParametersSet, name) if name else RangeEstimatorParameters(),
         weights_quantization_params=QuantizationParameters(per_channel=settings["per_channel"]),
     )
     return advanced, {
