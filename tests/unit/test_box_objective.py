@@ -86,8 +86,7 @@ def test_giou_is_that_of_counted_cells() -> None:
 def test_focal_loss_is_its_formula() -> None:
     logits, targets = torch.randn(50, dtype=torch.float64), (torch.rand(50) < 0.3).double()
     p = torch.where(targets > 0, logits.sigmoid(), 1 - logits.sigmoid())
-    alpha = torch.where(targets > 0, 0.25, 0.75)
-    torch.testing.assert_close(focal_loss(logits, targets), -alpha * (1 - p) ** 2 * p.log())
+    torch.testing.assert_close(focal_loss(logits, targets), -0.5 * (1 - p) ** 2 * p.log())
 
 
 def perfect(objective: BoxObjective, indices: np.ndarray) -> list[torch.Tensor]:
