@@ -106,15 +106,15 @@ class Build:
     def validation_indices(self) -> np.ndarray:
         return self.samples.indices("validation")[:VALIDATION_SAMPLES]
 
-    def run(self, folder: Path, indices: np.ndarray) -> np.ndarray:
-        """The first output of the model in `folder` for these samples, [n, ...], computed in a process of its own."""
+    def run(self, folder: Path, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs of the model in `folder` for these samples, each [n, ...], computed in a process of its own."""
         settings = {"threads": 1, **self.variant.engine}
-        return next(iter(isolation.compute_outputs(self.variant.module, folder, settings, self.samples.feeds(indices)).values()))
+        return dict(isolation.compute_outputs(self.variant.module, folder, settings, self.samples.feeds(indices)))
 
-    def accuracy(self, outputs: np.ndarray, indices: np.ndarray) -> float:
-        """Top-1 accuracy, 0..1. VariantFailed where the targets are not classes."""
+    def accuracy(self, outputs: Mapping[str, np.ndarray], indices: np.ndarray) -> float:
+        """Top-1 accuracy by the first output, 0..1. VariantFailed where the targets are not classes."""
         self.require_classes("accuracy")
-        return float((outputs.argmax(axis=1) == self.samples.targets(indices)).mean())
+        return float((next(iter(outputs.values())).argmax(axis=1) == self.samples.targets(indices)).mean())
 
     def require_classes(self, setting: str) -> None:
         if self.samples.kind != CLASSES:

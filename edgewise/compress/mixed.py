@@ -3,7 +3,7 @@
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,16 @@ from edgewise.compress.build import Build
 from edgewise.compress.sensitivity import rank_layers
 from edgewise.config.schema import Mixed
 from edgewise.errors import VariantFailed
-from edgewise.stats.agreement import sqnr_db
+from edgewise.stats.agreement import compare_groups, worst_of
+
+Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A model with the first `layers` layers in float, made and run on the validation samples.
 
+    sqnr_db: of the group of outputs that agrees least with those of the float model.
     accuracy_drop_points: percentage points against the float model of the format; None where the user sets no such limit.
     """
 
@@ -47,7 +50,7 @@ def search(build: Build, calibration: np.ndarray, user_layers: Sequence[str], fo
             build.quantize(place, calibration, [*user_layers, *float_layers])
             outputs = build.run(place, indices)
             drop = accuracy_drop_points(build, float_outputs, outputs, indices)
-            return Candidate(len(float_layers), round(sqnr_db(float_outputs, outputs), 2), drop)
+            return Candidate(len(float_layers), round(worst_of(compare_groups(float_outputs, outputs)).sqnr_db, 2), drop)
 
         ranked = [path for path in rank_layers(build.variant) if path in build.layers and path not in user_layers]
         found, made = bisect(ranked, limits, make)
@@ -56,7 +59,7 @@ def search(build: Build, calibration: np.ndarray, user_layers: Sequence[str], fo
     return sorted({*user_layers, *found}), {"by_search": found, "candidates": len(ranked), "samples": len(indices), "trials": trials}
 
 
-def accuracy_drop_points(build: Build, float_outputs: np.ndarray, outputs: np.ndarray, indices: np.ndarray) -> float | None:
+def accuracy_drop_points(build: Build, float_outputs: Arrays, outputs: Arrays, indices: np.ndarray) -> float | None:
     if build.variant.mixed is None or build.variant.mixed.accuracy_drop_points is None:
         return None
     build.require_classes("mixed.accuracy_drop_points")

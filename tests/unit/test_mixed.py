@@ -182,11 +182,41 @@ def test_variants_with_the_same_settings_share_a_scan():
 
 def test_what_is_judged_by_accuracy_says_that_it_needs_classes(tmp_path):
     samples = Samples((), {}, {}, np.zeros((4, 1), np.float32), {"validation": range(4)}, kind="values")
-    build = Build(mixed_variant(Mixed(sqnr_db=20, accuracy_drop_points=1.0)), tmp_path, tmp_path, samples)
+    build, outputs = Build(mixed_variant(Mixed(sqnr_db=20, accuracy_drop_points=1.0)), tmp_path, tmp_path, samples), {"y": np.zeros((4, 1))}
     with pytest.raises(VariantFailed, match=r"mixed\.accuracy_drop_points: needs the accuracy of classes, but the targets are values"):
-        mixed.accuracy_drop_points(build, np.zeros((4, 1)), np.zeros((4, 1)), np.arange(4))
+        mixed.accuracy_drop_points(build, outputs, outputs, np.arange(4))
     without = Build(mixed_variant(Mixed(sqnr_db=20)), tmp_path, tmp_path, samples)
-    assert mixed.accuracy_drop_points(without, np.zeros((4, 1)), np.zeros((4, 1)), np.arange(4)) is None
+    assert mixed.accuracy_drop_points(without, outputs, outputs, np.arange(4)) is None
+
+
+class FakeBuild(Build):
+    """Its model gives boxes in pixels, always right, and scores, which are only with layer `score` in float; "float" is the float model."""
+
+    @property
+    def layers(self):
+        return {"box": ["box"], "score": ["score"]}
+
+    def quantize(self, folder, calibration_indices, float_layers):
+        (folder / "float").write_text(" ".join(float_layers))
+
+    def validation_indices(self):
+        return np.arange(8)
+
+    def run(self, folder, indices):
+        random = np.random.default_rng(0)
+        boxes, scores = random.uniform(0, 500, (8, 9, 4)), random.uniform(0, 1, (8, 9, 2))
+        right = folder == self.parent or "score" in (folder / "float").read_text()
+        return {"y": np.concatenate([boxes, scores if right else scores.mean(0) * np.ones((8, 1, 1))], axis=2)}
+
+
+def test_scores_beside_boxes_decide_which_layers_stay_float(tmp_path, monkeypatch):
+    monkeypatch.setattr(mixed, "rank_layers", lambda variant: ["score", "box"])
+    found = tmp_path / "found"
+    found.mkdir()
+    build = FakeBuild(mixed_variant(Mixed(sqnr_db=20)), tmp_path, tmp_path, None)
+    kept, record = mixed.search(build, np.arange(4), [], found)
+    assert kept == ["score"] and record["trials"][0]["sqnr_db"] < 1
+    assert (found / "float").read_text() == "score"
 
 
 def mixed_variant(mixed: Mixed) -> Variant:
