@@ -289,10 +289,11 @@ def describe_tail(variant: str, tail: Mapping[str, Any]) -> str:
     """What stays float behind the last layers, with its time where a profile knows its operators. tail: of the manifest's details."""
     names, profile = set(tail["operators"]), read_profile(variant)
     ms = [op["ms"] for op in (profile or {}).get("operators", ()) if op["name"] in names and op["ms"] is not None]
-    cost = f", {sum(ms):.2g} ms an inference" if ms else ""
+    held = [f"{tail['bytes'] / 1000:.3g} kB of constants"] if tail["bytes"] else []
+    cost = ", ".join([*held, *([f"{sum(ms):.2g} ms an inference"] if ms else [])])
     return (
-        f"{len(names)} operators behind the last layers ({tail['bytes'] / 1000:.3g} kB of constants{cost}): they join or decode values of"
-        " unlike kinds, which 8 bits with one scale would not keep apart (tail: float)"
+        f"{len(names)} operators behind the last layers{f' ({cost})' if cost else ''}: they join or decode values of unlike kinds, which 8 bits"
+        " with one scale would not keep apart (tail: float)"
     )
 
 

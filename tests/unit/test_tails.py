@@ -215,6 +215,7 @@ def test_the_report_says_what_stays_float_and_what_it_costs(tmp_path, monkeypatc
     timed = [{"name": name, "ms": ms} for name, ms in (("conv", 2.0), ("join", 0.25), ("sigmoid", 0.5), ("join", None))]
     artifact.write_json(Path("models/bench/v/profile.json"), {"schema": METRICS_SCHEMA, "operators": timed})
     assert "(1.5 kB of constants, 0.75 ms an inference)" in explain.describe_tail("v", tail)
+    assert "layers (0.75 ms an inference): " in explain.describe_tail("v", {**tail, "bytes": 0})
 
 
 @pytest.mark.framework
