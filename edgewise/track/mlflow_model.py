@@ -10,7 +10,6 @@ Standard library, numpy and mlflow; the runtime comes with run.py.
 import importlib
 import json
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -21,12 +20,12 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 SESSIONS, PREPROCESS = "edgewise.agent.sessions", "edgewise.agent.preprocess"
 Arrays = dict[str, np.ndarray]
-# MLflow warns of a `predict` without type hints, and has none for a dictionary of arrays
-warnings.filterwarnings("ignore", category=UserWarning, module=r"mlflow\.pyfunc\.utils\.data_validation")
 
 
 class Variant(PythonModel):  # type: ignore[misc]  # mlflow's modules are Any to mypy, see pyproject.toml
     """The variant's folder, run by its format's own run.py."""
+
+    _skip_type_hint_validation = True  # MLflow asks `predict` for type hints, and has none for a dictionary of arrays
 
     def load_context(self, context: PythonModelContext) -> None:
         self.folder, code = (Path(context.artifacts[name]) for name in ("variant", "code"))

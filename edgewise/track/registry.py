@@ -8,7 +8,6 @@ A version is identified by the content of its files, not by the run that measure
 
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -130,17 +129,16 @@ def save_model(workshop: Path, identity: str, folder: Path, runner: ModuleType, 
     for name, path in code_tree(runner.__name__).files.items():
         (code / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, code / name)
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # MLflow asks for type hints, and has none for arrays by name
-        mlflow.pyfunc.save_model(
-            workshop / "model",
-            python_model=Path(__file__).with_name("mlflow_model.py"),
-            artifacts={"variant": str(folder), "code": str(code)},
-            model_config={"runner": runner.__name__, "settings": dict(how)},
-            signature=ModelSignature(tensor_schema(manifest.fed), tensor_schema(manifest.answered)),
-            input_example=dict(example),
-            pip_requirements=pip_requirements(runner),
-            mlflow_model=Model(model_id=identity),
-        )
+    mlflow.pyfunc.save_model(
+        workshop / "model",
+        python_model=Path(__file__).with_name("mlflow_model.py"),
+        artifacts={"variant": str(folder), "code": str(code)},
+        model_config={"runner": runner.__name__, "settings": dict(how)},
+        signature=ModelSignature(tensor_schema(manifest.fed), tensor_schema(manifest.answered)),
+        input_example=dict(example),
+        pip_requirements=pip_requirements(runner),
+        mlflow_model=Model(model_id=identity),
+    )
 
 
 def tensor_schema(tensors: tuple[Port, ...]) -> Any:
