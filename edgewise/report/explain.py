@@ -291,10 +291,8 @@ def describe_tail(variant: str, tail: Mapping[str, Any]) -> str:
     ms = [op["ms"] for op in (profile or {}).get("operators", ()) if op["name"] in names and op["ms"] is not None]
     held = [f"{tail['bytes'] / 1000:.3g} kB of constants"] if tail["bytes"] else []
     cost = ", ".join([*held, *([f"{sum(ms):.2g} ms an inference"] if ms else [])])
-    return (
-        f"{len(names)} operators behind the last layers{f' ({cost})' if cost else ''}: they join or decode values of unlike kinds, which 8 bits"
-        " with one scale would not keep apart (tail: float)"
-    )
+    what = f"{len(names)} operators behind the last layers{f' ({cost})' if cost else ''}"
+    return f"{what}: they join or decode values of unlike kinds, which 8 bits with one scale would not keep apart (tail: float)"
 
 
 def read_profile(variant: str) -> dict[str, Any] | None:
