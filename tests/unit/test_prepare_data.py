@@ -184,7 +184,9 @@ def test_a_task_that_needs_labels_says_so_before_anything_is_read(tmp_path):
     tasks = {name: Plugin(name, f"edgewise.tasks.{name}", {}) for name in ("classification", "none")}
     for data, task in ((labelled, "classification"), (labelled, "none"), (alone, "none")):
         dataset.check_labels(tasks[task], dataset.probe(data, tmp_path / "metrics/data.json"))
-    with pytest.raises(DataError, match=r"this data has no labels, but the task 'classification' needs classes; label it .* task.name=none"):
+    with pytest.raises(
+        DataError, match=r"this data has no labels, but the task 'classification' needs classes; label it .* task.name=none"
+    ):
         dataset.check_labels(tasks["classification"], dataset.probe(alone, tmp_path / "metrics/data.json"))
 
 
