@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgewise.artifacts.targets import CLASSES, MASKS, MULTI_LABEL, NONE, VALUES
+from edgewise.artifacts.targets import BOXES, CLASSES, MASKS, MULTI_LABEL, NONE, VALUES
 from edgewise.config.settings import nearest
 from edgewise.data import common
 from edgewise.errors import ConfigError, DataError, MissingExtra
@@ -21,6 +21,7 @@ from edgewise.sources.inspection import Inspection
 
 USUAL = ("fp32", "fp16", "int8-dynamic", "int8-static")
 SHARES = {"validation": 0.1, "calibration": 0.2, "test": 0.7}  # nothing is trained
+PLACED_SHARES = {"validation": 0.2, "calibration": 0.4, "test": 0.4}  # boxes and masks mostly have a test split of their own
 # what the file leaves open: numbers of a piece of sound with state, without it (a second), tokens or features; steps of a sequence
 PIECE, LONG_PIECE, LENGTH, STEPS = 512, 16_000, 64, 16
 USUAL_SAMPLES, LEAST_SAMPLES = 64, 16  # random ones, as conf/data/random.yaml has them, and of a model that takes much
@@ -124,7 +125,7 @@ def suggest_pictures(guesses: Guesses, known: Known, user: UserData) -> Section:
     if known.choice and chosen:
         settings |= chosen
         remarks = {key: remark for key, remark in remarks.items() if key not in chosen} | {next(iter(chosen)): known.choice.words}
-    values = {"name": user.name, **user.settings, **settings, "splits": SHARES}
+    values = {"name": user.name, **user.settings, **settings, "splits": PLACED_SHARES if user.targets in (BOXES, MASKS) else SHARES}
     order = {"channel_order": "or bgr, as OpenCV reads them"} if settings["channels"] == 3 and not chosen else {}
     return Section(values | ({"channel_order": "rgb"} if order else {}), {**remarks, **order, **user.remarks})
 
