@@ -17,6 +17,7 @@ from PIL import Image
 
 from edgewise.artifacts import artifact
 from edgewise.data import digits
+from edgewise.tasks.predictions import read_predictions
 from tests.support.workspace import TINY, Workspace
 
 pytestmark = pytest.mark.system
@@ -76,7 +77,8 @@ def infer(python: str, bundle: Path, *arguments: str) -> subprocess.CompletedPro
 def test_every_test_picture_gets_the_answer_of_the_evaluation(workspace, pictures, python):
     models = workspace.folder / "models"
     chosen = json.loads((workspace.folder / "metrics/summary.json").read_text())["chosen"]
-    outputs, targets = (np.load(models / "evaluate" / chosen / f"{name}.npy") for name in ("outputs", "targets"))
+    judged = read_predictions(models / "evaluate" / chosen)
+    outputs, targets = judged.outputs, judged.targets
     labels = artifact.read(models / "bundle").labels
     done = infer(python, models / "bundle", str(pictures))
     assert done.returncode == 0, done.stderr
