@@ -9,6 +9,10 @@ from edgewise.errors import UserError
 PARAMS, CONF = Path("params.yaml"), Path("conf")
 
 
+def init_options(parser: Parser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="a folder that is empty or does not exist yet; . for this one")
+
+
 def init(given: Namespace) -> None:
     """reads:   the files of the installed package, and which packages are installed beside it
     writes:  dvc.yaml, params.yaml, conf/, stages/, .dvc/, .gitignore, .dvcignore; outside
@@ -28,6 +32,10 @@ def init(given: Namespace) -> None:
     if not given.folder:
         raise UserError("edgewise init: the folder's name is empty; for example: edgewise init camera")
     print(described(create(Path(given.folder))))
+
+
+def compose_options(parser: Parser) -> None:
+    parser.add_argument("--check", action="store_true", help="only check, write nothing")
 
 
 def compose(given: Namespace) -> None:
@@ -66,6 +74,20 @@ def probe(given: Namespace) -> None:
     print(device_facts.format_facts(device_facts.probe(composed(PARAMS, CONF))))
 
 
+def inspect_options(parser: Parser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a model file, or a folder that holds a SavedModel")
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="your data, for the YAML: a folder of pictures, of YOLO, COCO or VOC, with masks; .npz, .npy, .tsv, .csv",
+    )
+    parser.add_argument(
+        "--schemes", metavar="A,B", help="the schemes to list; without it the usual four: fp32, fp16, int8-dynamic, int8-static"
+    )
+    parser.add_argument("--full", action="store_true", help="print all of params.yaml with these sections, and what the file is on stderr")
+    parser.add_argument("--whole", action="store_true", help=SUPPRESS)
+
+
 def inspect(given: Namespace) -> None:
     """reads:   FILE: .onnx, .tflite, .keras, .h5, a SavedModel folder, .pt2, .safetensors;
              conf/ and params.yaml of the project, or those of a new one outside of a
@@ -92,6 +114,12 @@ def inspect(given: Namespace) -> None:
     model_file.print_inspection(Path(given.file), project, given.data, schemes, full=given.full, template=template.root())
 
 
+def sweep_options(parser: Parser) -> None:
+    parser.add_argument("overrides", metavar="OVERRIDE", nargs="*", help="KEY=VALUE,VALUE ..., +search=NAME, hydra/launcher=NAME")
+    parser.add_argument("--name", help="for metrics/sweeps/NAME.json; without it made from the overrides")
+    parser.add_argument("-m", "--multirun", action="store_true", help=SUPPRESS)  # Hydra's own; a sweep always is one
+
+
 def sweep(given: Namespace) -> int:
     """reads:   params.yaml, whose keys are the override keys; conf/sweep/; the whole project
              as it is now
@@ -114,6 +142,11 @@ def sweep(given: Namespace) -> int:
     return run([*(("--name", given.name) if given.name else ()), *given.overrides])
 
 
+def study_options(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a file of conf/studies/, without .yaml")
+    parser.add_argument("overrides", metavar="OVERRIDE", nargs="*", help="KEY=VALUE, over the choices of the study")
+
+
 def study(given: Namespace) -> None:
     """reads:   conf/studies/NAME.yaml in the place of params.yaml, and the whole project as it
              is now
@@ -129,6 +162,10 @@ def study(given: Namespace) -> None:
     from edgewise.cli.study import run
 
     run(given.name, given.overrides)
+
+
+def report_options(parser: Parser) -> None:
+    parser.add_argument("--check", action="store_true", help="print what is wrong instead of the table")
 
 
 def report(given: Namespace) -> int:
@@ -153,6 +190,12 @@ def report(given: Namespace) -> int:
     return 0
 
 
+def bundle_options(parser: Parser) -> None:
+    parser.add_argument(
+        "--to", metavar="device", choices=("device",), help="copy the bundle to the configured device and run it there once"
+    )
+
+
 def bundle(given: Namespace) -> None:
     """reads:   what the last `dvc repro` made and chose; with --to, models/bundle
     writes:  models/bundle: the chosen variant with the code that runs it, a card and
@@ -167,6 +210,11 @@ def bundle(given: Namespace) -> None:
     from edgewise.bundle import assembly
 
     assembly.send_bundle() if given.to else assembly.make_bundle()
+
+
+def track_options(parser: Parser) -> None:
+    parser.add_argument("--force", action="store_true", help="look every run up in MLflow, also those that were written before")
+    parser.add_argument("--sweep", metavar="NAME", help="write the runs of this sweep instead")
 
 
 def track(given: Namespace) -> None:
@@ -188,54 +236,6 @@ def track(given: Namespace) -> None:
         tracking.track_sweep(given.sweep)
     else:
         tracking.track_pipeline(force=given.force)
-
-
-def init_options(parser: Parser) -> None:
-    parser.add_argument("folder", metavar="DIR", help="a folder that is empty or does not exist yet; . for this one")
-
-
-def compose_options(parser: Parser) -> None:
-    parser.add_argument("--check", action="store_true", help="only check, write nothing")
-
-
-def inspect_options(parser: Parser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a model file, or a folder that holds a SavedModel")
-    parser.add_argument(
-        "--data",
-        metavar="PATH",
-        help="your data, for the YAML: a folder of pictures, of YOLO, COCO or VOC, with masks; .npz, .npy, .tsv, .csv",
-    )
-    parser.add_argument(
-        "--schemes", metavar="A,B", help="the schemes to list; without it the usual four: fp32, fp16, int8-dynamic, int8-static"
-    )
-    parser.add_argument("--full", action="store_true", help="print all of params.yaml with these sections, and what the file is on stderr")
-    parser.add_argument("--whole", action="store_true", help=SUPPRESS)
-
-
-def sweep_options(parser: Parser) -> None:
-    parser.add_argument("overrides", metavar="OVERRIDE", nargs="*", help="KEY=VALUE,VALUE ..., +search=NAME, hydra/launcher=NAME")
-    parser.add_argument("--name", help="for metrics/sweeps/NAME.json; without it made from the overrides")
-    parser.add_argument("-m", "--multirun", action="store_true", help=SUPPRESS)  # Hydra's own; a sweep always is one
-
-
-def study_options(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NAME", help="a file of conf/studies/, without .yaml")
-    parser.add_argument("overrides", metavar="OVERRIDE", nargs="*", help="KEY=VALUE, over the choices of the study")
-
-
-def report_options(parser: Parser) -> None:
-    parser.add_argument("--check", action="store_true", help="print what is wrong instead of the table")
-
-
-def bundle_options(parser: Parser) -> None:
-    parser.add_argument(
-        "--to", metavar="device", choices=("device",), help="copy the bundle to the configured device and run it there once"
-    )
-
-
-def track_options(parser: Parser) -> None:
-    parser.add_argument("--force", action="store_true", help="look every run up in MLflow, also those that were written before")
-    parser.add_argument("--sweep", metavar="NAME", help="write the runs of this sweep instead")
 
 
 COMMANDS = {
