@@ -16,7 +16,7 @@ from tests.contract.test_stage_code import exempt, label
 from tests.support.closure import closure, says_anything
 from tests.support.workspace import ALWAYS, TINY, Workspace
 
-pytestmark = pytest.mark.framework
+pytestmark = [pytest.mark.framework, pytest.mark.pipeline]
 
 OWN = ("quantize", "evaluate", "bench-on-device")
 LAST = ("report", "bundle")

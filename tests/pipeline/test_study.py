@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from tests.support import toy_pipeline
 from tests.support.records import made
 
-pytestmark = pytest.mark.framework
+pytestmark = [pytest.mark.framework, pytest.mark.pipeline]
 
 STUDY = {**toy_pipeline.CHOICES, "variants": {**toy_pipeline.CHOICES["variants"]}, "seed": 5}
 

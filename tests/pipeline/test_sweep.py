@@ -12,7 +12,7 @@ import yaml
 from tests.support import toy_pipeline
 from tests.support.toy_pipeline import VARIANT
 
-pytestmark = pytest.mark.framework
+pytestmark = [pytest.mark.framework, pytest.mark.pipeline]
 
 SAMPLES = f"variants.{VARIANT}.calibration.samples"
 STOPPED = ("--name", "stopped", f"{SAMPLES}=20,600")

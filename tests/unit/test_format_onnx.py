@@ -174,6 +174,7 @@ def test_the_file_is_old_enough_for_old_runtimes_and_tells_nothing_of_this_machi
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
+@pytest.mark.pipeline
 def test_another_process_writes_the_same_bytes(attention, tmp_path):
     source, folder, _ = attention
     code = (

@@ -198,6 +198,7 @@ def test_without_xnnpack_the_answers_are_the_same(float_model):
     np.testing.assert_allclose(with_it.run(feeds)["logits"], without.run(feeds)["logits"], atol=1e-4)
 
 
+@pytest.mark.pipeline
 def test_another_process_converts_to_the_same_bytes_and_says_nothing(source, float_model, tmp_path):
     code = "import sys; from pathlib import Path; from edgewise.formats.tflite import make; make.convert(*map(Path, sys.argv[1:]), {})"
     result = subprocess.run([sys.executable, "-c", code, str(source), str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True)

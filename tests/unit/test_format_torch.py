@@ -183,6 +183,7 @@ def test_archives_name_no_place_and_no_process(source, float_model, tmp_path):
     assert str(ROOT).encode() not in text
 
 
+@pytest.mark.pipeline
 def test_another_process_writes_the_same_bytes(source, float_model, tmp_path):
     ours = [quantize(source, tmp_path / scheme, scheme=scheme) / MODEL for scheme in make.SCHEMES]
     theirs = tmp_path / "theirs"

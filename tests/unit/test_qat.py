@@ -100,6 +100,7 @@ def test_it_wins_back_much_of_what_static_int8_loses(models, tmp_path):
     assert static < 0.5 < 0.6 < trained  # 0.27 (chance is 0.25) and 0.75
 
 
+@pytest.mark.pipeline
 def test_what_comes_out_is_a_source_under_the_same_names(models):
     from safetensors.numpy import load_file
 
@@ -131,6 +132,7 @@ def test_another_epsilon_of_the_batch_norms_changes_hands_and_not_the_function(t
     assert accuracy(folder / "tuned", "int8-qat", tmp_path / "qat") > 0.6
 
 
+@pytest.mark.pipeline
 def test_a_net_that_would_be_written_as_another_one_is_no_source(tmp_path, monkeypatch):
     from edgewise.compress import qat
 

@@ -69,6 +69,7 @@ def test_accuracy_is_that_of_the_exported_program(here: Path) -> None:
     assert metrics["accuracy_validation"] == pytest.approx(np.mean(answers == samples.targets(chosen)))
 
 
+@pytest.mark.pipeline
 def test_the_same_seed_gives_the_same_files_in_another_process_and_place(tmp_path: Path) -> None:
     jobs = []
     for place in ("here", "somewhere/else"):
