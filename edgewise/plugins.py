@@ -141,12 +141,12 @@ class Runner(Protocol):
     RUNTIME: str  # the runtime's import name
     PACKAGE: str  # what pip installs for it
     OLDEST: str  # the oldest release that runs the files of this format
-    ENGINE: Mapping[
-        str, tuple[Any, ...] | range | None
-    ]  # engine setting -> allowed values; None: known only where the runtime is installed
-    AS_WRITTEN: (
-        Mapping[str, Any] | None
-    )  # engine settings that run the file as written, without fused integer kernels; None: there are none
+    # engine setting -> allowed values; None: known only where the runtime is installed
+    ENGINE: Mapping[str, tuple[Any, ...] | range | None]
+    # engine settings that run the file as written, without fused integer kernels; None: there are none
+    AS_WRITTEN: Mapping[str, Any] | None
+    # engine setting -> the values with which floats are computed, or rounded between operators, in fewer bits than a float32 file has
+    REDUCED_PRECISION: Mapping[str, tuple[Any, ...]]
     GRID: Sequence[Mapping[str, Any]]  # what `engine: auto` tries: for each point the settings that differ from the variant's own
     GRID_THREADED: Sequence[Mapping[str, Any]]  # further points if more than one thread may be used
 
@@ -225,9 +225,17 @@ class Storer(Protocol):
         release of the runtime that wrote it, "release"."""
 
 
+class Splitter(Protocol):
+    """formats/FORMAT/split.py: a model as parts that are loaded one after another."""
+
+    UNSUPPORTED: str | None  # why no file of the format can be cut, with what to use instead; None where files can
+
+    def cuttable(self, folder: Path, source: Path, scheme: str, settings: Mapping[str, Any], keep_nodes: Sequence[str]) -> "Cuttable":
+        """The model of a variant as steps. ValueError with the reason if the format, or this file, cannot be cut."""
+
+
 class Cuttable(Protocol):
-    """A model that can be written in parts, as `cuttable` of formats/FORMAT/split.py returns it: cuttable(folder, source, scheme, settings,
-    keep_nodes), which raises ValueError with the reason if the format or the file cannot be cut."""
+    """A model that can be written in parts, as `cuttable` of formats/FORMAT/split.py returns it."""
 
     # every operator in the order of execution: {"node": its name, "weights_bytes": of constants that no earlier step uses,
     # "crossing": number of tensors that cross a cut after it, 0 if no cut is possible}

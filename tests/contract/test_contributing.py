@@ -5,7 +5,32 @@ import subprocess
 
 import pytest
 
+from edgewise import plugins
 from tests.conftest import ROOT
+from tests.support.protocols import members
+
+PROTOCOLS = {
+    **{"run": plugins.Runner, "make": plugins.Maker, "profile": plugins.Profiler, "split": plugins.Splitter},
+    **{"store": plugins.Storer, "facts": plugins.Facts},
+}
+
+
+def describe_parts() -> dict[str, str]:
+    """What the section on formats says of each module."""
+    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("\n## A format\n")[2].partition("\n## ")[0]
+    found = re.findall(r"^\d+\. `(\w+)\.py`(.*?)(?=^\d+\. |\Z)", section, re.M | re.S)
+    return dict(found)
+
+
+@pytest.mark.parametrize("which", PROTOCOLS)
+def test_the_guide_to_a_format_names_all_that_the_protocol_asks_for(which):
+    told = set(re.findall(r"`(\w+)[`(]", describe_parts()[which]))
+    assert set(members(PROTOCOLS[which])) - told == set()
+
+
+def test_the_guide_names_nothing_of_run_py_that_the_protocol_does_not_have():
+    table = re.findall(r"^ *\| (`[^|]+`) \|", describe_parts()["run"], re.M)
+    assert {name for cell in table for name in re.findall(r"`(\w+)[`(]", cell)} == set(members(plugins.Runner))
 
 
 @pytest.mark.parametrize("guide", ["README.md", "CONTRIBUTING.md"])

@@ -21,6 +21,7 @@ PARTS = {
     "make": plugins.Maker,
     "facts": plugins.Facts,
     "store": plugins.Storer,
+    "split": plugins.Splitter,
 }
 KINDS = {"task": plugins.Task, "data": plugins.DataSet, "model": plugins.Importer, "device": plugins.Device}
 

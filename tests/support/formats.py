@@ -29,7 +29,6 @@ INAPPLICABLE: Mapping[tuple[str, str, str], str] = {
     **{("tflite_int8", "tflite", s): QUANTIZED + s for s in ("fp32", "fp16", "int8-dynamic", "int16x8-static", "int4-weight")},
     **{("tflite_int8", "openvino", s): "OpenVINO would round it in another way" for s in ("fp32", "fp16", "int8-static", "int4-weight")},
 }
-UNCUTTABLE: Mapping[str, str] = {"openvino": "use onnx, tflite or torch"}  # formats whose files cannot be written in parts
 
 
 def form(name: str) -> Mapping[str, Any]:
@@ -39,6 +38,9 @@ def form(name: str) -> Mapping[str, Any]:
 def part(name: str, which: str) -> ModuleType:
     """run, make, facts ... of a format."""
     return schema.part(form(name)["module"], which)
+
+
+UNCUTTABLE = {name: reason for name in FORMATS if (reason := part(name, "split").UNSUPPORTED)}  # whose files cannot be written in parts
 
 
 def needs(name: str) -> list[str]:

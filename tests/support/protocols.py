@@ -21,6 +21,11 @@ def violations(thing: Any, protocol: type) -> list[str]:
     return found
 
 
+def members(protocol: type) -> list[str]:
+    """The names of the values and methods that a Protocol declares."""
+    return [*typing.get_type_hints(protocol), *vars_of(protocol)]
+
+
 def vars_of(protocol: type) -> dict[str, Any]:
     """The methods that a Protocol declares, those of its bases too."""
     bases = [base for base in protocol.__mro__ if getattr(base, "_is_protocol", False)]

@@ -14,8 +14,8 @@ from edgewise.errors import VariantFailed
 from edgewise.measure.device_facts import find_missing_runtime, make_runtimes_record
 from edgewise.proof import isolation
 from tests.conftest import ROOT
+from tests.support.formats import FORMATS
 
-FORMATS = ("onnx", "openvino", "tflite", "torch")
 LISTED = f"""
 import json
 from edgewise.config.runtimes import installed_runtimes

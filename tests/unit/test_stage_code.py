@@ -12,6 +12,7 @@ from edgewise.config.schema import KEYS, Config, Plugin, Qat, read
 from edgewise.config.stage_code import StageCode, read_declared, stage_digests
 from edgewise.errors import ConfigError
 from tests.conftest import ROOT
+from tests.support.formats import FORMATS
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_the_file_that_stages_read_leaves_out_what_dvc_compares(tmp_path: Path, 
     assert set(KEYS) <= yaml.safe_load(path.read_text()).keys() and read(path) == config
 
 
-@pytest.mark.parametrize("name", ["torch", "onnx", "tflite", "openvino"])
+@pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("model", ["onnx_file", "keras_file", "tflite_file", "torch_file", "resnet18"])
 def test_the_way_from_any_source_to_any_format_has_an_end(config: Config, model: str, name: str) -> None:
     """Also where the source cannot be read there, which is the variant's own failure later: torch reads torch alone."""

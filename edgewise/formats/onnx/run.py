@@ -27,6 +27,7 @@ ENGINE = {
     "providers": None,  # those that the device's wheel has; asked there
 }
 AS_WRITTEN = {"graph_optimization": "basic"}  # no fused integer kernels: every operator in float, between its roundings
+REDUCED_PRECISION: Dict[str, Tuple[Any, ...]] = {}
 # what `engine: auto` tries, point by point; the second only where more than one thread may be used
 GRID: Tuple[Dict[str, Any], ...] = (
     {"graph_optimization": "extended"},  # weights stay in the file's own layout: less memory

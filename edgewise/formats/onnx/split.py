@@ -1,15 +1,17 @@
 """Cut an ONNX model into parts that together compute the same as the whole."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgewise.formats.onnx.run import MODEL
 
+UNSUPPORTED = None
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
-def cuttable(folder: Path, *_: Any) -> "Graph":
+def cuttable(folder: Path, source: Path, scheme: str, settings: Mapping[str, Any], keep_nodes: Sequence[str]) -> "Graph":
+    """plugins.Splitter.cuttable: read from the file alone."""
     import onnx
 
     return Graph(onnx.shape_inference.infer_shapes(onnx.load(folder / MODEL)))

@@ -22,6 +22,7 @@ ENGINE = {
     "static_batch": (False, True),
 }
 AS_WRITTEN = None
+REDUCED_PRECISION: Dict[str, Tuple[Any, ...]] = {"inference_precision": ("bf16", "f16")}
 # what `engine: auto` tries, point by point; the second only where more than one thread may be used
 GRID: Tuple[Dict[str, Any], ...] = (
     {"static_batch": True},

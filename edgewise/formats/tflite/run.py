@@ -12,6 +12,7 @@ PACKAGE = "ai-edge-litert"
 OLDEST = "2.1"  # the oldest release that runs these files
 ENGINE = {"threads": range(1, 1025), "xnnpack": (True, False)}
 AS_WRITTEN = None
+REDUCED_PRECISION: Dict[str, Tuple[Any, ...]] = {}
 GRID: Tuple[Dict[str, Any], ...] = ({"xnnpack": False},)  # what `engine: auto` tries, beside fewer threads
 GRID_THREADED: Tuple[Dict[str, Any], ...] = ()
 KEEPING = ("LSTM", "RNN", "SVDF")  # in the names of operators that keep state from run to run

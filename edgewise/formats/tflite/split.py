@@ -1,7 +1,7 @@
 """Cut a TFLite model into parts that together compute exactly the same as the whole, with its operators, tensors and scales."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,11 @@ import numpy as np
 from edgewise.formats.tflite import facts
 from edgewise.formats.tflite.naming import SIGNATURE
 
+UNSUPPORTED = None
 
-def cuttable(folder: Path, *_: Any) -> "Graph":
+
+def cuttable(folder: Path, source: Path, scheme: str, settings: Mapping[str, Any], keep_nodes: Sequence[str]) -> "Graph":
+    """plugins.Splitter.cuttable: read from the file alone."""
     return Graph(facts.read(folder / facts.FILE))
 
 

@@ -13,6 +13,7 @@ PACKAGE = "torch"
 OLDEST = "2.13"  # the oldest release that runs these files
 ENGINE = {"threads": range(1, 1025), "freeze": (True, False)}
 AS_WRITTEN = None
+REDUCED_PRECISION: Dict[str, Tuple[Any, ...]] = {}
 GRID: Tuple[Dict[str, Any], ...] = ({"freeze": True},)  # what `engine: auto` tries, beside fewer threads
 GRID_THREADED: Tuple[Dict[str, Any], ...] = ()
 MODEL = "model.pt"

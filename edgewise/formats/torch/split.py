@@ -8,6 +8,7 @@ from edgewise.formats.torch import make, script
 from edgewise.formats.torch.facts import layer_of, unpack_weight
 from edgewise.formats.torch.run import MODEL
 
+UNSUPPORTED = None
 CALLS = ("call_function", "call_module", "call_method")
 
 
