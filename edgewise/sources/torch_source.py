@@ -171,7 +171,7 @@ def save(source: Any, examples: Mapping[str, np.ndarray], open_axes: Sequence[Se
     save_file({k: v.contiguous().clone() for k, v in program.state_dict.items()}, folder / WEIGHTS)
     return {
         "format": "torch",
-        "details": {"layers": list_layers(source), "parameters": sum(p.numel() for p in source.parameters())},
+        "details": {"layers": list_layers(source, program), "parameters": sum(p.numel() for p in source.parameters())},
         "tools": {"torch": torch.__version__},
         "weights": WEIGHTS,
     }
@@ -182,16 +182,41 @@ def _describe(name: str, array: np.ndarray, axis: int | None) -> dict[str, Any]:
     return {"name": name, "shape": shape, "dtype": str(array.dtype), "sample_axis": axis}
 
 
-def list_layers(source: Any) -> dict[str, dict[str, Any]]:
-    """All layers with a weight matrix, by module path: type, name of the weight in the program, shape. A weight that two layers share is
-    listed under both."""
-    found = {}
+def list_layers(source: Any, program: Any) -> dict[str, dict[str, Any]]:
+    """The layers with a weight matrix that the outputs depend on, by module path: type, name of the weight in the program, shape. A weight
+    that two layers share is listed under both. program: of `source`."""
+    found, read = {}, find_read_tensors(program)
     for name, parameter in source.named_parameters(remove_duplicate=False):
         owner, _, leaf = name.rpartition(".")
-        if leaf == "weight" and parameter.ndim >= 2:
+        if leaf == "weight" and parameter.ndim >= 2 and program.state_dict[name].data_ptr() in read:
             kind = type(source.get_submodule(owner)).__name__
             found[owner.removeprefix(PREFIX)] = {"type": kind, "weight": name, "shape": list(parameter.shape)}
     return found
+
+
+def find_read_tensors(program: Any) -> set[int]:
+    """Addresses of the parameters that the outputs of a program depend on: not of those in layers whose results nothing uses."""
+    writers: dict[Any, list[Any]] = {}  # value -> the nodes that change it, or a view of it, in place
+    for node in program.graph.nodes:
+        value = node.args[0] if _find_alias(node) == "written" else None
+        while value is not None:
+            writers.setdefault(value, []).append(node)
+            value = value.args[0] if _find_alias(value) else None
+    left, reached = [*program.graph.find_nodes(op="output")], set()
+    while left:
+        node = left.pop()
+        if node not in reached:
+            reached.add(node)
+            left += [*node.all_input_nodes, *writers.get(node, [])]
+    parameters = program.graph_signature.inputs_to_parameters
+    return {program.state_dict[parameters[node.name]].data_ptr() for node in reached if node.name in parameters}
+
+
+def _find_alias(node: Any) -> str | None:
+    """What the result of a node shares with its first input: "written" in place, "viewed", or None, nothing."""
+    returned = getattr(getattr(node.target, "_schema", None), "returns", ())
+    alias = returned[0].alias_info if returned else None
+    return None if alias is None else "written" if alias.is_write else "viewed"
 
 
 def _export_program(source: Any, examples: list[Any], open_axes: Sequence[Sequence[int]]) -> Any:

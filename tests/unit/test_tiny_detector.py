@@ -23,7 +23,7 @@ from tests.support.source_kinds import convert, form, make_of
 pytestmark = pytest.mark.framework
 
 SIDE = 32
-RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16, 16], "depths": [1, 1, 1], "layer_type": "basic"}  # nothing uses the third stage
 MOBILENET = {"model": "MobileNetV2Model", "config": "MobileNetV2Config", "arguments": {"depth_multiplier": 0.25}}
 SEGFORMER = {
     **{"model": "SegformerForSemanticSegmentation", "config": "SegformerConfig"},
@@ -137,7 +137,9 @@ def test_strides_follow_the_size_of_the_input(size, strides):
 def test_what_a_detector_cannot_be_made_of():
     with pytest.raises(ConfigError, match=r"data\.targets: 'classes', but model\.name=tiny_detector learns boxes"):
         tiny_detector.create(detector(), data(kind="classes"))
-    with pytest.raises(ModelError, match=r"model\.strides: 16: the backbone has no such map for inputs of 32x32, only 8x8, 4x4"):
-        tiny_detector.create(detector(strides=(8, 16)), data())
-    with pytest.raises(ModelError, match=r"model\.strides: 4: .* for inputs of 30x30, only 8x8, 4x4; .* data\.image_size that 8 divides"):
+    with pytest.raises(ModelError, match=r"model\.strides: 32: the backbone has no such map for inputs of 32x32, only 8x8, 4x4, 2x2"):
+        tiny_detector.create(detector(strides=(8, 32)), data())
+    with pytest.raises(
+        ModelError, match=r"model\.strides: 4: .* for inputs of 30x30, only 8x8, 4x4, 2x2; .* data\.image_size that 8 divides"
+    ):
         tiny_detector.create(detector(strides=(4, 8)), data(30))

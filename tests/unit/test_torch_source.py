@@ -151,3 +151,24 @@ def test_pictures_of_one_channel_are_pooled_without_copies_in_another_order(tmp_
     torch_source.export(torch_source.wrap(net), {"image": np.ascontiguousarray(grey)}, ("logits",), tmp_path)
     graph = torch.export.load(tmp_path / "program.pt2").run_decompositions().graph
     assert "as_strided" not in " ".join(str(node.target) for node in graph.nodes)
+
+
+class Unused(torch.nn.Module):
+    """`lost` is called, in place behind it, but nothing uses its result; `never` is not called; `added` goes into a view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.lost, self.never = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 4, 3), torch.nn.Linear(4, 4)
+        self.added, self.last = torch.nn.Linear(4, 4), torch.nn.Linear(4, 3)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        states = [self.first(image)]
+        states.append(self.lost(states[0]).relu_())
+        pooled = states[0].mean((2, 3))
+        pooled.view(-1).add_(self.added(pooled).view(-1))
+        return self.last(pooled)
+
+
+def test_layers_that_no_output_depends_on_are_not_listed(tmp_path: Path) -> None:
+    fields = torch_source.export(torch_source.wrap(Unused()), FEEDS, ("logits",), tmp_path)
+    assert list(fields["details"]["layers"]) == ["first", "added", "last"]
