@@ -3,9 +3,11 @@
 from argparse import SUPPRESS, Namespace
 from pathlib import Path
 
-from edgewise.cli.parsing import Command, Parser
+from edgewise.cli.parsing import SHELLS, Command, Parser, build_tree
 from edgewise.errors import UserError
 
+CHECKED = """0 done; with --check 1 where a variant failed or no variant keeps the budget, each with its
+reason; 1 also where a result file is missing or damaged; 2 a mistake in the command"""
 PARAMS, CONF = Path("params.yaml"), Path("conf")
 
 
@@ -74,6 +76,23 @@ def probe(given: Namespace) -> None:
     print(device_facts.format_facts(device_facts.probe(composed(PARAMS, CONF))))
 
 
+def doctor(given: Namespace) -> int:
+    """reads:   this machine, this folder, params.yaml and conf/ where they are; the device that
+             they name
+    writes:  nothing
+
+    Looks at Python, disk, DVC, git, the settings, the runtimes of each format and the
+    device. A line that begins with `fault` would stop a run and ends with the next step; one
+    with `note` is missing, but this project does not need it.
+
+    examples:
+      edgewise doctor
+    """
+    from edgewise.cli.doctor import print_findings
+
+    return print_findings()
+
+
 def inspect_options(parser: Parser) -> None:
     parser.add_argument("file", metavar="FILE", help="a model file, or a folder that holds a SavedModel")
     parser.add_argument(
@@ -85,6 +104,7 @@ def inspect_options(parser: Parser) -> None:
         "--schemes", metavar="A,B", help="the schemes to list; without it the usual four: fp32, fp16, int8-dynamic, int8-static"
     )
     parser.add_argument("--full", action="store_true", help="print all of params.yaml with these sections, and what the file is on stderr")
+    parser.add_argument("--output", metavar="PATH", help="write all of params.yaml with these sections there; may be params.yaml itself")
     parser.add_argument("--whole", action="store_true", help=SUPPRESS)
 
 
@@ -92,8 +112,8 @@ def inspect(given: Namespace) -> None:
     """reads:   FILE: .onnx, .tflite, .keras, .h5, a SavedModel folder, .pt2, .safetensors;
              conf/ and params.yaml of the project, or those of a new one outside of a
              project
-    writes:  nothing; the YAML that it prints replaces the sections of the same names in
-             params.yaml
+    writes:  nothing without --output; the YAML that it prints replaces the sections of the
+             same names in params.yaml
 
     What the inputs and outputs are is guessed, and the file is run once with what is
     suggested. Labelled pictures decide more: how pixels are scaled, and how the boxes of a
@@ -101,8 +121,11 @@ def inspect(given: Namespace) -> None:
 
     examples:
       edgewise inspect own/model.onnx
-      edgewise inspect own/detector.onnx --data own/data.yaml --full > params.yaml && dvc repro
-      edgewise inspect own/model.onnx --data own/pictures --schemes fp32,int8-static --full > mine.yaml && mv mine.yaml params.yaml
+      edgewise inspect own/detector.onnx --data own/data.yaml --output params.yaml && dvc repro
+      edgewise inspect own/model.onnx --data own/pictures --schemes fp32,int8-static --full > params.yaml
+
+    The second way lets the shell empty params.yaml before the command starts: the other
+    sections are then those of the last commit.
     """
     from edgewise.cli import template
     from edgewise.inspect import model_file, sections
@@ -111,7 +134,8 @@ def inspect(given: Namespace) -> None:
         raise UserError("edgewise inspect: --whole is now called --full")
     project = Path() if CONF.is_dir() else template.root()
     schemes = tuple(given.schemes.split(",")) if given.schemes else sections.USUAL
-    model_file.print_inspection(Path(given.file), project, given.data, schemes, full=given.full, template=template.root())
+    to = model_file.Destination(given.full, Path(given.output) if given.output else None)
+    model_file.print_inspection(Path(given.file), project, given.data, schemes, to, template=template.root())
 
 
 def sweep_options(parser: Parser) -> None:
@@ -171,9 +195,6 @@ def report_options(parser: Parser) -> None:
 def report(given: Namespace) -> int:
     """reads:   metrics/summary.json, which the report stage wrote in the last `dvc repro`
     writes:  nothing
-
-    exit code with --check: 1 where a variant failed or no variant keeps the budget, each
-    with its reason; else 0
 
     examples:
       edgewise report
@@ -238,14 +259,36 @@ def track(given: Namespace) -> None:
         tracking.track_pipeline(force=given.force)
 
 
+def completion_options(parser: Parser) -> None:
+    parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help=f"one of {', '.join(SHELLS)}")
+
+
+def completion(given: Namespace) -> None:
+    """reads:   nothing
+    writes:  nothing; the shell reads what it prints
+
+    examples:
+      eval "$(edgewise completion bash)"                                  # in ~/.bashrc
+      edgewise completion zsh > ~/.zfunc/_edgewise                        # a folder of $fpath
+      edgewise completion fish > ~/.config/fish/completions/edgewise.fish
+    """
+    from edgewise.cli.completion import make_script
+
+    print(make_script(build_tree(COMMANDS), given.shell))
+
+
 COMMANDS = {
     "init": Command("make a new project in a folder", init, init_options),
     "compose": Command("check params.yaml and conf/, and write models/config.yaml", compose, compose_options),
+    "doctor": Command(
+        "look for what a run here would stop at, with the next step for each", doctor, codes="0 nothing would stop a run; 1 something would"
+    ),
     "probe": Command("tell what the device is and has", probe),
     "inspect": Command("tell what a model file takes and gives, and print the YAML with which it runs", inspect, inspect_options),
     "sweep": Command("run many sets of choices, each as an experiment, and judge them together", sweep, sweep_options),
     "study": Command("answer a question that has choices of its own, beside your project", study, study_options),
-    "report": Command("show the table of the last run, or check it in CI", report, report_options),
+    "report": Command("show the table of the last run, or check it in CI", report, report_options, codes=CHECKED),
     "bundle": Command("make the chosen variant a folder that runs by itself, or put it on the device", bundle, bundle_options),
     "track": Command("write the results into MLflow again", track, track_options),
+    "completion": Command("print the script with which a shell completes commands and options", completion, completion_options),
 }

@@ -5,15 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgewise.cli.commands import COMMANDS
+from edgewise.cli.parsing import USAGE, Tree, build_tree, format_commands
 from edgewise.config.settings import nearest
 from edgewise.errors import UserError, run_main
 
-USAGE = """usage: edgewise COMMAND ...
+RUN = "DVC runs the pipeline of a project: `dvc repro`, or `dvc exp run -S KEY=VALUE`"
+TEXT = f"""Edge variants of trained models: made, proved, judged and measured.
 
-Edge variants of trained models: made, proved, judged and measured. `dvc repro`
-runs the pipeline of a project; beside it there are
+{RUN};
+there is no `edgewise run`. Beside it there are
 
-{commands}
+{{commands}}
 
   edgewise COMMAND --help      what it reads and writes, its options, examples
   edgewise --version
@@ -26,22 +28,30 @@ def main() -> None:
     run_main(lambda: dispatch(sys.argv[1:]))
 
 
+def tree() -> Tree:
+    """The parsers of all commands, from which the shells complete too."""
+    return build_tree(COMMANDS, TEXT.format(commands=format_commands(COMMANDS)))
+
+
 def dispatch(arguments: Sequence[str]) -> int | None:
     name = arguments[0] if arguments else "--help"
+    parsers = tree()
     if name in ("-h", "--help"):
-        print(USAGE.format(commands="\n".join(f"  {key:8} {command.summary}" for key, command in COMMANDS.items())))
+        print(f"usage: {USAGE}\n\n{parsers.root.epilog}")
         return 0
     if name in ("-V", "--version"):
         from importlib import metadata
 
         print(f"edgewise {metadata.version('edgewise')}")
         return 0
+    if name == "run":
+        raise UserError(f"'run' is no command of edgewise. {RUN}")
     if name not in COMMANDS:
         raise UserError(f"{name!r} is no command of edgewise; {nearest(name, COMMANDS)}; see `edgewise --help`")
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)  # as for `python -m`: the project's own modules, which settings may name
-    return COMMANDS[name].call(name, arguments[1:])
+    return COMMANDS[name].run(parsers.commands[name].parse(arguments[1:]))
 
 
 if __name__ == "__main__":

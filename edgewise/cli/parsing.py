@@ -1,30 +1,27 @@
-"""The command line of one command. A mistake is one line that names it, what is allowed and where to read on."""
+"""The command line as one tree of parsers. A mistake is one line that names it, what is allowed and where to read on."""
 
 import argparse
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from edgewise.config.settings import nearest
 from edgewise.errors import UserError
 
+SHELLS = ("bash", "zsh", "fish")  # that shtab completes in
 Run = Callable[[argparse.Namespace], int | None]
+USAGE = "edgewise COMMAND ..."
+CODES = """0 done; 1 a result file is missing or damaged; 2 a mistake in a setting, a file
+or the command; 3 the machine, the network or a missing package"""
 
 
 class Parser(argparse.ArgumentParser):
     """Raises UserError instead of printing the usage and leaving the process. Options are not abbreviated."""
 
-    def __init__(self, name: str, summary: str, text: str):
-        super().__init__(
-            prog=f"edgewise {name}",
-            description=summary,
-            epilog=text,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-            add_help=False,
-        )
+    def __init__(self, **settings: Any):
         self.names: list[str] = []
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False, **settings, "add_help": False})
         self.add_argument("-h", "--help", action="help", help="show this text")
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
@@ -45,13 +42,42 @@ class Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True)
 class Command:
-    """run: its docstring is the text of --help below the options. options: adds them to a parser."""
+    """run: its docstring is the text of --help below the options. options: adds them to a parser. codes: the exit codes, in words."""
 
     summary: str
     run: Run
     options: Callable[[Parser], object] = lambda _: None
+    codes: str = CODES
 
-    def call(self, name: str, arguments: Sequence[str]) -> int | None:
-        parser = Parser(name, self.summary, inspect.getdoc(self.run) or "")
-        self.options(parser)
-        return self.run(parser.parse(arguments))
+    def help_texts(self) -> dict[str, str]:
+        """What argparse shows before and after the options."""
+        text = inspect.getdoc(self.run) or ""
+        return {"description": f"{self.summary[:1].upper()}{self.summary[1:]}.", "epilog": f"{text}\n\nexit codes: {self.codes}"}
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The parser of `edgewise`, and that of each command, by name."""
+
+    root: Parser
+    commands: Mapping[str, Parser]
+
+
+def build_tree(commands: Mapping[str, Command], text: str = "") -> Tree:
+    """text: what `edgewise --help` shows below its commands."""
+    root = Parser(prog="edgewise", usage=USAGE, epilog=text)
+    root.add_argument("-V", "--version", action="store_true", help="show the version")
+    group = root.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
+    return Tree(root, {name: add_command(group, name, command) for name, command in commands.items()})
+
+
+def add_command(group: Any, name: str, command: Command) -> Parser:
+    parser: Parser = group.add_parser(name, help=command.summary, prog=f"edgewise {name}", **command.help_texts())
+    command.options(parser)
+    return parser
+
+
+def format_commands(commands: Mapping[str, Command]) -> str:
+    """A line for each: its name and what it does."""
+    width = max(map(len, commands))
+    return "\n".join(f"  {name:{width}}  {command.summary}" for name, command in commands.items())

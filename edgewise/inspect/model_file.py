@@ -1,10 +1,12 @@
 """`edgewise inspect`: what a model file takes and gives, and the sections of params.yaml with which it runs."""
 
+import contextlib
 import importlib
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -25,25 +27,69 @@ SHOWN_OPERATORS = 12
 HEADER = "# for params.yaml, in place of its sections with the same names"
 
 
-def print_inspection(path: Path, project: Path, data: str | None, schemes: Sequence[str], *, full: bool, template: Path) -> None:
+@dataclass(frozen=True)
+class Destination:
+    """Where the YAML goes. full: all of params.yaml with the sections in it, and what the file is on stderr; output: a file that gets all
+    of it in place of stdout."""
+
+    full: bool = False
+    output: Path | None = None
+
+    @property
+    def whole(self) -> bool:
+        return self.full or self.output is not None
+
+    def say(self, text: str) -> None:
+        """Print a line for the reader: on stderr where stdout is params.yaml."""
+        print(text, file=sys.stderr if self.full and not self.output else sys.stdout, flush=True)
+
+
+def print_inspection(path: Path, project: Path, data: str | None, schemes: Sequence[str], to: Destination, *, template: Path) -> None:
     """Print what the file is and the YAML with which it runs.
 
-    project: the folder of conf/ and params.yaml; template: that of a new project. data: the user's data, for the YAML. full: print all of
-    params.yaml with these sections in it, and what the file is on stderr.
+    project: the folder of conf/ and params.yaml; template: that of a new project. data: the user's data, for the YAML.
     """
-    importer, found = inspect_file(path, project / CONF)
-    print(describe_file(path, found), file=sys.stderr if full else sys.stdout, flush=True)
-    if found.model is None:
-        return
-    asked = suggestion.Asked(path, importer, project / CONF, read_formats(project / CONF), data, tuple(schemes))
-    sections, notes = suggestion.suggest(found, asked)
-    for note in notes:
-        print(f"  {note}", file=sys.stderr if full else sys.stdout)
-    text = write_sections(sections)
-    if full:
-        print(replace_sections(read_params(project, template), text), end="")
-    else:
-        print(f"\n{HEADER}\n{text}", end="")
+    params = read_params(project, template) if to.whole else ""
+    with never_left_empty(project / PARAMS, params):
+        importer, found = inspect_file(path, project / CONF)
+        to.say(describe_file(path, found))
+        if found.model is None:
+            return
+        asked = suggestion.Asked(path, importer, project / CONF, read_formats(project / CONF), data, tuple(schemes))
+        sections, notes = suggestion.suggest(found, asked)
+        for note in notes:
+            to.say(f"  {note}")
+        text = write_sections(sections)
+        if to.output:
+            write_whole(to.output, replace_sections(params, text))
+            print(f"written: {to.output}; next: dvc repro")
+        else:
+            print(replace_sections(params, text) if to.full else f"\n{HEADER}\n{text}", end="")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace the file in one step: whatever happens, the old or the new one is there."""
+    written = path.with_name(f".{path.name}.edgewise")
+    written.write_text(text, encoding="utf-8")
+    written.replace(path)
+
+
+@contextlib.contextmanager
+def never_left_empty(path: Path, content: str) -> Iterator[None]:
+    """Print `content` where stdout is the file at `path` and nothing else went there: a shell has emptied it for `> params.yaml`."""
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        if content and is_stdout(path) and path.stat().st_size == 0:
+            print(content, end="", flush=True)
+
+
+def is_stdout(path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(sys.stdout.fileno()), path.stat())
+    except OSError:  # no such file, or stdout is none (io.UnsupportedOperation)
+        return False
 
 
 def read_params(project: Path, template: Path) -> str:
@@ -52,15 +98,15 @@ def read_params(project: Path, template: Path) -> str:
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if text.strip():
         return text
+    emptied = " (a shell empties the file of `>` first; `--output params.yaml` keeps what is not committed)" if is_stdout(path) else ""
     try:
         done = subprocess.run(["git", "show", f"HEAD:./{PARAMS}"], cwd=project, capture_output=True, text=True, check=False)
     except OSError:
         done = None
-    if done is not None and done.returncode == 0 and done.stdout.strip():
-        print("  params.yaml is empty: its other sections are those of the last commit", file=sys.stderr)
-        return done.stdout
-    print("  params.yaml is empty: its other sections are those of a new project", file=sys.stderr)
-    return (template / PARAMS).read_text(encoding="utf-8")
+    committed = done.stdout if done is not None and done.returncode == 0 else ""
+    whose = "the last commit" if committed.strip() else "a new project"
+    print(f"  params.yaml is empty{emptied}: its other sections are those of {whose}", file=sys.stderr)
+    return committed if committed.strip() else (template / PARAMS).read_text(encoding="utf-8")
 
 
 def inspect_file(path: Path, conf: Path = CONF) -> tuple[ModuleType, Inspection]:

@@ -11,7 +11,7 @@ import pytest
 
 from edgewise.cli import template
 from edgewise.cli.commands import COMMANDS
-from edgewise.cli.main import dispatch
+from edgewise.cli.main import dispatch, tree
 from edgewise.errors import MissingExtra, UserError
 from tests.conftest import ROOT
 
@@ -46,23 +46,20 @@ def test_every_command_explains_itself_and_does_nothing(name, tmp_path, monkeypa
         dispatch([name, "--help"])
     said = capsys.readouterr().out
     assert left.value.code == 0 and not list(tmp_path.iterdir())
-    assert said.startswith(f"usage: edgewise {name} ") and COMMANDS[name].summary in said
-    for part in ("\nreads: ", "\nwrites: ", f"\nexamples:\n  edgewise {name}" if name != "report" else "\nexamples:\n  edgewise report"):
+    assert said.startswith(f"usage: edgewise {name} ") and f"{COMMANDS[name].summary[1:]}.\n" in said
+    for part in ("\nexit codes: 0 ", "\nreads: ", "\nwrites: "):
         assert part in said, part
+    assert re.search(rf"\nexamples:\n  .*edgewise {name}", said)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_examples_of_the_help_are_accepted(name):
     """Every option of an example is one that the command has."""
-    from edgewise.cli.parsing import Parser
-
     examples = (COMMANDS[name].run.__doc__ or "").partition("examples:")[2]
     commands = re.findall(rf"edgewise {name}(.*)$", examples, re.MULTILINE)
     assert commands
     for command in commands:
-        parser = Parser(name, "", "")
-        COMMANDS[name].options(parser)
-        parser.parse(re.split(r" #|&&|>", command)[0].split())
+        tree().commands[name].parse(re.split(r" #|&&|>|\)\"", command)[0].split())
 
 
 def test_help_is_quick():
@@ -84,6 +81,24 @@ def test_help_imports_nothing_heavy():
     assert not {"numpy", "yaml", "hydra", "omegaconf", "dvc", "mlflow", "torch"} & set(done.stdout.split())
 
 
+def test_help_says_what_runs_the_pipeline(text):
+    assert "`dvc repro`" in text("--help") and "there is no `edgewise run`" in text("--help")
+
+
+@pytest.mark.parametrize(("typed", "offered"), [("ske", ""), ("rep", "report"), ("track --fo", "--force"), ("inspect --out", "--output")])
+def test_bash_completes_commands_and_options(text, typed, offered):
+    words = f"edgewise {typed}".split()
+    ask = f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _shtab_edgewise; echo ${{COMPREPLY[@]}}"
+    done = subprocess.run(["bash"], input=f"{text('completion', 'bash')}\n{ask}\n", capture_output=True, text=True)
+    assert done.stdout.strip() == offered, done.stderr
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_the_scripts_of_other_shells_name_every_command(text, shell):
+    said = text("completion", shell)
+    assert all(name in said for name in COMMANDS) and "force" in said
+
+
 def test_version(text):
     assert text("--version") == f"edgewise {metadata.version('edgewise')}\n"
 
@@ -91,6 +106,8 @@ def test_version(text):
 MISTAKES = [
     (["repot"], "'repot' is no command of edgewise; did you mean 'report'?"),
     (["--hepl"], "'--hepl' is no command of edgewise"),
+    (["run"], "'run' is no command of edgewise. DVC runs the pipeline of a project: `dvc repro`"),
+    (["completion", "csh"], "edgewise completion: argument SHELL: invalid choice: 'csh' (choose from 'bash', 'zsh', 'fish')"),
     (["report", "--chek"], "edgewise report: unknown option '--chek'; did you mean '--check'?"),
     (["report", "--show"], "edgewise report: unknown option '--show'; "),
     (["report", "all"], "edgewise report: 'all' is one argument too many"),

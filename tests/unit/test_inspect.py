@@ -184,19 +184,53 @@ def test_the_command_prints_what_it_takes_and_gives_and_the_yaml(files):
 
 
 def test_the_shell_may_have_emptied_params_yaml_before(files, tmp_path):
-    """As `edgewise inspect FILE --full > params.yaml` does: its other sections are those of the last commit, or of a new project."""
+    """As `edgewise inspect FILE --full > params.yaml` does: without a commit, its other sections are those of a new project."""
     shutil.copytree(CONF, tmp_path / "conf")
     (tmp_path / "params.yaml").write_text("")
     config = paste(command(str(files["onnx"]), "--full", cwd=tmp_path).stdout)
     assert config.bench.name == "quick"
-    own = (ROOT / "params.yaml").read_text().replace("bench: {name: quick}", "bench: {name: smoke}")
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+
+
+@pytest.fixture
+def emptied(tmp_path):
+    """A project whose params.yaml was changed after its last commit. Runs a command as a shell does whose stdout is params.yaml."""
+    shutil.copytree(CONF, tmp_path / "conf")
+    params, git = tmp_path / "params.yaml", ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    params.write_text((ROOT / "params.yaml").read_text().replace("seed: 0", "seed: 7"))
     for arguments in (["init", "-q"], ["add", "params.yaml"], ["commit", "-q", "-m", "Start"]):
-        (tmp_path / "params.yaml").write_text(own)
         subprocess.run([*git, *arguments], cwd=tmp_path, check=True)
-    (tmp_path / "params.yaml").write_text("")
-    done = command(str(files["onnx"]), "--full", cwd=tmp_path)
-    assert paste(done.stdout).bench.name == "smoke" and "those of the last commit" in done.stderr
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        with params.open("w") as stdout:
+            command = [sys.executable, "-m", "edgewise.cli.main", "inspect", *arguments]
+            return subprocess.run(command, cwd=tmp_path, stdout=stdout, stderr=subprocess.PIPE, text=True)
+
+    return run, params
+
+
+def test_params_yaml_may_be_the_output_of_its_own_command(files, emptied):
+    run, params = emptied
+    done = run(str(files["onnx"]), "--full")
+    assert done.returncode == 0 and yaml.safe_load(params.read_text())["seed"] == 7 and "model.onnx" not in done.stderr
+    assert "`--output params.yaml` keeps what is not committed" in done.stderr and "those of the last commit" in done.stderr
+
+
+def test_an_error_leaves_no_empty_params_yaml(emptied):
+    run, params = emptied
+    done = run("gone.onnx", "--full")
+    assert done.returncode == 2 and "gone.onnx does not exist" in done.stderr
+    assert yaml.safe_load(params.read_text())["seed"] == 7 and yaml.safe_load(params.read_text())["model"]["name"] == "resnet18"
+
+
+def test_output_keeps_what_is_not_committed(files, tmp_path):
+    shutil.copytree(CONF, tmp_path / "conf")
+    params = tmp_path / "params.yaml"
+    params.write_text((ROOT / "params.yaml").read_text().replace("seed: 0", "seed: 9"))
+    done = command(str(files["onnx"]), "--output", "params.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    config = paste(params.read_text())
+    assert config.seed == 9 and config.model.name == "onnx_file" and done.stdout.endswith("written: params.yaml; next: dvc repro\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["conf", "params.yaml"]
 
 
 @pytest.mark.slow
