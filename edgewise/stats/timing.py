@@ -108,6 +108,13 @@ def ratio_interval(variant: Side, reference: Side, seed: int = 0) -> Interval:
     return _interval(_resample(lambda counts: float(np.median(turns.repeat(counts, axis=0))), len(turns), seed), len(turns))
 
 
+def log_ratio_error(variant: Side, reference: Side, seed: int = 0) -> float:
+    """Standard error of the logarithm of `median_ratio`, by the same resampling of pairs, at least 2."""
+    turns = _block_ratios(variant, reference)
+    draws = _resample(lambda counts: float(np.median(turns.repeat(counts, axis=0))), len(turns), seed)
+    return float(np.std(np.log(draws)) * math.sqrt(len(turns) / (len(turns) - 1)))
+
+
 def median_interval(side: Side, seed: int = 0) -> Interval:
     """95 % interval of the median of all times of a side."""
     return quantile_interval(side, 0.5, seed)
