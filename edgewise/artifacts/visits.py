@@ -87,8 +87,8 @@ def read_visits(path: Path) -> list[Visit]:
 def _parse(line: str, where: str) -> Visit:
     try:
         raw = json.loads(line)
-        if raw.pop("schema") != METRICS_SCHEMA:
-            raise ValueError(f"this release reads schema {METRICS_SCHEMA}")
+        if not isinstance(raw, dict) or raw.pop("schema", None) != METRICS_SCHEMA:
+            raise ValueError(f"this release reads mappings with schema {METRICS_SCHEMA}")
         return build(Visit, raw, where)
-    except (ValueError, KeyError, AttributeError, ConfigError) as error:
+    except (ValueError, ConfigError) as error:
         raise EdgewiseError(f"{where} is no visit ({error}): delete that line, or the file to forget its visits") from None

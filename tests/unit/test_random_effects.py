@@ -82,11 +82,11 @@ def test_the_error_of_a_log_ratio_is_that_of_repeated_measurements():
     rng = np.random.default_rng(5)
 
     def measure() -> tuple[float, float]:
-        sides = [[[np.exp(rng.normal(pair, 0.02, 3)) for _ in range(9)] for pair in rng.normal(0, 0.03, 8)] for _ in range(2)]
+        sides = [[[np.exp(rng.normal(pair, 0.02, 3)) for _ in range(5)] for pair in rng.normal(0, 0.03, 6)] for _ in range(2)]
         return math.log(timing.median_ratio(*sides)), timing.log_ratio_error(*sides)
 
-    found = np.array([measure() for _ in range(40)])
-    assert np.median(found[:, 1]) == pytest.approx(found[:, 0].std(ddof=1), rel=0.3)
+    found = np.array([measure() for _ in range(20)])
+    assert np.median(found[:, 1]) == pytest.approx(found[:, 0].std(ddof=1), rel=0.4)
 
 
 def test_no_visit_cannot_be_pooled():
