@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.agent.ports import from_samples_first
+from edgewise.formats.common.examples import make_example
 from edgewise.formats.common.quiet import capture_output
 from edgewise.formats.tflite import edge_quantizer, facts, keras_converter, naming, tail
 from edgewise.formats.tflite.edge_quantizer import REFUSALS, first_line
@@ -86,25 +86,12 @@ def _export_torch(source: Path, path: Path, inputs: Sequence[Mapping[str, Any]])
 
     program = torch.export.load(source / "program.pt2")
     with np.load(source / "probe.npz") as probe:
-        example = tuple(torch.from_numpy(_make_example(entry, probe, inputs)) for entry in inputs)
+        example = tuple(torch.from_numpy(make_example(entry, probe, inputs)) for entry in inputs)
     litert_torch.convert(program.module(check_guards=False), example).export(str(path))
     placeholders = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
     parameters = program.graph_signature.inputs_to_parameters
     storages = {program.state_dict[parameters[name]].data_ptr() for name in placeholders & parameters.keys()}
     return {name for name, tensor in program.state_dict.items() if tensor.data_ptr() in storages}
-
-
-def _make_example(entry: Mapping[str, Any], probe: Mapping[str, np.ndarray], inputs: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """What one input of the source takes first: of the samples, or its constant, or zeros as its state."""
-    if entry.get("value") is not None:
-        return np.array(entry["value"], entry["dtype"])
-    if entry.get("state"):
-        return np.zeros([1 if size is None else size for size in entry["shape"]], entry["dtype"])
-    axis = entry.get("sample_axis", 0)
-    count = 1 if axis is None else entry["shape"][axis] or 1
-    samples = probe[f"in:{entry['name']}"][:count]
-    step = samples[:, 0] if any(each.get("state") for each in inputs) else samples
-    return np.array(from_samples_first(step, axis), entry["dtype"], order="C")
 
 
 def quantize(
