@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from edgewise.artifacts.artifact import write_json
 
 PATH = Path(".edgewise/track-receipt.json")
-SCHEMA = 2  # 2: the models of the front are in the registry
+SCHEMA = 3  # 3: each run has a model, and the experiment a view
 
 
 @dataclass(frozen=True)

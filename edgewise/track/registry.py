@@ -90,7 +90,6 @@ def ensure_version(client: Any, name: str, candidate: Candidate, root: Path, run
     first = find_versions(client, name, key)[0]
     if first != str(made):
         client.delete_model_version(name, str(made))
-        client.delete_logged_model(model)
     return first
 
 
@@ -109,14 +108,22 @@ def version_key(manifest: Manifest, variant: Variant) -> str:
 
 
 def log_model(client: Any, run: str, folder: Path, variant: Variant, settings: Config, example: Mapping[str, Any]) -> str:
-    """Log the variant in `folder` as an MLflow model of its run. Returns the model's id."""
-    model = client.create_logged_model(client.get_run(run).info.experiment_id, variant.name, source_run_id=run)
+    """Log the variant in `folder` as the MLflow model of its run. Returns the model's id."""
+    model = find_logged_model(client, run)
+    if model is None:  # a run of a sweep
+        model = client.create_logged_model(client.get_run(run).info.experiment_id, variant.name, source_run_id=run).model_id
     with tempfile.TemporaryDirectory() as workshop:
         how = {"threads": settings.device.settings.get("threads") or 1, **variant.engine}
-        save_model(Path(workshop), model.model_id, folder, schema.part(variant.module, "run"), how, {n: a[:1] for n, a in example.items()})
-        client.log_model_artifacts(model.model_id, str(Path(workshop, "model")))
-    client.finalize_logged_model(model.model_id, "READY")
-    return str(model.model_id)
+        save_model(Path(workshop), model, folder, schema.part(variant.module, "run"), how, {n: a[:1] for n, a in example.items()})
+        client.log_model_artifacts(model, str(Path(workshop, "model")))
+    client.finalize_logged_model(model, "READY")
+    return model
+
+
+def find_logged_model(client: Any, run: str) -> str | None:
+    """The id of the model that belongs to a run."""
+    outputs = client.get_run(run).outputs
+    return str(outputs.model_outputs[0].model_id) if outputs and outputs.model_outputs else None
 
 
 def save_model(workshop: Path, identity: str, folder: Path, runner: ModuleType, how: Mapping[str, Any], example: Mapping[str, Any]) -> None:

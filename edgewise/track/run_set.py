@@ -20,6 +20,8 @@ from edgewise.config import schema
 from edgewise.config.schema import Config
 from edgewise.data.splitting import DECLARED
 from edgewise.errors import EdgewiseError
+from edgewise.plugins import PrimaryMetric
+from edgewise.track.view import make_view
 
 MODELS = Path("models")
 SHARED = (
@@ -75,6 +77,7 @@ class RunSet:
     shared: tuple[Path, ...]
     data: Mapping[str, str]
     registrations: tuple[Registration, ...]
+    view: Mapping[str, Any] | None = None  # of the runs' table; None leaves it as it is
 
     @property
     def state(self) -> str:
@@ -82,7 +85,7 @@ class RunSet:
         files = {str(path): schema.settings_sha256() if path == schema.PATH else artifact.sha256(path) for path in self.shared}
         runs = {r.key: dict(r.marks) for r in self.records}
         aliases = [dict(registration.aliases) for registration in self.registrations]
-        return content_digest({"experiment": self.experiment, "runs": runs, "files": files, "aliases": aliases})
+        return content_digest({"experiment": self.experiment, "runs": runs, "files": files, "aliases": aliases, "view": self.view})
 
 
 def make_pipeline_runs(settings: Config, summary: Summary) -> RunSet:
@@ -98,6 +101,7 @@ def make_pipeline_runs(settings: Config, summary: Summary) -> RunSet:
         shared=tuple(path for top in SHARED for path in list_files(top)),
         data=make_dataset(settings),
         registrations=(make_pipeline_registration(records, settings, summary),),
+        view=make_view(summary.primary_metric),
     )
 
 
@@ -173,10 +177,38 @@ def make_tags(name: str, row: VariantSummary, summary: Summary) -> dict[str, str
         "device.name": summary.device.get("name"),
         "device.fingerprint": row.conditions.device_fingerprint if row.conditions else summary.device.get("fingerprint"),
         "data.declared": declared,
-        "mlflow.note.content": "\n\n".join((*notes, *row.warnings, *row.explanation)) or None,
+        "mlflow.note.content": "\n\n".join((describe_variant(name, row, summary), *notes, *row.warnings, *row.explanation)),
         **{f"sha256.{file}": entry["sha256"] for file, entry in made.files.items()},
     }
     return {tag: str(value) for tag, value in known.items() if value is not None}
+
+
+def describe_variant(name: str, row: VariantSummary, summary: Summary) -> str:
+    """A sentence for the head of the run: `3.2 times as fast as onnx-fp32 (faster), 11.4 MB, accuracy top-1 95.2 % (not resolved).`"""
+    if not row.ok:
+        return f"Failed: {row.reason}."
+    parts = [describe_ratio(row, summary.reference), describe_size(row), describe_score(row, summary.primary_metric)]
+    text = ", ".join(filter(None, parts)) or "Nothing was measured"
+    return f"{'The reference: ' if name == summary.reference else ''}{text}."
+
+
+def describe_ratio(row: VariantSummary, reference: str) -> str | None:
+    ratio = row.latency.ratio_to_reference
+    if ratio is None or row.latency.verdict == "reference":
+        return None if row.latency.p50_ms is None else f"{row.latency.p50_ms:.3g} ms"
+    return f"{1 / ratio:.3g} times as fast as {reference} ({row.latency.verdict})"
+
+
+def describe_size(row: VariantSummary) -> str | None:
+    return None if row.file.size_bytes is None else f"{row.file.size_bytes / 1e6:.3g} MB"
+
+
+def describe_score(row: VariantSummary, metric: PrimaryMetric | None) -> str | None:
+    score, agreement = row.quality.score, row.quality.sqnr_db
+    if metric is None or score is None:
+        return None if agreement is None else f"outputs {agreement:.0f} dB from the reference's"
+    value = f"{100 * score:.1f} %" if metric.share else f"{score:.4g}"
+    return f"{metric.label} {value}" + (f" ({row.quality.verdict})" if row.quality.verdict != "reference" else "")
 
 
 def variant_files(name: str) -> tuple[Path, ...]:
@@ -229,17 +261,28 @@ def make_pipeline_registration(records: Iterable[RunRecord], settings: Config, s
 def make_registration(
     name: str, place: str, front: Sequence[Candidate], chosen: Mapping[str, Candidate | None], score: tuple[str, bool] | None
 ) -> Registration:
-    """place: the device, with the sweep's name if any. chosen: {budget: candidate}. score: its name, and whether more is better."""
+    """place: the device, with the sweep's name if any. chosen: {budget: candidate}. score: its name, and whether more is better.
+
+    A measurement that is too short for a claim leaves all aliases where they are.
+    """
     costs: dict[str, Cost] = {FASTEST: latency_cost, SMALLEST: figure_cost("size_bytes", 1)}
     if score:
         costs[BEST_SCORE] = figure_cost(score[0], -1 if score[1] else 1)
+    every = {candidate.key: candidate for candidate in (*front, *filter(None, chosen.values()))}
+    if not may_claim(every.values()):
+        return Registration(name, tuple(every.values()))
     aliases: dict[str, str | None] = {}
     for word in costs:
         best = min(front, key=lambda candidate, word=word: rank_key(candidate, word, costs), default=None)  # type: ignore[misc]
         aliases[f"{place}-{word}"] = best.key if best and costs[word](best.result) < math.inf else None
     aliases |= {f"{place}-{budget}": candidate.key if candidate else None for budget, candidate in chosen.items()}
-    every = {candidate.key: candidate for candidate in (*front, *filter(None, chosen.values()))}
     return Registration(name, tuple(every.values()), aliases)
+
+
+def may_claim(candidates: Iterable[Candidate]) -> bool:
+    """False where latency was measured and nowhere has an interval, as by the profile smoke: it moves no alias."""
+    measured = [c.result for c in candidates if c.result.get("latency_ratio_to_reference") is not None]
+    return not measured or any(result.get("latency_ratio_ci95") for result in measured)
 
 
 def rank_key(candidate: Candidate, first: str, costs: Mapping[str, Cost]) -> list[float]:
@@ -248,9 +291,9 @@ def rank_key(candidate: Candidate, first: str, costs: Mapping[str, Cost]) -> lis
 
 
 def latency_cost(result: Mapping[str, Any]) -> float:
-    """The upper end of the ratio's interval, by which the report ranks too; the ratio itself without an interval."""
+    """The upper end of the ratio's interval, by which the report ranks too; infinite without an interval."""
     interval = result.get("latency_ratio_ci95")
-    return float(interval[1]) if interval else figure_cost("latency_ratio_to_reference", 1)(result)
+    return float(interval[1]) if interval else math.inf
 
 
 def figure_cost(name: str, sign: int) -> Cost:

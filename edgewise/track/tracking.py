@@ -24,11 +24,16 @@ def track_pipeline(force: bool) -> None:
         if not force and receipt.is_up_to_date(receipt.read_receipt(), uri, state):
             print(f"track: nothing new, {len(run_set.records)} runs are in MLflow")
             return
-        from edgewise.track import writer
+        from edgewise.track import view, writer
 
-        runs = writer.write_run_set(run_set, uri, artifacts)
+        experiment, runs = writer.write_run_set(run_set, uri, artifacts)
         receipt.write_receipt(receipt.Receipt(receipt.hide_password(uri), state, runs))
         print(f"track: {len(runs)} runs of experiment '{run_set.experiment}' are in MLflow")
+        print(f"track: compare them {describe_ui(uri)} at {view.link_to_view(uri, experiment)}")
+
+
+def describe_ui(uri: str) -> str:
+    return "" if uri.startswith("http") else f"with `mlflow ui --backend-store-uri {uri}`,"
 
 
 def track_sweep(name: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgewise.errors import InfrastructureError
-from edgewise.track import registry
+from edgewise.track import registry, view
 from edgewise.track.receipt import hide_password
 from edgewise.track.run_set import KEY, RunRecord, RunSet, bool_tag
 
@@ -35,14 +35,16 @@ ENVIRONMENT = {  # variables that the user has set are kept
 }
 
 
-def write_run_set(run_set: RunSet, uri: str, artifacts: Path | None) -> dict[str, str]:
-    """Write what is missing. Returns {variant: run id}. artifacts: the folder for files, None to let the server decide.
+def write_run_set(run_set: RunSet, uri: str, artifacts: Path | None) -> tuple[str, dict[str, str]]:
+    """Write what is missing. Returns the experiment's id and {variant: run id}.
+
+    artifacts: the folder for files, None to let the server decide.
 
     Raises InfrastructureError where the store cannot be reached or written; the next call goes on from there.
     """
     with open_client(uri) as client:
         experiment = ensure_experiment(client, run_set.experiment, artifacts)
-        return retry_on_conflict(lambda: write_all(client, experiment, run_set))
+        return experiment, retry_on_conflict(lambda: write_all(client, experiment, run_set))
 
 
 def write_all(client: Any, experiment: str, run_set: RunSet) -> dict[str, str]:
@@ -52,6 +54,7 @@ def write_all(client: Any, experiment: str, run_set: RunSet) -> dict[str, str]:
     retire_old_runs(client, experiment, run_set)
     for record in run_set.records:
         update_run(client, runs[record.variant], record, run_set)
+    share_view(client, experiment, run_set)
     registry.register(client, run_set.registrations, {record.key: runs[record.variant] for record in run_set.records})
     return runs
 
@@ -160,8 +163,9 @@ def finish_run(client: Any, run: str, record: RunRecord, run_set: RunSet) -> str
 def log_run(client: Any, run: str, record: RunRecord, run_set: RunSet) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
-    now_ms = int(time.time() * 1000)
-    client.log_batch(run, metrics=[Metric(name, value, now_ms, 0) for name, value in record.metrics.items()])
+    now_ms, model = int(time.time() * 1000), ensure_logged_model(client, run, record)
+    where = {"model_id": model, "dataset_name": run_set.data["name"], "dataset_digest": run_set.data["digest"], "run_id": run}
+    client.log_batch(run, metrics=[Metric(name, value, now_ms, 0, **where) for name, value in record.metrics.items()])
     for params in batched(Param(name, value) for name, value in record.params.items()):
         client.log_batch(run, params=params)
     for tags in batched(RunTag(name, value) for name, value in {**record.tags, **git_tags()}.items()):
@@ -169,6 +173,19 @@ def log_run(client: Any, run: str, record: RunRecord, run_set: RunSet) -> None:
     client.log_inputs(run, [DatasetInput(Dataset(**run_set.data), [InputTag("mlflow.data.context", "test")])])
     for file in record.files:
         client.log_artifact(run, str(file), str(file.parent))
+
+
+def ensure_logged_model(client: Any, run: str, record: RunRecord) -> str:
+    """The id of the run's model, which ranks beside the others' on MLflow's own pages. Its files are logged where it is registered."""
+    from mlflow.entities import LoggedModelOutput
+
+    if model := registry.find_logged_model(client, run):
+        return model
+    told = {name: record.tags[name] for name in ("format", "scheme") if name in record.tags}
+    made = client.create_logged_model(client.get_run(run).info.experiment_id, record.variant, source_run_id=run, params=told)
+    client.log_outputs(run, [LoggedModelOutput(made.model_id, 0)])
+    client.finalize_logged_model(made.model_id, "READY" if record.ok else "FAILED")
+    return str(made.model_id)
 
 
 def batched(items: Iterator[Any]) -> Iterator[list[Any]]:
@@ -204,6 +221,8 @@ def keep_oldest(client: Any, experiment: str, record: RunRecord) -> str:
     """
     first, *others = (run.info.run_id for run in find_runs(client, experiment, record) if run.info.status in ENDED)
     for other in others:
+        if model := registry.find_logged_model(client, other):
+            client.delete_logged_model(model)
         client.delete_run(other)
     return str(first)
 
@@ -214,6 +233,15 @@ def update_run(client: Any, run: str, record: RunRecord, run_set: RunSet) -> Non
         client.set_tag(run, tag, value)
     for file in run_set.shared:
         client.log_artifact(run, str(file), "report")
+
+
+def share_view(client: Any, experiment: str, run_set: RunSet) -> None:
+    """Write the view of the runs' table, where it is another than the one that is there."""
+    if run_set.view is None:
+        return
+    there = client.get_experiment(experiment).tags.get(view.TAG)
+    if there is None or view.decode_view(there) != run_set.view:
+        client.set_experiment_tag(experiment, view.TAG, view.encode_view(dict(run_set.view), int(time.time() * 1000)))
 
 
 def retire_old_runs(client: Any, experiment: str, run_set: RunSet) -> None:

@@ -17,7 +17,7 @@ from edgewise.config import schema
 from edgewise.config.schema import Budget, to_plain
 from edgewise.errors import EdgewiseError, InfrastructureError
 from edgewise.report import figure
-from edgewise.track import receipt, registry, run_set, writer
+from edgewise.track import receipt, registry, run_set, view, writer
 from stages import track
 from tests.support.fabricate import FIVE, bench_result, fabricate, make_variant, write_report
 
@@ -59,6 +59,7 @@ def test_a_run_holds_everything_that_the_files_say(project):
     assert {name: len(each) for name, each in found.items()} == {row.name: 1 for row in FIVE}
     run = found["onnx-int8-static"][0]
     assert run.info.status == "FINISHED"
+    assert run.data.tags["mlflow.note.content"].startswith("3.23 times as fast as onnx-fp32 (faster), 11.4 MB, accuracy")
     assert run.data.metrics["latency_p50_ms"] == pytest.approx(0.992)
     assert run.data.metrics["accuracy_delta"] == pytest.approx(-2 / 540)
     assert run.data.metrics["latency_ratio_ci95_high"] == pytest.approx(0.31 * 1.012)
@@ -74,6 +75,34 @@ def test_a_run_holds_everything_that_the_files_say(project):
     assert (artifacts / "report/accuracy-latency.png").exists() and (artifacts / "metrics/bench/onnx-int8-static.json").exists()
     failed = found["openvino-int8-static"][0]
     assert failed.info.status == "FAILED" and "covers 0 %" in failed.data.tags["reason"] and "latency_p50_ms" not in failed.data.metrics
+
+
+def test_the_view_of_the_table_shows_what_the_runs_have(project, capsys):
+    from mlflow import MlflowClient
+
+    track.main()
+    client = MlflowClient(tracking_uri=f"sqlite:///{project / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("resnet18-digits")
+    shown = view.decode_view(experiment.tags[view.TAG])
+    run = runs(project)["onnx-int8-static"][0]
+    names = {f"metrics.`{name}`" for name in run.data.metrics} | {f"tags.`{name}`" for name in run.data.tags}
+    assert set(shown["selectedColumns"]) <= names and shown["orderByKey"] in names
+    assert len(client.search_runs([experiment.experiment_id], shown["searchFilter"])) == len(FIVE)
+    said = capsys.readouterr().out
+    assert f"mlflow ui --backend-store-uri sqlite:///{project / 'mlflow.db'}" in said
+    assert f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=edgewise" in said
+
+
+def test_the_models_of_the_runs_can_be_ranked(project):
+    from mlflow import MlflowClient
+
+    track.main()
+    client = MlflowClient(tracking_uri=f"sqlite:///{project / 'mlflow.db'}")
+    where = [client.get_experiment_by_name("resnet18-digits").experiment_id]
+    found = client.search_logged_models(where, order_by=[{"field_name": "metrics.latency_ratio_to_reference", "ascending": True}])
+    assert {model.name for model in found} == {row.name for row in FIVE}
+    assert found[0].name == "onnx-int8-static" and {metric.dataset_name for metric in found[0].metrics} == {"digits"}
+    assert {model.name: model.status for model in found}["openvino-int8-static"] == "FAILED"
 
 
 def test_the_second_time_does_not_even_ask_the_store(project, monkeypatch, capsys):
