@@ -3,6 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
+TF2ONNX = "`python -m tf2onnx.convert {} --opset 18 --output mine.onnx` makes an ONNX file of it, to be brought in its place"
+WAYS_TO_ONNX = {  # for plugins.Maker.ELSEWHERE of formats that read ONNX and not these
+    "keras": f"{TF2ONNX.format('--keras FILE')} (a SavedModel: `--saved-model FOLDER`)",
+    "tflite": TF2ONNX.format("--tflite FILE"),
+}
 INTEGER = (  # operators of graphs that are quantized; a source that has one stays as it is (see edgewise.sources.onnx_quantized)
     *("ConvInteger", "DequantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulInteger"),
     *("MatMulIntegerToFloat", "MatMulNBits", "QGemm", "QLinearConv", "QLinearMatMul", "QuantizeLinear"),

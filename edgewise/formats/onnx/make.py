@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.onnx_graphs import find_integer_operator
+from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX, find_integer_operator
 from edgewise.formats.common.quiet import suppress_warnings
-from edgewise.formats.onnx import export, facts, recipes, tail
+from edgewise.formats.onnx import export, facts, qdq, ranges, recipes, tail
 
 SOURCES = ("torch", "onnx")
-TF2ONNX = "`python -m tf2onnx.convert {} --opset 18 --output mine.onnx` makes an ONNX file of it, to be brought in its place"
-ELSEWHERE = {"keras": f"{TF2ONNX.format('--keras FILE')} (a SavedModel: `--saved-model FOLDER`)", "tflite": TF2ONNX.format("--tflite FILE")}
+ELSEWHERE = WAYS_TO_ONNX
 REQUIRES = {"onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx", "torch": "onnx"}
 
-PRODUCTS = recipes.PRODUCTS
+PRODUCTS = qdq.PRODUCTS
 INT8 = {"weights": "int8", "activations": "int8", "covers": PRODUCTS}
 SCHEMES = {
     "fp32": {"weights": "float32", "activations": "float32", "covers": PRODUCTS},
@@ -28,7 +27,7 @@ SCHEMES = {
     "int8-qat": INT8,
     "int4-weight": {"weights": "int4", "activations": "float32", "covers": ("Gemm", "MatMul")},
 }
-STATIC = {"calibration.method": tuple(recipes.METHODS), "per_channel": (False, True), "symmetric": (False, True)}
+STATIC = {"calibration.method": tuple(ranges.METHODS), "per_channel": (False, True), "symmetric": (False, True)}
 STATIC |= {"reduce_range": (False, True), "tail": ("float", "int8")}
 SETTINGS = {
     "int8-dynamic": {"per_channel": (False, True), "reduce_range": (False, True)},

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.formats.common.exported import to_graph_module
 from edgewise.formats.torch import script
 from edgewise.formats.torch.facts import PACKED, layer_of
 from edgewise.formats.torch.run import MODEL, import_torch
@@ -26,7 +27,7 @@ Arrays = dict[str, np.ndarray]
 def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """plugins.Maker.convert. Nodes are named after the module that holds their weight, by its path in the program."""
     manifest, program = read_source(source)
-    graph = script.to_graph_module(program, [entry["name"] for entry in manifest["inputs"]])
+    graph = to_graph_module(program, [entry["name"] for entry in manifest["inputs"]])
     script.compile_graph(folder / MODEL, graph, describe_tensors(manifest))
     used = {node.target for node in graph.graph.find_nodes(op="get_attr")}
     return {
@@ -53,7 +54,7 @@ def quantize(
 def build(source: Path, scheme: str, settings: Mapping[str, Any], keep_nodes: Sequence[str]) -> tuple[Any, Mapping[str, Any]]:
     """The variant as a GraphModule, not yet compiled, and its {"inputs", "outputs"} as in a manifest."""
     manifest, program = read_source(source)
-    graph = script.to_graph_module(program, [entry["name"] for entry in manifest["inputs"]])
+    graph = to_graph_module(program, [entry["name"] for entry in manifest["inputs"]])
     if scheme == "int8-dynamic":
         graph = quantize_linear(graph, keep_nodes, settings["per_channel"])
     return graph, describe_tensors(manifest)

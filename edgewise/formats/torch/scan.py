@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.formats.common.exported import to_graph_module
 from edgewise.formats.torch.make import read_source
-from edgewise.formats.torch.script import to_graph_module
 
 JUDGED = 16  # samples whose outputs are compared
 CHUNK = 8  # samples per run; all activations of a run are kept in memory

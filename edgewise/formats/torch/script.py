@@ -1,43 +1,19 @@
 """Compile an exported program to a TorchScript file.
 
-The program's graph calls ATen overloads (aten.linear.default), which TorchScript has without the name of the overload. The graph is
-compiled, not traced, so that the batch stays dynamic: a trace would contain the batch size of the example, or fail.
+The graph is compiled, not traced, so that the batch stays dynamic: a trace would contain the batch size of the example, or fail.
 """
 
 import io
 import json
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgewise.formats.torch.run import TENSORS
 
-CHECKS = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range", "sym_constrain_range_for_size")
 MANGLED_NAME = re.compile(rb"___torch_mangle_\d+")
-
-
-def to_graph_module(program: Any, inputs: Sequence[str]) -> Any:
-    """An ExportedProgram as a GraphModule with plain ATen calls, arguments by the names in `inputs`, and one tensor (or a tuple
-    where there are several) as its result."""
-    import torch
-
-    module = program.module(check_guards=False)
-    graph = module.graph
-    for node in list(graph.nodes):
-        if isinstance(node.target, torch._ops.OpOverload):
-            node.target = node.target.overloadpacket
-            if node.target.__name__ in CHECKS:
-                graph.erase_node(node)
-    for node, name in zip(graph.find_nodes(op="placeholder"), inputs, strict=True):
-        node.target = name
-    (output,) = graph.find_nodes(op="output")
-    if len(output.args[0]) == 1:
-        output.args = tuple(output.args[0])
-    graph.eliminate_dead_code()
-    graph.set_codegen(torch.fx.graph.CodeGen())  # the exported one packs and checks arguments in Python
-    return torch.fx.GraphModule(module, graph).eval()
 
 
 def compile_graph(path: Path, module: Any, tensors: Mapping[str, Any]) -> None:
