@@ -8,7 +8,7 @@ from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest, Port
 
 TOKENS, LENGTH, WIDTH = 50, 12, 32
-LAYERS = {"tokens", "places", "query", "key", "value", "out", "widen", "narrow", "unused", "head"}
+LAYERS = {"tokens", "places", "query", "key", "value", "out", "widen", "narrow", "head"}
 
 
 def ids(count: int, seed: int = 0) -> np.ndarray:

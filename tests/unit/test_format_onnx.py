@@ -59,10 +59,9 @@ def sqnr_db(source: Path, folder: Path, **engine) -> float:
 def test_every_layer_is_found_whatever_became_of_its_weight(attention):
     source, folder, layers = attention
     assert set(layers) == attention_source.LAYERS
-    assert layers["unused"] == []
     found = {node["name"]: node for node in facts.facts(folder)["nodes"]}
     sizes = json.loads((source / "manifest.json").read_text())["details"]["layers"]
-    for layer in attention_source.LAYERS - {"unused"}:
+    for layer in attention_source.LAYERS:
         assert [found[name]["elements"] for name in layers[layer]] == [int(np.prod(sizes[layer]["shape"]))], layer
 
 

@@ -75,20 +75,15 @@ def _strip_metadata(model: Any) -> None:
 
 
 def _weight_names(program: Any, layers: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Source layer -> possible names of its weight: its own, and those of equal weights, with which it may have been merged.
-
-    Empty for a layer that the program never calls.
-    """
+    """Source layer -> possible names of its weight: its own, and those of equal weights, with which it may have been merged."""
     import torch
 
     tensors = program.state_dict
-    parameters = program.graph_signature.inputs_to_parameters
-    called = {parameters[node.name] for node in program.graph.nodes if node.users and node.name in parameters}
 
     def names(weight: str) -> list[str]:
         own = tensors[weight]
         equal = [name for name, other in tensors.items() if other.shape == own.shape and torch.equal(other, own)]
-        return [weight, *equal] if called & set(equal) else []
+        return [weight, *equal]
 
     return {layer: names(entry["weight"]) for layer, entry in layers.items()}
 
@@ -96,14 +91,14 @@ def _weight_names(program: Any, layers: Mapping[str, Mapping[str, Any]]) -> dict
 def find_layer_nodes(model: Any, weights: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """Source layer -> names of the nodes that use its weight. weights: source layer -> names of its weight, best first.
 
-    ValueError names the layers that have a weight but no node.
+    ValueError names the layers without a node.
     """
     users: dict[str, list[str]] = {}
     for node in model.graph.node:
         for name in node.input:
             users.setdefault(name.partition(DERIVED)[0], []).append(node.name)
     found = {layer: next((users[n] for n in names if n in users), []) for layer, names in weights.items()}
-    lost = [layer for layer, nodes in found.items() if weights[layer] and not nodes]
+    lost = [layer for layer, nodes in found.items() if not nodes]
     if lost:
         raise ValueError(f"no node of the ONNX graph uses the weights of layer {', '.join(lost)}: keep_float could not reach it")
     return found
