@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX, find_integer_operator
+from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX, describe_port, find_integer_operator
 from edgewise.formats.common.quiet import suppress_warnings
 from edgewise.formats.onnx import export, facts, qdq, ranges, recipes, tail
 
@@ -50,15 +50,7 @@ def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, folder / MODEL)
     graph = model.graph
-    return {"inputs": [_describe(t) for t in graph.input], "outputs": [_describe(t) for t in graph.output], "layers": layers}
-
-
-def _describe(tensor: Any) -> dict[str, Any]:
-    import onnx
-
-    kind = tensor.type.tensor_type
-    shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
-    return {"name": tensor.name, "shape": shape, "dtype": onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name}
+    return {"inputs": [describe_port(t) for t in graph.input], "outputs": [describe_port(t) for t in graph.output], "layers": layers}
 
 
 def quantize(
