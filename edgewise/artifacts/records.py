@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgewise.artifacts.artifact import METRICS_SCHEMA, write_json
-from edgewise.config.schema import Budget, to_plain
+from edgewise.config.schema import Budget, Margins, to_plain
 from edgewise.config.settings import build
 from edgewise.errors import ConfigError, EdgewiseError
 from edgewise.plugins import PrimaryMetric
@@ -107,7 +107,8 @@ class Latency:
 
 @dataclass(frozen=True)
 class JudgedLatency(Latency):
-    """Latency with the report's verdict: faster, slower, no difference claimed, reference; missing_reason: why there is none.
+    """Latency with the report's verdict: reference, or what stats.claims says (faster, slower, equivalent, not resolved, no claim);
+    missing_reason: why there is none.
 
     real_time_factor: of a model with state, the time of a step over the time that it covers (model.step_ms).
     """
@@ -309,7 +310,8 @@ class Proof:
 
 @dataclass(frozen=True)
 class Quality:
-    """score: of the task's primary metric. delta: variant minus reference on the same samples; verdict: what may be claimed about it.
+    """score: of the task's primary metric. delta: variant minus reference on the same samples; verdict: reference, or what stats.claims
+    says of it (better, worse, equivalent, identical, not resolved).
 
     resolvable: the smallest difference that so many samples can show; samples_needed: how many would show the difference that was seen.
     scores: the task's other scores, by name. sqnr_db: the outputs against the reference's.
@@ -379,6 +381,7 @@ class Summary:
     losers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     nearest_miss: str | None = None
     aa_ratio_ci95: Interval = None
+    margins: Margins = Margins()
     warnings: tuple[str, ...] = ()
     schema: int = SCHEMA
 

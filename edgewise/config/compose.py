@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 
 import yaml
 
+from edgewise.config.margins import MARGINS, find_margins, without_margin
 from edgewise.config.schema import (
     LATENCY,
     MEMORY,
@@ -115,7 +116,7 @@ def overlay(option: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[str, A
 def section(cls: type[T], group: str, choice: Any, options: Options) -> T:
     """A section with a dataclass in schema.py: train, bench, budget."""
     name, given = _join(group, choice, options)
-    return _build(cls, {"name": name, **given}, group, choice, f"conf/{group}/{name}.yaml")
+    return _build(cls, {"name": name, **without_margin(group, given)}, group, choice, f"conf/{group}/{name}.yaml")
 
 
 def plugin(group: str, choice: Any, options: Options) -> Plugin:
@@ -124,7 +125,7 @@ def plugin(group: str, choice: Any, options: Options) -> Plugin:
     file = f"conf/{group}/{name}.yaml"
     path = given.pop("module", None)
     module = load_module(path, file)
-    settings = _build(module.Settings, given, group, choice, file)
+    settings = _build(module.Settings, without_margin(group, given), group, choice, file)
     return Plugin(name=name, module=path, settings=to_plain(settings))
 
 
@@ -344,6 +345,7 @@ def compose_choices(choices: dict[str, Any], options: Options) -> Config:
         task=task,
         scans=collect_needs(made, "scan", options),
         tunings=collect_needs(made, "tuning", options),
+        margins=find_margins({group: _join(group, choices[group], options) for group in MARGINS}, choices, task),
     )
 
 

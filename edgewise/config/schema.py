@@ -270,6 +270,19 @@ class Budget:
 
 
 @dataclasses.dataclass(frozen=True)
+class Margins:
+    """The largest differences that do not matter to the user: `bench.margin` and `task.margin` of params.yaml. They stand in a section of
+    their own here, so that another margin makes the report anew and measures nothing. null: no equivalence is claimed."""
+
+    latency: float | None = option(
+        None, "bench.margin: as a share of the reference's latency; with 0.02 ratios from 1/1.02 to 1.02 do not matter", low=0.001, high=1.0
+    )
+    score: float | None = option(
+        None, "task.margin: in the unit of the table's difference, that is percentage points of a share, else the score's own", low=1e-9
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Format:
     """How the float model of a format is made; `used`: whether a variant needs it."""
 
@@ -295,6 +308,7 @@ class Config:
     task: Plugin = option(Plugin("classification", "edgewise.tasks.classification"), "what is evaluated; optional in params.yaml")
     scans: dict[str, dict[str, Scan]] = option({}, "scans that scan-layers has to run, by scheme and key")
     tunings: dict[str, dict[str, Tuning]] = option({}, "trainings that train-qat has to run, by scheme and key")
+    margins: Margins = option(Margins())
 
     def variant(self, name: str) -> Variant:
         if name not in self.variants:

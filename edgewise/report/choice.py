@@ -13,6 +13,7 @@ from edgewise.config.schema import Budget
 from edgewise.plugins import PrimaryMetric
 from edgewise.report import verdicts
 from edgewise.report.verdicts import Rows
+from edgewise.stats import claims
 
 PREFER = {
     "latency": "latency_ratio_to_reference",
@@ -73,9 +74,11 @@ def describe_standing(fitting: list[str], rows: Rows, budget: Budget) -> str:
     """How the first of `fitting` compares with the others in what the budget prefers."""
     if get_metric(rows[fitting[0]], PREFER[budget.prefer]) is None:
         return f"{budget.prefer} was not measured"
+    if budget.prefer == "latency" and not verdicts.makes_claims(rows):
+        return f"the smallest of {len(fitting)}: this profile claims nothing about latency, use bench.name=quick or standard"
     tied = verdicts.fastest_group({name: rows[name] for name in fitting})[1:] if budget.prefer == "latency" else []
     if tied:
-        return f"among the fastest of {len(fitting)}, not distinguishable from {', '.join(tied)}: their intervals overlap"
+        return f"among the fastest of {len(fitting)}, not shown to be faster than {', '.join(tied)}: their intervals overlap"
     return f"the best of {len(fitting)} in {budget.prefer}"
 
 
@@ -137,9 +140,7 @@ def check_latency(what: str, row: VariantSummary, value: float | None, interval:
         profile = f"the profile '{row.conditions.profile}'" if row.conditions else "the profile"
         text = f"latency: cannot tell, {profile} gives no interval: use bench.name=quick or standard"
         return Finding(False, text, value / limit - 1)
-    return check_interval(
-        f"latency {what}", value, interval, limit, "ms", samples_missing(row.latency.samples or 1, value, interval, limit)
-    )
+    return check_interval(f"latency {what}", value, interval, limit, "ms", visits_missing(interval, limit))
 
 
 def check_interval(what: str, value: float, interval: tuple[float, ...], limit: float, unit: str, unsure: str) -> Finding:
@@ -147,6 +148,12 @@ def check_interval(what: str, value: float, interval: tuple[float, ...], limit: 
     low, high = interval
     text = f"{what} {value:.2f} {unit} [{low:.2f}, {high:.2f}], limit {limit:g} {unit}"
     return Finding(high <= limit, f"{text}: cannot tell, {unsure}" if low <= limit < high else text, (high - limit) / (limit or 1.0))
+
+
+def visits_missing(interval: tuple[float, ...], limit: float) -> str:
+    """How many visits like this one would show on which side of the limit a latency lies. More runs within a visit would not."""
+    times = claims.times_needed((interval[0] - limit, interval[1] - limit))
+    return "it lies on the limit" if times is None else f"needs about {max(times, 2):,} visits like this one"
 
 
 def samples_missing(samples: int, value: float, interval: tuple[float, ...], limit: float) -> str:

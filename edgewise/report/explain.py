@@ -13,6 +13,8 @@ from typing import Any
 from edgewise.artifacts import artifact, records
 from edgewise.artifacts.records import Operators, VariantSummary
 from edgewise.compress import partition
+from edgewise.report.verdicts import compare_latencies
+from edgewise.stats.claims import FASTER, NO_CLAIM
 
 MODELS = Path("models")
 MOST_OPERATORS = 6
@@ -85,7 +87,7 @@ def explain_rows(rows: Mapping[str, VariantSummary], device_facts: Mapping[str, 
     explained = dict(rows)
     for name, row in rows.items():
         parent = next((other for other in rows if is_parent(rows[other], row)), None)
-        if parent and name != parent and not is_faster(row, rows[parent]):
+        if parent and name != parent and may_be_no_faster(row, rows[parent]):
             folder = MODELS / "variants" / name
             facts = artifact.read(folder).details["facts"]
             ratios = (ratio_interval(row)[0], ratio_interval(rows[parent])[1])
@@ -109,22 +111,19 @@ def is_parent(one: VariantSummary, row: VariantSummary) -> bool:
     return measured and one.format == row.format and set(one.file.weights_bytes_by_dtype or ()) == {"float32"} and not one.proof.kept_float
 
 
-def is_faster(row: VariantSummary, parent: VariantSummary) -> bool:
-    """Whether the interval of the ratio lies below the parent's; by the ratios alone where the profile gives no interval."""
-    if row.latency.ratio_ci95 and parent.latency.ratio_ci95:
-        return row.latency.ratio_ci95[1] < parent.latency.ratio_ci95[0]
-    return (row.latency.ratio_to_reference or 0) < (parent.latency.ratio_to_reference or 0)
+def may_be_no_faster(row: VariantSummary, parent: VariantSummary) -> bool:
+    """Whether both have intervals, and these do not show that the variant is faster. Nothing is said where a profile gives none."""
+    return compare_latencies(row, parent) not in (FASTER, NO_CLAIM)
 
 
-def ratio_interval(row: VariantSummary) -> tuple[float, float]:
-    """The interval of the ratio to the reference; the ratio twice where there is none."""
-    low, high = row.latency.ratio_ci95 or (row.latency.ratio_to_reference or 0.0,) * 2
-    return low, high
+def ratio_interval(row: VariantSummary) -> tuple[float, ...]:
+    """The interval of the ratio to the reference."""
+    return row.latency.ratio_ci95 or ()
 
 
 def format_latency_ratio(row: VariantSummary) -> str:
-    low, high = row.latency.ratio_ci95 or (None, None)
-    return f"{row.latency.ratio_to_reference:.2f}" + (f" [{low:.2f}, {high:.2f}]" if low and high else "")
+    low, high = ratio_interval(row)
+    return f"{row.latency.ratio_to_reference:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def find_reasons(case: Case) -> list[str]:

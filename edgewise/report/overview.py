@@ -33,7 +33,8 @@ def summarize(settings: schema.Config) -> Summary:
     """Read all results, judge them and choose. Raises EdgewiseError where results do not belong together: run `dvc repro`."""
     device = read_device(settings)
     metric = rows.Judge.of(settings.task).task.PRIMARY_METRIC
-    judged = explain.explain_rows(verdicts.add_verdicts(rows.read_rows(settings), settings.reference, metric), device["facts"])
+    found = verdicts.add_verdicts(rows.read_rows(settings), settings.reference, metric, settings.margins)
+    judged = explain.explain_rows(found, device["facts"])
     reference = judged[settings.reference]
     chosen = choice.choose(judged, settings.budget, metric, reference.quality.score)
     problems = (
@@ -41,10 +42,11 @@ def summarize(settings: schema.Config) -> Summary:
     )
     problems += verdicts.warn_of_other_devices(judged, device["fingerprint"])
     return Summary(
+        margins=settings.margins,
         reference=settings.reference,
         device=device,
         variants=judged,
-        pareto=verdicts.pareto_front(judged, metric),
+        pareto=verdicts.pareto_front(judged, metric, settings.margins),
         chosen=chosen.chosen,
         chosen_reason=chosen.reason,
         budget=settings.budget,

@@ -22,6 +22,7 @@ from edgewise.plugins import PrimaryMetric
 from edgewise.report import findings, gallery, output_agreement, table, verdicts
 from edgewise.report.changes import find_steps, list_changes, score_heading
 from edgewise.report.rows import Judge
+from edgewise.stats.claims import FASTER, WORSE
 
 NAME = "report.html"
 MODELS = Path("models")
@@ -78,7 +79,7 @@ def build_context(summary: Summary, settings: Config) -> dict[str, Any]:
         "settings": settings,
         "rows": table.sort_variants(summary),
         "reading": table.explain_table(summary)[0],
-        "unresolved": table.describe_lost(summary) + table.describe_unresolved(summary),
+        "unresolved": table.describe_margins(summary) + table.describe_lost(summary) + table.describe_unresolved(summary),
         "on_device": table.describe_agreement(summary),
         "focus": focus,
         "cards": list(make_cards(summary)),
@@ -101,7 +102,7 @@ def build_context(summary: Summary, settings: Config) -> dict[str, Any]:
 
 
 def choose_focus(summary: Summary) -> str | None:
-    """The variant that the page compares with the reference: the chosen one, else the fastest that is ok; None where there is none."""
+    """What the page compares with the reference: the chosen variant, else the first of the table that is ok; None: there is none."""
     if summary.chosen:
         return summary.chosen
     others = [name for name, row in table.sort_variants(summary) if row.ok and name != summary.reference and was_evaluated(row)]
@@ -117,7 +118,7 @@ def make_cards(summary: Summary) -> Iterator[tuple[str, str, str]]:
     """(title, variant, figure) of the fastest, the smallest and the leanest variant; the fastest only where a claim holds."""
     ok = {name: row for name, row in summary.variants.items() if row.ok}
     base = summary.variants[summary.reference]
-    fastest = verdicts.fastest_group({name: row for name, row in ok.items() if row.latency.verdict == verdicts.FASTER})
+    fastest = verdicts.fastest_group({name: row for name, row in ok.items() if row.latency.verdict == FASTER})
     if fastest:
         speed = f"at least {1 / verdicts.worst_ratio(ok[fastest[0]]):.1f} times as fast as {summary.reference}"
         if len(fastest) == 1:
@@ -148,7 +149,7 @@ def score_caveat(row: VariantSummary, metric: PrimaryMetric | None) -> str:
     if metric is None:
         agreement = table.format_sqnr(row)
         return f", outputs: SQNR {agreement} dB" if agreement not in ("", table.IDENTICAL) else ""
-    return f", {metric.title} {metric.worse}" if row.quality.verdict == metric.worse else ""
+    return f", {metric.title} {WORSE}" if row.quality.verdict == WORSE else ""
 
 
 def plot_point(name: str, row: VariantSummary, summary: Summary) -> dict[str, Any]:

@@ -6,18 +6,19 @@ from typing import Any
 
 from edgewise.artifacts.records import Agreement, Interval, Summary, VariantSummary
 from edgewise.plugins import PrimaryMetric
-from edgewise.report import findings, output_agreement
+from edgewise.report import findings, output_agreement, verdicts
 from edgewise.report.verdicts import worst_ratio
 from edgewise.stats.agreement import HIGHEST_DB
+from edgewise.stats.claims import BETTER, EQUIVALENT, IDENTICAL, NO_CLAIM, NOT_RESOLVED, WORSE
 
 MINUS = "\N{MINUS SIGN}"
 WIDE = 150  # characters that the full table needs
 LEFT_OUT_BELOW = {"grade": WIDE, "peak +MB": 112, "p50 ms": 100}  # terminal width below which a column is left out
 LEAST_WIDTH = 90  # below it the score is left out, its difference stays
-IDENTICAL = "identical"
 BREAK = re.compile(r" (?=[\[(])")
 Columns = dict[str, Callable[[VariantSummary], str]]
-UNRESOLVED = re.compile(r"unresolved[,:] ")
+SAID_OF_SCORES = (BETTER, WORSE, EQUIVALENT, IDENTICAL)  # what is not resolved stands under the table
+SAID_OF_LATENCY = {EQUIVALENT: "latency equivalent", NOT_RESOLVED: "latency not resolved", NO_CLAIM: "no claim on latency"}
 
 
 def print_table(summary: Summary) -> None:
@@ -110,6 +111,7 @@ def explain_table(summary: Summary) -> list[str]:
         f"Against {summary.reference} on {summary.device['name']} ({measured}). Brackets: 95 % intervals. Ratio: latency / "
         f"the reference's, interleaved. Peak: above the runtime's own baseline. *: Pareto set of {name_objectives(summary)}.",
         f"Chosen: {summary.chosen or 'none'}; {summary.chosen_reason}.",
+        *describe_margins(summary),
     ]
     lines += [f"{name}: failed: {row.reason}" for name, row in summary.failed.items()]
     lines += [f"{name}: {warning}" for name, row in sort_variants(summary) for warning in row.warnings]
@@ -171,19 +173,43 @@ def format_lost(scores: Mapping[str, Any]) -> str:
 
 
 def describe_unresolved(summary: Summary) -> list[str]:
-    """The variants whose difference in the score is not resolved, in one line; those with the same reason together."""
-    same: dict[str, list[str]] = {}
-    for name, row in sort_variants(summary):
-        if row.quality.verdict and UNRESOLVED.match(row.quality.verdict):
-            same.setdefault(UNRESOLVED.sub("", row.quality.verdict), []).append(name)
-    found = "; ".join(f"{', '.join(names)} ({why})" for why, names in same.items())
-    title = summary.primary_metric.title if summary.primary_metric else ""
-    begin = title if title[1:2].isupper() else f"{title[:1].upper()}{title[1:]}"  # mAP stays as it is
-    return [f"{begin}: no difference could be shown for {found}"] if found else []
+    """The variants whose difference is not resolved, with what would resolve it: a line for the score, another for the latency."""
+    metric, base = summary.primary_metric, summary.variants[summary.reference].quality.score
+    rows = [(name, row) for name, row in sort_variants(summary) if row.ok]
+    found = []
+    if metric:
+        margin = verdicts.score_margin(metric, summary.margins)
+        texts = {n: verdicts.what_resolves_score(r, metric, base, margin) for n, r in rows if r.quality.verdict == NOT_RESOLVED}
+        begin = metric.title if metric.title[1:2].isupper() else f"{metric.title[:1].upper()}{metric.title[1:]}"  # mAP stays as it is
+        found += say_unresolved(f"{begin} not resolved", texts)
+    texts = {
+        n: verdicts.what_resolves_latency(r, summary.aa_ratio_ci95, summary.margins.latency)
+        for n, r in rows
+        if r.latency.verdict == NOT_RESOLVED
+    }
+    return found + say_unresolved("Latency not resolved", texts)
+
+
+def say_unresolved(begin: str, texts: Mapping[str, str]) -> list[str]:
+    """One line, in which those with the same reason stand together. texts: {variant: what would resolve it}."""
+    found = "; ".join(f"{', '.join(names)} ({why})" for why, names in findings.group_by_text(texts).items())
+    return [f"{begin}: {found}"] if found else []
+
+
+def describe_margins(summary: Summary) -> list[str]:
+    """What `equivalent` means here; nothing without a margin."""
+    metric, margins = summary.primary_metric, summary.margins
+    told = []
+    if metric and margins.score is not None:
+        told.append(f"{metric.title} within {margins.score:g}{' points' if metric.share else ''}")
+    if margins.latency is not None:
+        told.append(f"latency within {100 * margins.latency:g} %")
+    return [f"Equivalent: the whole interval lies within the margin ({', '.join(told)})."] if told else []
 
 
 def name_objectives(summary: Summary) -> str:
-    return f"{summary.primary_metric.title if summary.primary_metric else 'SQNR'}, latency and size"
+    score = summary.primary_metric.title if summary.primary_metric else "SQNR"
+    return f"{score}, latency and size" if verdicts.makes_claims(summary.variants) else f"{score} and size"
 
 
 def format_score(row: VariantSummary, metric: PrimaryMetric) -> str:
@@ -228,12 +254,12 @@ def format_peak(row: VariantSummary) -> str:
 
 
 def format_verdict(row: VariantSummary, metric: PrimaryMetric | None) -> str:
-    """The claim about latency and, where the score is shown to differ, the direction."""
+    """The claim about latency, and the one about the score."""
     if not row.ok:
         return "failed"
-    claim = row.quality.verdict if metric and row.quality.verdict in ("lower", "higher") else None
-    parts = [row.latency.verdict, f"{metric.title} {claim}" if metric and claim else None]
-    return ", ".join(part for part in parts if part)
+    latency = SAID_OF_LATENCY.get(row.latency.verdict or "", row.latency.verdict)
+    score = f"{metric.title} {row.quality.verdict}" if metric and row.quality.verdict in SAID_OF_SCORES else None
+    return ", ".join(part for part in (latency, score) if part)
 
 
 def format_signed(value: float, digits: int) -> str:

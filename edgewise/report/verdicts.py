@@ -1,4 +1,4 @@
-"""What the figures support: better, worse or no claim, and which variants are on the Pareto front."""
+"""What the figures support (see stats.claims), what would resolve the rest, and which variants are on the Pareto front."""
 
 import math
 from collections.abc import Mapping
@@ -6,55 +6,83 @@ from dataclasses import replace
 from typing import Any
 
 from edgewise.artifacts.records import Interval, Quality, VariantSummary
+from edgewise.config.schema import Margins
 from edgewise.plugins import PrimaryMetric
+from edgewise.stats import claims
+from edgewise.stats.claims import BETTER, EQUIVALENT, FASTER, NOT_RESOLVED
 
 Rows = Mapping[str, VariantSummary]
 LOST_IN_KERNELS_DB = 6.0  # a factor of two in noise amplitude: more than rounding and the order of sums explain
 MOST_DB = 100.0  # of an SQNR that is drawn or ranked; higher values are differences of float32 rounding
 MANY_LOST = 0.05  # of the reference's detections
 LITTLE_COVERED = 0.9  # a smaller share of the weights is less than a scheme's name promises
-FASTER, SLOWER, UNCLAIMED, REFERENCE = "faster", "slower", "no difference claimed", "reference"
+REFERENCE = "reference"
+NO_MARGINS = Margins()
 # what two measurements must share to be compared; where one of the last two differs, the A/A interval is that of another machine
 CONDITIONS = ("profile", "interleave", "scope", "threads", "governor", "device_fingerprint", "emulated")
 ANOTHER_DEVICE = ("device_fingerprint", "emulated")
 
 
-def add_verdicts(rows: Rows, reference: str, metric: PrimaryMetric | None) -> dict[str, VariantSummary]:
+def add_verdicts(rows: Rows, reference: str, metric: PrimaryMetric | None, margins: Margins = NO_MARGINS) -> dict[str, VariantSummary]:
     """The rows with their verdicts and warnings. metric: None where the task judges nothing."""
     base = rows[reference]
     beside = next((name for name in (reference, *rows) if rows[name].conditions), reference)
     judged = {}
     for name, row in rows.items():
         is_reference = name == reference
+        verdict = REFERENCE if is_reference else latency_verdict(row, aa_interval(row, base), margins.latency)
         judged[name] = replace(
             row,
-            quality=quality_with_verdict(row, metric, base, is_reference),
-            latency=replace(row.latency, verdict=REFERENCE if is_reference else latency_verdict(row, aa_interval(row, base))),
+            quality=quality_with_verdict(row, metric, score_margin(metric, margins), is_reference),
+            latency=replace(row.latency, verdict=verdict),
             warnings=tuple(find_warnings(row, rows[beside], "the reference" if beside == reference else beside)),
         )
     return judged
 
 
-def quality_with_verdict(row: VariantSummary, metric: PrimaryMetric | None, base: VariantSummary, is_reference: bool) -> Quality:
+def score_margin(metric: PrimaryMetric | None, margins: Margins) -> float | None:
+    """task.margin in the unit of the score: percentage points become a share."""
+    return margins.score / 100 if metric and metric.share and margins.score is not None else margins.score
+
+
+def quality_with_verdict(row: VariantSummary, metric: PrimaryMetric | None, margin: float | None, is_reference: bool) -> Quality:
     """The quality with its verdict; the difference of the reference to itself is exactly 0. No verdict where the task judges nothing."""
     if metric is None:
         return row.quality
     if not is_reference:
-        return replace(row.quality, verdict=score_verdict(row, metric, base.quality.score))
+        return replace(row.quality, verdict=score_verdict(row, metric, margin))
     return replace(row.quality, verdict=REFERENCE, delta_ci95=(0.0, 0.0) if row.quality.delta is not None else row.quality.delta_ci95)
 
 
-def score_verdict(row: VariantSummary, metric: PrimaryMetric, base: float | None) -> str | None:
-    """`lower` or `higher` only where the paired interval excludes 0; else how many samples resolve it. base: the reference's score."""
-    if row.quality.delta_ci95 is None or row.quality.samples is None or row.quality.resolvable is None:
+def score_verdict(row: VariantSummary, metric: PrimaryMetric, margin: float | None = None) -> str | None:
+    """claims.score_claim of the paired interval; None where there is none, since the variant or the reference failed."""
+    if row.quality.delta_ci95 is None:
         return None
-    low, high = row.quality.delta_ci95
-    if high < 0 or low > 0:
-        return "lower" if high < 0 else "higher"
-    if row.quality.samples_needed is None:
-        shown = f"{metric.percent(base) * row.quality.resolvable:.2g} {metric.unit}"
-        return f"unresolved: no difference seen, {row.quality.samples:,} samples resolve {shown} or more"
-    return f"unresolved, needs {row.quality.samples_needed:,} samples"
+    return claims.score_claim(row.quality.delta_ci95, margin, metric.higher_is_better)
+
+
+def what_resolves_score(row: VariantSummary, metric: PrimaryMetric, base: float | None, margin: float | None = None) -> str:
+    """How many test samples would resolve a difference in the score: the fewer of those that would show it, and those that would show
+    equivalence. base: the reference's score."""
+    quality, factor = row.quality, metric.percent(base)
+    if quality.samples is None or quality.resolvable is None or quality.delta is None:
+        return "the number of samples is not known"
+    needed = [] if quality.samples_needed is None else [quality.samples_needed]
+    if margin is not None and abs(quality.delta) < margin:
+        needed.append(math.ceil(quality.samples * (quality.resolvable / (margin - abs(quality.delta))) ** 2))
+    if needed:
+        return f"needs {max(min(needed), quality.samples + 1):,} samples"
+    return f"no difference seen, {quality.samples:,} samples resolve {factor * quality.resolvable:.2g} {metric.unit} or more"
+
+
+def what_resolves_latency(row: VariantSummary, aa_ratio_ci95: Interval, margin: float | None = None) -> str:
+    """How many visits like this one would resolve a difference in latency. Runs within a visit share its minute: more of them do not."""
+    noise = claims.device_noise(aa_ratio_ci95)
+    if row.latency.ratio_ci95 is None or noise is None:
+        return "measured without an interval"
+    found = claims.subtract(claims.logs(row.latency.ratio_ci95), claims.logs(noise))
+    times = claims.times_needed(found, None if margin is None else math.log1p(margin))
+    return "no difference seen" if times is None else f"about {max(times, 2):,} visits like this one"
 
 
 def aa_interval(row: VariantSummary, base: VariantSummary) -> Interval:
@@ -70,20 +98,14 @@ def differing_conditions(one: VariantSummary, other: VariantSummary, keys: tuple
     return [key for key, pair in pairs.items() if None not in pair and pair[0] != pair[1]]
 
 
-def latency_verdict(row: VariantSummary, aa_ratio_ci95: Interval) -> str | None:
-    """`faster` or `slower` only where the whole interval of the ratio lies beyond 1 and beyond the device's A/A difference.
+def latency_verdict(row: VariantSummary, aa_ratio_ci95: Interval, margin: float | None = None) -> str | None:
+    """claims.ratio_claim of the ratio, beyond the device's A/A difference; None without a measurement.
 
-    aa_ratio_ci95: the interval of the reference measured against itself, which bounds this device's noise. None without a measurement.
+    aa_ratio_ci95: the interval of the reference measured against itself, which bounds this device's noise.
     """
     if row.latency.ratio_to_reference is None:
         return None
-    if row.latency.ratio_ci95 is None or aa_ratio_ci95 is None:
-        return UNCLAIMED
-    low, high = row.latency.ratio_ci95
-    noise = max(abs(math.log(bound)) for bound in aa_ratio_ci95)
-    if math.log(high) < -noise:
-        return FASTER
-    return SLOWER if math.log(low) > noise else UNCLAIMED
+    return claims.ratio_claim(row.latency.ratio_ci95, margin, claims.device_noise(aa_ratio_ci95))
 
 
 def find_warnings(row: VariantSummary, beside: VariantSummary, name: str = "the reference") -> list[str]:
@@ -135,28 +157,61 @@ def comparison_advice(key: str) -> str:
 def worst_ratio(row: VariantSummary) -> float:
     """The upper end of the ratio's interval, by which variants are ranked: ranked by point estimates, the luckiest would win.
 
-    The ratio itself where the profile gives no interval; infinite where nothing was measured.
+    Infinite without an interval: a profile that is too short for one claims nothing, and ranks nothing.
     """
-    if row.latency.ratio_ci95:
-        return row.latency.ratio_ci95[1]
-    return math.inf if row.latency.ratio_to_reference is None else row.latency.ratio_to_reference
+    return row.latency.ratio_ci95[1] if row.latency.ratio_ci95 else math.inf
 
 
 def fastest_group(rows: Rows) -> list[str]:
-    """The fastest of `rows` and those whose intervals overlap with its own, the best ranked first."""
+    """The fastest of `rows` and those that it is not shown to be faster than, the best ranked first."""
     ranked = sorted((name for name in rows if worst_ratio(rows[name]) < math.inf), key=lambda name: worst_ratio(rows[name]))
-    return [name for name in ranked if (rows[name].latency.ratio_ci95 or (worst_ratio(rows[name]),))[0] <= worst_ratio(rows[ranked[0]])]
+    return [name for name in ranked if not is_faster(rows[ranked[0]], rows[name])]
 
 
-def pareto_front(rows: Rows, metric: PrimaryMetric | None) -> tuple[str, ...]:
-    """The ok variants that no other dominates in score, latency and size, in the order of the rows. Where the task judges nothing, the
-    agreement with the reference stands for the score.
+def is_faster(row: VariantSummary, other: VariantSummary) -> bool:
+    """Whether `row` is shown to be faster than `other`: both have intervals, and these do not overlap."""
+    return compare_latencies(row, other) == FASTER
 
-    Latency is the upper end of the paired ratio's interval, infinite where it was not measured.
-    """
-    values = {name: score_or_agreement(row, metric) for name, row in rows.items() if row.ok}
-    points = {name: cost_vector(rows[name], value, metric) for name, value in values.items() if value is not None}
-    return tuple(name for name, point in points.items() if not any(dominates(other, point) for other in points.values()))
+
+def makes_claims(rows: Rows) -> bool:
+    """Whether the measurement was long enough for an interval of some variant; True too where nothing was measured."""
+    measured = [row for row in rows.values() if row.latency.ratio_to_reference is not None]
+    return not measured or any(row.latency.ratio_ci95 for row in measured)
+
+
+def pareto_front(rows: Rows, metric: PrimaryMetric | None, margins: Margins = NO_MARGINS) -> tuple[str, ...]:
+    """The ok variants that no other beats in score, latency and size, in the order of the rows. Where the task judges nothing, the
+    agreement with the reference stands for the score; where no latency has an interval, score and size alone decide."""
+    known = {name: row for name, row in rows.items() if row.ok and score_or_agreement(row, metric) is not None}
+    return tuple(name for name, row in known.items() if not any(beats(other, row, metric, margins) for other in known.values()))
+
+
+def beats(one: VariantSummary, other: VariantSummary, metric: PrimaryMetric | None, margins: Margins = NO_MARGINS) -> bool:
+    """Whether `one` is shown to be better than `other` in score, latency or size, and in the rest is at least as good: by what was
+    measured, or within the margins. A latency that is known is better than one that is not."""
+    score, latency = compare_scores(one, other, metric, margins), compare_latencies(one, other, margins)
+    costs = [cost_vector(row, score_or_agreement(row, metric) or 0.0, metric) for row in (one, other)]
+    as_good = [mine <= its or said == EQUIVALENT for mine, its, said in zip(*costs, (score, latency, None), strict=True)]
+    alone_known = costs[0][1] < costs[1][1] == math.inf
+    return all(as_good) and (score == BETTER or latency == FASTER or alone_known or costs[0][2] < costs[1][2])
+
+
+def compare_scores(one: VariantSummary, other: VariantSummary, metric: PrimaryMetric | None, margins: Margins) -> str:
+    """The claim about two variants from what each has beside the reference. An agreement is computed and not estimated."""
+    if metric is None:
+        mine, its = (score_or_agreement(row, None) or 0.0 for row in (one, other))
+        return BETTER if mine > its else NOT_RESOLVED
+    return claims.score_claim(
+        one.quality.delta_ci95, score_margin(metric, margins), metric.higher_is_better, beside=other.quality.delta_ci95
+    )
+
+
+def compare_latencies(one: VariantSummary, other: VariantSummary, margins: Margins = NO_MARGINS) -> str:
+    """The claim about two variants from the ratio of each to the reference, which itself has what the device differs by."""
+    mine, its = (
+        claims.device_noise(row.latency.ratio_ci95) if row.latency.verdict == REFERENCE else row.latency.ratio_ci95 for row in (one, other)
+    )
+    return claims.ratio_claim(mine, margins.latency, beside=its)
 
 
 def score_or_agreement(row: VariantSummary, metric: PrimaryMetric | None) -> float | None:
@@ -167,8 +222,12 @@ def score_or_agreement(row: VariantSummary, metric: PrimaryMetric | None) -> flo
 
 
 def cost_vector(row: VariantSummary, value: float, metric: PrimaryMetric | None) -> tuple[float, float, float]:
-    """(cost of the score or agreement, latency ratio, bytes); less is better in each. value: of `score_or_agreement`."""
-    return metric.cost(value) if metric else -value, worst_ratio(row), float(row.file.size_bytes or math.inf)
+    """(cost of the score or agreement, latency ratio, bytes); less is better in each. value: of `score_or_agreement`.
+
+    The ratio is infinite without an interval.
+    """
+    ratio = row.latency.ratio_to_reference if row.latency.ratio_ci95 else None
+    return metric.cost(value) if metric else -value, math.inf if ratio is None else ratio, float(row.file.size_bytes or math.inf)
 
 
 def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

@@ -35,7 +35,7 @@ def finding(
     ("limit", "met", "text"),
     [
         ({"latency_p90_ms": 1.7}, True, "latency p90 1.40 ms [1.30, 1.60], limit 1.7 ms"),
-        ({"latency_p90_ms": 1.5}, False, "cannot tell, needs 800 more samples"),  # 640 * (0.15 / 0.1)^2 - 640
+        ({"latency_p90_ms": 1.5}, False, "cannot tell, needs about 19 visits like this one"),  # 0.05 from the middle
         ({"latency_p90_ms": 1.2}, False, "limit 1.2 ms"),
         ({"fits_mb": 128}, True, "runs in 128 MB"),
         ({"fits_mb": 300}, True, "runs in 128 MB, limit 300 MB"),

@@ -65,6 +65,14 @@ def test_the_word_none_lifts_whatever_number_may_be_left_out(group, name, key):
     assert settings.get("settings", settings)[key] is None
 
 
+def test_margins_stand_apart_so_that_another_one_measures_nothing():
+    tree = put(put(choices(), "bench/margin", 0.02), "task/margin", 0.5)
+    made, plain = composed(tree), composed(choices())
+    assert made.margins == schema.Margins(latency=0.02, score=0.5) and plain.margins == schema.Margins(None, None)
+    assert made.bench == plain.bench and made.task == plain.task
+    assert composed(put(tree, "bench/margin", "none")).margins.latency is None
+
+
 def test_the_word_none_stays_a_text_where_a_text_is_wanted():
     assert composed(put(choices(), "train/class_weights", "none")).train.class_weights == "none"
 
@@ -185,6 +193,10 @@ WRONG = [
     ("device/threads", 0, "device.threads: 0 must be at least 1"),
     ("bench/name", "fast", "bench.name: 'fast' unknown option of conf/bench/"),
     ("bench/scope", "all", "bench.scope: 'all'"),
+    ("bench/margin", 2, "bench.margin: 2.0 must be at least 0.001 and at most 1.0"),
+    ("bench/margin", "2 %", "bench.margin: '2 %' must be a number, or none"),
+    ("task", {"name": "classification", "margin": 0}, "task.margin: 0.0 must be at least 1e-09"),
+    ("task", {"name": "none", "margin": 0.5}, "task.margin: 0.5, but the task 'none' judges nothing"),
     ("budget/name", "tiny", "budget.name: 'tiny' unknown option of conf/budget/"),
     ("budget/size_bytes", "unlimited", "budget.size_bytes: 'unlimited' must be an integer, or none to remove"),
     ("budget/latency_p50_ms", "off", "budget.latency_p50_ms: 'off' must be a number, or none"),

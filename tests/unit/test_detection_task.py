@@ -213,10 +213,13 @@ def test_predictions_are_read_as_they_were_written(tmp_path):
 
 
 def test_the_table_writes_map_as_everybody_does():
-    row = VariantSummary("onnx", "int8-static", "ok", quality=Quality(verdict="unresolved, needs 9 samples"))
-    summary = Summary("onnx-fp32", {}, {"onnx-int8-static": row}, (), None, "", Budget("none"), detection.PRIMARY_METRIC)
-    (said,) = table.describe_unresolved(summary)
-    assert said.startswith("mAP: no difference could be shown for onnx-int8-static")
+    quality = Quality(samples=8, delta=-0.01, verdict="not resolved", resolvable=0.1, samples_needed=900)
+    rows = {
+        name: VariantSummary("onnx", scheme, "ok", quality=q)
+        for name, scheme, q in (("onnx-fp32", "fp32", Quality(score=0.5)), ("onnx-int8-static", "int8-static", quality))
+    }
+    summary = Summary("onnx-fp32", {}, rows, (), None, "", Budget("none"), detection.PRIMARY_METRIC)
+    assert table.describe_unresolved(summary) == ["mAP not resolved: onnx-int8-static (needs 900 samples)"]
 
 
 def test_the_table_says_what_is_lost_and_how_scores_moved():

@@ -70,11 +70,10 @@ def test_only_a_variant_that_is_no_faster_than_its_own_float_form_is_explained(t
     assert why[0] == "20 Conv (100 % of the weights) compute in float32"
 
 
-def test_without_intervals_the_ratios_alone_decide_and_without_latency_nothing_is_said(tmp_path, monkeypatch):
+def test_without_intervals_or_without_latency_nothing_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = read_rows(fabricate(tmp_path, THIRTEEN))
     bare = {name: varied(row, latency_ratio_ci95=None) for name, row in rows.items()}
-    assert explain.explain_rows(bare, VNNI)["onnx-int8-dynamic"].explanation[0].startswith("no faster than onnx-fp32 (1.55 against 1.00 of")
-    assert not explain.explain_rows(bare, VNNI)["onnx-fp16"].explanation
+    assert not any(row.explanation for row in explain.explain_rows(bare, VNNI).values())
     unmeasured = {name: varied(row, latency_ratio_to_reference=None) for name, row in rows.items()}
     assert not any(row.explanation for row in explain.explain_rows(unmeasured, VNNI).values())

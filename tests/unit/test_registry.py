@@ -170,11 +170,21 @@ def test_of_two_writers_at_once_the_later_one_withdraws_its_version(project, mon
 
 def test_equals_are_told_apart_by_the_other_results():
     def made(key, ratio, size, accuracy):
-        return Candidate(key, key, {"latency_ratio_to_reference": ratio, "size_bytes": size, "accuracy_top1": accuracy})
+        interval = ratio and [ratio, ratio + 0.1]
+        known = {"latency_ratio_to_reference": ratio, "latency_ratio_ci95": interval}
+        return Candidate(key, key, {**known, "size_bytes": size, "accuracy_top1": accuracy})
 
     front = [made("a", 0.5, 10, 0.9), made("b", 0.5, 8, 0.9), made("c", None, 4, 0.8), made("d", 0.7, 4, 0.95)]
     aliases = make_registration("m", "board", front, {"small": None}, ("accuracy_top1", True)).aliases
     assert aliases == {"board-fastest": "b", "board-smallest": "d", "board-most-accurate": "d", "board-small": None}
+
+
+def test_a_measurement_that_is_too_short_for_a_claim_moves_no_alias():
+    front = [Candidate(key, key, {"latency_ratio_to_reference": 0.5, "latency_ratio_ci95": None, "size_bytes": 9}) for key in "ab"]
+    found = make_registration("m", "board", front, {"small": front[0]}, None)
+    assert found.aliases == {} and len(found.candidates) == 2
+    unmeasured = [Candidate("a", "a", {"latency_ratio_to_reference": None, "size_bytes": 9})]
+    assert make_registration("m", "board", unmeasured, {}, None).aliases == {"board-fastest": None, "board-smallest": "a"}
 
 
 def test_the_fastest_is_so_at_the_least_favourable_end_and_errors_are_better_small():

@@ -51,8 +51,8 @@ def test_the_summary_has_the_promised_keys_and_values(project):
     scores = row["quality"]["scores"]
     assert row["quality"]["delta"] == pytest.approx(-2 / 540) and (scores["flips_gained"], scores["flips_lost"]) == (1, 3)
     assert row["latency"]["verdict"] == "faster" and row["file"]["weights_bytes_by_dtype"] == {"int8": 11_360_000, "float32": 40_000}
-    assert summary["variants"]["torch-int8-dynamic"]["latency"]["verdict"] == "no difference claimed"
-    assert summary["variants"]["tflite-int4-weight"]["quality"]["verdict"] == "lower"
+    assert summary["variants"]["torch-int8-dynamic"]["latency"]["verdict"] == "not resolved"
+    assert summary["variants"]["tflite-int4-weight"]["quality"]["verdict"] == "worse"
     assert summary["variants"]["onnx-fp32"]["quality"]["delta_ci95"] == [0, 0]
     failed = summary["variants"]["openvino-int8-static"]
     assert failed["status"] == "failed" and "covers 0 %" in failed["reason"] and failed["quality"]["score"] is None
@@ -89,7 +89,7 @@ def test_a_failed_reference_leaves_the_others_their_own_numbers(project):
     fabricate(project, [replace(FIVE[0], fails_in="evaluate"), *FIVE[1:]])
     summary = run(figure=True)
     row = summary["variants"]["onnx-int8-static"]
-    assert row["quality"]["score"] is not None and row["quality"]["delta"] is None and row["latency"]["verdict"] == "no difference claimed"
+    assert row["quality"]["score"] is not None and row["quality"]["delta"] is None and row["latency"]["verdict"] == "no claim"
     assert "the reference onnx-fp32 failed" in summary["warnings"][0]
 
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from edgewise.artifacts.records import VariantSummary
-from edgewise.config.schema import Budget
+from edgewise.config.schema import Budget, Margins
 from edgewise.report import choice, verdicts
+from edgewise.tasks import regression
 from edgewise.tasks.classification import PRIMARY_METRIC
 from tests.support.records import made, varied
 
@@ -36,12 +37,12 @@ GOOD = made(
     [
         ((0.90, 0.95), (0.98, 1.02), "faster"),
         ((1.05, 1.10), (0.98, 1.02), "slower"),
-        ((0.97, 1.03), (0.98, 1.02), "no difference claimed"),
-        ((0.95, 0.985), (0.98, 1.02), "no difference claimed"),  # excludes 1, but the device differs from itself by as much
-        ((1.01, 1.08), (0.98, 1.02), "no difference claimed"),
-        ((0.90, 0.97), (0.99, 1.05), "no difference claimed"),  # the A/A difference counts in both directions
-        (None, (0.98, 1.02), "no difference claimed"),
-        ((0.90, 0.95), None, "no difference claimed"),
+        ((0.97, 1.03), (0.98, 1.02), "not resolved"),
+        ((0.95, 0.985), (0.98, 1.02), "not resolved"),  # excludes 1, but the device differs from itself by as much
+        ((1.01, 1.08), (0.98, 1.02), "not resolved"),
+        ((0.90, 0.97), (0.99, 1.05), "not resolved"),  # the A/A difference counts in both directions
+        (None, (0.98, 1.02), "no claim"),
+        ((0.90, 0.95), None, "no claim"),
     ],
 )
 def test_faster_is_claimed_only_beyond_one_and_beyond_the_devices_own_difference(ratio, aa, verdict):
@@ -49,17 +50,52 @@ def test_faster_is_claimed_only_beyond_one_and_beyond_the_devices_own_difference
 
 
 @pytest.mark.parametrize(
-    ("interval", "needed", "verdict"),
+    ("interval", "margin", "verdict"),
     [
-        ((-0.02, -0.001), None, "lower"),
-        ((0.001, 0.02), None, "higher"),
-        ((-0.0146, 0.0054), 6335, "unresolved, needs 6,335 samples"),
-        ((-0.007, 0.007), None, "unresolved: no difference seen, 540 samples resolve 1.3 points or more"),
-        (None, None, None),
+        ((-0.02, -0.001), None, "worse"),
+        ((0.001, 0.02), None, "better"),
+        ((-0.0146, 0.0054), None, "not resolved"),
+        ((-0.0146, 0.0054), 0.015, "equivalent"),
+        ((-0.0146, 0.0054), 0.014, "not resolved"),
+        ((0.0, 0.0), None, "identical"),
+        (None, 0.015, None),
     ],
 )
-def test_accuracy_is_judged_by_its_interval(interval, needed, verdict):
-    assert verdicts.score_verdict(varied(GOOD, score_delta_ci95=interval, score_samples_needed=needed), PRIMARY_METRIC, 0.95) == verdict
+def test_a_score_is_judged_by_its_interval(interval, margin, verdict):
+    assert verdicts.score_verdict(varied(GOOD, score_delta_ci95=interval), PRIMARY_METRIC, margin) == verdict
+
+
+def test_more_of_an_error_is_worse():
+    row = varied(GOOD, score_delta_ci95=(0.001, 0.02))
+    assert verdicts.score_verdict(row, regression.PRIMARY_METRIC) == "worse"
+    assert verdicts.score_verdict(row, regression.PRIMARY_METRIC, 0.03) == "equivalent"
+
+
+@pytest.mark.parametrize(("metric", "margin"), [(PRIMARY_METRIC, 0.005), (regression.PRIMARY_METRIC, 0.5), (None, 0.5)])
+def test_the_margin_of_a_share_is_given_in_points(metric, margin):
+    assert verdicts.score_margin(metric, Margins(score=0.5)) == margin and verdicts.score_margin(metric, Margins()) is None
+
+
+@pytest.mark.parametrize(
+    ("delta", "needed", "margin", "said"),
+    [
+        (-0.004, 6335, None, "needs 6,335 samples"),
+        (-0.004, 6335, 0.01, "needs 2,535 samples"),  # 540 * (0.013 / (0.010 - 0.004))^2: equivalence is nearer than a direction
+        (-0.004, 6335, 0.004, "needs 6,335 samples"),
+        (0.0, None, None, "no difference seen, 540 samples resolve 1.3 points or more"),
+        (0.0, None, 0.006, "needs 2,535 samples"),
+    ],
+)
+def test_what_a_score_lacks_is_samples(delta, needed, margin, said):
+    row = varied(GOOD, score_delta=delta, score_samples_needed=needed)
+    assert verdicts.what_resolves_score(row, PRIMARY_METRIC, 0.95, margin) == said
+
+
+def test_what_a_latency_lacks_is_visits():
+    row = varied(GOOD, latency_ratio_ci95=(0.97, 1.01))
+    assert verdicts.what_resolves_latency(row, (0.999, 1.001)) == "about 9 visits like this one"
+    assert verdicts.what_resolves_latency(row, (0.999, 1.001), 0.05) == "about 2 visits like this one"
+    assert verdicts.what_resolves_latency(varied(GOOD, latency_ratio_ci95=(1 / 1.02, 1.02)), (0.999, 1.001)) == "no difference seen"
 
 
 def test_a_comparison_across_settings_is_warned_of():
@@ -76,7 +112,7 @@ def test_what_the_kernels_of_this_machine_lose_is_warned_of():
 
 def test_the_pareto_set_is_what_nothing_else_beats():
     def row(accuracy, ratio, size, status="ok"):
-        known = {"latency_ratio_to_reference": ratio, "latency_ratio_ci95": None}
+        known = {"latency_ratio_to_reference": ratio, "latency_ratio_ci95": ratio and (0.99 * ratio, 1.01 * ratio)}
         return varied(GOOD, score=accuracy, size_bytes=size, status=status, **known)
 
     rows = {
@@ -100,7 +136,11 @@ def test_the_pareto_set_is_what_nothing_else_beats():
         ({"peak_rss_bytes": 84_000_000}, True, "peak memory"),
         ({"latency_p50_ms": 1.2}, True, "latency p50 1.00 ms [0.95, 1.08], limit 1.2 ms"),
         ({"latency_p50_ms": 0.9}, False, "limit 0.9 ms"),
-        ({"latency_p50_ms": 1.05}, False, "cannot tell, needs 442 more samples"),  # 640 * (0.065 / 0.05)^2 - 640
+        (
+            {"latency_p50_ms": 1.05},
+            False,
+            "cannot tell, needs about 8 visits like this one",
+        ),  # (1.43 * 0.065 / 0.035)^2: with a power of 80 %
         ({"accuracy_drop_points": 1.5}, True, "accuracy drop 0.40 points [-0.54, 1.46]"),
         ({"accuracy_drop_points": 0.5}, False, "cannot tell, needs"),
     ],
@@ -198,15 +238,49 @@ def test_variants_are_ranked_by_the_least_favourable_end_of_their_interval():
         "bare": varied(GOOD, latency_ratio_to_reference=0.215, latency_ratio_ci95=None),
         "unmeasured": varied(GOOD, latency_ratio_to_reference=None, latency_ratio_ci95=None),
     }
-    assert sorted(rows, key=lambda name: verdicts.worst_ratio(rows[name])) == ["sure", "bare", "near", "apart", "stray", "unmeasured"]
+    assert sorted(rows, key=lambda name: verdicts.worst_ratio(rows[name])) == ["sure", "near", "apart", "stray", "bare", "unmeasured"]
     assert verdicts.fastest_group(rows) == ["sure", "near", "stray"], "cannot be told from the best: their intervals overlap with its own"
     assert verdicts.fastest_group({"unmeasured": rows["unmeasured"]}) == []
+
+
+def test_the_reference_is_told_apart_by_its_difference_to_itself():
+    base = varied(GOOD, latency_ratio_ci95=(0.99, 1.05), latency_verdict="reference")
+    assert not verdicts.is_faster(varied(GOOD, latency_ratio_ci95=(0.90, 0.97)), base)
+    assert verdicts.is_faster(varied(GOOD, latency_ratio_ci95=(0.90, 0.95)), base)
+
+
+def plain(ratio=(0.99, 1.01), size=10, score=0.95, delta=(-0.01, 0.01)):
+    middle = None if ratio is None else (ratio[0] + ratio[1]) / 2
+    known = {"latency_ratio_to_reference": middle, "latency_ratio_ci95": ratio}
+    return varied(GOOD, size_bytes=size, score=score, score_delta_ci95=delta, **known)
+
+
+def front(margins=verdicts.NO_MARGINS, **rows):
+    return verdicts.pareto_front(rows, PRIMARY_METRIC, margins)
+
+
+def test_the_front_holds_whatever_is_not_shown_to_be_beaten():
+    assert front(a=plain((0.99, 1.01)), b=plain((1.0, 1.02))) == ("a", "b"), "the same size, and no ratio is shown to be less"
+    assert front(a=plain((0.97, 0.98)), b=plain((1.0, 1.02))) == ("a",)
+    assert front(a=plain(score=0.951), b=plain(score=0.95)) == ("a", "b"), "one more right answer is no claim"
+    assert front(a=plain(size=9), b=plain(score=0.951)) == ("a", "b"), "the second answers more of them right, if by chance"
+    assert front(Margins(score=3.0), a=plain(size=9), b=plain(score=0.951)) == ("a",), "within the margin that does not matter"
+    assert front(Margins(latency=0.05), a=plain((1.0, 1.02), 9), b=plain((0.99, 1.01))) == ("a",)
+
+
+def test_a_profile_without_intervals_ranks_nothing_by_latency():
+    rows = {"a": varied(plain(None, 9), latency_ratio_to_reference=0.9), "b": varied(plain(None), latency_ratio_to_reference=0.3)}
+    assert front(**rows) == ("a",), "by size and score alone"
+    assert not verdicts.makes_claims(rows) and verdicts.makes_claims({"a": plain(None)}) and verdicts.makes_claims({"a": plain()})
+    assert verdicts.fastest_group(rows) == []
+    found = choice.choose(rows, Budget("test", size_bytes=20), PRIMARY_METRIC, 0.95)
+    assert found.chosen == "a" and "this profile claims nothing about latency" in found.reason
 
 
 def test_a_choice_among_equals_says_that_it_cannot_tell_them_apart():
     tied = {**ROWS, "small": varied(ROWS["small"], latency_ratio_ci95=(0.27, 0.31))}
     found = choice.choose(tied, Budget("test", peak_rss_bytes=100_000_000), PRIMARY_METRIC, 0.95)
-    assert found.chosen == "fast" and found.reason.endswith("of 3, not distinguishable from small: their intervals overlap")
+    assert found.chosen == "fast" and found.reason.endswith("of 3, not shown to be faster than small: their intervals overlap")
     assert choice.choose(ROWS, Budget("test", peak_rss_bytes=100_000_000), PRIMARY_METRIC, 0.95).reason.endswith("the best of 3 in latency")
 
 
@@ -220,12 +294,12 @@ def test_a_choice_among_equals_says_that_it_cannot_tell_them_apart():
         (
             {"device_fingerprint": "b"},
             "measured with device_fingerprint b, the reference with a: this is another machine",
-            "no difference claimed",
+            "no claim",
         ),
         (
             {"emulated": True},
             "measured with emulated True, the reference with False: this is another machine",
-            "no difference claimed",
+            "no claim",
         ),
     ],
 )

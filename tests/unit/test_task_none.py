@@ -108,7 +108,8 @@ def test_the_plot_of_dvc_gets_the_agreement(project):
 
 def test_the_front_counts_the_agreement():
     def row(sqnr, ratio, size):
-        return made("onnx", "fp32", sqnr_db=sqnr, latency_ratio_to_reference=ratio, size_bytes=size)
+        interval = (0.99 * ratio, 1.01 * ratio)
+        return made("onnx", "fp32", sqnr_db=sqnr, latency_ratio_to_reference=ratio, latency_ratio_ci95=interval, size_bytes=size)
 
     rows = {
         "reference": row(200.0, 1.0, 40),
@@ -138,8 +139,9 @@ def test_a_limit_on_the_agreement(sqnr, limit, met, text):
 
 
 def test_the_choice_takes_what_agrees_and_else_names_the_nearest():
-    good = made("onnx", "fp32", sqnr_db=32.0, size_bytes=9_000_000, latency_ratio_to_reference=0.5, peak_rss_bytes=50_000_000)
-    rows = {"good": good, "faster": varied(good, sqnr_db=12.0, latency_ratio_to_reference=0.2), "off": varied(good, sqnr_db=5.0)}
+    known = {"size_bytes": 9_000_000, "peak_rss_bytes": 50_000_000, "latency_ratio_to_reference": 0.5, "latency_ratio_ci95": (0.4, 0.6)}
+    good, quick = made("onnx", "fp32", sqnr_db=32.0, **known), {"latency_ratio_to_reference": 0.2, "latency_ratio_ci95": (0.1, 0.3)}
+    rows = {"good": good, "faster": varied(good, sqnr_db=12.0, **quick), "off": varied(good, sqnr_db=5.0)}
     limits = {"size_bytes": 10_000_000, "peak_rss_bytes": 60_000_000}
     found = choice.choose(rows, Budget("test", sqnr_db=30.0, **limits), None, None)
     assert found.chosen == "good" and found.losers == {
