@@ -10,7 +10,7 @@ WORKERS ?= 2
 PYTEST = python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-fast test-all test-pipeline test-system coverage arm64 check remeasure report-only case-study ui constraints
+.PHONY: help setup repro test test-fast test-all test-pipeline test-system coverage arm64 check remeasure report-only case-study ui docs constraints
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,7 @@ remeasure: setup ## measure one variant again although nothing changed: make rem
 
 report-only: setup ## run report and track on the existing measurements, with the device unplugged
 	@test -d models/bench || { echo "error: nothing was measured in this folder yet; make repro does that"; exit 1; }
+	dvc repro --single-item visits
 	dvc repro --single-item report
 	dvc repro --single-item track
 
@@ -76,6 +77,10 @@ case-study: setup ## run the study of the smart camera, from scratch, on generat
 
 ui: setup ## compare the runs in the MLflow UI at http://127.0.0.1:5000
 	mlflow ui --backend-store-uri "sqlite:///$(CURDIR)/mlflow.db" --host 127.0.0.1
+
+docs: setup ## the documentation as a site in build/site/, strict about links
+	python -m benchmarks.reference --check
+	NO_MKDOCS_2_WARNING=1 mkdocs build
 
 constraints: setup ## write constraints.txt from the installed packages
 	{ echo "# The versions that the test suite ran with (pip install -c constraints.txt). Renew with: make constraints"; \
