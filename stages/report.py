@@ -12,8 +12,8 @@ import sys
 from edgewise.artifacts import records
 from edgewise.config import schema
 from edgewise.errors import UserError, run_main
-from edgewise.report import table
-from edgewise.report.overview import NEXT_STEPS, summarize, write_report
+from edgewise.report import terminal
+from edgewise.report.overview import summarize, write_report
 
 CODE = (
     "edgewise.report",
@@ -45,8 +45,9 @@ def main() -> None:
         raise UserError(f"stages.report takes no arguments, not {' '.join(sys.argv[1:])!r}; for options see `edgewise report --help`")
     settings = schema.read()
     write_report(summarize(settings), settings)
-    table.print_table(records.read_summary())
-    print(NEXT_STEPS)
+    summary = records.read_summary()
+    terminal.print_report(summary)
+    print(terminal.next_steps(summary))
 
 
 if __name__ == "__main__":

@@ -188,8 +188,41 @@ def study(given: Namespace) -> None:
     run(given.name, given.overrides)
 
 
+def trust_options(parser: Parser) -> None:
+    parser.add_argument("variants", metavar="VARIANT", nargs="*", help="two or more; without them one of integers and one of floats")
+    parser.add_argument("--visits", type=int, default=8, metavar="N", help="visits of each variant (8)")
+    parser.add_argument("--minutes", type=float, default=8.0, metavar="M", help="over which they are spread (8)")
+
+
+def trust(given: Namespace) -> None:
+    """reads:   the variants of the last `dvc repro`; the device, which must be the same
+    writes:  .edgewise/visits, or the folder that EDGEWISE_VISITS names
+
+    One measurement is right about its minutes. Here two variants are visited many times over
+    some minutes; what their visits differ by is added to the interval of every variant on
+    this device. The next `dvc repro` makes the report anew and measures nothing. Run it
+    again, on another day too: visits add up. Another device, governor or Python is another
+    fingerprint, which begins without trust.
+
+    examples:
+      edgewise trust && dvc repro
+      edgewise trust --visits 20 --minutes 40
+      edgewise trust onnx-int8-static onnx-fp16
+    """
+    from edgewise.config import schema
+    from edgewise.measure import trust as study
+
+    settings = schema.read()
+    study.check_plan(given.visits, given.minutes)
+    names = study.choose_variants(settings, given.variants)
+    print(f"{given.visits} visits of {' and '.join(names)} beside {settings.reference}, over {given.minutes:g} minutes or longer")
+    study.run_study(settings, names, given.visits, given.minutes)
+    print(study.describe_trust(settings))
+
+
 def report_options(parser: Parser) -> None:
     parser.add_argument("--check", action="store_true", help="print what is wrong instead of the table")
+    parser.add_argument("--verbose", action="store_true", help="every line on all variants: warnings, explanations, memory, agreement")
 
 
 def report(given: Namespace) -> int:
@@ -201,13 +234,13 @@ def report(given: Namespace) -> int:
       dvc repro && edgewise report --check      # a gate for CI
     """
     from edgewise.artifacts import records
-    from edgewise.report import overview, table
+    from edgewise.report import overview, terminal
 
     summary = records.read_summary()
     if given.check:
         return overview.check_run(summary)
-    table.print_table(summary)
-    print(overview.next_steps(summary))
+    terminal.print_report(summary, verbose=given.verbose)
+    print(terminal.next_steps(summary))
     return 0
 
 
@@ -287,6 +320,7 @@ COMMANDS = {
     "inspect": Command("tell what a model file takes and gives, and print the YAML with which it runs", inspect, inspect_options),
     "sweep": Command("run many sets of choices, each as an experiment, and judge them together", sweep, sweep_options),
     "study": Command("answer a question that has choices of its own, beside your project", study, study_options),
+    "trust": Command("measure how much latency ratios move from one visit of this device to the next", trust, trust_options),
     "report": Command("show the table of the last run, or check it in CI", report, report_options, codes=CHECKED),
     "bundle": Command("make the chosen variant a folder that runs by itself, or put it on the device", bundle, bundle_options),
     "track": Command("write the results into MLflow again", track, track_options),

@@ -9,24 +9,12 @@ from typing import Any
 
 from edgewise.artifacts import artifact, records
 from edgewise.artifacts.artifact import Manifest, building, write_json
-from edgewise.artifacts.records import METRICS, SUMMARY, Summary
+from edgewise.artifacts.records import METRICS, Summary
 from edgewise.config import schema
 from edgewise.plugins import Decisions
-from edgewise.report import choice, explain, figure, page, rows, table, verdicts
+from edgewise.report import choice, explain, figure, page, rows, sanity, table, verdicts
 
 REPORT, DATA = Path("models/report"), Path("models/data")
-NEXT_STEPS = f"""where to look next:
-  {REPORT}/{page.NAME} (open it in a browser)  {REPORT}/{figure.NAME}.png  {METRICS}/report.md  {SUMMARY}
-  mlflow ui --backend-store-uri sqlite:///$PWD/mlflow.db      the runs of every repro, side by side
-  dvc metrics diff        dvc plots show        edgewise report --check"""
-
-
-def next_steps(summary: Summary) -> str:
-    """Where to look next; of a clone in which nothing has run yet, whose the committed figures are."""
-    if REPORT.is_dir():
-        return NEXT_STEPS
-    cpu = summary.device["facts"].get("cpu") or "an unknown processor"
-    return f"these figures came with the repository and were measured on {cpu}; `dvc repro` makes and measures the variants here"
 
 
 def summarize(settings: schema.Config) -> Summary:
@@ -34,12 +22,14 @@ def summarize(settings: schema.Config) -> Summary:
     device = read_device(settings)
     metric = rows.Judge.of(settings.task).task.PRIMARY_METRIC
     found = verdicts.add_verdicts(rows.read_rows(settings), settings.reference, metric, settings.margins)
-    judged = explain.explain_rows(found, device["facts"])
+    answers = read_class_answers(settings)
+    judged = sanity.add_warnings(explain.explain_rows(found, device["facts"]), answers, settings.reference)
     reference = judged[settings.reference]
     chosen = choice.choose(judged, settings.budget, metric, reference.quality.score)
     problems = (
         [] if reference.ok else [f"the reference {settings.reference} failed, so nothing could be compared with it: {reference.reason}"]
     )
+    problems += sanity.warn_of_source(settings.reference, answers.get(settings.reference))
     problems += verdicts.warn_of_other_devices(judged, device["fingerprint"])
     return Summary(
         margins=settings.margins,
@@ -57,6 +47,13 @@ def summarize(settings: schema.Config) -> Summary:
         aa_ratio_ci95=reference.latency.ratio_ci95,
         warnings=(*problems, *read_data_notes(), *records.read_plain(METRICS / "train.json").get("warnings", ())),
     )
+
+
+def read_class_answers(settings: schema.Config) -> dict[str, Decisions]:
+    """The class that each variant gives each test sample; empty where the task asks for something else."""
+    task = rows.Judge.of(settings.task).task
+    found = {name: rows.read_decisions(name, task) for name in settings.variants} if task.TARGETS == "classes" else {}
+    return {name: decisions for name, decisions in found.items() if decisions}
 
 
 def read_data_notes() -> tuple[str, ...]:

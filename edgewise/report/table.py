@@ -1,5 +1,6 @@
-"""The table: with rich in the terminal, as Markdown in metrics/report.md. The cells are the same in both."""
+"""The table: its columns and cells, the same in the terminal, in metrics/report.md and in the page, and the lines under it."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,38 +13,10 @@ from edgewise.stats.agreement import HIGHEST_DB
 from edgewise.stats.claims import BETTER, EQUIVALENT, IDENTICAL, NO_CLAIM, NOT_RESOLVED, WORSE
 
 MINUS = "\N{MINUS SIGN}"
-WIDE = 150  # characters that the full table needs
-LEFT_OUT_BELOW = {"grade": WIDE, "peak +MB": 112, "p50 ms": 100}  # terminal width below which a column is left out
-LEAST_WIDTH = 90  # below it the score is left out, its difference stays
 BREAK = re.compile(r" (?=[\[(])")
 Columns = dict[str, Callable[[VariantSummary], str]]
 SAID_OF_SCORES = (BETTER, WORSE, EQUIVALENT, IDENTICAL)  # what is not resolved stands under the table
 SAID_OF_LATENCY = {EQUIVALENT: "latency equivalent", NOT_RESOLVED: "latency not resolved", NO_CLAIM: "no claim on latency"}
-
-
-def print_table(summary: Summary) -> None:
-    """Print the table and its lines. A narrow terminal gets two lines for each variant; what is not a terminal gets full width."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDE)
-    narrow = console.width < WIDE
-    left_out = {**LEFT_OUT_BELOW, **dict.fromkeys(list(score_columns(summary.primary_metric))[:-1], LEAST_WIDTH)}
-    shown = {title: cell for title, cell in table_columns(summary).items() if console.width >= left_out.get(title, 0)}
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("variant", no_wrap=True)
-    for title in shown:
-        table.add_column(title, justify="left" if title in ("grade", "verdict") else "right", no_wrap=title != "verdict")
-    for name, row in sort_variants(summary):
-        style = "red" if not row.ok else "bold green" if name == summary.chosen else "bold" if name in summary.pareto else None
-        cells = [name + format_marks(name, summary), *(cell(row) for cell in shown.values())]
-        table.add_row(*(BREAK.sub("\n", text) if narrow else text for text in cells), style=style)
-    console.print(table)
-    for line in explain_table(summary):
-        console.print(line, markup=False, soft_wrap=True)
 
 
 def markdown_report(summary: Summary) -> str:
@@ -236,11 +209,11 @@ def format_sqnr(row: VariantSummary) -> str:
 
 
 def format_size(row: VariantSummary) -> str:
-    return "" if row.file.size_bytes is None else f"{row.file.size_bytes / 1e6:.1f}"
+    return "" if row.file.size_bytes is None else format_mb(row.file.size_bytes)
 
 
 def format_p50(row: VariantSummary) -> str:
-    return "" if row.latency.p50_ms is None else f"{row.latency.p50_ms:.3g}"
+    return "" if row.latency.p50_ms is None else format_digits(row.latency.p50_ms)
 
 
 def format_ratio(row: VariantSummary) -> str:
@@ -251,6 +224,20 @@ def format_ratio(row: VariantSummary) -> str:
 
 def format_peak(row: VariantSummary) -> str:
     return f"{row.memory.peak_rss_above_baseline_bytes / 1e6:.0f}" if row.memory else ""
+
+
+def format_mb(size_bytes: float) -> str:
+    """Megabytes: a decimal place, and below 1 MB two digits that are not 0."""
+    mb = size_bytes / 1e6
+    return f"{mb:.1f}" if mb >= 1 else format_digits(mb, 2)
+
+
+def format_digits(value: float, digits: int = 3) -> str:
+    """That many significant digits, zeros at the end included: 0.472, 1.00, 11.8, 1130."""
+    if value == 0:
+        return "0"
+    places = digits - 1 - math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
+    return f"{value:.{max(places, 0)}f}"
 
 
 def format_verdict(row: VariantSummary, metric: PrimaryMetric | None) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from edgewise.artifacts import artifact
-from edgewise.artifacts.records import read_summary
+from edgewise.artifacts.records import SUMMARY, read_summary
 from edgewise.config.schema import Budget
 from edgewise.errors import EdgewiseError
-from edgewise.report import overview, table
+from edgewise.report import overview
 from edgewise.report.figure import Box, LabelledCircle, place_labels
 from stages import report
 from tests.support.fabricate import FIVE, THIRTEEN, fabricate, write_report
@@ -37,7 +36,7 @@ def project(tmp_path, monkeypatch):
 
 def run(figure: bool = False) -> dict:
     write_report(figure)
-    return json.loads(overview.SUMMARY.read_text())
+    return json.loads(SUMMARY.read_text())
 
 
 def test_the_summary_has_the_promised_keys_and_values(project):
@@ -140,14 +139,8 @@ def test_show_prints_the_table_of_the_last_report(project):
     command = [sys.executable, "-m", "edgewise.cli.main", "report"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={"PYTHONPATH": str(report.__file__).rsplit("/", 2)[0]})
     assert done.returncode == 0, done.stderr
-    assert "onnx-int8-static" in done.stdout and "mlflow ui" in done.stdout and "openvino-int8-static: failed" in done.stdout
-
-
-def test_a_clone_in_which_nothing_ran_says_whose_figures_it_shows(project):
-    fabricate(project)
-    run()
-    shutil.rmtree("models/report")
-    assert "were measured on " in overview.next_steps(read_summary())
+    assert "onnx-int8-static" in done.stdout and "mlflow ui" in done.stdout
+    assert "1 of 5 variants failed: openvino-int8-static: " in done.stdout
 
 
 def test_names_in_the_figure_overlap_nothing():
@@ -165,15 +158,3 @@ def test_the_template_of_dvc_plots_names_only_fields_that_the_points_have(projec
     fields = set(re.findall(r'"field": "([^"<]+)"', template)) - {"rev"}  # rev is DVC's own
     (point, *_) = json.loads((project / "metrics/points.json").read_text())
     assert fields <= point.keys() and {"latency_p50_ms", "accuracy_top1"} <= point.keys()
-
-
-@pytest.mark.parametrize("width", [80, 100, 120, 200])
-def test_the_table_cuts_no_name_and_no_interval_in_any_terminal(project, monkeypatch, capsys, width):
-    summary = overview.summarize(fabricate(project, THIRTEEN, budget=Budget("small", size_bytes=12_000_000)))
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", str(width))
-    table.print_table(summary)
-    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
-    body = shown.split("Against onnx-fp32")[0]
-    assert "…" not in body and max(map(len, body.splitlines())) <= width
-    assert all(row.name in body for row in THIRTEEN) and "[−1.46, +0.54]" in body and "[0.306, 0.314]" in body

@@ -1,0 +1,192 @@
+"""What a run prints at its end: the answer, a table that fits the terminal, remarks, where to look next.
+
+A terminal that is too narrow for one line a variant gets two: the verdict stands under the name, intervals under their values. Where that
+is too wide as well, columns are left out, and a line says which.
+"""
+
+import subprocess
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgewise.artifacts.records import METRICS, SUMMARY, Summary, VariantSummary
+from edgewise.report import answer, figure, page, remarks, table, verdicts
+from edgewise.report.overview import REPORT
+
+UNLIMITED = 150  # columns of what is no terminal: a file or a pipe
+GAPS = (2, 1)  # characters between columns, if the terminal has room for them
+SCORE_LAST = 1  # columns of the score that are never left out: its difference, or the agreement
+LEFT_ALIGNED = ("variant", "grade", "verdict")
+Arrange = Callable[[Sequence[str], Sequence[str], dict[str, list[str]]], "tuple[Column, ...]"]  # names, marks, cells by title
+VERDICT_WIDTH = 22  # "latency not resolved", indented; a longer verdict is wrapped
+
+
+NEXT_STEPS = f"""where to look next:
+  {REPORT}/{page.NAME} (open it in a browser)  {REPORT}/{figure.NAME}.png  {METRICS}/report.md  {SUMMARY}
+  mlflow ui --backend-store-uri sqlite:///$PWD/mlflow.db      the runs of every repro, side by side
+  dvc metrics diff        dvc plots show        edgewise report --check"""
+KEEP = "keep this run: git add dvc.lock params.yaml metrics && git commit -m 'First run' (models/ stays in DVC's cache)"
+
+
+@dataclass(frozen=True)
+class Column:
+    """cells: of each row, with its lines."""
+
+    title: tuple[str, ...]
+    cells: tuple[tuple[str, ...], ...]
+
+    @property
+    def width(self) -> int:
+        return max(len(line) for lines in (self.title, *self.cells) for line in lines)
+
+    @property
+    def left(self) -> bool:
+        return self.title[0] in LEFT_ALIGNED
+
+
+@dataclass(frozen=True)
+class Layout:
+    columns: tuple[Column, ...]
+    gap: int
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def width(self) -> int:
+        return sum(column.width for column in self.columns) + self.gap * (len(self.columns) - 1)
+
+
+def print_report(summary: Summary, verbose: bool = False) -> None:
+    """Print the answer, the table and the remarks; verbose: every line on all variants in place of the remarks."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=UNLIMITED)
+
+    def say(text: str, style: str | None = None) -> None:
+        console.print(text, style=style, markup=False, soft_wrap=True)
+
+    for line in format_answer(summary, console.width):
+        say(line)
+    say("")
+    layout = choose_layout(summary, console.width)
+    styles = [style_of(name, row, summary) for name, row in table.sort_variants(summary)]
+    head, *body = format_rows(layout)
+    for line in [*head, "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * min(layout.width, console.width)]:
+        say(line)
+    for lines, style in zip(body, styles, strict=True):
+        for line in lines:
+            say(line, style)
+    for paragraph in [
+        *captions(summary, layout, console.width),
+        *(table.explain_table(summary)[1:] if verbose else remarks.pick_remarks(summary)),
+    ]:
+        say(wrap(paragraph, console.width))
+
+
+def style_of(name: str, row: VariantSummary, summary: Summary) -> str | None:
+    return "red" if not row.ok else "bold green" if name == summary.chosen else "bold" if name in summary.pareto else None
+
+
+def wrap(text: str, width: int, indent: str = "  ") -> str:
+    """Paragraphs for a terminal. Names, paths and commands are not broken."""
+    return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def format_answer(summary: Summary, width: int) -> Iterator[str]:
+    """For each role the variant and why, then the path of its file on a line of its own, to be copied."""
+    for roles, name, why in answer.describe_answer(summary):
+        yield wrap(f"{roles[:1].upper()}{roles[1:]}: {f'{name}, ' if name else ''}{why}", width)
+        if name in summary.variants:
+            path = answer.find_file(name)
+            yield f"  {path}{'/' if path.is_dir() or not path.suffix else ''}"
+
+
+def captions(summary: Summary, layout: Layout, width: int) -> Iterator[str]:
+    """How to read the table, and what it leaves out."""
+    order = "the upper end of the ratio's interval" if verdicts.makes_claims(summary.variants) else "the ratio"
+    yield f"Fastest first, by {order}. {table.explain_table(summary)[0]}"
+    if layout.left_out:
+        yield f"Left out at {width} columns: {', '.join(layout.left_out)}; metrics/report.md has them, and a wider terminal"
+
+
+def choose_layout(summary: Summary, width: int) -> Layout:
+    """The fullest layout that fits: one line a variant, two, then two without the columns that a reader misses least."""
+    one_line = make_layout(summary, line_columns)
+    if one_line.width <= width:
+        return one_line
+    titles = list(table.table_columns(summary))
+    score = list(table.score_columns(summary.primary_metric))
+    dispensable = ["grade", "peak +MB", "p50 ms", *score[:-SCORE_LAST], "MB"]
+    tries = [[title for title in dispensable[:count] if title in titles] for count in range(len(dispensable) + 1)]
+    layouts = [make_layout(summary, stack_columns, left_out, gap) for left_out in tries for gap in GAPS]
+    return next((layout for layout in layouts if layout.width <= width), layouts[-1])
+
+
+def make_layout(summary: Summary, arrange: Arrange, left_out: Sequence[str] = (), gap: int = GAPS[0]) -> Layout:
+    rows = table.sort_variants(summary)
+    cells = {title: [cell(row) for _, row in rows] for title, cell in table.table_columns(summary).items()}
+    kept = {title: texts for title, texts in cells.items() if any(texts) and title not in left_out}
+    names = [name + (" *" if name in summary.pareto else "") for name, _ in rows]
+    return Layout(arrange(names, marks(summary), kept), gap, tuple(left_out))
+
+
+def marks(summary: Summary) -> list[str]:
+    """What a row is besides a variant: the reference, chosen."""
+    return [table.format_marks(name, summary).removeprefix(" *").strip(" ()") for name, _ in table.sort_variants(summary)]
+
+
+def line_columns(names: Sequence[str], marked: Sequence[str], cells: dict[str, list[str]]) -> tuple[Column, ...]:
+    shown = [f"{name} ({mark})" if mark else name for name, mark in zip(names, marked, strict=True)]
+    return tuple(Column((title,), tuple((text,) for text in texts)) for title, texts in {"variant": shown, **cells}.items())
+
+
+def stack_columns(names: Sequence[str], marked: Sequence[str], cells: dict[str, list[str]]) -> tuple[Column, ...]:
+    """The verdict under the name, the grade under the latency, intervals under their values."""
+    rest = dict(cells)
+    claims = rest.pop("verdict", [""] * len(names))
+    grades = rest.pop("grade", None) if "p50 ms" in rest else None
+    width = max(VERDICT_WIDTH, *map(len, names))
+    said = [", ".join(dict.fromkeys(filter(None, pair))) for pair in zip(marked, claims, strict=True)]
+    first = tuple(
+        (name, *textwrap.wrap(text, width, initial_indent=" ", subsequent_indent=" ")) for name, text in zip(names, said, strict=True)
+    )
+    columns = [Column(("variant", " verdict"), first)]
+    for title, texts in rest.items():
+        if title == "p50 ms" and grades:
+            columns.append(Column((title, "grade"), tuple(zip(texts, grades, strict=True))))
+        else:
+            columns.append(Column(tuple(title.split(" ", 1)), tuple(tuple(table.BREAK.sub("\n", text).split("\n")) for text in texts)))
+    return tuple(columns)
+
+
+def format_rows(layout: Layout) -> list[list[str]]:
+    """The lines of the head and of each row."""
+    rows = [[column.title for column in layout.columns], *zip(*(column.cells for column in layout.columns), strict=True)]
+    return [[format_line(layout, row, number) for number in range(max(map(len, row)))] for row in rows]
+
+
+def format_line(layout: Layout, row: Sequence[tuple[str, ...]], number: int) -> str:
+    texts = []
+    for column, lines in zip(layout.columns, row, strict=True):
+        text = lines[number] if number < len(lines) else ""
+        texts.append(text.ljust(column.width) if column.left else text.rjust(column.width))
+    return (" " * layout.gap).join(texts).rstrip()
+
+
+def next_steps(summary: Summary) -> str:
+    """Where to look next, and after the first run what to commit; of a clone in which nothing has run yet, whose the figures are."""
+    if REPORT.is_dir():
+        return NEXT_STEPS if is_committed("dvc.lock") else f"{NEXT_STEPS}\n{KEEP}"
+    cpu = summary.device["facts"].get("cpu") or "an unknown processor"
+    return f"these figures came with the repository and were measured on {cpu}; `dvc repro` makes and measures the variants here"
+
+
+def is_committed(name: str, folder: Path = Path()) -> bool:
+    """Whether the last commit has the file; True too where there is no git to tell."""
+    try:
+        done = subprocess.run(["git", "ls-tree", "--name-only", "HEAD", name], cwd=folder, capture_output=True, text=True, check=False)
+    except OSError:
+        return True
+    return done.returncode != 0 or bool(done.stdout.strip())
