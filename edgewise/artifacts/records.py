@@ -14,6 +14,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgewise.artifacts.artifact import METRICS_SCHEMA, write_json
+from edgewise.artifacts.pass_records import Energy as Energy
+from edgewise.artifacts.pass_records import EnergyFigures as EnergyFigures
+from edgewise.artifacts.pass_records import EngineAuto as EngineAuto
+from edgewise.artifacts.pass_records import EnginePoint as EnginePoint
+from edgewise.artifacts.pass_records import Interval as Interval
+from edgewise.artifacts.pass_records import LimitedRun as LimitedRun
+from edgewise.artifacts.pass_records import Memory as Memory
+from edgewise.artifacts.pass_records import Operators as Operators
+from edgewise.artifacts.pass_records import Sustained as Sustained
+from edgewise.artifacts.visits import Trust as Trust
+from edgewise.artifacts.visits import Visit as Visit
 from edgewise.config.schema import Budget, Margins, to_plain
 from edgewise.config.settings import build
 from edgewise.errors import ConfigError, EdgewiseError
@@ -24,7 +35,6 @@ METRICS = Path("metrics")
 SUMMARY = METRICS / "summary.json"
 REPRO = "run `dvc repro`, which makes it again"
 
-Interval = tuple[float, ...] | None  # (low, high), 95 %
 R = TypeVar("R")
 
 
@@ -110,9 +120,14 @@ class JudgedLatency(Latency):
     """Latency with the report's verdict: reference, or what stats.claims says (faster, slower, equivalent, not resolved, no claim);
     missing_reason: why there is none.
 
+    ratio_to_reference, ratio_ci95: of all `visits` together; between_visits: whether the interval holds for other visits too, since
+    `edgewise trust` has measured how far they lie apart. visit_ratio_ci95: of the last visit alone, which says nothing of others.
     real_time_factor: of a model with state, the time of a step over the time that it covers (model.step_ms).
     """
 
+    visits: int | None = None
+    visit_ratio_ci95: Interval = None
+    between_visits: bool = False
     verdict: str | None = None
     real_time_factor: float | None = None
     missing_reason: str | None = None
@@ -143,117 +158,6 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Of the memory pass, a process of its own. peak: since the imports, over load, runs and release; it includes the baseline.
-
-    running_anonymous_bytes, running_file_bytes: after the runs, the process's own memory and the memory mapped from files, which the kernel
-    can drop and read again. peak_reset false: the kernel refused to reset the peak, so it may come from the imports and overstate what
-    the model needs.
-    """
-
-    baseline_rss_bytes: int
-    after_load_rss_bytes: int
-    after_first_inference_rss_bytes: int
-    peak_rss_bytes: int
-    peak_rss_above_baseline_bytes: int
-    after_release_rss_bytes: int
-    running_anonymous_bytes: int
-    running_file_bytes: int
-    peak_reset: bool = True
-    major_faults: int = 0
-
-    @property
-    def steps(self) -> dict[str, int]:
-        """Resident bytes at each step of the pass, in order."""
-        return {
-            "baseline": self.baseline_rss_bytes,
-            "load": self.after_load_rss_bytes,
-            "first_inference": self.after_first_inference_rss_bytes,
-            "peak": self.peak_rss_bytes,
-            "release": self.after_release_rss_bytes,
-        }
-
-
-@dataclass(frozen=True)
-class EnergyFigures:
-    """Of one inference, from one sensor: scope: the part of the device that it sees. net: above the idle baseline of the same device."""
-
-    source: str
-    scope: str
-    rate_hz: float
-    idle_w: float
-    mean_w: float
-    gross_mj: float
-    net_mj: float
-    net_ci95_mj: Interval = None
-
-
-@dataclass(frozen=True)
-class Energy:
-    """status: measured, or why there are no figures. problems: of the sensors that could not be read."""
-
-    status: str
-    figures: EnergyFigures | None = None
-    problems: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class LimitedRun:
-    """The variant under a memory limit. verdict: ok, oom, failed, not tested. For ok the median and all major page faults at the limit."""
-
-    verdict: str
-    evidence: str = ""
-    p50_ms: float | None = None
-    major_faults: int | None = None
-
-
-@dataclass(frozen=True)
-class Sustained:
-    """Minutes of load. drift: last minute / first minute - 1. ratio_start, ratio_end: variant / reference in their first and last
-    minutes. throttled_from_minute: the first one is 0; None where no throttling was seen."""
-
-    minutes: int
-    start_p50_ms: float
-    end_p50_ms: float
-    drift: float
-    ratio_start: float
-    ratio_end: float
-    throttled_from_minute: int | None = None
-    temperature_max_degc: float | None = None
-
-
-@dataclass(frozen=True)
-class EnginePoint:
-    """One point of the grid. settings: those that differ from the plain ones. ratio: to the plain settings, measured in turns."""
-
-    settings: dict[str, Any]
-    verdict: str
-    ratio: float | None = None
-    ratio_ci95: Interval = None
-    refusal: str | None = None
-    sqnr_db: float | None = None
-
-
-@dataclass(frozen=True)
-class EngineAuto:
-    """What `engine: auto` found. kept: the settings that differ from the variant's own; settings: all of them."""
-
-    goal: str
-    kept: dict[str, Any]
-    settings: dict[str, Any]
-    reason: str
-    points: tuple[EnginePoint, ...] = ()
-
-
-@dataclass(frozen=True)
-class Operators:
-    """The slowest operators. status: measured, or why there are no times; top: as in profile.json, the slowest first."""
-
-    status: str
-    top: tuple[dict[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
 class BenchResult:
     """One variant on the device, interleaved with the reference. What the profile leaves out is None. If the device is emulated, all
     but the agreement is: an emulator shows what a device computes, not what it costs. fits_mb: by memory limit, MB (2^20 bytes)."""
@@ -269,6 +173,7 @@ class BenchResult:
     fits_mb: dict[str, LimitedRun] | None = None
     sustained: Sustained | None = None
     engine_auto: EngineAuto | None = None
+    visit: Visit | None = None
 
 
 @dataclass(frozen=True)
@@ -382,6 +287,7 @@ class Summary:
     nearest_miss: str | None = None
     aa_ratio_ci95: Interval = None
     margins: Margins = Margins()
+    trust: Trust | None = None
     warnings: tuple[str, ...] = ()
     schema: int = SCHEMA
 

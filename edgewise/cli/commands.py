@@ -222,7 +222,6 @@ def trust(given: Namespace) -> None:
 
 def report_options(parser: Parser) -> None:
     parser.add_argument("--check", action="store_true", help="print what is wrong instead of the table")
-    parser.add_argument("--verbose", action="store_true", help="every line on all variants: warnings, explanations, memory, agreement")
 
 
 def report(given: Namespace) -> int:
@@ -234,13 +233,13 @@ def report(given: Namespace) -> int:
       dvc repro && edgewise report --check      # a gate for CI
     """
     from edgewise.artifacts import records
-    from edgewise.report import overview, terminal
+    from edgewise.report import overview, table
 
     summary = records.read_summary()
     if given.check:
         return overview.check_run(summary)
-    terminal.print_report(summary, verbose=given.verbose)
-    print(terminal.next_steps(summary))
+    table.print_table(summary)
+    print(overview.next_steps(summary))
     return 0
 
 

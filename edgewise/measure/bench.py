@@ -1,11 +1,12 @@
 """Measure one variant on the device: its outputs, its latency against the reference's, and the passes that the profile asks for."""
 
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgewise.artifacts import artifact, records
+from edgewise.artifacts import artifact, records, visits
 from edgewise.artifacts.samples import Samples
 from edgewise.config import schema
 from edgewise.devices.access import connect, lock
@@ -16,6 +17,7 @@ from edgewise.measure.pairs import PairedRuns, make_pair_runner, measure_pairs
 from edgewise.measure.passes import Passes, write_profile
 from edgewise.measure.results import make_bench_result, summarize_minutes
 from edgewise.measure.runs import PlacedVariant, place_variant, store_inputs
+from edgewise.measure.visiting import make_key, make_visit
 from edgewise.plugins import Connection
 
 MODELS, METRICS = Path("models"), Path("metrics")
@@ -50,12 +52,17 @@ def measure_on_device(settings: schema.Config, name: str, target: Path) -> recor
             return records.BenchResult(**pair, conditions=unmeasured, agreement=agreed)
         tuned = tuning.tune(chosen, variant, feeds, on_host, agreed, bench, device["facts"]["cores"])
         variant = tuned.placed
+        key = make_key(variant, reference, bench, device["fingerprint"], records.read_plain(METRICS / "runtimes.json"))
+        start = time.monotonic()
         found = measure_pairs(make_pair_runner(variant, reference, bench), bench, name)
+        visit = make_visit(found, bench, time.monotonic() - start, key=key, **pair)
         passes = Passes.measure(variant, bench)
     write_raw_results(found, passes, tuned, chosen, target)
     known = {"threads": variant.fields["settings"]["threads"], "governor": device["facts"]["governor"]}
     measured = make_bench_result(found, passes, bench, tuned.agreement, device_fingerprint=device["fingerprint"], **pair, **known)
-    return replace(measured, engine_auto=tuned.record)
+    if visit:
+        visits.append(visit, device["fingerprint"])
+    return replace(measured, engine_auto=tuned.record, visit=visit)
 
 
 def place_pair(settings: schema.Config, name: str, samples: Samples, connection: Connection, folder: Path) -> list[PlacedVariant]:

@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from edgewise.artifacts import visits
 from edgewise.artifacts.artifact import check_space
 from edgewise.config.compose import PROFILE
 from edgewise.config.digests import CACHE, LIBRARY, Digests
@@ -77,6 +78,7 @@ def make_clone(parent: Parent, folder: Path, params: str) -> None:
         check_space(folder.parent, error)
         raise
     share_cache(parent, folder)
+    share_visits(parent.root, folder)
     (folder / "params.yaml").write_text(params, encoding="utf-8")
     link_local_files(parent.root, folder, yaml.safe_load(params))
 
@@ -100,6 +102,14 @@ def share_cache(parent: Parent, folder: Path) -> None:
     settings.setdefault("cache", {})["dir"] = str(parent.cache)
     settings.filename = str(folder / ".dvc" / "config.local")
     settings.write()
+
+
+def share_visits(root: Path, folder: Path) -> None:
+    """Link the store of visits, so that points are judged by the device's trust. Its keys hold the files, so points do not mix."""
+    store, link = root / visits.STORE, folder / visits.STORE
+    store.mkdir(parents=True, exist_ok=True)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(store.resolve())
 
 
 def link_local_files(root: Path, folder: Path, choices: dict[str, Any]) -> None:

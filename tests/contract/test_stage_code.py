@@ -132,7 +132,7 @@ def test_dvc_yaml_names_no_code_and_every_digest() -> None:
         assert key in next(param["models/config.yaml"] for param in body["params"] if "models/config.yaml" in param)
         assert declared()[stage].foreach == ("formats" if stage == "convert" else "variants" if "do" in entry else None)
     scripts = {path.stem.replace("_", "-") for path in (ROOT / "stages").glob("*.py")}
-    assert always == scripts - set(STAGES) == {"compose", "probe-data", "probe-device", "track"}
+    assert always == scripts - set(STAGES) == {"compose", "probe-data", "probe-device", "track", "visits"}
 
 
 class Copy:

@@ -28,7 +28,7 @@ TINY: dict[str, Any] = {
         "openvino-fp32": {"format": "openvino", "scheme": "fp32"},
     },
 }
-ALWAYS = {"compose", "probe-device", "probe-data", "track"}
+ALWAYS = {"compose", "probe-device", "probe-data", "visits", "track"}
 
 
 class Workspace:

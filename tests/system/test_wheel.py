@@ -40,7 +40,7 @@ VARIANTS = {
     "onnx-int8-static": {"format": "onnx", "scheme": "int8-static", "calibration": {"samples": 16}},
 }
 BUDGET = {"name": "none", "size_bytes": 10**9}  # every variant keeps it, so one is chosen and bundled
-ALWAYS = {"compose", "probe-device", "probe-data", "track"}
+ALWAYS = {"compose", "probe-device", "probe-data", "visits", "track"}
 
 
 def run(*command: object, folder: Path, **environment: str) -> str:
