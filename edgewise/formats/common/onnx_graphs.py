@@ -1,7 +1,10 @@
-"""The graphs of an ONNX model, its own and the bodies of If, Loop and Scan, and whether they are quantized already."""
+"""The graphs of an ONNX model, its own and the bodies of If, Loop and Scan: their nodes, ports and weights, and whether they are quantized
+already."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import numpy as np
 
 TF2ONNX = "`python -m tf2onnx.convert {} --opset 18 --output mine.onnx` makes an ONNX file of it, to be brought in its place"
 WAYS_TO_ONNX = {  # for plugins.Maker.ELSEWHERE of formats that read ONNX and not these
@@ -12,6 +15,8 @@ INTEGER = (  # operators of graphs that are quantized; a source that has one sta
     *("ConvInteger", "DequantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulInteger"),
     *("MatMulIntegerToFloat", "MatMulNBits", "QGemm", "QLinearConv", "QLinearMatMul", "QuantizeLinear"),
 )
+
+RECURRENT = ("GRU", "LSTM", "RNN")
 
 
 def iterate_graphs(graph: Any) -> Iterator[Any]:
@@ -26,3 +31,26 @@ def iterate_graphs(graph: Any) -> Iterator[Any]:
 def find_integer_operator(model: Any) -> str | None:
     """The first operator of a graph that is quantized; None in a float graph."""
     return next((node.op_type for graph in iterate_graphs(model.graph) for node in graph.node if node.op_type in INTEGER), None)
+
+
+def describe_port(tensor: Any) -> dict[str, Any]:
+    """An input or output of a graph: name, shape (None: open), dtype."""
+    import onnx
+
+    kind = tensor.type.tensor_type
+    shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
+    return {"name": tensor.name, "shape": shape, "dtype": onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name}
+
+
+def read_rows(node: Any, tensors: Mapping[str, Any]) -> np.ndarray | None:
+    """The weights of a node as [output channels, the rest]; None if it has none of that form. tensors: the initializers by name."""
+    from onnx import helper, numpy_helper
+
+    tensor = next((tensors[name] for name in node.input if name in tensors and len(tensors[name].dims) >= 2), None)
+    if tensor is None or node.op_type in RECURRENT:
+        return None
+    held = numpy_helper.to_array(tensor)
+    transposed = any(attribute.name == "transB" and helper.get_attribute_value(attribute) for attribute in node.attribute)
+    if node.op_type in ("ConvTranspose", "MatMul") or (node.op_type == "Gemm" and not transposed):
+        held = np.swapaxes(held, 0, 1)
+    return np.asarray(held.reshape(len(held), -1))

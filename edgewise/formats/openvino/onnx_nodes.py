@@ -4,10 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgewise.formats.common.matching import match_layers
-from edgewise.formats.common.onnx_graphs import iterate_graphs
+from edgewise.formats.common.onnx_graphs import iterate_graphs, read_rows
 from edgewise.formats.openvino import readers
 from edgewise.formats.openvino.facts import list_operators, weights
 
@@ -72,22 +70,8 @@ class NodeFinder:
 
     def _match_weights(self, names: Sequence[str], free: Sequence[Any]) -> dict[str, list[str]]:
         """Products whose scale, and then the sum behind it, was folded: no output has its own name any more."""
-        tables = {name: rows for name in names if (rows := self._rows(name)) is not None}
+        tables = {name: rows for name in names if (rows := read_rows(self.written[name], self.tensors)) is not None}
         theirs = {place: readers.node_rows(node) for place, node in enumerate(free)}
         layers = {name: {"type": self.written[name].op_type, "name": name} for name in tables}
         matched = match_layers(layers, lambda layer: tables[layer["name"]], theirs, readers.same_table)
         return {name: [free[place].get_friendly_name() for place in places] for name, places in matched.items() if places}
-
-    def _rows(self, name: str) -> np.ndarray | None:
-        """The weights of an ONNX node as [output channels, the rest]; None if it has none of that form."""
-        from onnx import helper, numpy_helper
-
-        node = self.written[name]
-        tensor = next((self.tensors[n] for n in node.input if n in self.tensors and len(self.tensors[n].dims) >= 2), None)
-        if tensor is None or node.op_type in RECURRENT:
-            return None
-        held = numpy_helper.to_array(tensor)
-        transposed = any(attribute.name == "transB" and helper.get_attribute_value(attribute) for attribute in node.attribute)
-        if node.op_type in ("ConvTranspose", "MatMul") or (node.op_type == "Gemm" and not transposed):
-            held = np.swapaxes(held, 0, 1)
-        return np.asarray(held.reshape(len(held), -1))
