@@ -37,11 +37,6 @@ class PrimaryMetric:
     relative: bool = False
 
     @property
-    def worse(self) -> str:
-        """How a worse score compares: lower or higher."""
-        return "lower" if self.higher_is_better else "higher"
-
-    @property
     def unit(self) -> str:
         return "points" if self.share else "%"
 

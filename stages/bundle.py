@@ -18,6 +18,7 @@ CODE = (
     "edgewise.report.table",
     "edgewise.compress.partition",
     "edgewise.stats.agreement",
+    "edgewise.stats.claims",
     "edgewise.proof.making",
     "edgewise.plugins",
     "edgewise.artifacts.flat_metrics",
