@@ -4,7 +4,6 @@ Two variants that use the machine unlike the reference are measured in many shor
 more than their own intervals explain is the device's movement, which each visit of any variant is subject to.
 """
 
-import contextlib
 import math
 import tempfile
 import time
@@ -173,6 +172,5 @@ def paced(count: int, seconds: float) -> Iterator[int]:
     """0 to count - 1, each not before its share of the time is over."""
     start = time.monotonic()
     for number in range(count):
-        with contextlib.suppress(ValueError):  # a negative time: it is late already
-            time.sleep(start + seconds * number / max(1, count - 1) - time.monotonic())
+        time.sleep(max(0.0, start + seconds * number / max(1, count - 1) - time.monotonic()))
         yield number
