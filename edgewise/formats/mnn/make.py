@@ -1,0 +1,70 @@
+"""Make model.mnn with MNN's converter, from the ONNX file."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgewise.formats.common.onnx_graphs import describe_port, find_integer_operator
+from edgewise.formats.mnn import converter, recipes
+from edgewise.formats.mnn.onnx_names import find_nodes
+from edgewise.formats.mnn.run import MODEL
+
+SOURCES = ("onnx",)
+ELSEWHERE: Mapping[str, str] = {}
+REQUIRES = {"MNN": "mnn", "onnx": "onnx"}
+PRODUCTS = ("Convolution", "ConvolutionDepthwise", "Deconvolution", "DeconvolutionDepthwise", "MatMul")
+STATIC = {"weights": "int8", "activations": "int8", "covers": recipes.STATIC}
+SCHEMES = {
+    "fp32": {"weights": "float32", "activations": "float32", "covers": PRODUCTS},
+    "fp16": {"weights": "float16", "activations": "float32", "covers": PRODUCTS},  # how they are computed is an engine setting
+    "int8-weight": {"weights": "int8", "activations": "float32", "covers": PRODUCTS},
+    "int8-static": STATIC,
+    "int8-mixed": STATIC,
+    "int4-weight": {"weights": "int4", "activations": "float32", "covers": PRODUCTS},
+}
+BLOCKS = (None, 32, 64, 128, 256)
+SETTINGS = {
+    "int8-weight": {"block_size": BLOCKS, "symmetric": (False, True)},
+    "int8-static": {"calibration.method": tuple(recipes.METHODS)},
+    "int8-mixed": {"calibration.method": tuple(recipes.METHODS)},
+    "int4-weight": {"block_size": BLOCKS, "symmetric": (False, True)},
+}
+BITS = {"int8-weight": 8, "int4-weight": 4}
+ONNX = "model.onnx"
+
+
+def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """plugins.Maker.convert. source: models/onnx, with layers.json."""
+    import onnx
+
+    model = onnx.load(source / ONNX)
+    quantized = find_integer_operator(model)
+    if quantized:
+        raise ValueError(f"the file is quantized already ({quantized}): MNN would round it in another way; measure it as it is, with onnx")
+    held = {tensor.name for tensor in model.graph.initializer}
+    ports = {
+        "inputs": [describe_port(tensor) for tensor in model.graph.input if tensor.name not in held],
+        "outputs": [describe_port(tensor) for tensor in model.graph.output],
+    }
+    converter.convert(["-f", "ONNX", "--modelFile", source / ONNX, "--bizCode", json.dumps(ports)], folder / MODEL)
+    layers = json.loads((source / "layers.json").read_text(encoding="utf-8"))
+    found = find_nodes(model, folder, [node for nodes in layers.values() for node in nodes])
+    named = {layer: list(dict.fromkeys(name for node in nodes for name in found[node])) for layer, nodes in layers.items()}
+    return {**ports, "layers": named}
+
+
+def quantize(
+    parent: Path,
+    source: Path,
+    folder: Path,
+    scheme: str,
+    settings: Mapping[str, Any],
+    calibration: Sequence[dict[str, np.ndarray]],
+    keep_nodes: Sequence[str],
+) -> None:
+    """plugins.Maker.quantize."""
+    chosen = {**settings, "bits": BITS.get(scheme)}
+    recipes.RECIPES[scheme](parent / MODEL, folder / MODEL, chosen, calibration, keep_nodes)
