@@ -1,0 +1,151 @@
+"""From a source to an ncnn net, by pnnx, a program that reads TorchScript and ONNX and writes the files of ncnn.
+
+Its nets take one sample. It takes the axis of samples away from each blob, since those of ncnn have four axes at most, and writes a script
+that says where that axis was.
+"""
+
+import importlib.util
+import re
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgewise.formats.common.examples import make_example
+from edgewise.formats.common.exported import to_graph_module
+from edgewise.formats.common.onnx_graphs import find_integer_operator
+from edgewise.formats.common.quiet import suppress_warnings
+from edgewise.formats.ncnn import net_files, strided_slices
+from edgewise.formats.ncnn.net_files import Layer
+
+AXES = re.compile(r"\b(in\d+|out\d+)\.numpy\((?:batch_index=(\d+))?\)(?:, batch_index=(\d+))?")
+NO_AXIS = "233"  # pnnx's number for a blob without an axis of samples
+CODES = {  # numpy's types in the words of pnnx
+    **{"float16": "f16", "float32": "f32", "float64": "f64", "bool": "bool"},
+    **{f"{sign}int{bits}": f"{'u' if sign else 'i'}{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """axes: blob (in0, out0 ...) -> the axis of samples that it lacks; None: it lacks none."""
+
+    layers: list[Layer]
+    axes: Mapping[str, int | None]
+
+
+def convert(source: Path, manifest: Mapping[str, Any]) -> Converted:
+    """The net of models/source. ValueError in one line where pnnx cannot make it, or ncnn lacks an operator, which is named."""
+    check_single(manifest["inputs"])
+    with np.load(source / "probe.npz") as probe:
+        given = {entry["name"]: make_example(entry, probe, manifest["inputs"]) for entry in manifest["inputs"]}
+    fixed = {entry["name"] for entry in manifest["inputs"] if entry.get("value") is not None}
+    with tempfile.TemporaryDirectory() as place:
+        file = WRITERS[manifest["format"]](source, Path(place), given, fixed)
+        run_pnnx(file, [array for name, array in given.items() if name not in fixed])
+        return read_converted(Path(place))
+
+
+def check_single(inputs: Sequence[Entry]) -> None:
+    """ValueError for a source that is fixed to more than one sample a run."""
+    for entry in inputs:
+        axis = entry.get("sample_axis", 0)
+        size = None if axis is None or entry.get("state") else entry["shape"][axis]
+        if entry.get("value") is None and size not in (None, 1):
+            raise ValueError(f"input {entry['name']} is fixed to {size} samples a run, a net of ncnn takes one: export it for one")
+
+
+def write_torch(source: Path, place: Path, given: Mapping[str, np.ndarray], fixed: set[str]) -> Path:
+    """The program as a trace of TorchScript; inputs of `fixed` become constants in it."""
+    import torch
+
+    program = torch.export.load(source / "program.pt2")
+    tensors = {name: torch.from_numpy(array) for name, array in given.items()}
+    with suppress_warnings():
+        module = hold_constants(to_graph_module(program, list(given)), tensors, fixed)
+        traced = torch.jit.trace(module, tuple(t for name, t in tensors.items() if name not in fixed), check_trace=False)
+        traced.save(str(place / "net.pt"))
+    return place / "net.pt"
+
+
+def hold_constants(module: Any, tensors: Mapping[str, Any], fixed: set[str]) -> Any:
+    """A module that takes the inputs that are not in `fixed`."""
+    import torch
+
+    class Holder(torch.nn.Module):  # type: ignore[misc]  # torch is Any to mypy, see pyproject.toml
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *given: Any) -> Any:
+            fed = iter(given)
+            return self.module(*(tensor if name in fixed else next(fed) for name, tensor in tensors.items()))
+
+    return Holder().eval() if fixed else module
+
+
+def write_onnx(source: Path, place: Path, given: Mapping[str, np.ndarray], fixed: set[str]) -> Path:
+    """The file with the inputs of `fixed` as initializers. ValueError if it is quantized already."""
+    import onnx
+
+    model = onnx.load(source / "model.onnx")
+    quantized = find_integer_operator(model)
+    if quantized:
+        raise ValueError(f"the file is quantized already ({quantized}), which pnnx does not read; measure it as it is, with onnx")
+    kept = [value for value in model.graph.input if value.name not in fixed]
+    model.graph.ClearField("input")
+    model.graph.input.extend(kept)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(given[name], name) for name in sorted(fixed))
+    onnx.save(model, place / "net.onnx")
+    return place / "net.onnx"
+
+
+WRITERS = {"torch": write_torch, "onnx": write_onnx}
+
+
+def run_pnnx(file: Path, examples: Sequence[np.ndarray]) -> None:
+    """Write net.ncnn.param, net.ncnn.bin and what else pnnx writes beside the file. ValueError where it fails; ChildProcessError if it was
+    killed."""
+    shapes = ",".join(f"[{','.join(map(str, array.shape))}]{CODES[array.dtype.name]}" for array in examples)
+    command = [str(find_program()), file.name, f"inputshape={shapes}", "fp16=0"]
+    done = subprocess.run(command, cwd=file.parent, capture_output=True, text=True, errors="replace", check=False)
+    if -done.returncode in (signal.SIGKILL, signal.SIGTERM):
+        raise ChildProcessError("pnnx was killed while it converted the model; free some memory, then run the same command again")
+    if done.returncode or not file.with_name("net.ncnn.param").exists():
+        lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        how = signal.Signals(-done.returncode).name if done.returncode < 0 else f"exit code {done.returncode}"
+        raise ValueError(f"pnnx cannot convert this source ({how}): {lines[-1][:300] if lines else 'it says nothing'}; use another format")
+
+
+def find_program() -> Path:
+    """The program in the wheel; importing the wheel would load torch."""
+    spec = importlib.util.find_spec("pnnx")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("pnnx is not installed", name="pnnx")
+    folder = Path(spec.submodule_search_locations[0])
+    return next(path for name in ("pnnx", "pnnx.exe") if (path := folder / name).exists())
+
+
+def read_converted(place: Path) -> Converted:
+    """The net that pnnx wrote. ValueError names the operators that ncnn lacks."""
+    layers = net_files.read_param((place / "net.ncnn.param").read_text(encoding="utf-8"))
+    layers = strided_slices.replace_slices(layers, (place / "net.pnnx.param").read_text(encoding="utf-8"))
+    check_operators(layers)
+    script = (place / "net_ncnn.py").read_text(encoding="utf-8")
+    found = {blob: made or taken for blob, made, taken in AXES.findall(script)}
+    axes = {blob: int(axis) if axis and axis != NO_AXIS else None for blob, axis in found.items()}
+    return Converted(net_files.read_arrays(layers, (place / "net.ncnn.bin").read_bytes()), axes)
+
+
+def check_operators(layers: Sequence[Layer]) -> None:
+    import ncnn
+
+    lacking = sorted({layer.kind for layer in layers if ncnn.layer_to_index(layer.kind) < 0})
+    if lacking:
+        raise ValueError(f"ncnn has no operator for {', '.join(lacking)}; write the model without it, or use another format for it")
