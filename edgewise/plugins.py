@@ -209,6 +209,23 @@ class Facts(Protocol):
         of every node with weights, "conversions": {operator: count} of the operators that only convert between float and integer}."""
 
 
+class Scanner(Protocol):
+    """formats/<name>/scan.py: how much each layer of a source of this format suffers from int8; for formats that sources have."""
+
+    def scan(
+        self,
+        source: Path,
+        feeds: Sequence[Mapping[str, np.ndarray]],
+        per_channel: bool,
+        parts: Mapping[str, Sequence[Any]],
+        ports: Mapping[str, Mapping[str, Any]],
+    ) -> Mapping[str, Any]:
+        """{"layers": {layer: {"noise", "elements"}}, "noise": with all of them quantized}: the power of the error over that of the output
+        about its mean, of the part of the outputs where that is largest, and the number of weights. feeds: calibration samples, [1, ...].
+        parts: output -> indices into [n, ...], compared each by itself; ports: as ports.json has them. ValueError: why it cannot be."""
+        ...
+
+
 class Storer(Protocol):
     """formats/FORMAT/store.py: the form in which a variant's file is stored, which does not change its outputs."""
 

@@ -18,6 +18,10 @@ from edgewise.proof.making import write_schemes
 CODE = (
     "edgewise.compress.sensitivity",
     "{scanner}",
+    "edgewise.formats.common.exported",
+    "edgewise.formats.common.noise",
+    "edgewise.formats.common.onnx_graphs",
+    "edgewise.formats.common.quiet",
     "edgewise.stats.agreement",
     "edgewise.proof.making",
     "edgewise.artifacts.samples",

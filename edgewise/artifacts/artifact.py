@@ -43,6 +43,18 @@ class Port:
     state: str | None = None
 
 
+def plan_ports(inputs: Sequence[Port], outputs: Sequence[Port]) -> dict[str, dict[str, Any]]:
+    """The content of ports.json (see agent.ports): the ports that are a constant, carry state or have their samples elsewhere than first."""
+    sides = {"inputs": inputs, "outputs": outputs}
+    return {side: {port.name: entry for port in ports if (entry := _describe_port(port))} for side, ports in sides.items()}
+
+
+def _describe_port(port: Port) -> dict[str, Any]:
+    entry: dict[str, Any] = {"sample_axis": port.sample_axis} if port.sample_axis != 0 else {}
+    entry |= {"value": port.value, "dtype": port.dtype} if port.value is not None else {}
+    return entry | ({"state": port.state, "dtype": port.dtype, "shape": list(port.shape)} if port.state is not None else {})
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What an artifact is. `status` is ok, failed (deterministic, with the reason), skipped (nothing needs it) or none (there is nothing

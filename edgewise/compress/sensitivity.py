@@ -15,7 +15,10 @@ from edgewise.compress import calibration
 from edgewise.config import schema
 from edgewise.config.schema import Variant
 from edgewise.errors import VariantFailed
+from edgewise.plugins import Scanner
+from edgewise.proof import checks
 from edgewise.proof.making import SOURCE, find_tool_versions, translate_errors
+from edgewise.stats.agreement import find_groups
 
 SENSITIVITY = Path("models/sensitivity")
 EXTRA_FLOAT_BYTES = 3  # per weight, of float32 over int8
@@ -27,22 +30,32 @@ def scan_scheme(scheme: str, configuration: schema.Config, folder: Path) -> Mani
     source = artifact.require_ok(artifact.read(SOURCE), str(SOURCE))
     scanner, requires = find_scanner(configuration.formats, source)
     samples = Samples.open(calibration.DATA)
+    parts, ports = find_parts(SOURCE), artifact.plan_ports(source.inputs, source.outputs)
     for key, settings in configuration.scans[scheme].items():
         feeds = calibration.load_feeds(samples, calibration.select(samples, settings.samples))
         with translate_errors(requires):
-            artifact.write_json(folder / f"{key}.json", summarize(scanner.scan(SOURCE, feeds, settings.per_channel)))
+            artifact.write_json(folder / f"{key}.json", summarize(scanner.scan(SOURCE, feeds, settings.per_channel, parts, ports)))
     return Manifest(
         kind="sensitivity", scheme=scheme, format=source.format, config_key=f"scans.{scheme}", tools=find_tool_versions(requires)
     )
 
 
-def find_scanner(formats: Mapping[str, schema.Format], source: Manifest) -> tuple[Any, Mapping[str, str]]:
+def find_scanner(formats: Mapping[str, schema.Format], source: Manifest) -> tuple[Scanner, Mapping[str, str]]:
     """scan.py of the source's own format, and the packages it needs. VariantFailed where the format has none."""
     scannable = {name: form.module for name, form in formats.items() if importlib.util.find_spec(f"{form.module}.scan")}
     if source.format not in scannable:
         raise VariantFailed(f"sources of format {source.format} cannot be scanned layer by layer; allowed: {', '.join(scannable)}")
     module = scannable[source.format]
     return schema.part(module, "scan"), schema.part(module, "make").REQUIRES
+
+
+def find_parts(source: Path) -> dict[str, list[tuple[slice, ...]]]:
+    """Output -> where in it the groups stand whose values differ in kind. VariantFailed where no output holds floating point numbers."""
+    _, expected = checks.read_probe(source)
+    found = {name: [group.index for group in find_groups(array)] for name, array in expected.items() if array.dtype.kind == "f"}
+    if not found:
+        raise VariantFailed("the outputs are integers: how much a layer suffers cannot be seen from them; use keep_float with int8-static")
+    return found
 
 
 def summarize(scanned: Mapping[str, Any]) -> dict[str, Any]:

@@ -104,21 +104,9 @@ def make_tensors(given: Sequence[Mapping[str, Any]], source: Sequence[Port]) -> 
 
 def write_ports(folder: Path, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
     """Write ports.json of a model (see agent.ports) where a port is a constant, carries state or has its samples elsewhere than first."""
-    described = {"inputs": _describe_ports(inputs), "outputs": _describe_ports(outputs)}
-    if any(described.values()):
-        artifact.write_json(folder / PORTS_FILE, described)
-
-
-def _describe_ports(ports: Sequence[Port]) -> dict[str, dict[str, Any]]:
-    """Of the ports that are not simply [samples, ...], what the agent needs to know."""
-    found = {}
-    for port in ports:
-        entry: dict[str, Any] = {"sample_axis": port.sample_axis} if port.sample_axis != 0 else {}
-        entry |= {"value": port.value, "dtype": port.dtype} if port.value is not None else {}
-        entry |= {"state": port.state, "dtype": port.dtype, "shape": list(port.shape)} if port.state is not None else {}
-        if entry:
-            found[port.name] = entry
-    return found
+    plan = artifact.plan_ports(inputs, outputs)
+    if any(plan.values()):
+        artifact.write_json(folder / PORTS_FILE, plan)
 
 
 def find_tool_versions(packages: Mapping[str, str]) -> dict[str, str]:

@@ -13,7 +13,6 @@ from edgewise.sources import trial
 from edgewise.sources.oracle import Oracle, PortSettings
 
 PROBE_SAMPLES = 16
-MAX_LISTED = 5
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgewise.agent.ports import PortsSession
 from edgewise.agent.sessions import run_batched
-from edgewise.artifacts.artifact import Manifest, Port
+from edgewise.artifacts.artifact import Manifest, Port, plan_ports
 from edgewise.config.settings import nearest, option
 from edgewise.errors import ConfigError, ModelError
 from edgewise.plugins import Session
@@ -80,15 +80,7 @@ class Fit:
 
     def plan(self) -> dict[str, dict[str, Any]]:
         """As ports.json has it, by the names of the file."""
-        sides = {"inputs": self.inputs, "outputs": self.outputs}
-        return {side: {port.name: describe_port(port) for port in ports} for side, ports in sides.items()}
-
-
-def describe_port(port: Port) -> dict[str, Any]:
-    """The entry of a port in ports.json (see agent.ports)."""
-    entry: dict[str, Any] = {"sample_axis": port.sample_axis, "dtype": port.dtype}
-    entry |= {"value": port.value} if port.value is not None else {}
-    return entry | ({"state": port.state, "shape": list(port.shape)} if port.state is not None else {})
+        return plan_ports(self.inputs, self.outputs)
 
 
 class Oracle:
@@ -273,8 +265,7 @@ def find_output_axes(
     session: Session, inputs: Sequence[Port], outputs: Sequence[Port], feeds: Arrays, carried: Mapping[str, int | None]
 ) -> list[Port]:
     """The outputs with their sample axes, found by running different numbers of samples. carried: axes of the outputs that feed state."""
-    plan = {"inputs": {port.name: describe_port(port) for port in inputs}, "outputs": {}}
-    ports = PortsSession(session, plan)
+    ports = PortsSession(session, plan_ports(inputs, ()))
     fixed = next((e["shape"][0] for e in ports.inputs if e["shape"][0] is not None), None)
     runs = [
         run_first_step(session, ports, {n: a[np.arange(count) % len(a)] for n, a in feeds.items()})

@@ -30,8 +30,13 @@ class Group:
             return ""
         return f"[{self.start}:{self.stop}]" if self.stop > self.start + 1 else f"[{self.start}]"
 
+    @property
+    def index(self) -> tuple[slice, ...]:
+        """Where the group stands in an output [n, ...]."""
+        return (slice(None),) if self.axis is None else (*[slice(None)] * self.axis, slice(self.start, self.stop))
+
     def of(self, array: np.ndarray) -> np.ndarray:
-        return array if self.axis is None else array.take(range(self.start, self.stop), axis=self.axis)
+        return array[self.index]
 
 
 @dataclass(frozen=True)

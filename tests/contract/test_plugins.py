@@ -39,6 +39,11 @@ def test_a_format_has_all_its_parts(name, which):
     assert violations(part(name, which), PARTS[which]) == []
 
 
+@pytest.mark.parametrize("name", ["torch", "onnx"])
+def test_a_format_that_sources_have_may_be_scanned(name):
+    assert violations(part(name, "scan"), plugins.Scanner) == []
+
+
 @pytest.mark.parametrize(("group", "path"), MODULES)
 def test_a_plugin_is_what_its_kind_asks_for(group, path):
     module = importlib.import_module(path)

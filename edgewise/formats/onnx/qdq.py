@@ -39,7 +39,8 @@ def choose_operators(model: Any) -> list[str]:
 
 
 def insert(model: Any, ranges: Any, settings: Mapping[str, Any], *, kept: Sequence[str] = (), only: Sequence[str] = ()) -> Any:
-    """Quantize, in place, the nodes of these names, or without any all but the kept ones. ranges: of `find_ranges`, with this model."""
+    """Quantize, in place, the nodes of these names, or without any all but the kept ones. Other nodes read what was rounded for them.
+    ranges: of `find_ranges`, with this model."""
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 

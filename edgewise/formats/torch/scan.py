@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.formats.common import noise
 from edgewise.formats.common.exported import to_graph_module
 from edgewise.formats.torch.make import read_source
 
@@ -18,7 +19,7 @@ CHUNK = 8  # samples per run; all activations of a run are kept in memory
 OUTPUT_SECOND = ("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Conv1D")  # layers whose weights are [input, output, ...]
 NORM_ARGUMENTS = (1, 4, 7)  # weight, running variance and epsilon among the arguments of aten.batch_norm
 Arrays = Mapping[str, np.ndarray]
-Outputs = list[np.ndarray]  # float64 [n, ...]
+Outputs = list[np.ndarray]  # parts of them, float64 [n, ...]
 
 
 class FakeQuantize:
@@ -47,42 +48,50 @@ class FakeQuantize:
         return torch.fake_quantize_per_tensor_affine(tensor, scale, round(-self.low / scale), 0, 255)
 
 
-def scan(source: Path, feeds: Sequence[Arrays], per_channel: bool) -> dict[str, Any]:
-    """{"layers": {path: {"noise", "elements"}}, "noise": with all of them quantized}. Noise is the power of the output's error over the
-    power of the output about its mean (as stats.agreement.sqnr_db has it), the mean of that over several outputs; elements are weights.
-    feeds: calibration samples of batch 1. A weight that layers share is scanned for the first of them; layers that are never called are
-    skipped. ValueError for a source with constants, state, or samples on another axis than the first."""
+def scan(source: Path, feeds: Sequence[Arrays], per_channel: bool, parts: noise.Parts, ports: Mapping[str, Any]) -> dict[str, Any]:
+    """plugins.Scanner.scan. A weight that layers share is scanned for the first of them. ValueError for a source with constants, state, or
+    samples on another axis than the first."""
     import torch
     from tqdm import tqdm
 
     manifest, program = read_source(source)
-    _check_ports(manifest)
+    _check_ports(ports)
     names = [entry["name"] for entry in manifest["inputs"]]
     size = manifest["inputs"][0]["shape"][0] or CHUNK  # a fixed batch, or one of ours
-    parts = [feeds[start : start + size] for start in range(0, len(feeds) - len(feeds) % size if size != CHUNK else len(feeds), size)]
-    chunks = [[torch.from_numpy(np.concatenate([feed[name] for feed in part])) for name in names] for part in parts]
+    groups = [feeds[start : start + size] for start in range(0, len(feeds) - len(feeds) % size if size != CHUNK else len(feeds), size)]
+    chunks = [[torch.from_numpy(np.concatenate([feed[name] for feed in group])) for name in names] for group in groups]
     judged = chunks[: -(-JUDGED // size)]
     with torch.inference_mode():
-        net = ScannedProgram(to_graph_module(program, names), manifest["details"]["layers"], program.state_dict, per_channel)
+        outputs, layers = [entry["name"] for entry in manifest["outputs"]], manifest["details"]["layers"]
+        net = ScannedProgram(to_graph_module(program, names), layers, program.state_dict, per_channel, outputs, parts)
         with tqdm(total=len(chunks) + len(judged) * len(net.places), desc="scan layers", unit="run", disable=None) as bar:
             net.observe_ranges(chunks, bar)
             return net.measure_noise(judged, bar)
 
 
-def _check_ports(manifest: Mapping[str, Any]) -> None:
-    for entry in (*manifest["inputs"], *manifest["outputs"]):
-        if entry.get("value") is not None or entry.get("state") or entry.get("sample_axis", 0) != 0:
-            raise ValueError(
-                f"{entry['name']} is a constant, state, or has its samples on another axis: such a source cannot be scanned layer by layer;"
-                " name the layers that are to stay float by keep_float, with int8-static"
-            )
+def _check_ports(ports: Mapping[str, Mapping[str, Any]]) -> None:
+    for name in (name for side in ports.values() for name in side):
+        raise ValueError(
+            f"{name} is a constant, state, or has its samples on another axis: such a torch source cannot be scanned layer by layer;"
+            " name the layers that are to stay float by keep_float, with int8-static"
+        )
 
 
 class ScannedProgram:
-    """A program's graph with fake quantization before each layer and behind each weight."""
+    """A program's graph with fake quantization before each layer and behind each weight. outputs: their names, in order; parts: of them,
+    that are compared."""
 
-    def __init__(self, module: Any, layers: Mapping[str, Mapping[str, Any]], weights: Mapping[str, Any], per_channel: bool):
+    def __init__(
+        self,
+        module: Any,
+        layers: Mapping[str, Mapping[str, Any]],
+        weights: Mapping[str, Any],
+        per_channel: bool,
+        outputs: Sequence[str],
+        parts: noise.Parts,
+    ):
         self.module, self.graph, self.layers, self.weights, self.per_channel = module, module.graph, layers, weights, per_channel
+        self.outputs, self.parts = outputs, parts
         self.quantizers: list[FakeQuantize] = []
         paths: dict[int, str] = {}
         for path, layer in layers.items():
@@ -150,30 +159,29 @@ class ScannedProgram:
                 errors[path] += self._errors([path], chunk, known, outputs)
                 bar.update()
             errors[""] += self._errors(self.places, chunk, {}, outputs)
-        whole = [np.concatenate(parts) for parts in zip(*exact, strict=True)]
-        signals = np.array([max(float(np.sum((output - output.mean(axis=0)) ** 2)), 1e-30) for output in whole])
-        noise = {path: float(np.mean(error / signals)) for path, error in errors.items()}
+        whole = [np.concatenate(chunks) for chunks in zip(*exact, strict=True)]
+        found = {path: noise.find_noise(error, whole) for path, error in errors.items()}
         sizes = {path: self.weights[self.layers[path]["weight"]].numel() for path in self.places}
-        layers = {path: {"noise": noise[path], "elements": sizes[path]} for path in self.places}
-        return {"layers": layers, "noise": noise[""]}
+        layers = {path: {"noise": found[path], "elements": sizes[path]} for path in self.places}
+        return {"layers": layers, "noise": found[""]}
 
     def _errors(self, paths: Iterable[str], chunk: list[Any], known: dict[Any, Any], exact: Outputs) -> np.ndarray:
-        """Of each output the sum of its squared errors with these layers quantized. known: values that need not be computed."""
+        """Of each part of the outputs the sum of its squared errors with these layers quantized. known: values that need not be computed."""
         for quantizer in self.quantizers:
             quantizer.on = not quantizer.owners.isdisjoint(paths)
         given, _ = self._run(chunk, known)
         for quantizer in self.quantizers:
             quantizer.on = False
-        return np.array([np.sum((mine - other) ** 2) for mine, other in zip(given, exact, strict=True)])
+        return noise.sum_errors(exact, given)
 
     def _run(self, chunk: list[Any], known: dict[Any, Any], keep: bool = False) -> tuple[Outputs, dict[Any, Any]]:
-        """The outputs that are not integers, and the values of the nodes where they are kept."""
+        """The parts of the outputs that are compared, and the values of the nodes where they are kept."""
         import torch
 
         runner = torch.fx.Interpreter(self.module, garbage_collect_values=not keep, graph=self.graph)
         results = runner.run(*chunk, initial_env=known)
         tensors = results if isinstance(results, (tuple, list)) else (results,)
-        return [tensor.double().numpy() for tensor in tensors if tensor.is_floating_point()], runner.env
+        return noise.cut({name: tensor.numpy() for name, tensor in zip(self.outputs, tensors, strict=True)}, self.parts), runner.env
 
 
 def iterate_calls(weight: Any) -> Iterator[Any]:
