@@ -1,7 +1,7 @@
-"""The README's table and figure, from the metrics that are committed.
+"""The README's table and figure, and the page of the default run, from the metrics that are committed.
 
-    python -m benchmarks.readme            writes the part of README.md between the two markers, and docs/accuracy-latency.png
-    python -m benchmarks.readme --check    writes nothing; exit code 1 where the README says something else
+    python -m benchmarks.readme            writes the part of README.md between the two markers, docs/default-run.md and its figure
+    python -m benchmarks.readme --check    writes nothing; exit code 1 where one of them says something else
 
 Reads metrics/summary.json of the last commit (`git show HEAD:...`): a run overwrites the file, and the README describes what is committed.
 """
@@ -11,16 +11,27 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgewise.artifacts.records import Summary, summary_of
-from edgewise.report import table
+from edgewise.artifacts.records import Summary, VariantSummary, summary_of
+from edgewise.plugins import PrimaryMetric
+from edgewise.report import answer, table, verdicts
 from edgewise.report.figure import draw_figure
 
 ROOT = Path(__file__).parents[1]
-README, FIGURE = ROOT / "README.md", ROOT / "docs/accuracy-latency.png"
+README, PAGE, FIGURE = ROOT / "README.md", ROOT / "docs/default-run.md", ROOT / "docs/accuracy-latency.png"
 COMMITTED = "HEAD:metrics/summary.json"
+WHEN = {  # role of report.answer -> when a reader takes the variant that has it
+    answer.FASTEST: "speed matters most",
+    answer.SMALLEST: "the download must be small",
+    answer.LEAST_MEMORY: "memory is short",
+}
+SCHEMES = {  # of which the fastest is taken -> when
+    ("int8-dynamic", "int8-weight", "int4-weight"): "you have no samples to calibrate with",
+    ("fp32", "fp16"): "nothing may change",
+}
 BEGIN, END = "<!-- results: python -m benchmarks.readme -->", "<!-- end of results -->"
 
 
@@ -31,10 +42,62 @@ def committed(name: str = COMMITTED, root: Path = ROOT) -> Summary | None:
 
 
 def results(summary: Summary) -> str:
-    """The table, the figure, and on what it was measured."""
+    """The variants that a reader would take, when, and on what they were measured."""
+    return f"{short_table(summary)}\n\n{describe_device(summary)}"
+
+
+def short_table(summary: Summary) -> str:
+    """A row for each variant that is best in something."""
+    when: dict[str, list[str]] = {}
+    for name, text in find_reasons(summary):
+        when.setdefault(name, []).append(text)
+    metric = summary.primary_metric
+    rows = [("take this when", "variant", metric.title if metric else "SQNR, dB", "times as fast", "MB", "peak MB", "file"), ("---",) * 7]
+    rows += [
+        (", ".join(texts), f"`{name}`", *figures(summary.variants[name], metric), f"`{answer.VARIANTS / name}/`")
+        for name, texts in when.items()
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def find_reasons(summary: Summary) -> Iterator[tuple[str, str]]:
+    """(variant, when to take it)."""
+    roles = answer.find_roles(summary)
+    for role, text in WHEN.items():
+        name = roles.get(role, (None, ""))[0]
+        if name:
+            yield name, text
+    for schemes, text in SCHEMES.items():
+        rows = {name: row for name, row in summary.variants.items() if row.ok and row.scheme in schemes}
+        if rows and verdicts.makes_claims(rows):
+            yield verdicts.fastest_group(rows)[0], text
+    yield summary.reference, "you need the yardstick"
+
+
+def figures(row: VariantSummary, metric: PrimaryMetric | None) -> tuple[str, str, str, str]:
+    """Score, speed with its interval, size and peak memory."""
+    score = table.format_score(row, metric) if metric else table.format_sqnr(row)
+    ratio, interval = row.latency.ratio_to_reference, row.latency.ratio_ci95
+    speed = "" if ratio is None else f"{1 / ratio:.2f}"
+    if interval and row.latency.verdict != "reference":
+        speed += f" [{1 / interval[1]:.2f}, {1 / interval[0]:.2f}]"
+    return score, speed, table.format_size(row), answer.format_total(row)
+
+
+def full_page(summary: Summary) -> str:
+    """docs/default-run.md: every variant of the default run."""
     rows = [line for line in table.markdown_report(summary).splitlines() if line.startswith("|")]
-    figure = f"![Accuracy against latency, size as area, intervals as bars](docs/{FIGURE.name})"
-    return "\n\n".join(["\n".join(rows), figure, describe_device(summary)])
+    parts = [
+        "<!-- Written by `python -m benchmarks.readme` from the committed metrics. -->",
+        "# The default run",
+        "What `make repro` measured when it was last committed: a ResNet-18 at 64x64 on scans of handwritten digits. Your machine gives "
+        "other numbers, and another processor another order; that is why Edgewise measures on yours.",
+        "\n".join(rows),
+        f"![Accuracy against latency, size as area, intervals as bars]({FIGURE.name})",
+        describe_device(summary),
+        "`*`: on the Pareto front. Brackets: 95 % intervals. How to read it: [Words](glossary.md), [How it works](architecture.md).",
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def describe_device(summary: Summary) -> str:
@@ -69,7 +132,8 @@ def main() -> int:
         return 2
     before, inside, after = between(README.read_text(encoding="utf-8"))
     if sys.argv[1:] == ["--check"]:
-        return 0 if inside == results(summary) else 1
+        return 0 if inside == results(summary) and PAGE.read_text(encoding="utf-8") == full_page(summary) else 1
+    PAGE.write_text(full_page(summary), encoding="utf-8")
     README.write_text(f"{before}{BEGIN}\n\n{results(summary)}\n\n{END}{after}", encoding="utf-8")
     with tempfile.TemporaryDirectory() as workshop:
         draw_figure(summary, Path(workshop))

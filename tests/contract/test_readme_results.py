@@ -20,11 +20,12 @@ def test_the_readme_shows_the_committed_metrics():
     assert summary, "metrics/summary.json is not committed: commit dvc.lock and metrics/ of a default run, then python -m benchmarks.readme"
     _, inside, _ = readme.between(readme.README.read_text(encoding="utf-8"))
     assert inside == readme.results(summary), "run: python -m benchmarks.readme"
+    assert readme.PAGE.read_text(encoding="utf-8") == readme.full_page(summary), "run: python -m benchmarks.readme"
 
 
 def test_the_readme_has_a_place_for_them():
     before, inside, after = readme.between(readme.README.read_text(encoding="utf-8"))
-    assert inside.startswith("| variant") and "| verdict" not in before + after
+    assert inside.startswith("| take this when") and "| take this when" not in before + after
 
 
 def test_the_table_is_that_of_the_last_commit(tmp_path, monkeypatch):
@@ -40,9 +41,12 @@ def test_the_table_is_that_of_the_last_commit(tmp_path, monkeypatch):
     found = readme.committed(root=tmp_path)
     assert found == records.summary_of(records.to_plain(summary), "made") != records.read_summary()
     lines = readme.results(found).splitlines()
-    assert lines[0].startswith("| variant") and sum(line.startswith("|") for line in lines) == 2 + len(fabricate.FIVE)
-    assert "openvino-int8-static" in lines[6] and "failed" in lines[6]
+    assert lines[0].startswith("| take this when") and all(line.startswith("| ") for line in lines[:-2])
+    assert "speed matters most" in lines[2] and "`onnx-int8-static`" in lines[2] and "3.23 [" in lines[2]
+    assert not any("openvino-int8-static" in line for line in lines), "a variant that failed is nothing to take"
     assert "4 cores of Cortex-A76 (aarch64, asimddp), batch 1, one thread, profile quick" in lines[-1]
+    page = readme.full_page(found)
+    assert all(row.name in page for row in fabricate.FIVE)
 
 
 def git(*arguments: str) -> None:
