@@ -3,7 +3,7 @@
     python -m stages.report
 
 Reads   models/config.yaml; models/variants, models/evaluate, models/bench, metrics/evaluate, metrics/bench of its variants;
-        metrics/device.json, data.json, train.json; models/data for the pictures that a variant gets wrong
+        metrics/device.json, data.json, train.json, visits.json, trust.json; models/data for the pictures that a variant gets wrong
 Writes  metrics/summary.json, report.md, points.json; models/report: page (HTML), figure (PNG, SVG), confusion lists
 """
 
@@ -20,6 +20,7 @@ CODE = (
     "{task}",
     "edgewise.tasks.predictions",
     "edgewise.stats",
+    "edgewise.measure.collecting",
     "edgewise.plugins",
     "edgewise.compress.partition",
     "edgewise.proof.making",

@@ -150,11 +150,12 @@ class NoiseEvidence:
 
 @dataclass(frozen=True)
 class Noise:
-    """grade: clean, degraded or noisy; reason: the evidence that decided it, in words; None if it is clean."""
+    """grade: clean, degraded or noisy; reason: the evidence that decided it, in words; None if it is clean. decided_by: its name."""
 
     grade: str
     reason: str | None = None
     evidence: NoiseEvidence = NoiseEvidence()
+    decided_by: str | None = None
 
 
 @dataclass(frozen=True)

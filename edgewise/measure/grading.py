@@ -28,11 +28,15 @@ LIMITS = {
 
 def grade(found: dict[str, float | None]) -> tuple[str, str | None]:
     """The worst grade over all evidence and the reason for it. Without a clock for waiting the grade is at best degraded."""
-    verdicts = [(_find_level(name, found[name]), name) for name in LIMITS if found.get(name) is not None]
-    level, name = max(verdicts, default=(0, ""))
+    level, name = find_worst(found)
     if found["disturbed_share"] is None and level == 0:
         return "degraded", NO_WAITING
     return GRADES[level], f"{100 * (found[name] or 0.0):.3g} % {LIMITS[name][2]}" if level else None
+
+
+def find_worst(found: dict[str, float | None]) -> tuple[int, str]:
+    """The index in GRADES and the evidence that decides it; an empty name where there is none."""
+    return max([(_find_level(name, found[name]), name) for name in LIMITS if found.get(name) is not None], default=(0, ""))
 
 
 def _find_level(name: str, value: float | None) -> int:

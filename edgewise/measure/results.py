@@ -7,7 +7,7 @@ import numpy as np
 
 from edgewise.artifacts.records import Agreement, BenchResult, Conditions, Latency, Noise, NoiseEvidence, Sustained
 from edgewise.config.schema import Bench
-from edgewise.measure.grading import gather_evidence, grade, is_throttled, read_values
+from edgewise.measure.grading import find_worst, gather_evidence, grade, is_throttled, read_values
 from edgewise.measure.pairs import MIN_PAIRS, PairedRuns
 from edgewise.measure.passes import Passes, make_energy, make_limited_runs, make_memory
 from edgewise.measure.runs import Event, Run, blocks_by_process
@@ -40,7 +40,8 @@ def make_conditions(bench: Bench, **known: Any) -> Conditions:
 
 def grade_noise(pairs: PairedRuns) -> Noise:
     found = gather_evidence(pairs.variant, pairs.reference)
-    return Noise(*grade(found), NoiseEvidence(**found))
+    level, name = find_worst(found)
+    return Noise(*grade(found), NoiseEvidence(**found), name if level else None)
 
 
 def make_latency(pairs: PairedRuns, bench: Bench, itself: bool = False) -> Latency:

@@ -11,8 +11,9 @@ from edgewise.artifacts import artifact, records
 from edgewise.artifacts.artifact import Manifest, building, write_json
 from edgewise.artifacts.records import METRICS, Summary
 from edgewise.config import schema
+from edgewise.measure import collecting
 from edgewise.plugins import Decisions
-from edgewise.report import choice, explain, figure, page, rows, sanity, table, verdicts
+from edgewise.report import choice, explain, figure, page, pooling, rows, sanity, table, verdicts
 
 REPORT, DATA = Path("models/report"), Path("models/data")
 
@@ -21,7 +22,9 @@ def summarize(settings: schema.Config) -> Summary:
     """Read all results, judge them and choose. Raises EdgewiseError where results do not belong together: run `dvc repro`."""
     device = read_device(settings)
     metric = rows.Judge.of(settings.task).task.PRIMARY_METRIC
-    found = verdicts.add_verdicts(rows.read_rows(settings), settings.reference, metric, settings.margins)
+    trust = collecting.read_trust()
+    pooled = pooling.pool_rows(rows.read_rows(settings), collecting.read_visits(), trust, settings.reference)
+    found = verdicts.add_verdicts(pooled, settings.reference, metric, settings.margins)
     answers = read_class_answers(settings)
     judged = sanity.add_warnings(explain.explain_rows(found, device["facts"]), answers, settings.reference)
     reference = judged[settings.reference]
@@ -45,6 +48,7 @@ def summarize(settings: schema.Config) -> Summary:
         losers=dict(chosen.losers or {}),
         nearest_miss=chosen.nearest_miss,
         aa_ratio_ci95=reference.latency.ratio_ci95,
+        trust=trust,
         warnings=(*problems, *read_data_notes(), *records.read_plain(METRICS / "train.json").get("warnings", ())),
     )
 

@@ -19,7 +19,7 @@ from edgewise.artifacts.records import METRICS, Interval, Summary, VariantSummar
 from edgewise.config import schema
 from edgewise.config.schema import Config
 from edgewise.plugins import PrimaryMetric
-from edgewise.report import findings, gallery, output_agreement, table, verdicts
+from edgewise.report import disturbance, findings, gallery, output_agreement, table, verdicts
 from edgewise.report.changes import find_steps, list_changes, score_heading
 from edgewise.report.rows import Judge
 from edgewise.stats.claims import FASTER, WORSE
@@ -78,6 +78,8 @@ def build_context(summary: Summary, settings: Config) -> dict[str, Any]:
         "summary": summary,
         "settings": settings,
         "rows": table.sort_variants(summary),
+        "hold": table.describe_hold(summary),
+        "disturbances": disturbance.describe_disturbances(summary),
         "reading": table.explain_table(summary)[0],
         "unresolved": table.describe_margins(summary) + table.describe_lost(summary) + table.describe_unresolved(summary),
         "on_device": table.describe_agreement(summary),

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from itertools import filterfalse
 
 from edgewise.artifacts.records import Summary
-from edgewise.report import table, verdicts
+from edgewise.report import disturbance, table, verdicts
 from edgewise.report.answer import name_some
 
 MOST = 5
-NOISE = " while this was measured"  # in the warnings of verdicts.find_warnings
 LONGEST = 230  # characters of a remark: three lines of 80
 
 
@@ -27,7 +26,7 @@ def find_remarks(summary: Summary) -> Iterator[str]:
     yield from summary.warnings
     yield from describe_profile(summary)
     yield from describe_warnings(summary)
-    yield from describe_noise(summary)
+    yield from disturbance.describe_disturbances(summary)
     yield from table.describe_unresolved(summary)
 
 
@@ -53,19 +52,7 @@ def describe_warnings(summary: Summary) -> Iterator[str]:
     """The warnings of variants; those with the same text together."""
     same: dict[str, list[str]] = {}
     for name, row in table.sort_variants(summary):
-        for warning in filterfalse(is_about_noise, row.warnings):
+        for warning in filterfalse(verdicts.is_about_noise, row.warnings):
             same.setdefault(warning, []).append(name)
     for warning, names in same.items():
         yield f"{name_some(names)}: {warning}"
-
-
-def is_about_noise(warning: str) -> bool:
-    return NOISE in warning
-
-
-def describe_noise(summary: Summary) -> Iterator[str]:
-    """The measurements that others disturbed, in one line."""
-    noisy = [name for name, row in table.sort_variants(summary) if any(map(is_about_noise, row.warnings))]
-    if noisy:
-        measured = sum(row.noise is not None for row in summary.variants.values())
-        yield f"{len(noisy)} of {measured} measurements were disturbed ({name_some(noisy)}): compare ratios, milliseconds would mislead"

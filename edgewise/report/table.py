@@ -7,16 +7,17 @@ from typing import Any
 
 from edgewise.artifacts.records import Agreement, Interval, Summary, VariantSummary
 from edgewise.plugins import PrimaryMetric
-from edgewise.report import findings, output_agreement, verdicts
+from edgewise.report import disturbance, findings, output_agreement, verdicts
 from edgewise.report.verdicts import worst_ratio
 from edgewise.stats.agreement import HIGHEST_DB
 from edgewise.stats.claims import BETTER, EQUIVALENT, IDENTICAL, NO_CLAIM, NOT_RESOLVED, WORSE
 
+TRUST_FIRST = "`edgewise trust` measures how far visits lie apart"
 MINUS = "\N{MINUS SIGN}"
 BREAK = re.compile(r" (?=[\[(])")
 Columns = dict[str, Callable[[VariantSummary], str]]
 SAID_OF_SCORES = (BETTER, WORSE, EQUIVALENT, IDENTICAL)  # what is not resolved stands under the table
-SAID_OF_LATENCY = {EQUIVALENT: "latency equivalent", NOT_RESOLVED: "latency not resolved", NO_CLAIM: "no claim on latency"}
+SAID_OF_LATENCY = {NOT_RESOLVED: "latency not resolved", NO_CLAIM: "no claim on latency"}
 
 
 def markdown_report(summary: Summary) -> str:
@@ -29,6 +30,7 @@ def markdown_report(summary: Summary) -> str:
     lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |" for line in (head, rule, *body)]
     return "\n".join(
         [
+            *(text for line in describe_hold(summary) for text in (line, "")),
             *lines,
             "",
             *(f"- {line}" for line in explain_table(summary)),
@@ -37,6 +39,22 @@ def markdown_report(summary: Summary) -> str:
             "",
         ]
     )
+
+
+def describe_hold(summary: Summary) -> list[str]:
+    """The first line of the report: for which visits the intervals of latencies hold. None where there is no interval."""
+    has_intervals = any(row.latency.ratio_ci95 for row in summary.variants.values())
+    return [f"Latency against {summary.reference}: intervals and verdicts hold {say_hold(summary)}."] if has_intervals else []
+
+
+def say_hold(summary: Summary) -> str:
+    trust, counts = summary.trust, [row.latency.visits or 0 for row in summary.variants.values()]
+    pooled = f", of up to {max(counts)} visits each" if max(counts, default=0) > 1 else ""
+    if trust is None:
+        within = "within these visits" if pooled else "within this visit"
+        return f"{within} only{pooled} ({TRUST_FIRST})"
+    moved = f"ratios move by {100 * trust.log_variance**0.5:.2g} % (standard deviation of {trust.visits} visits since {trust.since[:10]})"
+    return f"for other visits too{pooled}: on this device {moved}"
 
 
 def sort_variants(summary: Summary) -> list[tuple[str, VariantSummary]]:
@@ -87,7 +105,10 @@ def explain_table(summary: Summary) -> list[str]:
         *describe_margins(summary),
     ]
     lines += [f"{name}: failed: {row.reason}" for name, row in summary.failed.items()]
-    lines += [f"{name}: {warning}" for name, row in sort_variants(summary) for warning in row.warnings]
+    lines += [
+        f"{name}: {warning}" for name, row in sort_variants(summary) for warning in row.warnings if not verdicts.is_about_noise(warning)
+    ]
+    lines += disturbance.describe_disturbances(summary)
     lines += output_agreement.describe_worst(summary)
     lines += [f"{name}: {'; '.join(row.explanation)}" for name, row in sort_variants(summary) if row.explanation]
     return (
@@ -244,7 +265,8 @@ def format_verdict(row: VariantSummary, metric: PrimaryMetric | None) -> str:
     """The claim about latency, and the one about the score."""
     if not row.ok:
         return "failed"
-    latency = SAID_OF_LATENCY.get(row.latency.verdict or "", row.latency.verdict)
+    said = verdicts.say_latency(row.latency)
+    latency = f"latency {said}" if row.latency.verdict == EQUIVALENT else SAID_OF_LATENCY.get(said or "", said)
     score = f"{metric.title} {row.quality.verdict}" if metric and row.quality.verdict in SAID_OF_SCORES else None
     return ", ".join(part for part in (latency, score) if part)
 

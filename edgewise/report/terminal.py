@@ -67,7 +67,7 @@ def print_report(summary: Summary, verbose: bool = False) -> None:
     def say(text: str, style: str | None = None) -> None:
         console.print(text, style=style, markup=False, soft_wrap=True)
 
-    for line in format_answer(summary, console.width):
+    for line in (*(wrap(text, console.width) for text in table.describe_hold(summary)), *format_answer(summary, console.width)):
         say(line)
     say("")
     layout = choose_layout(summary, console.width)

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from edgewise.artifacts.records import Interval, Quality, VariantSummary
+from edgewise.artifacts.records import Interval, JudgedLatency, Quality, VariantSummary
 from edgewise.config.schema import Margins
 from edgewise.plugins import PrimaryMetric
 from edgewise.stats import claims
-from edgewise.stats.claims import BETTER, EQUIVALENT, FASTER, NOT_RESOLVED
+from edgewise.stats.claims import BETTER, EQUIVALENT, FASTER, NOT_RESOLVED, SLOWER
 
 Rows = Mapping[str, VariantSummary]
 LOST_IN_KERNELS_DB = 6.0  # a factor of two in noise amplitude: more than rounding and the order of sums explain
@@ -17,6 +17,7 @@ MOST_DB = 100.0  # of an SQNR that is drawn or ranked; higher values are differe
 MANY_LOST = 0.05  # of the reference's detections
 LITTLE_COVERED = 0.9  # a smaller share of the weights is less than a scheme's name promises
 REFERENCE = "reference"
+NOISE = " while this was measured"  # in the warnings of find_warnings
 NO_MARGINS = Margins()
 # what two measurements must share to be compared; where one of the last two differs, the A/A interval is that of another machine
 CONDITIONS = ("profile", "interleave", "scope", "threads", "governor", "device_fingerprint", "emulated")
@@ -108,6 +109,18 @@ def latency_verdict(row: VariantSummary, aa_ratio_ci95: Interval, margin: float 
     return claims.ratio_claim(row.latency.ratio_ci95, margin, claims.device_noise(aa_ratio_ci95))
 
 
+def is_about_noise(warning: str) -> bool:
+    """Whether the report says it in the one line of report.disturbance instead."""
+    return NOISE in warning
+
+
+def say_latency(latency: JudgedLatency) -> str | None:
+    """The verdict, no stronger than what was measured: of a visit alone, where it is not known how far visits lie apart."""
+    if latency.verdict not in (FASTER, SLOWER, EQUIVALENT) or latency.between_visits:
+        return latency.verdict
+    return f"{latency.verdict} within {'this visit' if (latency.visits or 1) == 1 else 'these visits'}"
+
+
 def find_warnings(row: VariantSummary, beside: VariantSummary, name: str = "the reference") -> list[str]:
     """What a reader must know before trusting the row. beside: the row that it is compared with; name: how messages call it."""
     found = []
@@ -124,7 +137,7 @@ def find_warnings(row: VariantSummary, beside: VariantSummary, name: str = "the 
             " scheme has it, or score it on the device"
         )
     if row.noise and row.noise.grade != "clean":
-        found.append(f"{row.noise.grade} while this was measured{f': {row.noise.reason}' if row.noise.reason else ''}")
+        found.append(f"{row.noise.grade}{NOISE}{f': {row.noise.reason}' if row.noise.reason else ''}")
     pairs = {key: (getattr(row.conditions, key), getattr(beside.conditions, key)) for key in differing_conditions(row, beside)}
     return found + [f"measured with {key} {mine}, {name} with {its}: {comparison_advice(key)}" for key, (mine, its) in pairs.items()]
 

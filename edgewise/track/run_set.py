@@ -21,6 +21,7 @@ from edgewise.config.schema import Config
 from edgewise.data.splitting import DECLARED
 from edgewise.errors import EdgewiseError
 from edgewise.plugins import PrimaryMetric
+from edgewise.report.verdicts import say_latency
 from edgewise.track.view import make_view
 
 MODELS = Path("models")
@@ -169,7 +170,7 @@ def make_tags(name: str, row: VariantSummary, summary: Summary) -> dict[str, str
         "reason": row.reason,
         "reference": summary.reference,
         **({score_metric_name(summary.primary_metric, "verdict"): row.quality.verdict} if summary.primary_metric else {}),
-        "latency_verdict": row.latency.verdict,
+        "latency_verdict": say_latency(row.latency),
         "latency_reason": row.latency.missing_reason,
         "noise_grade": row.noise.grade if row.noise else None,
         "engine_auto": row.engine_auto.reason if row.engine_auto else None,
@@ -196,7 +197,7 @@ def describe_ratio(row: VariantSummary, reference: str) -> str | None:
     ratio = row.latency.ratio_to_reference
     if ratio is None or row.latency.verdict == "reference":
         return None if row.latency.p50_ms is None else f"{row.latency.p50_ms:.3g} ms"
-    return f"{1 / ratio:.3g} times as fast as {reference} ({row.latency.verdict})"
+    return f"{1 / ratio:.3g} times as fast as {reference} ({say_latency(row.latency)})"
 
 
 def describe_size(row: VariantSummary) -> str | None:

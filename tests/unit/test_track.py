@@ -59,7 +59,7 @@ def test_a_run_holds_everything_that_the_files_say(project):
     assert {name: len(each) for name, each in found.items()} == {row.name: 1 for row in FIVE}
     run = found["onnx-int8-static"][0]
     assert run.info.status == "FINISHED"
-    assert run.data.tags["mlflow.note.content"].startswith("3.23 times as fast as onnx-fp32 (faster), 11.4 MB, accuracy")
+    assert run.data.tags["mlflow.note.content"].startswith("3.23 times as fast as onnx-fp32 (faster within this visit), 11.4 MB, accuracy")
     assert run.data.metrics["latency_p50_ms"] == pytest.approx(0.992)
     assert run.data.metrics["accuracy_delta"] == pytest.approx(-2 / 540)
     assert run.data.metrics["latency_ratio_ci95_high"] == pytest.approx(0.31 * 1.012)
