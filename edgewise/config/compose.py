@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 import yaml
 
 from edgewise.config.margins import MARGINS, find_margins, without_margin
+from edgewise.config.naming import name_experiment
 from edgewise.config.schema import (
     LATENCY,
     MEMORY,
@@ -293,7 +294,7 @@ def collect_needs(made: Mapping[str, Variant], kind: str, options: Options) -> d
 
 SECTIONS = ("data", "model", "train", "device", "bench", "budget")
 TOP_LEVEL = ("seed", *SECTIONS, "reference", "variants")
-OPTIONAL = {"task": {"name": "classification"}}  # default of optional sections
+OPTIONAL = {"task": {"name": "classification"}, "experiment": None}  # with their defaults
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml writes 10 times as fast
 
 
@@ -332,6 +333,7 @@ def compose_choices(choices: dict[str, Any], options: Options) -> Config:
             "change; remove it, or tune another variant"
         )
     return Config(
+        experiment=name_experiment(choices["experiment"], model, data),
         seed=choices["seed"],
         data=data,
         model=model,

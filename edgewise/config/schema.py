@@ -254,6 +254,9 @@ class Budget:
 
     name: str
     size_bytes: int | None = option(None, low=1)
+    latency_ratio: float | None = option(
+        None, "largest latency as a share of the reference's, by the interval of the ratio; 0.5: twice as fast", low=1e-6
+    )
     latency_p50_ms: float | None = option(None, low=0.0)
     latency_p90_ms: float | None = option(None, low=0.0)
     peak_rss_bytes: int | None = option(None, low=1)
@@ -309,6 +312,7 @@ class Config:
     scans: dict[str, dict[str, Scan]] = option({}, "scans that scan-layers has to run, by scheme and key")
     tunings: dict[str, dict[str, Tuning]] = option({}, "trainings that train-qat has to run, by scheme and key")
     margins: Margins = option(Margins())
+    experiment: str = option("", "name of the experiment and of the registered model in MLflow; null: MODEL-DATA")
 
     def variant(self, name: str) -> Variant:
         if name not in self.variants:

@@ -134,7 +134,7 @@ def blank_outcome(plan: Plan, point: Point) -> Outcome:
         head=plan.code.head,
         tree=plan.code.tree,
         carried=plan.code.carried,
-        experiment=f"{point.config.model.name}-{point.config.data.name}",
+        experiment=point.config.experiment,
         reference=reference_digest(point.config),
         inputs=inputs,
     )

@@ -97,7 +97,7 @@ def make_pipeline_runs(settings: Config, summary: Summary) -> RunSet:
     lock = read_lock(Path("dvc.lock"))
     records = tuple(make_record(name, settings, summary, lock) for name in settings.variants)
     return RunSet(
-        experiment=f"{settings.model.name}-{settings.data.name}",
+        experiment=settings.experiment,
         records=records,
         shared=tuple(path for top in SHARED for path in list_files(top)),
         data=make_dataset(settings),
@@ -178,7 +178,7 @@ def make_tags(name: str, row: VariantSummary, summary: Summary) -> dict[str, str
         "device.name": summary.device.get("name"),
         "device.fingerprint": row.conditions.device_fingerprint if row.conditions else summary.device.get("fingerprint"),
         "data.declared": declared,
-        "mlflow.note.content": "\n\n".join((describe_variant(name, row, summary), *notes, *row.warnings, *row.explanation)),
+        "mlflow.note.content": "\n\n".join((*notes, describe_variant(name, row, summary), *row.warnings, *row.explanation)),
         **{f"sha256.{file}": entry["sha256"] for file, entry in made.files.items()},
     }
     return {tag: str(value) for tag, value in known.items() if value is not None}
@@ -254,9 +254,8 @@ def make_pipeline_registration(records: Iterable[RunRecord], settings: Config, s
     known = {r.variant: Candidate(r.key, r.variant, flatten_summary(summary.variants[r.variant], summary.primary_metric)) for r in records}
     chosen = known.get(summary.chosen or "")
     front = [known[name] for name in summary.pareto]
-    name = f"{settings.model.name}-{settings.data.name}"
     score = (summary.primary_metric.name, summary.primary_metric.higher_is_better) if summary.primary_metric else None
-    return make_registration(name, settings.device.name, front, {settings.budget.name: chosen}, score)
+    return make_registration(settings.experiment, settings.device.name, front, {settings.budget.name: chosen}, score)
 
 
 def make_registration(

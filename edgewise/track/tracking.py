@@ -11,6 +11,8 @@ from edgewise.config import schema
 from edgewise.track import receipt
 from edgewise.track.run_set import make_pipeline_runs
 
+COPIES = (".dvc", "tmp", "exps")  # where DVC puts them below a project
+
 
 def track_pipeline(force: bool) -> None:
     """Write what is missing of the last `dvc repro`. force: look in the store even if the receipt says that nothing is missing.
@@ -48,14 +50,21 @@ def track_sweep(name: str) -> None:
 
 def store_location() -> tuple[str, Path | None]:
     """The tracking URI and the folder for artifacts; None for a server, which has its own."""
-    given = os.environ.get("MLFLOW_TRACKING_URI")
-    return (given, None) if given else (f"sqlite:///{Path('mlflow.db').resolve()}", Path("mlartifacts").resolve())
+    given, root = os.environ.get("MLFLOW_TRACKING_URI"), project_root()
+    return (given, None) if given else (f"sqlite:///{root / 'mlflow.db'}", root / "mlartifacts")
+
+
+def project_root() -> Path:
+    """This folder, or the project that `dvc exp run --temp` and DVC's queue have copied to here: their copies are deleted afterwards."""
+    here = Path.cwd().resolve()
+    copies = (place for place in here.parents if place.parts[-len(COPIES) :] == COPIES)
+    return next((place.parents[len(COPIES) - 1] for place in copies), here)
 
 
 @contextmanager
 def writer_lock() -> Iterator[None]:
     """Let one process write at a time: two that create the database at once break each other's migration."""
-    path = receipt.PATH.with_name("track.lock")
+    path = project_root() / receipt.PATH.with_name("track.lock")
     path.parent.mkdir(exist_ok=True)
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

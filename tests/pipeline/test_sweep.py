@@ -129,7 +129,7 @@ def test_mlflow_has_the_sweep_and_its_rows_below_it(project, grid):
 def test_the_front_is_in_the_registry_under_the_sweeps_own_aliases(project, grid):
     client = project.mlflow()
     (known,) = client.search_registered_models()
-    assert known.name == "callable-digits"
+    assert known.name == "digits_network-digits"
     assert set(known.aliases) == {f"local-grid-{word}" for word in ("fastest", "smallest", "most-accurate")}
     (version,) = client.search_model_versions()
     run = client.get_run(version.run_id)

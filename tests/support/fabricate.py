@@ -128,6 +128,7 @@ def configure(rows: Sequence[Made], budget: Budget) -> Config:
         settings = {"calibration": Calibration(), "per_channel": True} if scheme == "int8-static" else {}
         variants[row.name] = Variant(row.name, kind, scheme, f"edgewise.formats.{kind}", keep_float=row.kept, **settings)
     return Config(
+        experiment="resnet18-digits",
         seed=1,
         data=Plugin("digits", "edgewise.data.digits", {"image_size": 64}),
         model=Plugin("resnet18", "edgewise.sources.transformers_model", {"config": {"depths": [2, 2, 2, 2]}}),

@@ -17,7 +17,7 @@ from edgewise.config import schema
 from edgewise.config.schema import Budget, to_plain
 from edgewise.errors import EdgewiseError, InfrastructureError
 from edgewise.report import figure
-from edgewise.track import receipt, registry, run_set, view, writer
+from edgewise.track import receipt, registry, run_set, tracking, view, writer
 from stages import track
 from tests.support.fabricate import FIVE, bench_result, fabricate, make_variant, write_report
 
@@ -91,6 +91,15 @@ def test_the_view_of_the_table_shows_what_the_runs_have(project, capsys):
     said = capsys.readouterr().out
     assert f"mlflow ui --backend-store-uri sqlite:///{project / 'mlflow.db'}" in said
     assert f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=edgewise" in said
+
+
+def test_a_copy_that_dvc_deletes_writes_to_the_projects_store(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    copy = tmp_path / "camera/.dvc/tmp/exps/tmp1a2b"
+    copy.mkdir(parents=True)
+    for folder, root in ((copy, tmp_path / "camera"), (tmp_path / "camera", tmp_path / "camera"), (tmp_path, tmp_path)):
+        monkeypatch.chdir(folder)
+        assert tracking.store_location() == (f"sqlite:///{root / 'mlflow.db'}", root / "mlartifacts")
 
 
 def test_the_models_of_the_runs_can_be_ranked(project):
