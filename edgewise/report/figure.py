@@ -18,7 +18,7 @@ from edgewise.plugins import PrimaryMetric
 from edgewise.report.verdicts import MOST_DB, Rows, score_or_agreement
 
 NAME = "accuracy-latency"
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: distinguishable with any colour vision
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6f5fb0", "#8c564b")  # Okabe and Ito, then two more
 INK, GREY, PAPER = "#1f2328", "#8b949e", "#ffffff"
 AREA_PER_MB = 9.0  # area of a circle in square points, per megabyte
 STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "edgewise", "axes.edgecolor": GREY, "text.color": INK}

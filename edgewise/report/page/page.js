@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const PALETTE = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+  const PALETTE = Array.from({ length: 8 }, (_, i) => `var(--series-${i})`); // page.css has them, others for the dark
   const LEFT = 62, RIGHT = 22, TOP = 34, BOTTOM = 46;
   let W = 1000, H = 520; // pixels; of the place that the page gives
   const metric = JSON.parse(document.getElementById("metric").textContent); // null where the task judges nothing
@@ -129,7 +129,7 @@
     svg.append(element("path", { d: steps, fill: "none", stroke: "var(--ink)", "stroke-dasharray": "5 4", opacity: 0.5 }));
     for (const p of bars.checked ? shown : []) {
       const level = FIGURES[across.value].ends && FIGURES[across.value].ends(p), upright = FIGURES[up.value].ends && FIGURES[up.value].ends(p);
-      const line = { stroke: colour(p), "stroke-width": 1.6, opacity: 0.5 };
+      const line = { stroke: colour(p), "stroke-width": 1.6, opacity: "var(--bars)" };
       if (level) svg.append(element("line", { ...line, x1: xs.place(level[0]), x2: xs.place(level[1]), y1: y(p), y2: y(p) }));
       if (upright) svg.append(element("line", { ...line, x1: x(p), x2: x(p), y1: ys.place(upright[0]), y2: ys.place(upright[1]) }));
     }
@@ -194,7 +194,6 @@
     row.addEventListener("mouseenter", () => mark(row.dataset.name));
     row.addEventListener("mouseleave", () => mark(null));
   }
-  window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => { d.open = true; }));
   sortable(document.getElementById("variants"));
   window.addEventListener("resize", draw);
   draw();
