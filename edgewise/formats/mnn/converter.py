@@ -1,8 +1,6 @@
 """MNN's converter, which lives in the module `_tools` of its wheel, in a process of its own: it may abort, and it prints a lot.
 
 The commands of the wheel (mnnconvert and others) do more: when they start they install a package and report to MNN's makers.
-
-    python -m edgewise.formats.mnn.converter ARGUMENTS
 """
 
 import hashlib
@@ -19,22 +17,29 @@ from typing import Any
 
 from edgewise.formats.mnn import graph
 
+PROGRAM = "import sys, _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
 LACKS = re.compile(r"These Op Not Support: (.*)")
 SILENT = "it says nothing"
 
 
 def convert(arguments: Sequence[str | Path], target: Path) -> None:
-    """Run the converter with these arguments, which write `target`. ValueError, in MNN's words, if it does not write it;
+    """Run the converter with these arguments, so that it writes the model `target`. ValueError, in MNN's words, if it does not;
     ChildProcessError if it was killed."""
-    if importlib.util.find_spec("_tools") is None:
-        raise ModuleNotFoundError("MNN is not installed", name="MNN")
-    command = [sys.executable, "-m", "edgewise.formats.mnn.converter", *map(str, arguments), "--MNNModel", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, errors="replace", cwd=Path(__file__).parents[3])
-    if -done.returncode in (signal.SIGKILL, signal.SIGTERM):
-        raise ChildProcessError("MNN's converter was killed; free some memory, then run the same command again")
+    done = run_converter([*arguments, "--MNNModel", target])
     if done.returncode or not target.exists():
         raise ValueError(f"MNN cannot convert this model: {explain(done.returncode, done.stdout + done.stderr)}")
     make_repeatable(target)
+
+
+def run_converter(arguments: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
+    """The converter's process, ended. ChildProcessError if it was killed."""
+    if importlib.util.find_spec("_tools") is None:
+        raise ModuleNotFoundError("MNN is not installed", name="MNN")
+    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, errors="replace")
+    if -done.returncode in (signal.SIGKILL, signal.SIGTERM):
+        raise ChildProcessError("MNN's converter was killed; free some memory, then run the same command again")
+    return done
 
 
 def explain(code: int, said: str) -> str:
@@ -80,13 +85,3 @@ def change_types(path: Path, numbers: Mapping[str, int]) -> dict[str, int]:
         operator.table.set_integer(graph.TYPE, numbers[name])
     path.write_bytes(model.data)
     return {name: operator.number for name, operator in found.items()}
-
-
-def main() -> None:
-    import _tools
-
-    _tools.mnnconvert(["mnnconvert", *sys.argv[1:]])
-
-
-if __name__ == "__main__":
-    main()
