@@ -21,6 +21,7 @@ from edgewise.formats.common.exported import to_graph_module
 from edgewise.formats.common.onnx_graphs import find_integer_operator
 from edgewise.formats.common.quiet import suppress_warnings
 from edgewise.formats.ncnn import net_files, strided_slices
+from edgewise.formats.ncnn.attention_masks import widen_masks
 from edgewise.formats.ncnn.net_files import Layer
 
 AXES = re.compile(r"\b(in\d+|out\d+)\.numpy\((?:batch_index=(\d+))?\)(?:, batch_index=(\d+))?")
@@ -140,7 +141,7 @@ def read_converted(place: Path) -> Converted:
     script = (place / "net_ncnn.py").read_text(encoding="utf-8")
     found = {blob: made or taken for blob, made, taken in AXES.findall(script)}
     axes = {blob: int(axis) if axis and axis != NO_AXIS else None for blob, axis in found.items()}
-    return Converted(net_files.read_arrays(layers, (place / "net.ncnn.bin").read_bytes()), axes)
+    return Converted(widen_masks(net_files.read_arrays(layers, (place / "net.ncnn.bin").read_bytes())), axes)
 
 
 def check_operators(layers: Sequence[Layer]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Tuple
 
 import numpy as np
 
@@ -71,10 +71,20 @@ def start(net: Any, given: List[Dict[str, Any]], feeds: Mapping[str, np.ndarray]
 
 def extract(extractor: Any, port: Mapping[str, Any]) -> np.ndarray:
     """An output in the shape of the source, float32. RuntimeError where the runtime cannot compute it."""
-    code, blob = extractor.extract(port["blob"])
-    if code:
-        raise RuntimeError(f"ncnn cannot compute {port['name']} (blob {port['blob']}): code {code}; its message is on stderr")
-    return np.array(blob, np.float32).reshape(port["shape"])
+    (values,) = read_blobs(extractor, [port["blob"]]).values()
+    return values.astype(np.float32, copy=False).reshape(port["shape"])
+
+
+def read_blobs(extractor: Any, blobs: Iterable[str]) -> Dict[str, np.ndarray]:
+    """Copies of blobs as floats; the extractor keeps its own until it is freed, which must be before its net is. RuntimeError where the
+    runtime cannot compute one."""
+    found = {}
+    for blob in blobs:
+        code, held = extractor.extract(blob)
+        if code:
+            raise RuntimeError(f"ncnn cannot compute blob {blob}: code {code}; its message is on stderr")
+        found[blob] = np.array(held)
+    return found
 
 
 def _without_axis(array: np.ndarray, axis: Any) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgewise.formats.ncnn.run import open_net, read_ports, start
+from edgewise.formats.ncnn.run import open_net, read_blobs, read_ports, start
 
 Arrays = Mapping[str, np.ndarray]
 BINS = 2048  # of the histogram of magnitudes, as in ncnn2table
@@ -44,14 +44,7 @@ def iterate_blobs(folder: Path, blobs: Sequence[str], feeds: Sequence[Arrays]) -
     """The values of the blobs for each sample."""
     net, given = open_net(str(folder), {"light": False, "winograd": False}), read_ports(str(folder))["inputs"]
     for feed in feeds:
-        extractor = start(net, given, feed)
-        found = {}
-        for blob in blobs:
-            code, held = extractor.extract(blob)
-            if code:
-                raise RuntimeError(f"ncnn cannot compute blob {blob}: code {code}")
-            found[blob] = np.array(held)
-        yield found
+        yield read_blobs(start(net, given, feed), blobs)
 
 
 def choose_percentile(counts: np.ndarray) -> float:

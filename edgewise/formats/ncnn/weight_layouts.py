@@ -12,6 +12,9 @@ PLAIN_CONVOLUTIONS = tuple(
 )
 
 
+PLAIN = {1: "float32", 2: "float16", 3: "int8"}  # how a constant is stored without a tag, by number
+
+
 class Params:
     """The parameters of a layer by number; what is not written has the value that ncnn gives it."""
 
@@ -149,7 +152,8 @@ def _scale(params: Params) -> list[Array]:
 
 def _memory_data(params: Params) -> list[Array]:
     shape = tuple(size for key in (2, 11, 1, 0) if (size := params.integer(key)))
-    return [Array("constant", shape or (1,), params.integer(21, 1) == 0)]
+    kind = params.integer(21, 1)
+    return [Array("constant", shape or (1,), kind == 0, PLAIN.get(kind, "float32"))]
 
 
 LAYOUTS: Mapping[str, Callable[[Params], list[Array]]] = {
