@@ -4,7 +4,7 @@
 
 Reads   models/config.yaml; models/variants, models/evaluate, models/bench, metrics/evaluate, metrics/bench of its variants;
         metrics/device.json, data.json, train.json, visits.json, trust.json; models/data for the pictures that a variant gets wrong
-Writes  metrics/summary.json, report.md, points.json; models/report: page (HTML), figure (PNG, SVG), confusion lists
+Writes  metrics/summary.json, report.md, points.json, variants; models/report: page (HTML), figure (PNG, SVG), confusion lists
 """
 
 import sys

@@ -1,21 +1,23 @@
 """The report stage: all results of a run as one summary, and the files that are made of it.
 
-metrics/points.json and the confusion lists are what `dvc plots show` draws.
+metrics/points.json and the confusion lists are what `dvc plots show` draws; metrics/variants is what `dvc metrics show` lists.
 """
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from edgewise.artifacts import artifact, records
 from edgewise.artifacts.artifact import Manifest, building, write_json
-from edgewise.artifacts.records import METRICS, Summary
+from edgewise.artifacts.records import METRICS, Summary, VariantSummary
 from edgewise.config import schema
 from edgewise.measure import collecting
-from edgewise.plugins import Decisions
+from edgewise.plugins import Decisions, PrimaryMetric
 from edgewise.report import choice, explain, figure, page, pooling, rows, sanity, table, verdicts
 
 REPORT, DATA = Path("models/report"), Path("models/data")
+COMPARED = METRICS / "variants"
 
 
 def summarize(settings: schema.Config) -> Summary:
@@ -89,7 +91,26 @@ def write_report(summary: Summary, settings: schema.Config) -> None:
         artifact.write(folder, Manifest(kind="report"))
     (METRICS / "report.md").write_text(table.markdown_report(summary), encoding="utf-8")
     write_json(METRICS / "points.json", scatter_points(summary))
+    write_compared(summary)
     records.write_summary(summary)
+
+
+def write_compared(summary: Summary) -> None:
+    """Write COMPARED: one small file for each variant, which `dvc metrics show` and `dvc exp show` take their columns from."""
+    shutil.rmtree(COMPARED, ignore_errors=True)
+    for name, row in summary.variants.items():
+        write_json(COMPARED / f"{name}.json", compared_values(row, summary.primary_metric))
+
+
+def compared_values(row: VariantSummary, metric: PrimaryMetric | None) -> dict[str, Any]:
+    """What a user compares, as numbers with the digits that the table shows; of a failed variant what is known."""
+    values = {
+        metric.name if metric else "sqnr_db": verdicts.score_or_agreement(row, metric),
+        "ratio": row.latency.ratio_to_reference,
+        "size_mb": None if row.file.size_bytes is None else row.file.size_bytes / 1e6,
+        "peak_mb": row.memory.peak_rss_bytes / 1e6 if row.memory else None,
+    }
+    return {key: float(f"{value:.4g}") for key, value in values.items() if value is not None} or {"status": row.status}
 
 
 def scatter_points(summary: Summary) -> list[dict[str, Any]]:
