@@ -136,6 +136,8 @@ class Runner(Protocol):
     RUNTIME: str  # the runtime's import name
     PACKAGE: str  # what pip installs for it
     OLDEST: str  # the oldest release that runs the files of this format
+    # import name -> (what pip installs, its oldest release) of packages that the runtime needs and does not install; imported before it
+    COMPANIONS: Mapping[str, tuple[str, str]]
     # engine setting -> allowed values; None: known only where the runtime is installed
     ENGINE: Mapping[str, tuple[Any, ...] | range | None]
     # engine settings that run the file as written, without fused integer kernels; None: there are none

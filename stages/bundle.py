@@ -15,6 +15,7 @@ CODE = (
     "edgewise.bundle.assembly",
     "{formats}.run",
     "edgewise.agent.infer",
+    "edgewise.agent.packages",
     "edgewise.report.table",
     "edgewise.compress.partition",
     "edgewise.stats.agreement",

@@ -12,7 +12,7 @@ import time
 from base64 import b64encode
 from typing import Any, Callable, Dict, List, Mapping, Tuple
 
-from edgewise.agent import latency, machine, memory, power, sensors
+from edgewise.agent import latency, machine, memory, packages, power, sensors
 from edgewise.agent.protocol import EventStream, send_hello
 
 SESSIONS = "edgewise.agent.sessions"  # imported late: it needs numpy, and a missing numpy must be reported in an event
@@ -163,16 +163,17 @@ def warm_up_model(stream: EventStream, job: Job) -> Call:
 
 
 def import_runner(stream: EventStream, job: Job) -> Any:
-    """Import formats/F/run.py and its runtime, before anything is measured. ImportError with the pip command for the device."""
+    """Import formats/F/run.py and its runtime, before anything is measured. ImportError with the pip command for the device, which names
+    all packages that the runtime needs."""
     stream.phase = "import"
-    package = "numpy"  # all that a run.py itself needs
+    needed = ["numpy"]  # all that a run.py itself needs
     try:
         runner = importlib.import_module(job["runner"])
-        package = runner.PACKAGE
-        importlib.import_module(runner.RUNTIME)
+        needed = list(packages.list_packages(runner).values())
+        packages.import_packages(runner)
         importlib.import_module(SESSIONS)
     except ImportError as error:
-        raise ImportError(f"{error}; on the device: {sys.executable} -m pip install {package}") from error
+        raise ImportError(f"{error}; on the device: {sys.executable} -m pip install {' '.join(needed)}") from error
     send_hello(stream, runner.versions())
     return runner
 

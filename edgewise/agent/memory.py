@@ -166,18 +166,24 @@ def _try_systemd(user: Tuple[str, ...], limit_bytes: int) -> Optional[MemoryLimi
 
 
 def list_files(runner: str, model: str) -> List[Path]:
-    """All files in a model's folder and the shared objects of its runtime and of numpy, found without importing either."""
-    packages = ["numpy", _runtime_package(runner).partition(".")[0]]
+    """All files in a model's folder and the shared objects of its runtime, of what that stands on, and of numpy, found without importing
+    them."""
+    packages = ["numpy", *_runtime_packages(runner)]
     folders = [Path(place) for name in packages for place in _package_folders(name)]
     return [path for path in Path(model).rglob("*") if path.is_file()] + [p for f in folders for p in f.rglob("*.so*") if p.is_file()]
 
 
-def _runtime_package(runner: str) -> str:
-    """RUNTIME of a run.py, read from its source: importing it would load numpy into this process."""
+def _runtime_packages(runner: str) -> List[str]:
+    """Top-level import names of RUNTIME and COMPANIONS of a run.py, read from its source: importing it would load numpy into this
+    process."""
     spec = importlib.util.find_spec(runner)
     tree = ast.parse(Path(spec.origin).read_text() if spec and spec.origin else "")
-    names = {t.id: n.value for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
-    return str(ast.literal_eval(names["RUNTIME"]))
+    names = {}
+    for node in tree.body:
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []:
+            if isinstance(target, ast.Name) and target.id in ("RUNTIME", "COMPANIONS") and node.value is not None:
+                names[target.id] = ast.literal_eval(node.value)
+    return [name.partition(".")[0] for name in (names["RUNTIME"], *names.get("COMPANIONS", {}))]
 
 
 def _package_folders(package: str) -> List[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewise.agent import infer
+from edgewise.agent.packages import find_oldest
 from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest
 from edgewise.artifacts.records import Summary
@@ -85,20 +86,34 @@ def required_packages(chosen: Chosen, kind: str) -> dict[str, dict[str, str]]:
     judged = {**installed_versions("numpy", *INPUT_PACKAGES.get(kind, {})), **runner.versions()}
     measured = {**judged, **(chosen.summary.device.get("packages") or {})}
     ranges = {
-        runner.PACKAGE: runtime_range(chosen.made, runner.OLDEST, judged[runner.PACKAGE]),
+        **runtime_ranges(chosen.made, find_oldest(runner), judged),
         "numpy": NUMPY,
         **INPUT_PACKAGES.get(kind, {}),
     }
     return {name: {"from": low, "below": high, "measured": measured[name] or judged[name]} for name, (low, high) in ranges.items()}
 
 
+def runtime_ranges(made: Manifest, oldest: Mapping[str, str], judged: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """(oldest, first too new) version of each package of the runtime. Where there are several, one is linked to the libraries of another:
+    a later minor release of one alone would not load."""
+    found = {package: runtime_range(made, low, judged[package]) for package, low in oldest.items()}
+    if len(oldest) == 1:
+        return found
+    return {package: (low, next_minor(judged[package])) for package, (low, _) in found.items()}
+
+
 def runtime_range(made: Manifest, oldest: str, judged: str) -> tuple[str, str]:
     """(oldest, first too new) version of the runtime. A file that is tied to one release accepts its patch releases."""
     tied = made.details.get("file", {}).get("release")
     if tied:
-        major, minor, *_ = tied.split(".")
-        return tied, f"{major}.{int(minor) + 1}"
+        return tied, next_minor(tied)
     return oldest, str(int(judged.split(".")[0]) + 1)
+
+
+def next_minor(version: str) -> str:
+    """1.6 of 1.5.1+cpu."""
+    major, minor, *_ = version.partition("+")[0].split(".")
+    return f"{major}.{int(minor) + 1}"
 
 
 def installed_versions(*packages: str) -> dict[str, str]:

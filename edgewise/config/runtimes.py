@@ -16,17 +16,18 @@ UNKNOWN = "of unknown version"
 
 def installed_runtimes(formats: Mapping[str, Format]) -> dict[str, dict[str, str]]:
     """{format: {"run": what runs its models, "make": what also takes part in making them}}, as words `PACKAGE VERSION`."""
-    return {name: {"run": describe([runtime(form.module)]), "make": describe(own_packages(form.module))} for name, form in formats.items()}
+    return {name: {"run": describe(runtimes(form.module)), "make": describe(own_packages(form.module))} for name, form in formats.items()}
 
 
-def runtime(module: str) -> str:
-    """The top-level import name of the runtime of a format."""
-    return str(part(module, "run").RUNTIME).partition(".")[0]
+def runtimes(module: str) -> list[str]:
+    """The top-level import names of what runs the models of a format; the runtime is the last."""
+    run = part(module, "run")
+    return [str(name).partition(".")[0] for name in (*run.COMPANIONS, run.RUNTIME)]
 
 
 def own_packages(module: str) -> dict[str, str]:
     """Import name -> extra of the packages that come with the format's own extra: the one that installs its runtime."""
-    requires, name = part(module, "make").REQUIRES, runtime(module)
+    requires, (*_, name) = part(module, "make").REQUIRES, runtimes(module)
     return {package: extra for package, extra in requires.items() if extra == requires.get(name)}
 
 

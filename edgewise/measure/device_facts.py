@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgewise.agent.machine import fingerprint
+from edgewise.agent.packages import list_packages
 from edgewise.artifacts.artifact import METRICS_SCHEMA
 from edgewise.config import schema
 from edgewise.config.runtimes import MISSING
@@ -21,7 +22,7 @@ def probe(settings: schema.Config) -> Mapping[str, Any]:
     runtime outdates what is measured with it, and nothing else.
     """
     # of all formats, used or not, so that another choice of variants gives the same record
-    packages = sorted({schema.part(form.module, "run").PACKAGE for form in settings.formats.values()})
+    packages = sorted({package for form in settings.formats.values() for package in _packages(form.module)})
     with connect(settings.device) as connection:
         run = Run.of(connection.run({"kind": "probe", "packages": packages}, DEADLINE_S), facts=1)
     found = run.one("facts")
@@ -36,18 +37,30 @@ def make_device_record(settings: schema.Config, found: Mapping[str, Any]) -> dic
 
 
 def make_runtimes_record(settings: schema.Config, found: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of metrics/runtimes.json: the versions of all packages, and for each variant its runtime with the version, on which
-    bench-on-device depends."""
-    owners = {name: schema.part(variant.module, "run").PACKAGE for name, variant in settings.variants.items()}
-    variants = {name: f"{package} {found['packages'].get(package) or MISSING}" for name, package in owners.items()}
+    """The content of metrics/runtimes.json: the versions of all packages, and for each variant those of its runtime, on which
+    bench-on-device depends: "torch 2.13.0, executorch 1.5.1"."""
+    variants = {
+        name: ", ".join(f"{package} {found['packages'].get(package) or MISSING}" for package in _packages(variant.module))
+        for name, variant in settings.variants.items()
+    }
     return {"schema": METRICS_SCHEMA, "packages": dict(found["packages"]), "variants": variants}
 
 
+def _packages(module: str) -> list[str]:
+    """What pip installs for the runtime of a format."""
+    return list(list_packages(schema.part(module, "run")).values())
+
+
 def find_missing_runtime(runtimes: Mapping[str, Any], said: str, *variants: str) -> str | None:
-    """The first of the variants whose runtime the device lacks. runtimes: of `make_runtimes_record`. said: the fault `runtime_missing`,
-    which names the package that could not be imported. None where that is another one, such as numpy, or is installed and broken."""
-    packages = {name: runtimes["variants"].get(name, "").removesuffix(f" {MISSING}") for name in variants}
-    return next((name for name, package in packages.items() if re.search(rf"pip install {re.escape(package)}(;|$)", said)), None)
+    """The first of the variants whose runtime the device lacks, or a package that the runtime stands on. runtimes: of
+    `make_runtimes_record`. said: the fault `runtime_missing`, which names the packages of the runtime that could not be imported. None
+    where that is another one, such as numpy, or all of them are installed and one is broken."""
+    for name in variants:
+        entries = [entry.rpartition(" ") for entry in runtimes["variants"].get(name, "").split(", ")]
+        packages = " ".join(package for package, _, _ in entries)
+        if any(version == MISSING for *_, version in entries) and re.search(rf"pip install {re.escape(packages)}(;|$)", said):
+            return name
+    return None
 
 
 def format_facts(found: Mapping[str, Any]) -> str:

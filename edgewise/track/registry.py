@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from edgewise.agent import ports, preprocess, sessions
+from edgewise.agent.packages import list_packages
 from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest, Port
 from edgewise.config import schema
@@ -157,5 +158,6 @@ def tensor_schema(tensors: tuple[Port, ...]) -> Any:
 
 
 def pip_requirements(runner: ModuleType) -> list[str]:
-    """mlflow, numpy and the runtime in the versions that scored the variant, without local parts such as +cpu."""
-    return [f"{package}=={metadata.version(package).partition('+')[0]}" for package in ("mlflow", "numpy", runner.PACKAGE)]
+    """mlflow, numpy and the packages of the runtime in the versions that scored the variant, without local parts such as +cpu."""
+    packages = ("mlflow", "numpy", *list_packages(runner).values())
+    return [f"{package}=={metadata.version(package).partition('+')[0]}" for package in packages]

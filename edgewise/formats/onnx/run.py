@@ -10,6 +10,7 @@ import numpy as np
 RUNTIME = "onnxruntime"
 PACKAGE = "onnxruntime"
 OLDEST = "1.19"  # the oldest release that runs these files
+COMPANIONS: Dict[str, Tuple[str, str]] = {}
 MODEL = "model.onnx"
 OPTIMIZED, ORT = "model.optimized.onnx", "model.ort"  # in its place where the graph was optimized when it was written, see store.py
 NUMPY_NAMES = {"float": "float32", "double": "float64"}  # ONNX Runtime's names of types that numpy calls otherwise

@@ -11,6 +11,7 @@ import numpy as np
 RUNTIME = "openvino"
 PACKAGE = "openvino"
 OLDEST = "2025.3"  # the oldest release that runs these files
+COMPANIONS: Dict[str, Tuple[str, str]] = {}
 MODEL = "model.xml"
 ENGINE = {
     "threads": range(1, 1025),

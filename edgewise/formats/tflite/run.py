@@ -10,6 +10,7 @@ import numpy as np
 RUNTIME = "ai_edge_litert.interpreter"  # the package alone would load the runtime with the model, and count it as the model's
 PACKAGE = "ai-edge-litert"
 OLDEST = "2.1"  # the oldest release that runs these files
+COMPANIONS: Dict[str, Tuple[str, str]] = {}
 ENGINE = {"threads": range(1, 1025), "xnnpack": (True, False)}
 AS_WRITTEN = None
 REDUCED_PRECISION: Dict[str, Tuple[Any, ...]] = {}

@@ -11,6 +11,7 @@ import numpy as np
 RUNTIME = "torch"
 PACKAGE = "torch"
 OLDEST = "2.13"  # the oldest release that runs these files
+COMPANIONS: Dict[str, Tuple[str, str]] = {}
 ENGINE = {"threads": range(1, 1025), "freeze": (True, False)}
 AS_WRITTEN = None
 REDUCED_PRECISION: Dict[str, Tuple[Any, ...]] = {}

@@ -19,6 +19,7 @@ import numpy as np
 
 RUNTIME = "json"
 PACKAGE = "fake-runtime"
+COMPANIONS = {}
 AS_WRITTEN = None
 ENGINE = {"threads": None, "speed": None, "other": None}
 GRID = ({"speed": "fast"}, {"speed": "same"}, {"speed": "odd"}, {"speed": "wrong"}, {"other": 1})

@@ -1,0 +1,166 @@
+"""A torch program as a graph for one sample, and that graph as the bytes of a model.pte with XNNPACK as its delegate.
+
+torch.export     the program, for any number of samples
+Prepared.module  the same graph for one sample, rewritten to what XNNPACK takes; each operator that applies a weight is marked with the
+                 name of its layer, which quantizers and lowering carry along
+lower            the file. It has no names of its own, so a second method returns them
+"""
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgewise.formats.common.examples import make_example
+from edgewise.formats.common.matching import number_names
+from edgewise.formats.executorch import rewriting
+from edgewise.formats.executorch.run import NAMES, import_runtime
+
+MARK = "edgewise_node"  # in the `custom` metadata of a node: the name of the layer's call
+PRODUCTS = ("convolution", "linear", "addmm", "mm", "bmm")  # operators of XNNPACK's delegates that have a weight
+DELEGATE = "executorch_call_delegate"
+UNEMITTED = ("getitem", "alloc")  # nodes outside of delegates that are no operators of the file
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A source for one sample. module: a GraphModule with weights as attributes; examples: its inputs; layers: names of the nodes of each
+    source layer, none for a layer that the program never calls."""
+
+    module: Any
+    examples: tuple[Any, ...]
+    manifest: Mapping[str, Any]
+    layers: Mapping[str, list[str]]
+
+
+def prepare(source: Path) -> Prepared:
+    """Read models/source. ValueError for a program that changes its own buffers, or that torch cannot export for one sample."""
+    import torch
+
+    manifest = json.loads((source / "manifest.json").read_text(encoding="utf-8"))
+    with warnings.catch_warnings(action="ignore"):
+        program = torch.export.load(source / "program.pt2")
+    changed = sorted(program.graph_signature.buffers_to_mutate.values())
+    if changed:
+        raise ValueError(
+            f"the program changes its own buffers ({', '.join(changed)}), so that a run depends on those before it; give its state as an"
+            " input and an output (model.state)"
+        )
+    with np.load(source / "probe.npz") as probe:
+        examples = tuple(torch.from_numpy(make_example(entry, probe, manifest["inputs"])) for entry in manifest["inputs"])
+    module = export(program.module(check_guards=False), examples).module(check_guards=False)
+    rewriting.rewrite(module)
+    return Prepared(module, examples, manifest, mark_layers(module, manifest["details"]["layers"], program.state_dict))
+
+
+def export(module: Any, examples: tuple[Any, ...]) -> Any:
+    """An ExportedProgram for inputs of these sizes alone. ValueError in the words of torch."""
+    import torch
+
+    try:
+        with warnings.catch_warnings(action="ignore"), torch.no_grad():
+            return torch.export.export(module, examples)
+    except Exception as error:  # torch.export has no common class for what it cannot trace
+        raise ValueError(f"torch.export cannot export the model for one sample: {first_line(error)}") from error
+
+
+def mark_layers(module: Any, layers: Mapping[str, Mapping[str, Any]], weights: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Mark the operators that apply the weights of layers. Returns the marks of each layer; layers that share a weight share them."""
+    owners: dict[int, list[str]] = {}
+    for path, layer in layers.items():
+        owners.setdefault(weights[layer["weight"]].data_ptr(), []).append(path)
+    calls: dict[str, list[Any]] = {paths[0]: [] for paths in owners.values()}
+    for node in module.graph.find_nodes(op="get_attr"):
+        name = node.target.removesuffix(rewriting.TRANSPOSED)
+        paths = owners.get(weights[name].data_ptr(), []) if name in weights else []
+        for call in iterate_calls(node) if paths else ():
+            calls[paths[0]].append(call)
+    places = {node: place for place, node in enumerate(module.graph.nodes)}
+    for path, found in calls.items():
+        found.sort(key=places.__getitem__)
+        for call, name in zip(found, number_names(path, len(found)), strict=True):
+            call.meta["custom"] = {**call.meta.get("custom", {}), MARK: name}
+    return {path: number_names(paths[0], len(calls[paths[0]])) for paths in owners.values() for path in paths}
+
+
+def iterate_calls(weight: Any) -> Iterator[Any]:
+    """The nodes that apply a weight, through those that only change its layout."""
+    for user in weight.users:
+        if all(given.op == "get_attr" for given in user.all_input_nodes):
+            yield from iterate_calls(user)
+        else:
+            yield user
+
+
+def lower(module: Any, prepared: Prepared) -> bytes:
+    """The content of model.pte. ValueError names the operators that ExecuTorch lacks."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+
+    program = export(module, prepared.examples)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            edge = to_edge_transform_and_lower(
+                program,
+                partitioner=[XnnpackPartitioner()],
+                compile_config=EdgeCompileConfig(_check_ir_validity=False),  # also what is not in the core set, as far as there is a kernel
+            )
+            sides = {side: [entry["name"] for entry in prepared.manifest[side]] for side in ("inputs", "outputs")}
+            names = {**sides, **name_nodes(edge.exported_program().graph_module)}
+            edge._config_methods = {NAMES: json.dumps(names, sort_keys=True)}
+            buffer = bytes(edge.to_executorch().buffer)
+    except Exception as error:  # of any class, from torch's decompositions, XNNPACK's passes or the emitter
+        raise ValueError(f"ExecuTorch cannot lower this program: {first_line(error)}") from error
+    return buffer
+
+
+def name_nodes(graph_module: Any) -> dict[str, Any]:
+    """ "delegates" and "kernels" of run.read_names, from a lowered graph."""
+    delegates, kernels = [], {}  # type: list[list[str]], dict[str, list[str | None]]
+    for node in graph_module.graph.nodes:
+        if node.op != "call_function":
+            continue
+        packet = packet_name(node)
+        if packet == DELEGATE:
+            inner = getattr(graph_module, node.args[0].target).original_module.graph
+            delegates.append([mark for each in inner.nodes if (mark := read_mark(each)) and packet_name(each) in PRODUCTS])
+        elif packet not in UNEMITTED:
+            kernels.setdefault(packet, []).append(read_mark(node))
+    return {"delegates": delegates, "kernels": {packet: marks for packet, marks in kernels.items() if any(marks)}}
+
+
+def packet_name(node: Any) -> str:
+    """convolution of aten.convolution.default, whatever dialect the operator is of."""
+    if node.op != "call_function":
+        return ""
+    name = getattr(node.target, "_name", None) or getattr(node.target, "__name__", "")
+    name = name() if callable(name) else name
+    return str(name).rpartition("::")[2].partition(".")[0]
+
+
+def read_mark(node: Any) -> str | None:
+    """The name of the layer's call that a node is."""
+    mark: str | None = (node.meta.get("custom") or {}).get(MARK)
+    return mark
+
+
+def output_sizes(prepared: Prepared) -> list[list[int]]:
+    """The shapes of the outputs, in order."""
+    (output,) = prepared.module.graph.find_nodes(op="output")
+    return [[int(size) for size in node.meta["val"].shape] for node in output.args[0]]
+
+
+def find_missing_kernels(operators: Sequence[str]) -> list[str]:
+    """Those of a file's operators (aten::mean.out) that the runtime has no kernel for."""
+    known = set(import_runtime()._get_operator_names())
+    return sorted(set(operators) - known)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

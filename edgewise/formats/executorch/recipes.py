@@ -1,0 +1,135 @@
+"""The schemes of the ExecuTorch format: what XNNPACK's quantizer is asked for, with torchao's PT2E flow."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from edgewise.formats.common.quiet import suppress_warnings
+from edgewise.formats.executorch.lowering import Prepared, read_mark
+
+Arrays = Mapping[str, np.ndarray]
+METHODS = {  # -> torchao's observers
+    "minmax": "MinMaxObserver",
+    "moving_average": "MovingAverageMinMaxObserver",  # of each sample's extremes, the last ones weigh most
+    "histogram": "HistogramObserver",  # XNNPACK's own choice: the range with the least squared error
+}
+SMALLEST_SCALE = 2**-12  # of activations, as XNNPACK's quantizer has it
+INT4 = {"weight_qmin": -8, "weight_qmax": 7}
+PATTERNS = {"int4-weight": ("linear",)}  # of XNNPACK's quantizer; all of them for other schemes
+
+
+def quantize(prepared: Prepared, scheme: str, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: Sequence[str]) -> Any:
+    """The graph of a scheme, a GraphModule that `lowering.lower` takes."""
+    if scheme == "fp32":
+        return prepared.module
+    with suppress_warnings():
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+        floats = find_float(prepared.module.graph, kept)
+        observed = prepare_pt2e(prepared.module, make_quantizer(CONFIGS[scheme](settings), scheme, floats))
+        observe(observed, prepared, calibration)
+        return convert_pt2e(observed)
+
+
+def observe(module: Any, prepared: Prepared, calibration: Sequence[Arrays]) -> None:
+    """Run the calibration feeds; without any the example, for the scales of weights are found in a run too."""
+    import torch
+
+    names = [entry["name"] for entry in prepared.manifest["inputs"]]
+    kinds = [example.dtype for example in prepared.examples]
+    with torch.no_grad():
+        for feed in calibration:
+            module(*(torch.from_numpy(np.array(feed[name])).to(kind) for name, kind in zip(names, kinds, strict=True)))
+        if not calibration:
+            module(*prepared.examples)
+
+
+def make_quantizer(config: Any, scheme: str, floats: set[str]) -> Any:
+    """XNNPACK's quantizer. floats: names of nodes that stay float."""
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer
+
+    class Quantizer(XNNPACKQuantizer):  # type: ignore[misc]  # executorch is Any to mypy, see pyproject.toml
+        # the patterns of fine-tuning are traced with TorchDynamo, a second for each graph, and find nothing: batch norms are folded by now
+        SUPPORTED_PATTERNS = tuple(
+            pattern
+            for pattern in XNNPACKQuantizer.SUPPORTED_PATTERNS
+            if not pattern.is_qat and pattern.name in PATTERNS.get(scheme, (pattern.name,))
+        )
+
+        def annotate(self, model: Any) -> Any:
+            if scheme == "int8-dynamic":
+                annotate_activated_convolutions(model.graph, config, floats)
+            return super().annotate(model)
+
+    return Quantizer().set_filter_function(lambda node: node.name not in floats).set_global(config)
+
+
+def annotate_activated_convolutions(graph: Any, config: Any, floats: set[str]) -> None:
+    """Mark the convolutions in front of a ReLU for dynamic quantization. XNNPACK runs them, but its quantizer leaves them out (1.5)."""
+    from executorch.backends.xnnpack.quantizer import xnnpack_quantizer_utils as utils
+    from executorch.backends.xnnpack.utils.utils import is_depthwise_conv
+    from torchao.quantization.pt2e.quantizer import QuantizationAnnotation
+
+    for relu in filter(utils.is_relu_node, graph.nodes):
+        node = relu.args[0]
+        if not utils._is_conv_node(node) or node.name in floats:
+            continue
+        shape = node.args[1].meta["val"].shape
+        if len(node.users) == 1 and len(shape) == 4 and not is_depthwise_conv(shape):
+            data, weight = node.args[:2]
+            specs = {data: utils.get_input_act_qspec(config), weight: utils.get_weight_qspec(config)}
+            node.meta[utils.Q_ANNOTATION_KEY] = QuantizationAnnotation(input_qspec_map=specs, _annotated=True)
+
+
+def find_float(graph: Any, kept: Sequence[str]) -> set[str]:
+    """Names of the graph's nodes that stay float: the kept ones, and those without weights whose results only such nodes use. A batch norm
+    or a ReLU is computed by the operator before it, and stays float with that one."""
+    found = {node.name for node in graph.nodes if read_mark(node) in kept}
+    for node in reversed(graph.nodes) if kept else ():
+        users = {user.name for user in node.users}
+        if node.op == "call_function" and read_mark(find_owner(node)) is None and users and users <= found:
+            found.add(node.name)
+    return found | {node.name for node in graph.nodes if find_owner(node).name in found}
+
+
+def find_owner(node: Any) -> Any:
+    """The operator that computes a batch norm or a ReLU behind it; any other node itself."""
+    import torch
+
+    while node.target in (torch.ops.aten.relu.default, torch.ops.aten.relu_.default, torch.ops.aten.batch_norm.default):
+        node = node.args[0]
+    return node
+
+
+def static_config(settings: Mapping[str, Any]) -> Any:
+    """int8 weights and activations, with the observers of calibration.method."""
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import get_symmetric_quantization_config
+    from torchao.quantization.pt2e import observer
+
+    config = get_symmetric_quantization_config(is_per_channel=settings["per_channel"])
+    observing = getattr(observer, METHODS[settings["calibration"]["method"]]).with_args(eps=SMALLEST_SCALE)
+    activations = replace(config.input_activation, observer_or_fake_quant_ctr=observing)
+    return replace(config, input_activation=activations, output_activation=activations)
+
+
+def dynamic_config(settings: Mapping[str, Any]) -> Any:
+    """int8 weights with a scale for each output channel, which XNNPACK insists on; the range of each input is found as the model runs."""
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import get_symmetric_quantization_config
+
+    return get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
+
+
+def int4_config(settings: Mapping[str, Any]) -> Any:
+    """int4 weights with a scale for each output channel; inputs in int8, with ranges that are found as the model runs."""
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import get_symmetric_quantization_config
+
+    return get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True, **INT4)
+
+
+CONFIGS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "int8-static": static_config,
+    "int8-dynamic": dynamic_config,
+    "int4-weight": int4_config,
+}
