@@ -3,11 +3,12 @@
 from argparse import SUPPRESS, Namespace
 from pathlib import Path
 
+from edgewise.cli import checking
 from edgewise.cli.parsing import SHELLS, Command, Parser, build_tree
 from edgewise.errors import UserError
 
-CHECKED = """0 done; with --check 1 where a variant failed or no variant keeps the budget, each with its
-reason; 1 also where a result file is missing or damaged; 2 a mistake in the command"""
+CHECKED = """0 done; with --check 1 where a gate fails and 4 where none fails and one is not resolved;
+1 also where a result file is missing or damaged; 2 a mistake in the command"""
 PARAMS, CONF = Path("params.yaml"), Path("conf")
 
 
@@ -221,25 +222,32 @@ def trust(given: Namespace) -> None:
 
 
 def report_options(parser: Parser) -> None:
-    parser.add_argument("--check", action="store_true", help="print what is wrong instead of the table")
+    checking.add_options(parser)
+    parser.add_argument("--verbose", action="store_true", help="every line on all variants: warnings, explanations, memory, agreement")
 
 
 def report(given: Namespace) -> int:
     """reads:   metrics/summary.json, which the report stage wrote in the last `dvc repro`
-    writes:  nothing
+    writes:  nothing; with --check the FILE of --json and of --junit
+
+    A gate passes where the whole 95 % interval shows what is asked for, fails where it shows
+    the contrary, and is not resolved where it shows neither. docs/ci.md has examples.
 
     examples:
       edgewise report
-      dvc repro && edgewise report --check      # a gate for CI
+      dvc repro && edgewise report --check      # gates for CI: no variant failed, the budget is kept
+      edgewise report --check --faster-than onnx-int8-static:1.5 --equivalent onnx-int8-static:0.5
+      edgewise report --check --no-slower-than-last --rev main --junit gates.xml
     """
     from edgewise.artifacts import records
-    from edgewise.report import overview, table
+    from edgewise.report import terminal
 
+    checking.refuse_without_check(given)
     summary = records.read_summary()
     if given.check:
-        return overview.check_run(summary)
-    table.print_table(summary)
-    print(overview.next_steps(summary))
+        return checking.check(given, summary)
+    terminal.print_report(summary, verbose=given.verbose)
+    print(terminal.next_steps(summary))
     return 0
 
 

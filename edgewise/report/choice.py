@@ -15,6 +15,7 @@ from edgewise.report import verdicts
 from edgewise.report.verdicts import Rows
 from edgewise.stats import claims
 
+UNSURE = "cannot tell"  # in the text of a finding that is neither met nor missed
 PREFER = {
     "latency": "latency_ratio_to_reference",
     "size": "size_bytes",
@@ -29,6 +30,11 @@ class Finding:
     met: bool
     text: str
     excess: float = 0.0
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the limit is neither met nor missed: the measurement cannot tell."""
+        return UNSURE in self.text
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,16 @@ def check_bytes(what: str, value: int | None, limit: float) -> Finding:
 def telling_digits(value: float, limit: float) -> int:
     """How many decimal places tell the value from the limit."""
     return next((d for d in (1, 3) if round(value, d) != round(limit, d)), 6)
+
+
+def check_ratio(row: VariantSummary, limit: float, score: Score) -> Finding:
+    """The latency as a share of the reference's, which holds where milliseconds do not: beside other load, and on other days."""
+    value, interval = row.latency.ratio_to_reference, row.latency.ratio_ci95
+    if value is None or interval is None:
+        return check_latency("ratio", row, value, interval, limit)
+    found = f"latency ratio {value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}], limit {limit:g}"
+    found += f": {UNSURE}, {visits_missing(interval, limit)}" if interval[0] <= limit < interval[1] else ""
+    return Finding(interval[1] <= limit, found, interval[1] / limit - 1)
 
 
 def check_p50(row: VariantSummary, limit: float, score: Score) -> Finding:
@@ -241,6 +257,7 @@ def evidence_missing(row: VariantSummary, margin: float) -> str:
 
 CHECKS: Mapping[str, Callable[[VariantSummary, float, Score], Finding]] = {  # limit of the budget -> how a variant is checked against it
     "size_bytes": check_size,
+    "latency_ratio": check_ratio,
     "latency_p50_ms": check_p50,
     "latency_p90_ms": check_p90,
     "peak_rss_bytes": check_memory,

@@ -138,13 +138,3 @@ def confusion_pairs(decided: Decisions) -> Iterator[dict[str, str]]:
     """{"actual", "predicted"} of every test sample, as DVC's confusion template reads them."""
     for truth, said in zip(decided.truth, decided.decided, strict=True):
         yield {"actual": truth, "predicted": said}
-
-
-def check_run(summary: Summary) -> int:
-    """Print one line for each failure. Returns the exit code for CI: 1 if a variant failed or the budget is missed, else 0."""
-    faults = [f"{name} failed: {row.reason}" for name, row in summary.failed.items()]
-    if summary.chosen is None and choice.active_limits(summary.budget):
-        faults.append(f"the budget '{summary.budget.name}' is missed: {summary.chosen_reason}")
-        faults += [f"  {name}: {'; '.join(found)}" for name, found in summary.losers.items() if summary.variants[name].ok]
-    print("\n".join(faults) or f"all {len(summary.variants)} variants are ok; chosen: {summary.chosen or 'none'}, {summary.chosen_reason}")
-    return 1 if faults else 0

@@ -1,0 +1,59 @@
+"""`edgewise report --check`: the options of the gates, and what runs them."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgewise.cli.parsing import Parser
+from edgewise.errors import UserError
+
+if TYPE_CHECKING:
+    from edgewise.artifacts.records import Summary
+
+NEED_CHECK = {"faster_than": [], "equivalent": [], "no_slower_than_last": False, "rev": None, "json": None, "junit": None}
+
+
+def add_options(parser: Parser) -> None:
+    gate = {"action": "append", "default": [], "metavar": "VARIANT:NUMBER"}
+    parser.add_argument("--check", action="store_true", help="gates instead of the table: variants, budget, and those that follow")
+    parser.add_argument("--faster-than", help="it is more than so many times as fast as the reference: onnx-int8-static:1.5", **gate)
+    parser.add_argument("--equivalent", help="its score differs from the reference's by less than so many points: onnx-fp16:0.5", **gate)
+    parser.add_argument(
+        "--no-slower-than-last", action="store_true", help="no variant is slower than in the committed metrics/summary.json"
+    )
+    parser.add_argument("--rev", metavar="REV", help="the git revision to compare with instead of HEAD")
+    parser.add_argument("--json", metavar="FILE", help="write the verdicts as JSON too")
+    parser.add_argument("--junit", metavar="FILE", help="write the verdicts as JUnit XML too, which CI services show")
+
+
+def refuse_without_check(given: Namespace) -> None:
+    """UserError for an option of a gate without --check, which would be ignored."""
+    if given.check:
+        if given.rev is not None and not given.no_slower_than_last:
+            raise UserError("edgewise report: --rev says what --no-slower-than-last compares with; give that too")
+        return
+    ignored = [name for name, default in NEED_CHECK.items() if getattr(given, name) != default]
+    if ignored:
+        raise UserError(f"edgewise report: --{ignored[0].replace('_', '-')} is an option of --check; give that too")
+
+
+def check(given: Namespace, summary: "Summary") -> int:
+    """Print a line for each gate and write the files that were asked for. The exit code is that of gates.exit_code."""
+    from edgewise.report import gates
+
+    revision = given.rev or "HEAD"
+    found = gates.run_gates(
+        summary,
+        gates.Demands(
+            faster=[gates.parse_demand("--faster-than", text, summary) for text in given.faster_than],
+            equivalent=[gates.parse_demand("--equivalent", text, summary) for text in given.equivalent],
+            last=gates.read_last(revision) if given.no_slower_than_last else None,
+            last_name=revision,
+        ),
+    )
+    gates.print_gates(found)
+    if given.json:
+        gates.write_gates(found, summary, Path(given.json))
+    if given.junit:
+        gates.write_junit(found, Path(given.junit))
+    return gates.exit_code(found)

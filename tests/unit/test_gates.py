@@ -1,0 +1,225 @@
+"""The gates of `edgewise report --check`: each with a case that passes, one that fails and one that is not resolved."""
+
+import json
+import math
+import subprocess
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from edgewise.artifacts import records
+from edgewise.artifacts.records import Summary, VariantSummary
+from edgewise.cli import checking
+from edgewise.config.schema import Budget, Margins
+from edgewise.errors import UserError
+from edgewise.report import choice, gates
+from edgewise.report.gates import Demand, Demands
+from edgewise.tasks import classification, segmentation
+from tests.support.records import made
+
+BOARD = {"name": "board", "fingerprint": "board", "facts": {}, "packages": {}}
+REFERENCE = made("onnx", "fp32", score=0.95, samples=1000, profile="quick", latency_ratio_to_reference=1.0, latency_ratio_ci95=(0.99, 1.01))
+
+
+def int8(**figures) -> VariantSummary:
+    usual = {"latency_ratio_to_reference": 0.5, "latency_ratio_ci95": (0.48, 0.52), "between_visits": True, "profile": "quick"}
+    score = {"score": 0.948, "samples": 1000, "score_delta": -0.002, "score_delta_ci95": (-0.004, 0.0), "score_resolvable": 0.004}
+    between = {**usual, **score, **figures}
+    row = made("onnx", "int8", **{name: value for name, value in between.items() if name != "between_visits"})
+    return replace(row, latency=replace(row.latency, between_visits=between["between_visits"]))
+
+
+def summary(row: VariantSummary | None = None, budget: Budget | None = None, **fields) -> Summary:
+    rows = {"onnx-fp32": REFERENCE, "onnx-int8": row or int8()}
+    chosen = choice.choose(rows, budget or Budget("none"), classification.PRIMARY_METRIC, 0.95)
+    picked = {"chosen": chosen.chosen, "chosen_reason": chosen.reason, "losers": dict(chosen.losers or {})}
+    known = {"reference": "onnx-fp32", "device": BOARD, "variants": rows, "pareto": (), "budget": budget or Budget("none")}
+    return Summary(**{**known, **picked, "primary_metric": classification.PRIMARY_METRIC, **fields})
+
+
+def verdicts_of(given: Summary, **demands) -> list[str]:
+    return [gate.verdict for gate in gates.run_gates(given, Demands(**demands))]
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.5, "pass"), (2.0, "not resolved"), (2.5, "fail")])
+def test_faster_than(factor, verdict):
+    gate = gates.check_faster(summary(), Demand("onnx-int8", factor))
+    assert gate.verdict == verdict and "2.00 [1.92, 2.08] times as fast as onnx-fp32" in gate.text
+    assert ("visits" in gate.text or "limit" in gate.text) == (verdict == "not resolved")
+
+
+def test_faster_than_says_where_it_holds_for_one_visit_alone():
+    assert "within this visit" in gates.check_faster(summary(int8(between_visits=False)), Demand("onnx-int8", 1.5)).text
+
+
+@pytest.mark.parametrize(
+    ("row", "verdict"),
+    [
+        (int8(latency_ratio_ci95=None), "not resolved"),
+        (made("onnx", "int8", "failed", reason="covers nothing"), "fail"),
+    ],
+)
+def test_without_an_interval_nothing_is_shown(row, verdict):
+    assert gates.check_faster(summary(row), Demand("onnx-int8", 1.5)).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("interval", "margin", "verdict"),
+    [
+        ((-0.004, 0.001), 0.5, "pass"),
+        ((0.0, 0.0), 0.5, "pass"),
+        ((-0.004, 0.001), 0.3, "not resolved"),
+        ((-0.03, -0.01), 0.5, "fail"),
+        ((0.01, 0.03), 0.5, "fail"),  # better, and not equivalent
+        ((-0.03, -0.004), 0.5, "not resolved"),  # worse, by an amount that may be within the margin
+    ],
+)
+def test_equivalent(interval, margin, verdict):
+    row = int8(score_delta=sum(interval) / 2, score_delta_ci95=interval)
+    gate = gates.check_equivalent(summary(row), Demand("onnx-int8", margin))
+    assert gate.verdict == verdict and "points" in gate.text
+
+
+def test_equivalent_needs_a_score():
+    with pytest.raises(UserError, match=r"budget\.sqnr_db"):
+        gates.check_equivalent(summary(primary_metric=None), Demand("onnx-int8", 0.5))
+    assert segmentation.PRIMARY_METRIC.share  # in points as well
+
+
+@pytest.mark.parametrize(
+    ("now", "verdict"),
+    [
+        ((0.46, 0.48), "pass"),
+        ((0.495, 0.505), "pass"),  # as fast, and known well enough
+        ((0.48, 0.53), "not resolved"),
+        ((0.55, 0.58), "fail"),
+    ],
+)
+def test_no_slower_than_last(now, verdict):
+    then = summary(int8(latency_ratio_ci95=(0.49, 0.51)))
+    row = int8(latency_ratio_to_reference=math.sqrt(now[0] * now[1]), latency_ratio_ci95=now)
+    (gate,) = gates.check_last(summary(row), then, "HEAD")
+    assert gate.verdict == verdict and gate.name == "--no-slower-than-last onnx-int8" and "HEAD" in gate.text
+
+
+def test_the_margin_of_the_settings_says_what_slower_is():
+    then, now = summary(int8(latency_ratio_ci95=(0.49, 0.51))), int8(latency_ratio_ci95=(0.48, 0.53))
+    assert next(gates.check_last(summary(now, margins=Margins(latency=0.2)), then, "HEAD")).verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    ("then", "said"),
+    [
+        ({"device_fingerprint": "another"}, "another device"),
+        ({"threads": 4}, "another threads"),
+        ({"latency_ratio_ci95": None}, "no interval"),
+    ],
+)
+def test_what_cannot_be_compared_is_not_resolved(then, said):
+    before = summary(int8(**then))
+    (gate,) = gates.check_last(summary(), before, "v1")
+    assert gate.verdict == "not resolved" and said in gate.text
+
+
+def test_a_variant_that_was_ok_and_fails_now_fails():
+    failed = made("onnx", "int8", "failed", reason="covers nothing")
+    assert [gate.verdict for gate in gates.check_last(summary(failed), summary(), "HEAD")] == ["fail"]
+    assert [gate.verdict for gate in gates.check_last(summary(), summary(failed), "HEAD")] == ["not resolved"], "no variant is in both"
+
+
+def test_the_interval_of_a_change_is_that_of_two_independent_ratios():
+    low, high = gates.quotient((0.9, 1 / 0.9), (0.9, 1 / 0.9))
+    assert math.log(high) == pytest.approx(math.sqrt(2) * -math.log(0.9)) and low == pytest.approx(1 / high)
+    assert gates.quotient(None, (1.0, 1.0)) is None
+
+
+@pytest.mark.parametrize(
+    ("limits", "verdict"),
+    [
+        ({"latency_ratio": 0.6}, "pass"),
+        ({"latency_ratio": 0.3}, "fail"),
+        ({"latency_ratio": 0.5}, "not resolved"),
+        ({"size_bytes": 10}, "not resolved"),  # it was not measured
+    ],
+)
+def test_the_budget_is_missed_only_where_that_is_shown(limits, verdict):
+    found = gates.run_gates(summary(budget=Budget("mine", **limits)), Demands())
+    assert [gate.name for gate in found] == ["variants", "budget mine"] and found[1].verdict == verdict and "onnx-int8" in found[1].text
+
+
+def test_a_budget_by_ratio_says_the_figures():
+    (found,) = choice.check_limits(int8(), Budget("mine", latency_ratio=0.5), classification.PRIMARY_METRIC, 0.95)
+    assert found.unsure and found.text.startswith("latency ratio 0.500 [0.480, 0.520], limit 0.5: cannot tell")
+    (none,) = choice.check_limits(int8(latency_ratio_ci95=None), Budget("mine", latency_ratio=0.5), classification.PRIMARY_METRIC, 0.95)
+    assert none.unsure and not none.met
+
+
+def test_the_worst_gate_decides_the_exit_code():
+    codes = {("pass",): 0, ("pass", "fail", "not resolved"): 1, ("pass", "not resolved"): 4}
+    for found, code in codes.items():
+        assert gates.exit_code([gates.Gate("a", verdict, "") for verdict in found]) == code
+
+
+@pytest.mark.parametrize(
+    "text", ["onnx-int8", "onnx-int8:", "onnx-int8:fast", "onnx-int8:0", "onnx-int8:-1", "onnx-int8:nan", "onnx-int9:1.5"]
+)
+def test_a_demand_that_is_none_is_a_mistake_of_the_user(text):
+    with pytest.raises(UserError, match="--faster-than"):
+        gates.parse_demand("--faster-than", text, summary())
+    assert gates.parse_demand("--faster-than", "onnx-int8:1.5", summary()) == Demand("onnx-int8", 1.5)
+
+
+@pytest.fixture
+def committed(tmp_path, monkeypatch):
+    """A repository whose last commit has metrics/summary.json, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    Path("project/metrics").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "project")
+    records.write_summary(summary(int8(latency_ratio_ci95=(0.49, 0.51))))
+    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "One"]):
+        subprocess.run(["git", *command], check=True, cwd=tmp_path)
+    return Namespace(
+        check=True, faster_than=[], equivalent=[], no_slower_than_last=True, rev=None, json="out/gates.json", junit="out/g.xml"
+    )
+
+
+def test_the_last_run_is_that_of_git(committed, capsys):
+    row = int8(latency_ratio_to_reference=0.6, latency_ratio_ci95=(0.59, 0.61))
+    records.write_summary(summary(row))
+    committed.faster_than, committed.equivalent = ["onnx-int8:1.5"], ["onnx-int8:0.3"]
+    assert checking.check(committed, records.read_summary()) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0].strip() for line in lines] == ["pass", "pass", "not resolved", "fail"]
+    known = json.loads(Path("out/gates.json").read_text())
+    assert (
+        known["exit_code"] == 1
+        and known["device_fingerprint"] == "board"
+        and known["gates"][3]["name"] == "--no-slower-than-last onnx-int8"
+    )
+    suite = ElementTree.parse("out/g.xml").getroot()
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("4", "1", "1")
+    assert [case.find("failure") is not None for case in suite] == [False, False, False, True] and suite[2].find("skipped") is not None
+
+
+def test_a_revision_without_a_summary_is_a_mistake_of_the_user(committed):
+    with pytest.raises(UserError, match="no-such"):
+        gates.read_last("no-such-revision")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"check": False, "faster_than": ["a:1"]},
+        {"check": False, "no_slower_than_last": True},
+        {"check": False, "junit": "a.xml"},
+        {"check": True, "rev": "main"},
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(given):
+    usual = {"check": False, **checking.NEED_CHECK}
+    checking.refuse_without_check(Namespace(**usual))
+    with pytest.raises(UserError, match="give that too"):
+        checking.refuse_without_check(Namespace(**{**usual, **given}))
