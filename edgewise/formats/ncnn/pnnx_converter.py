@@ -30,6 +30,7 @@ CODES = {  # numpy's types in the words of pnnx
     **{"float16": "f16", "float32": "f32", "float64": "f64", "bool": "bool"},
     **{f"{sign}int{bits}": f"{'u' if sign else 'i'}{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
+RECURRENT = ("LSTM", "GRU", "RNN")  # of an ONNX file pnnx writes neither their sizes nor their weights
 Entry = Mapping[str, Any]
 
 
@@ -150,3 +151,8 @@ def check_operators(layers: Sequence[Layer]) -> None:
     lacking = sorted({layer.kind for layer in layers if ncnn.layer_to_index(layer.kind) < 0})
     if lacking:
         raise ValueError(f"ncnn has no operator for {', '.join(lacking)}; write the model without it, or use another format for it")
+    left = sorted({layer.kind for layer in layers if layer.kind in RECURRENT and not layer.integer(0)})
+    if left:
+        raise ValueError(
+            f"pnnx does not translate {', '.join(left)} of an ONNX file; bring the model as a torch program, or use onnx for it"
+        )
