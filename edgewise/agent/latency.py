@@ -115,11 +115,14 @@ class ChildFailed(Exception):
 
 
 class TurnProcess:
-    """An agent process for one model of a pair, stopped between its blocks. `lines` holds its events as they came."""
+    """An agent process for one model of a pair, stopped between its blocks. `lines` holds its events as they came.
+
+    job: of the side; `python` in it names another interpreter than that of this process."""
 
     def __init__(self, job: Mapping[str, Any], deadline_s: float):
         fields = {name: job[name] for name in protocol.JOBS[IN_TURNS]}
-        self.process = subprocess.Popen(AGENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        command = (job["python"], *AGENT[1:]) if job.get("python") else AGENT
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.lines: List[str] = []
         self._write(protocol.encode_job(kind=IN_TURNS, deadline_s=deadline_s, **fields))
         self._read_until("warmup")

@@ -9,6 +9,8 @@ from edgewise.errors import UserError
 
 CHECKED = """0 done; with --check 1 where a gate fails and 4 where none fails and one is not resolved;
 1 also where a result file is missing or damaged; 2 a mistake in the command"""
+COMPARED = """0 both releases run it, whatever they differ by; 1 one of them cannot; 2 a mistake in the
+command, or no such release; 3 the network or the disk"""
 PARAMS, CONF = Path("params.yaml"), Path("conf")
 
 
@@ -221,6 +223,32 @@ def trust(given: Namespace) -> None:
     print(study.describe_trust(settings))
 
 
+def compare_options(parser: Parser) -> None:
+    parser.add_argument("variant", metavar="VARIANT", help="a variant of params.yaml that was made")
+    parser.add_argument("--with", dest="release", metavar="PACKAGE==VERSION", required=True, help="another release of its runtime")
+
+
+def compare(given: Namespace) -> None:
+    """reads:   models/variants/VARIANT, models/data; pip's index, as you have configured it
+    writes:  .edgewise/environments: a Python environment with that release, kept for the
+             next time
+
+    Runs the same file under the installed release of its runtime and under another one, on
+    this machine: which release broke it, or made it slower? Outputs are compared by port,
+    latency in turns. Nothing of your own environment changes.
+
+    examples:
+      edgewise compare onnx-int8-static --with onnxruntime==1.20.1
+    """
+    from edgewise.config import schema
+    from edgewise.devices.environments import Requirement
+    from edgewise.measure import releases
+
+    requirement = Requirement.parse(given.release)
+    for line in releases.describe_compared(releases.compare_releases(schema.read(), given.variant, requirement)):
+        print(line)
+
+
 def report_options(parser: Parser) -> None:
     checking.add_options(parser)
     parser.add_argument("--verbose", action="store_true", help="every line on all variants: warnings, explanations, memory, agreement")
@@ -328,6 +356,7 @@ COMMANDS = {
     "sweep": Command("run many sets of choices, each as an experiment, and judge them together", sweep, sweep_options),
     "study": Command("answer a question that has choices of its own, beside your project", study, study_options),
     "trust": Command("measure how much latency ratios move from one visit of this device to the next", trust, trust_options),
+    "compare": Command("run a variant's file under another release of its runtime", compare, compare_options, codes=COMPARED),
     "report": Command("show the table of the last run, or check it in CI", report, report_options, codes=CHECKED),
     "bundle": Command("make the chosen variant a folder that runs by itself, or put it on the device", bundle, bundle_options),
     "track": Command("write the results into MLflow again", track, track_options),
