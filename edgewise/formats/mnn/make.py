@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.onnx_graphs import describe_port, find_integer_operator
+from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX, describe_port, find_integer_operator
 from edgewise.formats.mnn import converter, recipes
 from edgewise.formats.mnn.onnx_names import find_nodes
 from edgewise.formats.mnn.run import MODEL
 
 SOURCES = ("onnx",)
-ELSEWHERE: Mapping[str, str] = {}
+ELSEWHERE = WAYS_TO_ONNX
 REQUIRES = {"MNN": "mnn", "onnx": "onnx"}
 PRODUCTS = ("Convolution", "ConvolutionDepthwise", "Deconvolution", "DeconvolutionDepthwise", "MatMul")
 STATIC = {"weights": "int8", "activations": "int8", "covers": recipes.STATIC}
