@@ -23,6 +23,7 @@ from edgewise.errors import InfrastructureError, UserError
 
 OURS = ("dvc.yaml", "params.yaml", "conf", "stages", ".gitignore", ".dvcignore", ".dvc", "dvc.lock", "models", "metrics")
 MESSAGE = "Start"
+DEEPER = "   "  # begins a line of params.yaml that belongs to the variant above it
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,14 @@ def lines(params: str, formats: Mapping[str, str], missing: Mapping[str, str]) -
     """Each variant of a missing format as a comment, below one that says how to install what it needs."""
     head, said = params.partition("\nvariants:\n")[0], set()
     yield from (head, "\nvariants:\n")
+    form = ""
     for line in params[len(head) + len("\nvariants:\n") :].splitlines(keepends=True):
-        form = formats.get(line.partition(":")[0].strip(), "")
+        if not line.startswith(DEEPER):
+            form = formats.get(line.partition(":")[0].strip(), "")
         if form in missing and form not in said:
             said.add(form)
             yield f"  # {pip(missing[form])}    # then uncomment:\n"
-        yield f"  # {line.lstrip()}" if form in missing else line
+        yield f"  # {line[2:]}" if form in missing else line
 
 
 def pip(extra: str) -> str:

@@ -2,14 +2,16 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 
-from edgewise.cli import template
+from edgewise.cli import init, template
 from edgewise.cli.commands import COMMANDS
 from edgewise.cli.main import dispatch, tree
 from edgewise.errors import MissingExtra, UserError
@@ -166,6 +168,27 @@ def test_compose_checks_and_writes(tmp_path, monkeypatch, text):
     (tmp_path / "models/config.yaml").unlink()
     subprocess.run([sys.executable, "-m", "stages.compose"], check=True)
     assert (tmp_path / "models/config.yaml").read_bytes() == written, "the command and the stage write the same"
+
+
+def test_variants_of_missing_formats_are_comments_that_can_be_uncommented():
+    """Also those that take several lines."""
+    params = (ROOT / "params.yaml").read_text()
+    chosen = init.choose(params, {"openvino": "openvino", "onnx": "onnx"})
+    kept, every = yaml.safe_load(chosen), yaml.safe_load(params)
+    assert {variant["format"] for variant in kept["variants"].values()} == {"torch", "tflite"} and kept["reference"] == "torch-fp32"
+    again = re.sub(r"^  # (?!pip )", "  ", chosen, flags=re.MULTILINE)
+    assert yaml.safe_load(again)["variants"] == every["variants"]
+
+
+def test_dvc_breaks_no_line_of_params_yaml(tmp_path):
+    """`dvc exp run -S` writes the file anew, with lines of 80 characters."""
+    from dvc.utils.serialize import modify_yaml
+
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    with modify_yaml(tmp_path / "params.yaml") as tree:
+        tree["seed"] = 3
+    before, after = ((folder / "params.yaml").read_text().replace("seed: 0", "seed: 3").splitlines() for folder in (ROOT, tmp_path))
+    assert [line.split() for line in after] == [re.sub(r"(?<=\w): null(?= #|$)", ":", line).split() for line in before]
 
 
 def test_probe_writes_nothing(tmp_path, monkeypatch, text):
