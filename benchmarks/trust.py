@@ -2,6 +2,7 @@
 
     python -m benchmarks.trust aa --repeats 10 --busy 1      reference against itself, quiet and with one core kept busy
     python -m benchmarks.trust ab --variant onnx-int8-static --busy 1
+    python -m benchmarks.trust visits --variants onnx-int8-static onnx-fp16 --visits 20 --minutes 40 --busy 1    see single_visits.py
     python -m benchmarks.trust tools --variants onnx-fp32    against benchmark_app and litert-benchmark
 
 Run in a project after `dvc repro`. Each repeat is measured interleaved, as the bench stage does (bench.interleave of the profile),
@@ -24,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from benchmarks import single_visits
 from benchmarks.foreign_tools import at_a_stretch, compare
 from edgewise.artifacts.samples import Samples
 from edgewise.config import schema
@@ -137,22 +139,34 @@ def study(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("aa", "ab", "tools"))
+    parser.add_argument("what", choices=("aa", "ab", "tools", "visits"))
     parser.add_argument("--variant", default="onnx-int8-static")
     parser.add_argument("--variants", nargs="+", default=["onnx-fp32"])
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--busy", type=int, default=0, help="neighbours that never sleep")
     parser.add_argument("--no-sequential", action="store_true", help="leave out the usual way, which takes half of the time")
     parser.add_argument("--profile", default="quick")
+    parser.add_argument("--visits", type=int, default=20, help="of each variant in each condition")
+    parser.add_argument("--minutes", type=float, default=40.0, help="over which all visits are spread, at least")
+    parser.add_argument("--raw", type=Path, default=Path("single_visits.json"), help="file for every visit")
     arguments = parser.parse_args()
     settings, bench = schema.read(), profile(arguments.profile)
     print(f"{arguments.what}, profile {arguments.profile}, {arguments.busy} busy neighbours, reference {settings.reference}")
     tasks: dict[str, Callable[[], str]] = {
         "aa": lambda: against(settings, settings.reference, bench, arguments),
         "ab": lambda: against(settings, arguments.variant, bench, arguments),
+        "visits": lambda: single(settings, bench, arguments),
         "tools": lambda: compare(settings, arguments.variants, bench, arguments.repeats, subjects),
     }
     print(tasks[arguments.what]())
+
+
+def single(settings: schema.Config, bench: schema.Bench, arguments: argparse.Namespace) -> str:
+    trust = single_visits.known_trust(settings)
+    with subjects(settings, [*arguments.variants, settings.reference], bench) as (*placed, reference):
+        found = single_visits.visit_in_turns(placed, reference, bench, arguments.visits, arguments.minutes, arguments.busy, neighbours)
+    single_visits.write_raw(found, trust, arguments.raw)
+    return single_visits.describe(found, trust)
 
 
 def against(settings: schema.Config, name: str, bench: schema.Bench, arguments: argparse.Namespace) -> str:

@@ -46,8 +46,8 @@ def check_plan(count: int, minutes: float) -> None:
 
 def short_visit(bench: Bench) -> Bench:
     """The profile for the visits of the study: as few pairs as give an interval, with short runs, and nothing but latency."""
-    few = {"processes": MIN_PAIRS, "max_processes": MIN_PAIRS, "blocks": min(bench.blocks, SHORT_BLOCKS), "min_samples": 1}
-    return replace(bench, claims=True, **few)
+    blocks = min(bench.blocks, SHORT_BLOCKS)
+    return replace(bench, claims=True, processes=MIN_PAIRS, max_processes=MIN_PAIRS, blocks=blocks, min_samples=1)
 
 
 def choose_variants(settings: schema.Config, given: Sequence[str] = ()) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ def is_made(name: str) -> bool:
 def has_integers(name: str) -> bool:
     """Whether most bytes of the weights are integers."""
     weights = artifact.read(MODELS / "variants" / name).details["facts"]["weights_bytes_by_dtype"]
-    return sum(count for dtype, count in weights.items() if "int" in dtype) > sum(weights.values()) / 2
+    return bool(sum(count for dtype, count in weights.items() if "int" in dtype) > sum(weights.values()) / 2)
 
 
 def distance(name: str) -> float:

@@ -231,8 +231,8 @@ def write_gates(gates: Sequence[Gate], summary: Summary, path: Path) -> None:
 
 def write_junit(gates: Sequence[Gate], path: Path) -> None:
     """--junit: a test case for each gate. A gate that is not resolved is skipped there: the format has no word between pass and fail."""
-    counts = {key: str(sum(gate.verdict == verdict for gate in gates)) for key, verdict in (("failures", FAIL), ("skipped", OPEN))}
-    suite = ElementTree.Element("testsuite", name="edgewise", tests=str(len(gates)), errors="0", **counts)
+    failed, skipped = (str(sum(gate.verdict == verdict for gate in gates)) for verdict in (FAIL, OPEN))
+    suite = ElementTree.Element("testsuite", name="edgewise", tests=str(len(gates)), errors="0", failures=failed, skipped=skipped)
     for gate in gates:
         case = ElementTree.SubElement(suite, "testcase", classname="edgewise.gates", name=gate.name)
         if gate.verdict == PASS:

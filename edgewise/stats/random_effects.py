@@ -105,9 +105,8 @@ def pool(visits: Sequence[Measured], spread: Spread | None) -> Estimate:
         raise ValueError("no visit to pool; give at least one")
     within = _tempered(visits)
     weights = _inverse_shares([variance + (spread.variance if spread else 0.0) for variance in within])
-    parts = [(weight**2 * variance, visit.degrees) for weight, variance, visit in zip(weights, within, visits, strict=True)]
-    if spread:
-        parts.append((sum(weight**2 for weight in weights) * spread.variance, spread.degrees))
+    own = [(weight**2 * variance, float(visit.degrees)) for weight, variance, visit in zip(weights, within, visits, strict=True)]
+    parts = [*own, *([(sum(weight**2 for weight in weights) * spread.variance, spread.degrees)] if spread else [])]
     centre = sum(weight * visit.log_ratio for weight, visit in zip(weights, visits, strict=True))
     return Estimate(centre, math.sqrt(sum(value for value, _ in parts)), min(_satterthwaite(parts), LARGEST_DEGREES))
 

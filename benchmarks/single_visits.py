@@ -1,0 +1,118 @@
+"""A against B with truth, visit by visit: how often does the interval of a single visit hold what all other visits say?
+
+    python -m benchmarks.trust visits --variants onnx-int8-static onnx-fp16 --visits 20 --minutes 40 --busy 1
+
+Every visit is a measurement as the bench stage makes it, quiet and beside busy cores in turn. The truth for a visit is the mean log ratio
+of all other visits of the same variant in the same condition. `with trust` are the intervals of the report, from the trust that
+`edgewise trust` has measured on this device before; `alone` is that of the visit itself. The visits are not added to the store.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+
+from edgewise.artifacts import records, visits
+from edgewise.artifacts.visits import Trust, Visit
+from edgewise.config import schema
+from edgewise.config.schema import Bench, to_plain
+from edgewise.errors import UserError
+from edgewise.measure.collecting import estimate_trust, to_measured
+from edgewise.measure.pairs import make_pair_runner, measure_pairs
+from edgewise.measure.runs import PlacedVariant
+from edgewise.measure.trust import paced
+from edgewise.measure.visiting import make_visit
+from edgewise.stats.random_effects import Measured, Spread, between_visits, pool
+
+QUIET = "quiet"
+Busy = Callable[[int], AbstractContextManager[None]]
+Found = Mapping[str, Mapping[str, Sequence[Visit]]]  # variant -> condition -> its visits
+COLUMNS = (
+    *("variant", "condition", "visits", "hold the truth with trust", "alone", "median width with trust", "alone"),
+    *("ratios", "sd between visits", "seconds a visit"),
+)
+
+
+def known_trust(settings: schema.Config) -> Trust:
+    """Of this device; UserError before `edgewise trust` has run."""
+    fingerprint = records.read_plain(records.METRICS / "device.json")["fingerprint"]
+    found = estimate_trust(visits.read_store(fingerprint).values(), fingerprint, settings.bench.interleave)
+    if found is None:
+        raise UserError("this device has no trust yet: run `edgewise trust` first")
+    return found
+
+
+def visit_in_turns(
+    placed: Sequence[PlacedVariant], reference: PlacedVariant, bench: Bench, count: int, minutes: float, busy: int, neighbours: Busy
+) -> dict[str, dict[str, list[Visit]]]:
+    """So many visits of each variant in each condition, evenly over the time. The order of the variants alternates."""
+    conditions = [0, busy] if busy else [0]
+    runners = {variant.name: make_pair_runner(variant, reference, bench) for variant in placed}
+    found: dict[str, dict[str, list[Visit]]] = {v.name: {name_condition(c): [] for c in conditions} for v in placed}
+    for number in paced(count * len(conditions), 60 * minutes):
+        cores = conditions[number % len(conditions)]
+        with neighbours(cores):
+            for variant in placed if number // len(conditions) % 2 == 0 else placed[::-1]:
+                start = time.monotonic()
+                pairs = measure_pairs(runners[variant.name], bench, variant.name)
+                names = {"key": "", "variant": variant.name, "reference": reference.name}
+                visit = make_visit(pairs, bench, time.monotonic() - start, **names)
+                if visit is None:
+                    raise UserError(f"the profile {bench.name} gives no interval; use --profile quick or standard")
+                found[variant.name][name_condition(cores)].append(visit)
+    return found
+
+
+def name_condition(cores: int) -> str:
+    return f"{cores} busy" if cores else QUIET
+
+
+def rows(found: Found, trust: Trust) -> Iterator[tuple[str, ...]]:
+    """The cells of the table."""
+    spread = Spread(trust.log_variance, trust.degrees)
+    for name, conditions in found.items():
+        for condition, made in conditions.items():
+            measured = [to_measured(visit) for visit in made]
+            own = between_visits([measured])
+            held = [(count_holding(measured, each), median_width(measured, each)) for each in (spread, None)]
+            ratios = [visit.ratio for visit in made]
+            yield (
+                *(name, condition, str(len(made)), f"{held[0][0]} of {len(made)}", f"{held[1][0]} of {len(made)}"),
+                *(f"{held[0][1]:.1%}", f"{held[1][1]:.1%}", f"{min(ratios):.3f} .. {max(ratios):.3f}"),
+                *(f"{own.deviation:.1%}" if own else "", f"{np.median([visit.seconds for visit in made]):.0f}"),
+            )
+
+
+def count_holding(measured: Sequence[Measured], spread: Spread | None) -> int:
+    """How many intervals of single visits hold the mean of all others, which is known well but not exactly: 20 visits that move by a
+    standard deviation of 2 % know it to 0.5 %."""
+    count = 0
+    for number, visit in enumerate(measured):
+        truth = math.exp(np.mean([other.log_ratio for place, other in enumerate(measured) if place != number]))
+        low, high = pool([visit], spread).interval()
+        count += low <= truth <= high
+    return count
+
+
+def median_width(measured: Sequence[Measured], spread: Spread | None) -> float:
+    """Of the whole interval, as a share of the ratio."""
+    estimates = [pool([visit], spread) for visit in measured]
+    return float(np.median([(each.interval()[1] - each.interval()[0]) / each.ratio for each in estimates]))
+
+
+def describe(found: Found, trust: Trust) -> str:
+    head = (
+        f"trust: ratios move by {100 * math.sqrt(trust.log_variance):.2g} % (standard deviation), {trust.degrees:.3g} degrees of freedom,"
+        f" {trust.visits} visits of {', '.join(trust.variants)}"
+    )
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *rows(found, trust)]
+    return "\n".join([head, "", *("| " + " | ".join(cells) + " |" for cells in lines)])
+
+
+def write_raw(found: Found, trust: Trust, path: Path) -> None:
+    """Every visit, to be looked at again."""
+    path.write_text(json.dumps({"trust": to_plain(trust), "visits": to_plain(dict(found))}, indent=1) + "\n", encoding="utf-8")
