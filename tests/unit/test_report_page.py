@@ -95,6 +95,12 @@ def test_a_page_without_latency_pictures_or_budget_leaves_these_out(project):
     assert "Samples with errors" not in text and "Memory step by step" not in text and "without bench-on-device" in text
 
 
+def test_a_page_without_a_variant_that_was_made_says_so_first(project):
+    text = render_page(project, [replace(row, fails_in="variants") for row in FIVE])
+    assert "Every variant failed" in text and '<section id="front" hidden>' in text and "covers 0 %" in text
+    assert "Every variant failed" not in render_page(project)
+
+
 def test_a_page_of_a_failed_reference_is_still_made(project):
     text = render_page(project, [replace(FIVE[0], fails_in="evaluate"), *FIVE[1:]])
     assert "the reference onnx-fp32 failed" in text
