@@ -3,7 +3,7 @@
     python -m stages.quantize VARIANT
 
 Reads   models/FORMAT (float model, layers.json), models/source (oracle), models/data (calibration split), models/sensitivity/SCHEME,
-        models/qat/SCHEME; variants.V
+        models/qat/SCHEME or the source that models/pruned/V names; variants.V
 Writes  models/variants/V: the model and its manifest, which says what the file really holds; status `failed` with the
         reason where it cannot be made
 """

@@ -1,4 +1,4 @@
-"""The source as a float model of a format: made once for all variants of the format, or anew from a fine-tuned source."""
+"""The source as a float model of a format: made once for all variants of the format, or anew from a fine-tuned or pruned source."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,9 @@ from edgewise.proof.making import (
 
 MODELS = Path("models")
 TUNED = MODELS / "qat"
-CARRIED = ("step_ms", "decoding")
+PRUNED = MODELS / "pruned"  # see compress.pruned_sources
+PRUNED_SOURCES = PRUNED / "sources"
+CARRIED = ("step_ms", "decoding", "multiply_adds")
 MIN_FLOAT_SQNR_DB = 60.0  # float32 conversions reach 90 to 140 dB; half precision on the way would show as 60 to 70
 
 
@@ -76,15 +78,25 @@ def find_parent(make: Maker, source: Manifest) -> Path:
 
 @contextlib.contextmanager
 def open_parent(variant: Variant, formats: Mapping[str, schema.Format]) -> Iterator[tuple[Path, Path]]:
-    """The float model that a variant is made from, and that model's source: models/FORMAT and models/source, or, for a fine-tuned
-    variant, a temporary conversion of models/qat/SCHEME/KEY."""
-    if variant.tuning is None:
+    """The float model that a variant is made from, and that model's source: models/FORMAT and models/source, or, for a variant with a
+    source of its own, a temporary conversion of that."""
+    source = find_own_source(variant)
+    if source is None:
         yield MODELS / variant.format, MODELS / "source"
         return
-    artifact.require_ok(artifact.read(TUNED / variant.scheme), str(TUNED / variant.scheme))
-    source = TUNED / variant.scheme / variant.tuning.key
     with tempfile.TemporaryDirectory() as scratch:
         yield convert_tuned(variant.format, formats, source, Path(scratch)), source
+
+
+def find_own_source(variant: Variant) -> Path | None:
+    """The pruned or fine-tuned source of a variant; None for one that is made of models/source. VariantFailed where it was not made."""
+    if variant.prune is not None:
+        pointer = artifact.require_ok(artifact.read(PRUNED / variant.name), str(PRUNED / variant.name))
+        return PRUNED_SOURCES / str(pointer.details["source"])
+    if variant.tuning is not None:
+        artifact.require_ok(artifact.read(TUNED / variant.scheme), str(TUNED / variant.scheme))
+        return TUNED / variant.scheme / variant.tuning.key
+    return None
 
 
 def convert_tuned(name: str, formats: Mapping[str, schema.Format], source: Path, scratch: Path) -> Path:

@@ -7,7 +7,7 @@ names: each format quantizes it with its own tool, so that its files and kernels
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from edgewise.sources import torch_source, training
 from edgewise.sources.objectives import Objective, choose
 from edgewise.sources.transformers_model import silence_torchao
 
+Teach = Callable[[Objective, Samples], Objective]
 REQUIRES = {"torch": "train", "torchao": "train", "safetensors": "train"}
 PROGRAM, PROBE = "program.pt2", "probe.npz"
 TORCHAO_EPSILON = 1e-5  # torchao gives folded batch norms this epsilon, whatever theirs was
@@ -39,8 +40,11 @@ MAX_LOST_SHARE = 0.5  # of the score above chance that the model has with fake q
 LEAST_LOSS = 0.05  # of a score; a model that has learned little loses less than that by chance
 
 
-def fine_tune(source: Path, data: Path, tuning: Tuning, train: Train, seed: int, folder: Path) -> Mapping[str, Any]:
-    """Write the fine-tuned source into `folder` and return the training history. VariantFailed where the source is not a torch program."""
+def fine_tune(
+    source: Path, data: Path, tuning: Tuning, train: Train, seed: int, folder: Path, teach: Teach | None = None
+) -> Mapping[str, Any]:
+    """Write the fine-tuned source into `folder` and return the training history. VariantFailed where the source is not a torch program.
+    teach: puts a teacher beside the objective, see sources.distillation."""
     import torch
 
     manifest = artifact.read(source)
@@ -50,6 +54,7 @@ def fine_tune(source: Path, data: Path, tuning: Tuning, train: Train, seed: int,
     objective = choose(samples, recipe, manifest.details.get(torch_source.DECODING))
     if objective is None:
         raise VariantFailed(f"int8-qat cannot train this model with data.targets={samples.kind}: there is no loss for it")
+    objective = teach(objective, samples) if teach else objective
     with training.repeatable(seed, train.threads), warnings.catch_warnings(action="ignore"):
         torch.use_deterministic_algorithms(False)  # torchao's fused fake quantization is not declared so; on a CPU it is
         program = torch.export.load(source / PROGRAM)

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ def make_variant(variant: schema.Variant, parent: Manifest, configuration: schem
         )
         artifact.write(folder, manifest)
         details = {"facts": facts, "covered_share": covered_share, "kept_float": kept, **searched, **carry_over(parent)}
+        details |= describe_pruned(variant.name, source, facts)
         details |= {"tail": tail} if tail else {}
         with name_layers(build):
             found = compare_with_source(variant.module, folder, variant.engine, variant.min_sqnr_db, source)
@@ -71,6 +72,15 @@ def make_variant(variant: schema.Variant, parent: Manifest, configuration: schem
             band = build.accuracy_band(kept, configuration.seed)
             details |= {"calibration": calibration.describe(indices), "accuracy_band": band}
         artifact.write(folder, dataclasses.replace(manifest, details=details))
+
+
+def describe_pruned(name: str, source: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries for the details of a variant with a pruned source; {} for others. VariantFailed where its file has more channels."""
+    manifest = artifact.read(source)
+    if "pruned" not in manifest.details:
+        return {}
+    checks.check_channels(facts, manifest.details["layers"], name)
+    return {"multiply_adds": manifest.details["multiply_adds"], "pruned": manifest.details["pruned"]}
 
 
 def blank_manifest(variant: schema.Variant) -> Manifest:

@@ -18,6 +18,7 @@ import yaml
 
 from edgewise.config.margins import MARGINS, find_margins, without_margin
 from edgewise.config.naming import name_experiment
+from edgewise.config.prune_settings import check_prune
 from edgewise.config.schema import (
     LATENCY,
     MEMORY,
@@ -167,7 +168,7 @@ def is_user_choice(message: str, group: str, choice: Mapping[str, Any]) -> bool:
 
 
 GOALS = (LATENCY, MEMORY)
-OWN_KEYS = ("format", "scheme", "engine", "load", "file")
+OWN_KEYS = ("format", "scheme", "engine", "load", "file", "prune")
 
 
 def variants(choices: Mapping[str, Any], options: Options) -> dict[str, Variant]:
@@ -212,8 +213,11 @@ def variant(name: str, choice: Any, options: Options) -> Variant:
         "file": file,
         "engine": engine,
         "auto": {"goal": goal, "fixed": fixed} if goal else None,
+        "prune": overlay({}, choice["prune"]) if isinstance(choice.get("prune"), Mapping) else choice.get("prune"),
     }
-    return build(Variant, {key: value for key, value in fields.items() if value is not None}, where)
+    made = build(Variant, {key: value for key, value in fields.items() if value is not None}, where)
+    check_prune(made.prune, f"{where}.prune")
+    return made
 
 
 def expand_engine(engine: Any) -> Any:
@@ -348,6 +352,7 @@ def compose_choices(choices: dict[str, Any], options: Options) -> Config:
         scans=collect_needs(made, "scan", options),
         tunings=collect_needs(made, "tuning", options),
         margins=find_margins({group: _join(group, choices[group], options) for group in MARGINS}, choices, task),
+        prunings={name: variant.pruning for name, variant in made.items()},
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from edgewise.config.prune_settings import Prune
 from edgewise.config.settings import build, option
 from edgewise.errors import ConfigError
 
@@ -86,6 +87,24 @@ class Tuning:
 
 
 @dataclasses.dataclass(frozen=True)
+class Pruning:
+    """One source that the stage prune has to make; variants with the same settings share it. qat: fine-tuned with fake quantization
+    in the end."""
+
+    settings: Prune
+    qat: Tuning | None = None
+
+    @property
+    def key(self) -> str:
+        return f"{self.settings.key}-{self.qat.key}" if self.qat else self.settings.key
+
+    @property
+    def before_qat(self) -> "Pruning":
+        """The float source that it begins with."""
+        return Pruning(self.settings)
+
+
+@dataclasses.dataclass(frozen=True)
 class Load:
     """How weights are loaded into memory at run time."""
 
@@ -144,6 +163,7 @@ class Variant:
     keep_int8: tuple[str, ...] = option((), "layers that keep 8-bit weights among 4-bit ones; names or patterns as in keep_float")
     mixed: Mixed | None = None
     qat: Qat | None = None
+    prune: Prune | None = option(None, "channels are cut out of the source before the variant is made; for any format and scheme")
     accuracy_control: AccuracyControl | None = None
     load: Load = option(Load())
     file: dict[str, Any] = option({}, "how the file is written, for any scheme")
@@ -159,7 +179,16 @@ class Variant:
 
     @property
     def tuning(self) -> Tuning | None:
-        """The training that train-qat has to run for it."""
+        """The training that train-qat has to run for it; a pruned source is fine-tuned by the stage prune."""
+        return None if self.prune else self._quantized_training
+
+    @property
+    def pruning(self) -> Pruning | None:
+        """The source that the stage prune has to make for it."""
+        return Pruning(self.prune, self._quantized_training) if self.prune else None
+
+    @property
+    def _quantized_training(self) -> Tuning | None:
         return Tuning(self.qat.epochs, self.qat.learning_rate, self.per_channel is not False) if self.qat else None
 
     def with_engine(self, found: Mapping[str, Any]) -> "Variant":
@@ -313,6 +342,7 @@ class Config:
     tunings: dict[str, dict[str, Tuning]] = option({}, "trainings that train-qat has to run, by scheme and key")
     margins: Margins = option(Margins())
     experiment: str = option("", "name of the experiment and of the registered model in MLflow; null: MODEL-DATA")
+    prunings: dict[str, Pruning | None] = option({}, "sources that prune has to make, for every variant; null: it is made of models/source")
 
     def variant(self, name: str) -> Variant:
         if name not in self.variants:
@@ -325,7 +355,7 @@ def part(module: str, name: str) -> ModuleType:
     return importlib.import_module(f"{module}.{name}")
 
 
-KEYS = ("code", "runtimes")  # of the file, beside the configuration: what DVC compares, and no stage reads
+KEYS = ("code", "runtimes")  # of the file, beside the configuration: what DVC compares; prune alone reads its own, for its store
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml reads 10 times as fast
 
 
@@ -337,6 +367,12 @@ def read(path: Path = PATH) -> Config:
         raise ConfigError(f"{path} does not exist; run `dvc repro` (its first stage, compose, writes it)") from None
     own = {key: value for key, value in raw.items() if key not in KEYS} if isinstance(raw, dict) else raw
     return build(Config, own, str(path))
+
+
+def read_compared(stage: str, path: Path = PATH) -> dict[str, Any]:
+    """What DVC compares for a stage beside its settings: {"code": its digest, "runtimes": of `runtimes`, if it has an entry there}."""
+    raw = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
+    return {key: raw[key].get(stage) for key in KEYS}
 
 
 def settings_sha256(path: Path = PATH) -> str:

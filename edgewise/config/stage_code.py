@@ -8,7 +8,7 @@ imported: they are the user's to edit.
     {data} {source} {task} {device}   the module that the section names, and the callable of the user that its settings name
     {format}                          the module of the format, in a stage for each variant or format
     {reference}                       the module of the reference's format
-    {between}                         modules of the formats on the way to a fine-tuned variant's own; none for other variants
+    {between}                         modules of the formats on the way from a fine-tuned or pruned source; none for other variants
     {scanner}                         scan.py of the source's format; none where it has none
     {formats}                         the modules of the formats of all variants
 """
@@ -22,7 +22,7 @@ from typing import Any
 
 from edgewise.config import syntax
 from edgewise.config.digests import Digests, expand
-from edgewise.config.runtimes import installed_runtimes
+from edgewise.config.runtimes import describe, installed_runtimes
 from edgewise.config.schema import Config, Plugin, part
 from edgewise.errors import ConfigError
 
@@ -42,7 +42,10 @@ class StageCode:
 def depended_on(config: Config, root: Path = Path()) -> dict[str, Any]:
     """What DVC compares beside the settings: the code of each stage (`code`), and the runtimes that are installed here (`runtimes`)."""
     with Digests(root) as digests:
-        return {"code": stage_digests(config, digests), "runtimes": installed_runtimes(config.formats)}
+        return {
+            "code": stage_digests(config, digests),
+            "runtimes": installed_runtimes(config.formats) | {"prune": describe(["torch_pruning"])},
+        }
 
 
 def stage_digests(config: Config, digests: Digests) -> dict[str, Any]:
@@ -126,7 +129,7 @@ def for_each(config: Config, foreach: str) -> dict[str, dict[str, tuple[str, ...
     if foreach == "formats":
         return {name: {"format": (form.module,), "between": ()} for name, form in config.formats.items()}
     return {
-        name: {"format": (variant.module,), "between": between(config, variant.format) if variant.tuning else ()}
+        name: {"format": (variant.module,), "between": between(config, variant.format) if variant.tuning or variant.prune else ()}
         for name, variant in config.variants.items()
     }
 

@@ -4,6 +4,7 @@ Some quantizers leave a model unchanged without a word, and a converter may writ
 here, from what formats/F/facts.py reads in the file and from the outputs of a run in a process of its own (see isolation).
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,6 +17,8 @@ from edgewise.errors import OutputsDiffer, VariantFailed
 from edgewise.stats.agreement import GroupAgreement, compare_groups, find_groups, worst_of
 
 Arrays = dict[str, np.ndarray]
+
+FOLDED_SHARE = 0.02  # of all weights: what converters may add to layers, such as products with constants
 
 # What a float model agrees with, at least, of a source that computes in these types, in dB. Rounding to p bits costs 6 p + 5 dB (float16:
 # 11 bits, 71 dB; bfloat16: 8 bits, 53 dB), and the noise of some 300 roundings in a row adds up to 25 dB more; 6 dB are left as a margin.
@@ -124,6 +127,17 @@ def check_scheme(
         raise VariantFailed(f"{name} covers {', '.join(scheme['covers'])} only, and found none here to change: nothing was done")
     covered = sum(node["elements"] for node in facts["nodes"] if same_width(node["weights_dtype"], scheme["weights"]))
     return float(covered / max(1, facts["weights_elements"]))
+
+
+def check_channels(facts: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]], name: str) -> None:
+    """VariantFailed where the nodes of the file hold more weights than the layers of its source (details of its manifest) have: it was
+    made with channels that the source lost."""
+    given = sum(node["elements"] for node in facts["nodes"])
+    own = sum(math.prod(shape) for shape in {layer["weight"]: layer["shape"] for layer in layers.values()}.values())
+    if given > own * (1 + FOLDED_SHARE):
+        raise VariantFailed(
+            f"{name} has {given} weights in its layers, its pruned source has {own}: channels that were cut are still in it"
+        )
 
 
 def _check_kept_nodes(facts: Mapping[str, Any], setting: str, kept: Sequence[str], width: str) -> None:

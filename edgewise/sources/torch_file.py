@@ -84,9 +84,23 @@ def _obtain_callable(settings: Settings, data: Path, untrained: Train, seed: int
     given = [name for name in usual if getattr(settings, name)]
     if given:
         raise ConfigError(f"model.{given[0]}: it is for programs of torch.export.save; leave it out, or model.callable")
-    own = {field.name for field in dataclasses.fields(Settings)} - {"path", *usual}
-    chosen = python_callable.Settings(weights=settings.path, **{name: getattr(settings, name) for name in own})
-    return python_callable.obtain(chosen, data, untrained, seed, folder)
+    return python_callable.obtain(_as_callable(settings), data, untrained, seed, folder)
+
+
+def _as_callable(settings: Settings) -> python_callable.Settings:
+    """The settings of a callable with a checkpoint as those of a callable that is trained."""
+    own = ("callable", "arguments", "classes_argument", "weights_ignore")
+    return python_callable.Settings(weights=settings.path, **{name: getattr(settings, name) for name in own})
+
+
+def create(settings: Settings, data: artifact.Manifest) -> Any:
+    """The module that the callable builds. ValueError for a program, which is no torch module any more."""
+    if settings.callable is None:
+        raise ValueError(
+            f"not from this source: model.path {settings.path!r} is an exported program, and channels can be cut out of torch modules only;"
+            " name what builds the module with model.callable=MODULE.FUNCTION and its weights with model.path"
+        )
+    return python_callable.create(_as_callable(settings), data)
 
 
 def open_session(path: Path) -> ProgramSession:

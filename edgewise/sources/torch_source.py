@@ -27,6 +27,7 @@ from edgewise.sources.checkpoint import PREFIX
 from edgewise.sources.inspection import one_line
 from edgewise.sources.objectives import Objective, choose
 from edgewise.sources.oracle import SCORES, find_moving_axis
+from edgewise.sources.torch_counting import count_arithmetic
 from edgewise.sources.torch_ports import as_forward, take_tensors, to_numpy
 
 PROBE_SAMPLES = 16
@@ -152,8 +153,10 @@ def export(source: Any, feeds: Mapping[str, np.ndarray], outputs: Sequence[str],
     stored: dict[str, Any] = {f"in:{name}": array for name, array in feeds.items()}
     stored |= {f"out:{name}": to_samples_first(array, axes[name]) for name, array in results.items()}
     np.savez(folder / "probe.npz", **stored)
+    arithmetic = count_arithmetic(source, {name: array[:2] for name, array in feeds.items()})
     return {
         **saved,
+        "details": {**saved["details"], "multiply_adds": arithmetic.total},
         "inputs": [_describe(name, array, 0) for name, array in feeds.items()],
         "outputs": [{**_describe(n, array, axes[n]), "meaning": n if n in MEANINGS else None} for n, array in results.items()],
     }

@@ -23,12 +23,13 @@ CANNOT_CHANGE_A_RESULT = {
     "edgewise.errors": ("every", "kinds of errors and their exit codes"),
     "edgewise.config.schema": ("every", READS_SETTINGS),
     "edgewise.config.settings": ("every", READS_SETTINGS),
+    "edgewise.config.prune_settings": ("every", READS_SETTINGS),
     "edgewise.config.runtimes": ("every", "tells which package a failed import lacked; the versions are among the params of the stage"),
     "edgewise.devices.access": ("bundle", "only `--to device` reaches it, which writes nothing"),
     "edgewise.measure.runs": ("bundle", "only `--to device` reaches it, which writes nothing"),
     "edgewise.agent.lease": ("bench-on-device", "keeps other hosts away from a device"),
     "edgewise.agent.cache": ("bench-on-device", "copies files to a device and checks their hashes"),
-    "edgewise.plugins": ("prepare-data train-export convert scan-layers train-qat quantize bench-on-device", NO_METHODS),
+    "edgewise.plugins": ("prepare-data train-export convert scan-layers train-qat prune quantize bench-on-device", NO_METHODS),
 }
 GROUPS = {"data": "data", "source": "model", "task": "task", "device": "device", "format": "format"}  # placeholder -> group of conf/
 
@@ -113,7 +114,7 @@ def test_a_stage_takes_no_more_than_it_needs() -> None:
     assert not packages["quantize"] & {"report", "measure", "tasks", "sources", "data", "devices"}
     assert not packages["prepare-data"] & {"sources", "compress", "proof", "formats", "measure", "report"}
     assert not packages["train-export"] & {"compress", "formats", "measure", "report", "data"}
-    assert all("edgewise/compress/qat.py" not in files[stage] for stage in STAGES if stage != "train-qat")
+    assert all("edgewise/compress/qat.py" not in files[stage] for stage in STAGES if stage not in ("train-qat", "prune"))
 
 
 def test_dvc_yaml_names_no_code_and_every_digest() -> None:

@@ -28,8 +28,8 @@ ONNX = {"onnx-fp32", "onnx-int8-static"}
 def workspace(tmp_path_factory) -> Workspace:
     made = Workspace(tmp_path_factory.mktemp("workspace"), TINY)
     made.more = {"EDGEWISE_TESTS_MODULES": str(tmp_path_factory.mktemp("modules"))}
-    # prepare, train, four conversions, scan, qat, report, bundle; and each variant's own
-    assert len(made.repro()) == 10 + 3 * len(OWN)
+    # prepare, train, four conversions, scan, qat, prune, report, bundle; and each variant's own
+    assert len(made.repro()) == 11 + 3 * len(OWN)
     return made
 
 
@@ -52,7 +52,7 @@ def test_what_stages_really_import_is_under_their_code(workspace):
         files = {label(module) for module in filter(says_anything, imported)}
         assert files <= covered, f"{record.stem}: {sorted(files - covered)}"
         checked.add(name)
-    assert len(checked) == 10
+    assert len(checked) == 11
 
 
 def stages(*variants: str, of: tuple[str, ...] = OWN) -> set[str]:
@@ -122,9 +122,9 @@ EDITS = {
     ),
     "a new variant": (
         lambda w: w.params(lambda p: p["variants"].update({"onnx-fp16": {"format": "onnx", "scheme": "fp16"}})),
-        {*LAST, *stages("onnx-fp16")},
+        {*LAST, "prune", *stages("onnx-fp16")},
     ),
-    "a removed variant": (lambda w: w.params(lambda p: p["variants"].pop("openvino-fp32")), {*LAST, "convert-openvino"}),
+    "a removed variant": (lambda w: w.params(lambda p: p["variants"].pop("openvino-fp32")), {*LAST, "prune", "convert-openvino"}),
     "the device": (
         lambda w: w.params(lambda p: p["device"].update(threads=2)),
         {*LAST, *stages(*TINY["variants"], of=("bench-on-device",))},
