@@ -78,7 +78,11 @@ def find_fastest(fit: Rows, every: Rows, reference: str) -> tuple[str | None, st
         return None, f"profile {profile} is too short to say; measure with `dvc exp run -S bench.name=quick`"
     first, *tied = verdicts.fastest_group(fit)
     ratio = fit[first].latency.ratio_to_reference or math.nan
-    why = "nothing is shown to be faster" if first == reference else f"{format_times(1 / ratio)} times as fast as {reference}"
+    why = (
+        "nothing is shown to be faster"
+        if first == reference
+        else f"{format_times(1 / ratio)} times as fast as {reference}{verdicts.say_within(fit[first].latency)}"
+    )
     why += f", not told apart from {name_some(tied)}" if tied else ""
     return first, why + name_lost(first, fit, every, verdicts.worst_ratio, "faster")
 

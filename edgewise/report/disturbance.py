@@ -7,7 +7,6 @@ from edgewise.artifacts.records import Summary, VariantSummary
 
 CLEAN = "clean"
 MOST_NAMED = 3
-AGAIN = "measure again"
 CAUSES = {  # evidence that decided the grade -> (what happened, with the range of its values, and what to do besides measuring again)
     "disturbed_share": ("other processes took the processor in {} of the runs", "stop them"),
     "steal_share": ("other guests of its host took {} of the time", "wait for a quieter hour"),
@@ -17,7 +16,7 @@ CAUSES = {  # evidence that decided the grade -> (what happened, with the range 
     "quarter_drift": ("runs became {} slower while they lasted", "set device.cool_down_degc"),
     "throttled_share": ("the firmware throttled {} of the blocks", "look at cooling and power supply"),
 }
-UNKNOWN = ("{}", "see the page for each")
+DISTURBED = "something disturbed the measurement"  # in a record that does not say what
 
 
 def describe_disturbances(summary: Summary) -> list[str]:
@@ -31,22 +30,18 @@ def describe_disturbances(summary: Summary) -> list[str]:
 
 
 def describe_cause(cause: str, names: list[str], rows: Mapping[str, VariantSummary]) -> str:
-    what, advice = CAUSES.get(cause, UNKNOWN)
-    found = format_range([share for name in names if (share := evidence_of(rows[name], cause)) is not None])
-    grades = dict.fromkeys(rows[name].noise.grade for name in names if rows[name].noise)  # type: ignore[union-attr]
-    seen = what.format(found) if cause in CAUSES else next(rows[n].noise.reason for n in names if rows[n].noise) or "no evidence"  # type: ignore[union-attr]
-    which = "" if len(names) == len(rows) or len(names) == 1 else f" ({name_few(names)})"
-    head = f"{names[0]} {' or '.join(grades)}" if len(names) == 1 else f"{len(names)} of {len(rows)} {' or '.join(grades)}{which}"
-    return f"{head}: {seen}; {advice} or {AGAIN} with `{remeasure_command(names)}`"
-
-
-def evidence_of(row: VariantSummary, cause: str) -> float | None:
-    return getattr(row.noise.evidence, cause, None) if row.noise and cause else None
+    noises = [noise for name in names if (noise := rows[name].noise)]
+    seen, advice = CAUSES.get(cause, (noises[0].reason or DISTURBED, "see the page"))
+    shares = [share for noise in noises if (share := getattr(noise.evidence, cause, None)) is not None] if cause else []
+    grades = " or ".join(dict.fromkeys(noise.grade for noise in noises))
+    which = f" ({name_few(names)})" if 1 < len(names) < len(rows) else ""
+    head = f"{names[0]} {grades}" if len(names) == 1 else f"{len(names)} of {len(rows)} {grades}{which}"
+    return f"{head}: {seen.replace('{}', format_range(shares))}; {advice} or measure again with `{remeasure_command(names)}`"
 
 
 def format_range(shares: list[float]) -> str:
     """Shares in per cent: 35 to 73 %."""
-    low, high = (f"{100 * share:.2g}" for share in (min(shares, default=0.0), max(shares, default=0.0)))
+    low, high = (f"{100 * share:{'.0f' if share >= 0.1 else '.2g'}}" for share in (min(shares, default=0.0), max(shares, default=0.0)))
     return f"{low} %" if low == high else f"{low} to {high} %"
 
 

@@ -30,7 +30,6 @@ CODES = {PASS: 0, FAIL: 1, OPEN: 4}
 SCHEMA = 1  # of --json
 USUAL_MARGIN = 0.05  # of --no-slower-than-last where bench.margin is not set
 SAME_MEASURE = ("scope", "interleave", "threads")  # conditions without which ratios of two runs are of different things
-WITHIN = {True: "", False: " within this visit"}
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def check_faster(summary: Summary, demand: Demand) -> Gate:
     verdict = {claims.FASTER: PASS, claims.SLOWER: FAIL}.get(said, OPEN)
     times = f"{1 / (row.latency.ratio_to_reference or math.nan):.2f} [{1 / interval[1]:.2f}, {1 / interval[0]:.2f}] times"
     missing = f"; {choice.visits_missing(interval, 1 / demand.number)}" if verdict == OPEN else ""
-    return Gate(name, verdict, f"{times} as fast as {summary.reference}{WITHIN[row.latency.between_visits]}{missing}")
+    return Gate(name, verdict, f"{times} as fast as {summary.reference}{verdicts.say_within(row.latency)}{missing}")
 
 
 def without_interval(name: str, row: VariantSummary) -> Gate:

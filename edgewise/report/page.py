@@ -122,9 +122,10 @@ def make_cards(summary: Summary) -> Iterator[tuple[str, str, str]]:
     base = summary.variants[summary.reference]
     fastest = verdicts.fastest_group({name: row for name, row in ok.items() if row.latency.verdict == FASTER})
     if fastest:
-        speed = f"at least {1 / verdicts.worst_ratio(ok[fastest[0]]):.1f} times as fast as {summary.reference}"
+        first = ok[fastest[0]]
+        speed = f"at least {1 / verdicts.worst_ratio(first):.1f} times as fast as {summary.reference}{verdicts.say_within(first.latency)}"
         if len(fastest) == 1:
-            yield "fastest", fastest[0], f"{speed}{score_caveat(ok[fastest[0]], summary.primary_metric)}"
+            yield "fastest", fastest[0], f"{speed}{score_caveat(first, summary.primary_metric)}"
         else:
             yield "fastest: cannot tell", " or ".join(fastest), f"their intervals overlap; {fastest[0]} is {speed}"
     sized = {name: row.file.size_bytes for name, row in ok.items() if row.file.size_bytes}

@@ -116,9 +116,12 @@ def is_about_noise(warning: str) -> bool:
 
 def say_latency(latency: JudgedLatency) -> str | None:
     """The verdict, no stronger than what was measured: of a visit alone, where it is not known how far visits lie apart."""
-    if latency.verdict not in (FASTER, SLOWER, EQUIVALENT) or latency.between_visits:
-        return latency.verdict
-    return f"{latency.verdict} within {'this visit' if (latency.visits or 1) == 1 else 'these visits'}"
+    return f"{latency.verdict}{say_within(latency)}" if latency.verdict in (FASTER, SLOWER, EQUIVALENT) else latency.verdict
+
+
+def say_within(latency: JudgedLatency) -> str:
+    """What stands behind a figure that is not known to hold for other visits."""
+    return "" if latency.between_visits else " within this visit" if (latency.visits or 1) == 1 else " within these visits"
 
 
 def find_warnings(row: VariantSummary, beside: VariantSummary, name: str = "the reference") -> list[str]:

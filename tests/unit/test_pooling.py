@@ -131,5 +131,6 @@ def test_grades_are_one_line_with_what_to_do(tmp_path, monkeypatch):
     )
     lines = table.explain_table(replace(summary, variants=rows))
     assert [line for line in lines if "noisy" in line] == [both[0]], "the evidence of each variant stands in the page alone"
+    assert disturbance.format_range([1.0, 0.034]) == "3.4 to 100 %"
     clean = {name: replace(row, noise=Noise("clean") if row.noise else None) for name, row in rows.items()}
     assert disturbance.describe_disturbances(replace(summary, variants=clean)) == []

@@ -50,7 +50,7 @@ def test_the_answer_names_the_best_variants_with_their_files(project, shown):
     found = answer.find_answer(summarize())
     roles = {role: (pick.name, why, str(pick.path)) for pick in found.picks for role, why in pick.roles.items()}
     name, why, path = roles[answer.FASTEST]
-    assert name == "openvino-int8-static" and why == "5.0 times as fast as onnx-fp32"
+    assert name == "openvino-int8-static" and why == "5.0 times as fast as onnx-fp32 within this visit"
     assert path == "models/variants/openvino-int8-static/model.openvino" and (project / path).is_file()
     name, why, _ = roles[answer.LEAST_MEMORY]
     assert name == "tflite-int8-static" and "instead of" in why and "26 of them above its runtime" in why
@@ -134,10 +134,8 @@ def test_there_are_at_most_five_remarks_and_the_first_are_failures(project, show
 
 
 def test_disturbed_measurements_are_one_remark(project):
-    found = [text for text in remarks.find_remarks(summarize()) if "disturbed" in text]
-    assert found == [
-        "2 of 13 measurements were disturbed (openvino-int8-static, tflite-int4-weight): compare ratios, milliseconds would mislead"
-    ]
+    (found,) = [text for text in remarks.find_remarks(summarize()) if "measure again" in text]
+    assert found.startswith("2 of 13 noisy or degraded (tflite-int4-weight, openvino-int8-static): ") and "measure again with" in found
 
 
 def test_a_clone_in_which_nothing_ran_says_whose_figures_it_shows(project):
