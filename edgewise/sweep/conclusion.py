@@ -14,6 +14,7 @@ from edgewise.artifacts.artifact import write_json
 from edgewise.config.schema import to_plain
 from edgewise.errors import InfrastructureError
 from edgewise.report.figure import GREY, INK, PALETTE, PAPER, STYLE
+from edgewise.report.table import format_digits
 from edgewise.sweep.clone import environment
 from edgewise.sweep.effects import Effect, importances, level_order
 from edgewise.sweep.execution import Outcome, read_outcomes
@@ -90,7 +91,7 @@ def make_table(summary: SweepSummary) -> Any:
     for heading in [*(key.rpartition(".")[2] for key in summary.keys), *(["variant"] if several else [])]:
         made.add_column(heading.replace("_", " "))
     for name in summary.objectives:
-        made.add_column(name.replace("_", " "), justify="right")
+        made.add_column(unit_of(name)[0], justify="right")
     rows = sorted(summary.rows, key=lambda row: (not row.front, row.values is None, row.values or ()))
     for row in rows[:MOST_ROWS]:
         style = "bold" if row.front else "red" if row.values is None else None
@@ -104,7 +105,9 @@ def row_cells(row: Row, summary: SweepSummary, several: bool) -> list[str]:
     """The cells of one row. several: whether the rows are about more than one variant."""
     from rich.markup import escape  # [classifier] is a value, not a style
 
-    values = [f"{value:.4g}" for value in row.values] if row.values else ["failed" if row.status != "ok" else "not measured"]
+    factors = [unit_of(name)[1] for name in summary.objectives]
+    known = [format_digits(factor * value, 4) for factor, value in zip(factors, row.values or (), strict=False)]
+    values = known or ["failed" if row.status != "ok" else "not measured"]
     chosen = [escape(row.settings.get(key, "")) for key in summary.keys]
     return [row.point + (" *" if row.front else ""), *chosen, *([row.variant] if several else []), *values]
 
@@ -115,20 +118,35 @@ def describe_effects(summary: SweepSummary) -> list[str]:
     for objective, effects in summary.effects.items():
         known = {key: effect for key, effect in effects.items() if effect.share is not None}
         ranked = sorted(known.items(), key=lambda item: -(item[1].share or 0))
-        shares = [f"{key.rpartition('.')[2]} {effect.share:.0%} ({describe_levels(effect)})" for key, effect in ranked]
-        lines += [f"{objective}: share of the variance by key: {'; '.join(shares)}"] if shares else []
+        factor = unit_of(objective)[1]
+        shares = [f"{key.rpartition('.')[2]} {effect.share:.0%} ({describe_levels(effect, factor)})" for key, effect in ranked]
+        lines += [f"{unit_of(objective)[0]}: share of the variance by key: {'; '.join(shares)}"] if shares else []
         weights = ", ".join(f"{key.rpartition('.')[2]} {share:.0%}" for key, share in summary.importances.get(objective, {}).items())
-        lines += [f"{objective}: importance in a forest of trees (Optuna): {weights}"] if weights else []
+        lines += [f"{unit_of(objective)[0]}: importance in a forest of trees (Optuna): {weights}"] if weights else []
     if not lines and len(summary.points) > 1:
         lines.append(f"which choice matters: {len(summary.points)} points are too few or too similar to tell")
     return lines
 
 
-def describe_levels(effect: Effect) -> str:
+def unit_of(objective: str) -> tuple[str, float]:
+    """How an objective is shown: its title, and the factor to the unit in it. Bytes are megabytes."""
+    if objective in UNITS:
+        return UNITS[objective]
+    if objective.endswith("_bytes"):
+        return f"{objective.removesuffix('_bytes').replace('_', ' ')}, MB", 1e-6
+    return NAMES.get(objective, objective.replace("_", " ")), 1.0
+
+
+def describe_levels(effect: Effect, factor: float) -> str:
+    """factor: to the unit in which the objective is shown."""
+
+    def signed(value: float) -> str:
+        return f"{'-' if value < 0 else '+'}{format_digits(factor * abs(value), 2)}"
+
     def text(name: str) -> str:
         level = effect.levels[name]
-        interval = f" [{level.ci95[0]:+.2g}, {level.ci95[1]:+.2g}]" if level.ci95 else ""
-        return f"{name} {level.effect:+.2g}{interval}"
+        interval = f" [{', '.join(map(signed, level.ci95))}]" if level.ci95 else ""
+        return f"{name} {signed(level.effect)}{interval}"
 
     return ", ".join(text(name) for name in effect.levels)
 
@@ -192,13 +210,13 @@ def key_axis(key: str, rows: Sequence[Row]) -> Axis:
 
 def objective_axis(index: int, name: str, rows: Sequence[Row], better: str) -> Axis:
     """The axis of an objective, linear from its least to its largest value. better: an arrow."""
-    title, factor = UNITS.get(name, (NAMES.get(name, name), 1.0))
+    title, factor = unit_of(name)
     values = [factor * row.values[index] for row in rows if row.values]
     low, high = min(values), max(values)
     span = (high - low) or 1.0
     heights = [0.5 if high == low else 0.04 + 0.92 * (value - low) / span for value in values]
     ends = [(0.5, low)] if high == low else [(0.04 + 0.92 * share, low + share * span) for share in (0.0, 0.5, 1.0)]
-    return Axis(f"{title} {better}", heights, [(height, f"{value:.4g}") for height, value in ends])
+    return Axis(f"{title} {better}", heights, [(height, format_digits(value, 4)) for height, value in ends])
 
 
 def draw_lines(plot: Any, rows: Sequence[Row], axes: Sequence[Axis]) -> None:

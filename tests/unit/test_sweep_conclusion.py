@@ -26,7 +26,7 @@ def outcome(number: int, per_channel: str, keep_float: str, failed: bool = False
         reason="no such layer" if failed else None,
         score=0.9 + 0.02 * (per_channel == "true"),
         latency_ratio_to_reference=0.4 + 0.001 * number,
-        size_bytes=1000,
+        size_bytes=11_300_000,
     )
     summary = to_plain(Summary("v", {"name": "local", "fingerprint": "f"}, {"v": row}, (), None, "", Budget("none"), PRIMARY_METRIC))
     given = (f"{KEYS[0]}={per_channel}", f"{KEYS[1]}={keep_float}")
@@ -43,16 +43,17 @@ def test_the_table_shows_every_value_as_it_was_given_and_what_failed(outcomes, c
     summary = summarize(PLAN, outcomes, conclusion.compute_importances(PLAN, outcomes))
     Console(width=150).print(conclusion.make_table(summary))
     said = capsys.readouterr().out
-    assert "11 points of v; *: Pareto front" in said and "latency ratio to reference" in said and "…" not in said
+    assert "11 points of v; *: Pareto front" in said and "latency / reference" in said and "size, MB" in said and "…" not in said
     rows = {line.split()[0]: line for line in said.splitlines() if line.strip().startswith("sweep-")}
     assert len(rows) == 11 and "sweep-0 *" in said and "[classifier]" in rows["sweep-2"]
     assert rows["sweep-10"].split()[1:] == ["true", "[classifier]", "failed"]
+    assert rows["sweep-1"].split()[1:] == ["false", "[]", "90.00", "0.4010", "11.30"], "no exponent, and MB for bytes"
 
 
 def test_which_choice_matters_is_told_with_intervals_and_optunas_importances(outcomes):
     accuracy, importance, *_ = conclusion.describe_effects(summarize(PLAN, outcomes, conclusion.compute_importances(PLAN, outcomes)))
-    assert accuracy.startswith("accuracy_top1: share of the variance by key: per_channel 100% (false -0.01 [-0.01, -0.01], true +0.01")
-    assert importance.startswith("accuracy_top1: importance in a forest of trees (Optuna): per_channel 100%")
+    assert accuracy.startswith("accuracy, %: share of the variance by key: per_channel 100% (false -1.0 [-1.0, -1.0], true +1.0")
+    assert importance.startswith("accuracy, %: importance in a forest of trees (Optuna): per_channel 100%")
     few = summarize(PLAN, [outcomes[0], outcomes[3]], {})
     assert conclusion.describe_effects(few) == ["which choice matters: 2 points are too few or too similar to tell"]
 
@@ -78,6 +79,6 @@ def test_a_point_of_the_release_with_flat_records_is_run_again(outcomes, tmp_pat
 
 
 def test_a_search_is_given_the_objectives_of_its_subject(outcomes):
-    assert app.objective_values(outcomes[1], PLAN) == (0.9, 0.401, 1000)
+    assert app.objective_values(outcomes[1], PLAN) == (0.9, 0.401, 11_300_000)
     assert app.objective_values(outcomes[1], replace(PLAN, subject="w")) is None
     assert app.objective_values(outcomes[-1], PLAN) is None
