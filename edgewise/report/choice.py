@@ -15,7 +15,7 @@ from edgewise.report import verdicts
 from edgewise.report.verdicts import Rows
 from edgewise.stats import claims
 
-UNSURE = "cannot tell"  # in the text of a finding that is neither met nor missed
+UNSURE = ("cannot tell", claims.NOT_RESOLVED)  # in the text of a finding that is neither met nor missed: not measured; too few samples
 PREFER = {
     "latency": "latency_ratio_to_reference",
     "size": "size_bytes",
@@ -34,7 +34,7 @@ class Finding:
     @property
     def unsure(self) -> bool:
         """Whether the limit is neither met nor missed: the measurement cannot tell."""
-        return UNSURE in self.text
+        return any(words in self.text for words in UNSURE)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def check_ratio(row: VariantSummary, limit: float, score: Score) -> Finding:
     if value is None or interval is None:
         return check_latency("ratio", row, value, interval, limit)
     found = f"latency ratio {value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}], limit {limit:g}"
-    found += f": {UNSURE}, {visits_missing(interval, limit)}" if interval[0] <= limit < interval[1] else ""
+    found += f": {claims.NOT_RESOLVED}, {visits_missing(interval, limit)}" if interval[0] <= limit < interval[1] else ""
     return Finding(interval[1] <= limit, found, interval[1] / limit - 1)
 
 
@@ -163,7 +163,7 @@ def check_interval(what: str, value: float, interval: tuple[float, ...], limit: 
     """Met where the whole interval lies within the limit. unsure: what would decide it where the limit lies inside the interval."""
     low, high = interval
     text = f"{what} {value:.2f} {unit} [{low:.2f}, {high:.2f}], limit {limit:g} {unit}"
-    return Finding(high <= limit, f"{text}: cannot tell, {unsure}" if low <= limit < high else text, (high - limit) / (limit or 1.0))
+    return Finding(high <= limit, f"{text}: not resolved, {unsure}" if low <= limit < high else text, (high - limit) / (limit or 1.0))
 
 
 def visits_missing(interval: tuple[float, ...], limit: float) -> str:
@@ -219,7 +219,7 @@ def check_drop(row: VariantSummary, limit: float, score: Score) -> Finding:
     unit = metric.unit
     text = f"{metric.title} drop {loss + 0.0:.2f} {unit} [{low + 0.0:.2f}, {high + 0.0:.2f}], limit {limit:g} {unit}"
     if low <= limit < high:
-        text += f": cannot tell, {evidence_missing(row, (limit - loss) / factor)}"
+        text += f": not resolved, {evidence_missing(row, (limit - loss) / factor)}"
     return Finding(high <= limit, text, (high - limit) / max(limit, 1.0))
 
 

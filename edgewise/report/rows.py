@@ -22,7 +22,8 @@ from edgewise.errors import EdgewiseError
 from edgewise.plugins import Decisions, Predictions, Task
 from edgewise.report import explain
 from edgewise.stats.agreement import compare_groups, sqnr_db, worst_of
-from edgewise.tasks.predictions import count_samples, read_predictions
+from edgewise.stats.paired import of_same_outputs
+from edgewise.tasks.predictions import are_same, count_samples, read_predictions
 
 MODELS = Path("models")
 NOT_MEASURED = "not measured: the pipeline ran without bench-on-device"
@@ -136,6 +137,7 @@ def add_comparison(
     found = judge.task.compare(judge.settings, reference, variant)
     if found is None:
         return replace(row, quality=quality)
+    found = of_same_outputs(found) if are_same(reference, variant) else found
     relative = judge.task.PRIMARY_METRIC is not None and judge.task.PRIMARY_METRIC.relative
     quality = replace(
         quality,

@@ -11,7 +11,14 @@ import numpy as np
 from edgewise.errors import VariantFailed
 
 FALSE_POSITIVE_RATES = (0.01, 0.05)
-SCORE_NAMES: tuple[str, ...] = ("auroc", "average_precision", *(f"recall_at_fpr_{100 * share:g}pct" for share in FALSE_POSITIVE_RATES))
+
+
+def recall_name(share: float) -> str:
+    """The name of the recall at this false positive rate."""
+    return f"recall_at_fpr_{100 * share:g}pct"
+
+
+SCORE_NAMES: tuple[str, ...] = ("auroc", "average_precision", *map(recall_name, FALSE_POSITIVE_RATES))
 LARGEST = float(np.finfo(np.float64).max)
 ROUNDING = 1e-9  # shares of counts are not exact in binary floating point
 

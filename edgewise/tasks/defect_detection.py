@@ -17,6 +17,7 @@ from edgewise.plugins import Comparison, Decisions, Predictions, PrimaryMetric, 
 from edgewise.stats import paired, ranking
 from edgewise.stats.ranking import Ranking
 from edgewise.stats.resampling import bootstrap, percentile_interval
+from edgewise.stats.roc_difference import auroc_interval, compare_auroc, compare_recall, find_recalled
 from edgewise.tasks.predictions import keep_scores, require_split
 
 DEFECT = "defect"
@@ -26,12 +27,14 @@ SCORED = True
 SPLITS = ("validation", "test")
 PRIMARY_METRIC = PrimaryMetric("auroc", "auroc", "AUROC", "AUROC")
 DECISION_SCORES = ("recall_at_threshold", "false_positive_rate_at_threshold")
+RECALLS = {ranking.recall_name(share): share for share in ranking.FALSE_POSITIVE_RATES}
 condense = keep_scores
 SCORES = (
     *(name for name in ranking.SCORE_NAMES if name != PRIMARY_METRIC.name),
     *(f"{name}_ci95" for name in (*ranking.SCORE_NAMES, *DECISION_SCORES)),
     *(*DECISION_SCORES, "threshold", "accuracy_top1", "accuracy_balanced"),
     *("flips_gained", "flips_lost", "mcnemar_p", "agreement", "accuracy_top1_delta", "accuracy_top1_delta_ci95"),
+    *(f"{name}_{end}" for name in (*DECISION_SCORES, *RECALLS) for end in ("delta", "delta_ci95")),
 )
 
 
@@ -80,11 +83,18 @@ def find_defects(answers: Predictions) -> np.ndarray:
 
 
 def score_ranking(test: Predictions) -> dict[str, Any]:
-    """The scores of the ranking (ranking.SCORE_NAMES) with their bootstrap intervals."""
-    order = Ranking.of(log_odds_against_normal(test.outputs, test.spec), find_defects(test))
+    """The scores of the ranking (ranking.SCORE_NAMES) with their intervals, by the bootstrap; that of the AUROC by `auroc_interval`, that
+    of a recall also holds the exact one of so many defects."""
+    scores, defect = log_odds_against_normal(test.outputs, test.spec), find_defects(test)
+    order = Ranking.of(scores, defect)
     values = ranking.compute_scores(order, np.ones((1, len(test.targets)), np.float32))[0]
-    draws = bootstrap(lambda weights: ranking.compute_scores(order, weights), find_defects(test))
+    draws = bootstrap(lambda weights: ranking.compute_scores(order, weights), defect)
     intervals = {f"{name}_ci95": list(percentile_interval(draws[:, i])) for i, name in enumerate(ranking.SCORE_NAMES)}
+    intervals["auroc_ci95"] = list(auroc_interval(scores, defect))
+    for name, share in RECALLS.items():
+        low, high = paired.exact_interval(int(find_recalled(scores, defect, share).sum()), int(defect.sum()))
+        drawn = intervals[f"{name}_ci95"]
+        intervals[f"{name}_ci95"] = [min(low, drawn[0]), max(high, drawn[1])]
     return {**dict(zip(ranking.SCORE_NAMES, values.tolist(), strict=True)), **intervals}
 
 
@@ -96,23 +106,22 @@ def score_decisions(rejected: np.ndarray, defect: np.ndarray) -> dict[str, Any]:
 
 
 def compare(settings: Settings, reference: Predictions, variant: Predictions) -> Comparison:
-    """The difference of the two AUROCs over the same bootstrap samples; flips of the decisions at each one's own threshold; the
-    difference in top-1 accuracy, which no threshold enters."""
+    """The difference of the two AUROCs; flips of the decisions at each one's own threshold, with the differences in recall and false
+    positive rate that they make; the difference in top-1 accuracy, which no threshold enters."""
     defect = find_defects(variant)
-    orders = [Ranking.of(log_odds_against_normal(answers.outputs, answers.spec), defect) for answers in (reference, variant)]
-
-    def difference(weights: np.ndarray) -> np.ndarray:
-        deltas: np.ndarray = ranking.auroc(orders[1], weights) - ranking.auroc(orders[0], weights)
-        return deltas
-
-    delta = float(difference(np.ones((1, len(defect)), np.float32))[0])
-    least = int(min(defect.sum(), (~defect).sum()))
-    found = paired.compare_bootstrapped(delta, bootstrap(difference, defect), len(defect), least)
+    scores = [log_odds_against_normal(answers.outputs, answers.spec) for answers in (reference, variant)]
     before, after = decide(reference), decide(variant)
+    others = {
+        "recall_at_threshold": paired.compare_shares(before.correct[defect], after.correct[defect]),
+        "false_positive_rate_at_threshold": paired.compare_shares(~before.correct[~defect], ~after.correct[~defect]),
+        "accuracy_top1": paired.compare_shares(*(each.outputs.argmax(axis=1) == each.targets for each in (reference, variant))),
+        **{name: compare_recall(scores[0], scores[1], defect, share) for name, share in RECALLS.items()},
+    }
+    deltas = {f"{name}_delta": found.delta for name, found in others.items()}
+    intervals = {f"{name}_delta_ci95": list(found.delta_ci95) for name, found in others.items()}
     agreement = float(np.mean(np.array(before.decided) == np.array(after.decided)))
-    top1 = paired.compare_shares(*(each.outputs.argmax(axis=1) == each.targets for each in (reference, variant)))
-    plain = {"accuracy_top1_delta": top1.delta, "accuracy_top1_delta_ci95": list(top1.delta_ci95)}
-    return found.with_scores(**paired.compare_shares(before.correct, after.correct).scores, agreement=agreement, **plain)
+    flips = paired.compare_shares(before.correct, after.correct).scores
+    return compare_auroc(scores[0], scores[1], defect).with_scores(**flips, agreement=agreement, **deltas, **intervals)
 
 
 def decide(answers: Predictions) -> Decisions:

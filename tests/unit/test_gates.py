@@ -152,7 +152,7 @@ def test_the_budget_is_missed_only_where_that_is_shown(limits, verdict):
 
 def test_a_budget_by_ratio_says_the_figures():
     (found,) = choice.check_limits(int8(), Budget("mine", latency_ratio=0.5), classification.PRIMARY_METRIC, 0.95)
-    assert found.unsure and found.text.startswith("latency ratio 0.500 [0.480, 0.520], limit 0.5: cannot tell")
+    assert found.unsure and found.text.startswith("latency ratio 0.500 [0.480, 0.520], limit 0.5: not resolved")
     (none,) = choice.check_limits(int8(latency_ratio_ci95=None), Budget("mine", latency_ratio=0.5), classification.PRIMARY_METRIC, 0.95)
     assert none.unsure and not none.met
 

@@ -123,7 +123,7 @@ def test_variants_of_former_configurations_are_not_reported(project):
         (FIVE[:4], Budget("none"), 0, "all 4 variants are ok"),
         (FIVE[:4], Budget("small", size_bytes=12_000_000), 0, "chosen: onnx-int8-static"),
         (FIVE[:4], Budget("tiny", size_bytes=1_000_000), 1, "fail          budget tiny: "),
-        (FIVE[:4], Budget("strict", size_bytes=12_000_000, accuracy_drop_points=0.5), 4, "cannot tell, needs"),
+        (FIVE[:4], Budget("strict", size_bytes=12_000_000, accuracy_drop_points=0.5), 4, "not resolved, needs"),
     ],
 )
 def test_check_is_a_gate_that_says_why(project, capsys, rows, budget, code, said):

@@ -139,16 +139,16 @@ def test_the_pareto_set_is_what_nothing_else_beats():
         (
             {"latency_p50_ms": 1.05},
             False,
-            "cannot tell, needs about 8 visits like this one",
+            "not resolved, needs about 8 visits like this one",
         ),  # (1.43 * 0.065 / 0.035)^2: with a power of 80 %
         ({"accuracy_drop_points": 1.5}, True, "accuracy drop 0.40 points [-0.54, 1.46]"),
-        ({"accuracy_drop_points": 0.5}, False, "cannot tell, needs"),
+        ({"accuracy_drop_points": 0.5}, False, "not resolved, needs"),
     ],
 )
 def test_a_limit_is_met_only_when_the_interval_says_so(budget, met, text):
     (finding,) = choice.check_limits(GOOD, Budget("test", **budget), PRIMARY_METRIC, 0.95)
     assert finding.met is met and text in finding.text
-    assert ("cannot tell" in finding.text) == ("cannot tell" in text)
+    assert ("not resolved" in finding.text) == ("not resolved" in text)
 
 
 @pytest.mark.parametrize(
@@ -187,10 +187,10 @@ def with_scores(**changes):
     ("scores", "limit", "met", "text"),
     [
         ({}, 0.2, True, "lost detections 12.00 % [9.00, 16.00], limit 20 %"),
-        ({}, 0.15, False, "cannot tell, needs 196 more samples"),  # 540 * (3.5 / 3)^2 - 540, rounded up
+        ({}, 0.15, False, "not resolved, needs 196 more samples"),  # 540 * (3.5 / 3)^2 - 540, rounded up
         ({}, 0.05, False, "limit 5 %"),
         ({"lost_detections_share": 0.0, "lost_detections_share_ci95": [0.0, 0.0]}, 0.0, True, "limit 0 %"),
-        ({"lost_detections_share": 0.0, "lost_detections_share_ci95": [0.0, 0.01]}, 0.0, False, "cannot tell"),
+        ({"lost_detections_share": 0.0, "lost_detections_share_ci95": [0.0, 0.01]}, 0.0, False, "not resolved"),
         ({"detections": 0, "lost_detections_share": None}, 0.05, False, "nothing to find"),
         ({"detections": None, "lost_detections_share": None}, 0.05, False, "cannot tell, the reference failed"),
     ],
@@ -199,6 +199,7 @@ def test_lost_detections_are_a_limit(scores, limit, met, text):
     (finding,) = choice.check_limits(with_scores(**scores), Budget("test", lost_detections_share=limit), PRIMARY_METRIC, 0.95)
     assert finding.met is met and text in finding.text
     assert ("cannot tell" in finding.text) == ("cannot tell" in text or "nothing to find" in text)
+    assert ("not resolved" in finding.text) == ("not resolved" in text)
 
 
 def test_a_limit_of_lost_detections_needs_a_task_that_detects():

@@ -48,7 +48,17 @@ def test_few_samples_widen_the_percentile_interval_as_students_t_does():
     for samples in (5, 30):
         expected = stats.t.ppf(0.975, samples - 1) * np.sqrt(samples / (samples - 1))
         assert percentile_interval(values, samples) == pytest.approx((-expected, expected), rel=0.02)
-    assert paired.compare_bootstrapped(0.0, values, 100, 30).delta_ci95 == percentile_interval(values, 30)
+    assert paired.compare_bootstrapped(0.0, values, 100, 30).delta_ci95 == pytest.approx(percentile_interval(values, 30), rel=0.01)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_few_changes_in_one_direction_leave_open_what_lies_in_the_other(sign):
+    """One of 11 samples fell: a third of all draws lack it, and their differences are 0."""
+    draws = bootstrap(lambda counts: sign * counts[:, 0] / 11.0, np.zeros(11, int))
+    low, high = paired.compare_bootstrapped(sign / 11, draws, 11, 11).delta_ci95
+    bound = 1 - 0.025 ** (1 / 11)
+    assert (low == pytest.approx(-bound)) if sign == 1 else (high == pytest.approx(bound))
+    assert -0.4 < low < 0 < high < 0.4
 
 
 def test_draws_are_as_many_as_asked_for():
