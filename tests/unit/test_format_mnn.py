@@ -106,6 +106,14 @@ def test_a_file_shrinks_with_its_bits(net):
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 4
 
 
+def test_weights_are_rounded_to_the_nearest_half_and_not_cut(net):
+    """MNN's own converter drops digits, so that every weight becomes smaller."""
+    held = {operator.name: operator.float_values() for operator, _ in graph.read(net).read_weights()}
+    for operator, _ in graph.read(quantized(net, "fp16")).read_weights():
+        packed = operator.table.table(graph.MAIN).table(graph.PACKED).array(graph.PACKED_BYTES, np.uint8).view(np.float16)
+        np.testing.assert_array_equal(packed, held[operator.name].astype(np.float16).ravel())
+
+
 def test_layers_keep_8_bits_where_others_have_4(net):
     kept = json.loads((net / "layers.json").read_text())["narrow"]
     folder = quantized(net, "int4-weight", keep_int8=kept)

@@ -75,11 +75,16 @@ class Operator:
         main = self.table.table(MAIN)
         return self.number in CONVOLUTIONS and main is not None and main.find(SYMMETRIC) is not None
 
+    def find_floats(self) -> np.ndarray | None:
+        """The float32 values of a convolution's weight or of a Const, which share the memory of the file; None where there are none."""
+        main = self.table.table(MAIN) if self.number in CONVOLUTIONS or self.number == CONSTANT else None
+        return None if main is None else main.array(BLOB_FLOATS if self.number == CONSTANT else WEIGHT, "<f4")
+
     def float_values(self) -> np.ndarray:
         """The float32 weights of a convolution, [outputs, the rest]."""
-        main, weight = self.table.table(MAIN), self.weight
-        assert main is not None and weight is not None
-        return main.array(WEIGHT, "<f4").reshape(weight.shape[0], -1)
+        values, weight = self.find_floats(), self.weight
+        assert values is not None and weight is not None
+        return values.reshape(weight.shape[0], -1)
 
     def constant(self) -> tuple[Weight, np.ndarray] | None:
         """What a Const of floats holds."""

@@ -1,7 +1,7 @@
 """The schemes of the MNN format as functions: (file of the float model, target, settings, calibration feeds, nodes to keep float)."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ Recipe = Callable[[Path, Path, Mapping[str, Any], Sequence[Arrays], Sequence[str
 
 PLUGIN = 256  # MNN's number of an operator type that its converter leaves alone
 LARGEST = 127
+FLOAT16_MAX = 65504.0
 STATIC = ("Convolution", "ConvolutionDepthwise", "MatMul")  # what MNN computes with scales that the file holds
 SHARE = 0.9999  # of a sample's values that method `percentile` does not clip
 # how the extremes of a tensor are found: of one sample, and from those of all samples
@@ -30,15 +31,27 @@ def fp32(parent: Path, target: Path, settings: Mapping[str, Any], calibration: S
 
 
 def fp16(parent: Path, target: Path, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: Sequence[str]) -> None:
-    """Constants in half precision. The converter halves every operator that it knows: those to keep float are plugins while it does."""
+    """Constants in half precision. The converter halves every operator that it knows: those to keep float are plugins while it does.
+
+    It drops the digits that float16 does not have, which makes all weights smaller (ResNet-18: SQNR 45 dB); so they are rounded before.
+    """
     hidden = dict.fromkeys([*kept, *_find_constants(parent, kept)], PLUGIN)
     disguised = target.with_name(f"disguised.{target.name}")
-    shutil.copyfile(parent, disguised)
+    disguised.write_bytes(_round_to_half(graph.read_file(parent), hidden.keys()))
     own = converter.change_types(disguised, hidden)
     converter.requantize(disguised, target, ["--fp16"])
     disguised.unlink()
     converter.change_types(target, own)
     converter.make_repeatable(target)
+
+
+def _round_to_half(model: graph.Model, left: Collection[str]) -> bytearray:
+    """The file with all constants rounded to the values of float16, those of the operators `left` apart."""
+    for operator in model.operators:
+        values = operator.find_floats() if operator.name not in left else None
+        if values is not None:
+            values[:] = np.clip(values, -FLOAT16_MAX, FLOAT16_MAX).astype(np.float16)
+    return model.data
 
 
 def _find_constants(path: Path, names: Sequence[str]) -> Iterator[str]:

@@ -15,7 +15,7 @@ import numpy as np
 
 RUNTIME = "MNN"
 PACKAGE = "MNN"
-OLDEST = "3.6"  # the oldest release that runs these files
+OLDEST = "3.4"  # the oldest release that these files were tried with
 COMPANIONS: Dict[str, Tuple[str, str]] = {}
 MODEL = "model.mnn"
 CPU = 0  # MNN's number
