@@ -38,6 +38,7 @@ from edgewise.config.settings import build, nearest
 from edgewise.errors import ConfigError
 
 PROFILE = "EDGEWISE_PROFILE"
+NEW_OPTION = {"device": "; for a board of your own, copy conf/device/ssh.yaml to conf/device/{name}.yaml and set its host"}
 HYDRA_FEATURE = re.compile(r"^\s*(-\s*)?['\"]?defaults['\"]?\s*:|@package|@_global_|\$\{", re.MULTILINE)
 
 
@@ -56,7 +57,8 @@ class Options:
     def load(self, group: str, name: str, where: str) -> dict[str, Any]:
         """The option as plain dicts. `where` is the key in params.yaml that named it."""
         if name not in self.names(group):
-            raise ConfigError(f"params.yaml: {where}: {name!r} unknown option of conf/{group}/; {nearest(name, self.names(group))}")
+            advice = NEW_OPTION.get(group, "").format(name=name)
+            raise ConfigError(f"params.yaml: {where}: {name!r} unknown option of conf/{group}/; {nearest(name, self.names(group))}{advice}")
         if (group, name) not in self.loaded:
             self.loaded[group, name] = self._compose(group, name)
         return copy.deepcopy(self.loaded[group, name])

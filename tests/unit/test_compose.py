@@ -167,6 +167,14 @@ def test_a_scheme_that_the_format_lacks_is_left_to_quantize():
     ]
 
 
+@pytest.mark.parametrize(("name", "host"), [("raspberry_pi", "raspberrypi.local"), ("jetson", "jetson.local")])
+def test_a_board_is_reached_over_ssh_by_the_name_that_it_has_in_its_network(name, host):
+    device = composed(put(choices(), "device", {"name": name, "host": None})).device
+    assert device.module == "edgewise.devices.ssh" and device.settings["host"] == host and device.settings["python"] == "venv/bin/python"
+    mine = composed(put(choices(), "device", {"name": name, "host": "10.0.0.7", "user": "me"})).device
+    assert (mine.settings["host"], mine.settings["user"]) == ("10.0.0.7", "me")
+
+
 WRONG = [
     ("seed", -1, "seed: -1 must be an integer"),
     ("seed", "one", "seed: 'one'"),
@@ -190,6 +198,7 @@ WRONG = [
     ("train/learning_rate", float("nan"), "train.learning_rate: nan must be a finite number"),
     ("train/learning_rate", 50, "train.learning_rate: 50.0 must be at least 1e-08 and at most 10.0"),
     ("device/name", "board", "device.name: 'board' unknown option of conf/device/"),
+    ("device/name", "pi", "copy conf/device/ssh.yaml to conf/device/pi.yaml and set its host"),
     ("device/threads", 0, "device.threads: 0 must be at least 1"),
     ("bench/name", "fast", "bench.name: 'fast' unknown option of conf/bench/"),
     ("bench/scope", "all", "bench.scope: 'all'"),
