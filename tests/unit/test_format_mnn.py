@@ -1,6 +1,7 @@
 """MNN: what the contract of all formats does not ask."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -371,7 +372,8 @@ def test_nothing_is_printed_on_stdout_and_no_command_of_mnn_is_imported(net):
     """The commands install a package when they are imported, and report to their makers."""
     code = f"from edgewise.formats.mnn import run, profile; import sys; run.load({str(net)!r}, {{}}); run.versions();"
     code += "print(*(name for name in sys.modules if name.startswith(('MNN.tools', 'aliyun'))), file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}  # else C writes what it prints at once
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=buffered, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr.strip()) == ("", "")
     done = subprocess.run(
         [sys.executable, "-c", "import sys, _tools; print(*sorted(sys.modules))"], capture_output=True, text=True, check=True

@@ -6,6 +6,7 @@ MNN takes settings that it does not know without a word, and `memory: "low"` as 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import sys
@@ -147,6 +148,7 @@ def _discard_stdout() -> Iterator[None]:
     try:
         yield
     finally:
+        ctypes.CDLL(None).fflush(None)  # what C has kept of it until now
         os.dup2(kept, 1)
         os.close(kept)
         os.close(nowhere)
