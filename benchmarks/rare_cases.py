@@ -30,7 +30,7 @@ from tests.support.rare_scores import AREAS, CHANGES, apart, draw_scores
 
 POSITIVES, NEGATIVES, FALSE_POSITIVES = (5, 11, 30, 100), 200, 0.05
 FLIPS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
-PICTURES = ((5, 1.0), (11, 1.0), (20, 2.0), (100, 1.0))  # pictures, objects in each on average
+PICTURES = ((5, 1.0), (5, 4.0), (11, 1.0), (30, 1.0), (100, 1.0))  # pictures, objects in each on average
 DRIFTS = ((0.05, 0.0), (0.3, 0.03), (0.5, 0.1))  # noise of the variant, share of detections that it lacks
 Interval = tuple[float, float]
 

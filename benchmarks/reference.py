@@ -25,7 +25,7 @@ from edgewise.artifacts.artifact import Manifest
 from edgewise.artifacts.records import BenchResult, Evaluation, Failed, Summary
 from edgewise.cli.commands import COMMANDS
 from edgewise.cli.main import tree
-from edgewise.config import schema
+from edgewise.config import margins, schema
 from edgewise.config.compose import SECTIONS
 
 ROOT = Path(__file__).parents[1]
@@ -110,7 +110,16 @@ def option_settings(group: str, path: Path) -> list[Setting]:
     """The settings of one option, with the defaults of its YAML file."""
     given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     kind = importlib.import_module(given["module"]).Settings if group in PLUGINS else TYPED[group]
-    return settings_of(kind, given, skip=("name",), comments=comments_of(path))
+    return settings_of(kind, given, skip=("name",), comments=comments_of(path)) + find_margin(group, given)
+
+
+def find_margin(group: str, given: Mapping[str, Any]) -> list[Setting]:
+    """The key `margin`, which compose takes out of its section (config.margins)."""
+    return [
+        dataclasses.replace(setting, key=margins.KEY)
+        for setting in settings_of(schema.Margins, {setting: given.get(margins.KEY) for setting in margins.MARGINS.values()})
+        if margins.KEY in given and setting.key == margins.MARGINS.get(group)
+    ]
 
 
 def comments_of(path: Path) -> dict[str, str]:

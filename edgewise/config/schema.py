@@ -159,6 +159,8 @@ class Variant:
     tail: str | None = option(
         None, "what stands behind the last layers of a detector: float, or int8 like the rest", choices=("float", "int8")
     )
+    tool: str | None = option(None, "what finds ranges and biases of int8-static", choices=("onnxruntime", "nncf"))
+    spread: str | None = option(None, "depthwise convolutions whose channels differ too much for one scale", choices=("float", "int8"))
     keep_float: tuple[str, ...] = ()
     keep_int8: tuple[str, ...] = option((), "layers that keep 8-bit weights among 4-bit ones; names or patterns as in keep_float")
     mixed: Mixed | None = None
@@ -307,10 +309,15 @@ class Margins:
     their own here, so that another margin makes the report anew and measures nothing. null: no equivalence is claimed."""
 
     latency: float | None = option(
-        None, "bench.margin: as a share of the reference's latency; with 0.02 ratios from 1/1.02 to 1.02 do not matter", low=0.001, high=1.0
+        None,
+        "difference in latency that does not matter, as a share: 0.02 calls ratios from 1/1.02 to 1.02 equivalent; null: none are",
+        low=0.001,
+        high=1.0,
     )
     score: float | None = option(
-        None, "task.margin: in the unit of the table's difference, that is percentage points of a share, else the score's own", low=1e-9
+        None,
+        "difference in the score that does not matter, in percentage points of a share, else in the score's own unit; null: none",
+        low=1e-9,
     )
 
 

@@ -105,8 +105,9 @@ def format_answer(summary: Summary, width: int) -> Iterator[str]:
 
 def captions(summary: Summary, layout: Layout, width: int) -> Iterator[str]:
     """How to read the table, and what it leaves out."""
-    order = "the upper end of the ratio's interval" if verdicts.makes_claims(summary.variants) else "the ratio"
-    yield f"Fastest first, by {order}. {table.explain_table(summary)[0]}"
+    ranked = verdicts.makes_claims(summary.variants)
+    order = "Fastest first, by the upper end of the ratio's interval" if ranked else "In no order of speed: this profile claims nothing"
+    yield f"{order}. {table.explain_table(summary)[0]}"
     if layout.left_out:
         yield f"Left out at {width} columns: {', '.join(layout.left_out)}; metrics/report.md has them, and a wider terminal"
 

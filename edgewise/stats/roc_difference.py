@@ -26,6 +26,7 @@ from edgewise.stats.timing import t_quantile
 ENOUGH = 200  # of positives and of negatives, from which DeLong's variance alone is right
 LOGISTIC = 1.702  # 1 / (1 + exp(-LOGISTIC z)) is within 0.01 of the normal distribution
 MAX_CELLS = 2_000_000  # pairs that are held in memory at a time
+RECALL_DRAWS = 1000
 FEW = 5  # changes of the same direction that could be chance: the sign test needs 6 for 5 %
 
 
@@ -115,7 +116,7 @@ def compare_recall(before: np.ndarray, after: np.ndarray, positive: np.ndarray, 
         return deltas
 
     count, delta = int(positive.sum()), (gained - lost) / int(positive.sum())
-    drawn = paired.compare_bootstrapped(delta, bootstrap(difference, positive), count, count)
+    drawn = paired.compare_bootstrapped(delta, bootstrap(difference, positive, draws=RECALL_DRAWS), count, count)
     flips = paired.share_interval(gained, lost, count)
     return replace(drawn, delta_ci95=(max(-1.0, min(flips[0], drawn.delta_ci95[0])), min(1.0, max(flips[1], drawn.delta_ci95[1]))))
 
