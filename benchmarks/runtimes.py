@@ -131,9 +131,14 @@ def describe_runtime(name: str) -> str:
 
 def study_overrides(label: str, shared: Path | None, profile: str, known: Sequence[str], more: Sequence[str]) -> list[str]:
     """The choices of one model over those of the study. known: the formats of conf/format/."""
-    variants = yaml.safe_load((ROOT / CONF / f"{STUDY}.yaml").read_text(encoding="utf-8"))["variants"]
-    absent = [f"~variants.{name}" for name, chosen in variants.items() if chosen["format"] not in known]
+    absent = [f"~variants.{name}" for name, chosen in read_variants().items() if chosen["format"] not in known]
     return [*(text.format(shared=shared) for text in CASES[label]), f"bench.name={profile}", *absent, *more]
+
+
+def read_variants() -> dict[str, dict[str, str]]:
+    """The variants of the study, by name: format and scheme."""
+    found: dict[str, dict[str, str]] = yaml.safe_load((ROOT / CONF / f"{STUDY}.yaml").read_text(encoding="utf-8"))["variants"]
+    return found
 
 
 def table(summary: Summary) -> str:
