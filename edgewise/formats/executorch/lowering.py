@@ -8,7 +8,7 @@ lower            the file. It has no names of its own, so a second method return
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,25 +75,16 @@ def mark_layers(module: Any, layers: Mapping[str, Mapping[str, Any]], weights: M
         owners.setdefault(weights[layer["weight"]].data_ptr(), []).append(path)
     calls: dict[str, list[Any]] = {paths[0]: [] for paths in owners.values()}
     for node in module.graph.find_nodes(op="get_attr"):
-        name = node.target.removesuffix(rewriting.TRANSPOSED)
+        name = node.target.partition(rewriting.DERIVED)[0]
         paths = owners.get(weights[name].data_ptr(), []) if name in weights else []
-        for call in iterate_calls(node) if paths else ():
-            calls[paths[0]].append(call)
+        if paths:
+            calls[paths[0]] += node.users
     places = {node: place for place, node in enumerate(module.graph.nodes)}
     for path, found in calls.items():
-        found.sort(key=places.__getitem__)
+        found = sorted(set(found), key=places.__getitem__)
         for call, name in zip(found, number_names(path, len(found)), strict=True):
             call.meta["custom"] = {**call.meta.get("custom", {}), MARK: name}
-    return {path: number_names(paths[0], len(calls[paths[0]])) for paths in owners.values() for path in paths}
-
-
-def iterate_calls(weight: Any) -> Iterator[Any]:
-    """The nodes that apply a weight, through those that only change its layout."""
-    for user in weight.users:
-        if all(given.op == "get_attr" for given in user.all_input_nodes):
-            yield from iterate_calls(user)
-        else:
-            yield user
+    return {path: number_names(paths[0], len(set(calls[paths[0]]))) for paths in owners.values() for path in paths}
 
 
 def lower(module: Any, prepared: Prepared) -> bytes:

@@ -18,7 +18,7 @@ ELSEWHERE = {
     "tflite": "use tflite, whose runtime has the same XNNPACK kernels",
 }
 REQUIRES = {"torch": "executorch", "executorch": "executorch", "torchao": "executorch"}
-PRODUCTS = ("Conv2d", "DepthwiseConv2d", "ConvTranspose2d", "FullyConnected")
+PRODUCTS = ("Conv1d", "Conv2d", "DepthwiseConv2d", "ConvTranspose2d", "FullyConnected")
 SCHEMES: Mapping[str, Mapping[str, Any]] = {
     "fp32": {"weights": "float32", "activations": "float32", "covers": (*PRODUCTS, "GroupConvTranspose2d", "convolution", "embedding")},
     "int8-static": {"weights": "int8", "activations": "int8", "covers": PRODUCTS},

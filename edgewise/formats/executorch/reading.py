@@ -23,7 +23,14 @@ DTYPES = {  # of XNNPACK, without xnn_datatype_ -> numpy's
 }
 WEIGHT_DTYPES = ("float64", "float32", "float16", "bfloat16", "int8", "uint8", "int4")
 BITS = {"int4": 4}
-WEIGHTED = ("Conv2d", "DepthwiseConv2d", "ConvTranspose2d", "GroupConvTranspose2d", "FullyConnected")  # products, as in run.read_names
+WEIGHTED = (
+    "Conv1d",
+    "Conv2d",
+    "DepthwiseConv2d",
+    "ConvTranspose2d",
+    "GroupConvTranspose2d",
+    "FullyConnected",
+)  # products, as in run.read_names
 LAYOUT = ("StaticTranspose", "StaticReshape", "Copy")  # of a delegate
 NO_HANDLE = 65535  # of what the lowering adds
 CONVERT = "Convert"
@@ -59,7 +66,8 @@ class Weight:
 
 @dataclass(frozen=True)
 class Node:
-    """One operator. activations: type of its first input. delegated: it runs in XNNPACK. added: by the lowering, to change a layout."""
+    """One operator. activations: type of its first input, floating where there is one. delegated: it runs in XNNPACK. added: by the
+    lowering, to change a layout."""
 
     name: str
     operator: str
@@ -123,7 +131,8 @@ class _Reader:
         tensors = [value for value in values if type(value).__name__ == "Tensor"]
         computed = [tensor for tensor in tensors if not tensor.data_buffer_idx or tensor.allocation_info]
         held = tuple(weight for tensor in tensors if tensor not in computed and (weight := _kernel_weight(tensor)))
-        dtype = _scalar_type(computed[0]) if computed else "none"
+        types = [_scalar_type(tensor) for tensor in computed]
+        dtype = next((name for name in types if "float" in name), types[0] if types else "none")  # a lookup of rows takes integers
         return Node(run.kernel_name(self._names, packet, self._count[packet]), packet, dtype, delegated=False, weights=held)
 
     def _read_delegate(self, delegate: Any) -> Iterator[Node]:
@@ -173,11 +182,19 @@ def _describe(node: Mapping[str, Any], values: Mapping[int, Any], constants: Seq
     if kind == "ConvTranspose2d" and union["groups"] > 1:
         kind = f"Group{kind}"
     given = [values[union[key]] for key in INPUTS if union.get(key) in values]
+    if kind == "Conv2d" and _is_flat(union, values[union["input1_id"]]["dims"]):
+        kind = "Conv1d"
     held = [tensor for tensor in given if tensor["constant_buffer_idx"]]
     flowing = [tensor for tensor in given if not tensor["constant_buffer_idx"]]
     added = kind == CONVERT or (kind in LAYOUT and node["debug_handle"] == NO_HANDLE)
     weights = tuple(weight for tensor in held if (weight := _delegate_weight(tensor, constants)))
     return kind, _dtype(flowing[0]) if flowing else "none", added, weights
+
+
+def _is_flat(convolution: Mapping[str, Any], size: Sequence[int]) -> bool:
+    """Whether a convolution runs along one axis only. size: of its input, [n, height, width, channels]."""
+    kernel = (convolution["kernel_height"], convolution["kernel_width"])
+    return [side == 1 for side in size[1:3]].count(True) == 1 and kernel[list(size[1:3]).index(1)] == 1
 
 
 def _dtype(tensor: Mapping[str, Any]) -> str:

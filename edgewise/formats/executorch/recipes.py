@@ -27,7 +27,7 @@ def quantize(prepared: Prepared, scheme: str, settings: Mapping[str, Any], calib
     with suppress_warnings():
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-        floats = find_float(prepared.module.graph, kept)
+        floats = find_float(prepared.module.graph, kept) | (find_undelegated(prepared.module.graph) if scheme == "int8-dynamic" else set())
         observed = prepare_pt2e(prepared.module, make_quantizer(CONFIGS[scheme](settings), scheme, floats))
         observe(observed, prepared, calibration)
         return convert_pt2e(observed)
@@ -92,6 +92,15 @@ def find_float(graph: Any, kept: Sequence[str]) -> set[str]:
         if node.op == "call_function" and read_mark(find_owner(node)) is None and users and users <= found:
             found.add(node.name)
     return found | {node.name for node in graph.nodes if find_owner(node).name in found}
+
+
+def find_undelegated(graph: Any) -> set[str]:
+    """Names of the transposed convolutions of one input channel, which XNNPACK takes for depthwise and does not run with dynamic inputs;
+    its quantizer would mark them all the same."""
+    import torch
+
+    nodes = graph.find_nodes(op="call_function", target=torch.ops.aten.conv_transpose2d.input)
+    return {node.name for node in nodes if node.args[1].meta["val"].shape[0] == 1}
 
 
 def find_owner(node: Any) -> Any:
