@@ -59,7 +59,7 @@ def card_markdown(chosen: Chosen, content: dict[str, Any]) -> str:
         "",
         USAGE.format(sample=SAMPLES[kind]),
         "",
-        f"Chosen for the budget '{chosen.summary.budget.name}': {chosen.summary.chosen_reason}.",
+        f"Chosen for {chosen.summary.budget.title}: {chosen.summary.chosen_reason}.",
         f"Measured on {device['name']} ({device['facts'].get('cpu') or 'unknown CPU'}, fingerprint {device['fingerprint']}).",
         "Brackets: 95 % intervals. Another device gives other latencies.",
         "",

@@ -302,6 +302,12 @@ class Budget:
     )
     prefer: str = option("latency", "what to minimize among the variants within the budget", choices=("latency", "size", "memory"))
 
+    @property
+    def title(self) -> str:
+        """How a reader knows it: by its option, or where params.yaml alone gives limits, by these."""
+        limits = [field.name for field in dataclasses.fields(self)[1:] if field.name != "prefer" and getattr(self, field.name) is not None]
+        return f"your limits ({', '.join(limits)})" if self.name == "none" and limits else f"the budget '{self.name}'"
+
 
 @dataclasses.dataclass(frozen=True)
 class Margins:

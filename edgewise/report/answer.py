@@ -5,7 +5,7 @@ A variant whose score is shown to be worse than the reference's answers nothing;
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from edgewise.report.verdicts import Rows
 from edgewise.stats.claims import WORSE
 
 VARIANTS = Path("models/variants")
-FASTEST, SMALLEST, LEAST_MEMORY, CHOSEN = "fastest", "smallest", "least memory", "chosen"
+ROLES = FASTEST, SMALLEST, LEAST_MEMORY, CHOSEN = "fastest", "smallest", "least memory", "chosen"
 MODEL_FILE = re.compile(r"model\.(?!.*(bin|data)$)[^/]+")  # weights beside a model are not what a program opens
 MOST_NAMED = 3
 Cost = Callable[[VariantSummary], float]
@@ -148,14 +148,17 @@ def find_file(name: str) -> Path:
     return folder / opened[0] if len(opened) == 1 else folder
 
 
-def describe_answer(summary: Summary) -> Iterator[tuple[str, str, str]]:
-    """(what, variant, why and where) of each line: the roles of a pick, then what no variant has."""
+def describe_answer(summary: Summary) -> list[tuple[str, str, str]]:
+    """(roles, variant, why) of each line, in the order of ROLES: those of one variant together; without a variant why there is none."""
     found = find_answer(summary)
-    metric = summary.primary_metric
-    for pick in found.picks:
-        row = summary.variants[pick.name]
-        score = f"{metric.title} {table.format_score(row, metric)}" if metric and row.quality.score is not None else ""
-        agreement = f"SQNR {table.format_sqnr(row)} dB" if metric is None and row.quality.sqnr_db is not None else ""
-        yield ", ".join(pick.roles), pick.name, "; ".join(text for text in (*pick.roles.values(), score, agreement) if text)
-    for role, why in found.open.items():
-        yield role, "none" if role == CHOSEN else "", why
+    lines = [(", ".join(pick.roles), pick.name, describe_pick(pick, summary)) for pick in found.picks]
+    lines += [(role, "none" if role == CHOSEN else "", why) for role, why in found.open.items()]
+    return sorted(lines, key=lambda line: ROLES.index(line[0].partition(",")[0]))
+
+
+def describe_pick(pick: Pick, summary: Summary) -> str:
+    """Why it is the best, and its score, or where there is none its agreement."""
+    row, metric = summary.variants[pick.name], summary.primary_metric
+    score = f"{metric.title} {table.format_score(row, metric)}" if metric and row.quality.score is not None else ""
+    agreement = f"SQNR {table.format_sqnr(row)} dB" if metric is None and row.quality.sqnr_db is not None else ""
+    return "; ".join(text for text in (*pick.roles.values(), score, agreement) if text)

@@ -102,7 +102,7 @@ def check_budget(summary: Summary) -> Iterator[Gate]:
     """One gate where the budget has limits: missed only if every variant is shown to miss one."""
     if not choice.active_limits(summary.budget):
         return
-    name = f"budget {summary.budget.name}"
+    name = summary.budget.title.removeprefix("the ").replace("'", "")
     if summary.chosen:
         yield Gate(name, PASS, f"chosen: {summary.chosen}, {summary.chosen_reason}")
         return

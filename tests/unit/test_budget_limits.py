@@ -24,6 +24,12 @@ ROW = varied(
 SLOW_SENSOR = Energy("measured", EnergyFigures("rail_w", "board", 0.5, 2.0, 4.0, 4.0, net_mj=2.0))
 
 
+def test_a_reader_knows_a_budget_by_its_option_or_by_the_limits_that_he_gave():
+    assert Budget("camera_512mb", size_bytes=12_000_000).title == "the budget 'camera_512mb'"
+    assert Budget("none", size_bytes=12_000_000, sqnr_db=25.0, prefer="size").title == "your limits (size_bytes, sqnr_db)"
+    assert Budget("none").title == "the budget 'none'"
+
+
 def finding(
     row: VariantSummary, metric: PrimaryMetric | None = classification.PRIMARY_METRIC, base: float = 0.954, **limit
 ) -> choice.Finding:

@@ -81,7 +81,8 @@ def test_variants_that_cannot_be_told_apart_are_named(project):
 def test_a_short_profile_names_none_fastest(project, shown):
     said = shown(without_intervals(summarize()), 100)
     assert "Fastest: profile quick is too short to say; measure with `dvc exp run -S bench.name=quick`" in said
-    assert "-S writes into params.yaml" in said
+    assert "-S writes into params.yaml" in said and "In no order of speed" in said
+    assert re.findall("^(Fastest|Smallest|Chosen)", said, re.MULTILINE) == ["Fastest", "Smallest", "Chosen"]
 
 
 def test_every_variant_failed(project, shown):
