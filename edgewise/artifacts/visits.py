@@ -45,7 +45,8 @@ class Visit:
 @dataclass(frozen=True)
 class Trust:
     """How much log ratios move between visits on a device. log_variance: beyond that within visits, with `degrees` of freedom, from so many
-    visits of these variants. since, until: of the first and last visit, UTC."""
+    visits of these variants. since, until: of the first and last visit, UTC. resolved: False where the visits' own errors hide the
+    movement, and log_variance is what may hide in them."""
 
     fingerprint: str
     log_variance: float
@@ -54,6 +55,7 @@ class Trust:
     variants: tuple[str, ...]
     since: str
     until: str
+    resolved: bool = True
 
 
 def make_key(decides: Mapping[str, Any]) -> str:

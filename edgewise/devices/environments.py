@@ -100,4 +100,4 @@ class Environment(local.LocalDevice):
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
-        return {**kept, "PYTHONPATH": str(self.code)}
+        return {**kept, "PYTHONPATH": str(self.code), "PYTHONSAFEPATH": "1"}  # not the project's folder, which may be a checkout

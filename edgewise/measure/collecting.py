@@ -55,7 +55,7 @@ def estimate_trust(groups: Iterable[Sequence[Visit]], fingerprint: str, interlea
     if spread is None or not any(visit.source == visits.STUDY for visit in every):
         return None
     times, names = sorted(visit.at for visit in every), sorted({visit.variant for visit in every})
-    return Trust(fingerprint, spread.variance, round(spread.degrees, 2), len(every), tuple(names), times[0], times[-1])
+    return Trust(fingerprint, spread.variance, round(spread.degrees, 2), len(every), tuple(names), times[0], times[-1], spread.resolved)
 
 
 def to_measured(visit: Visit) -> Measured:

@@ -139,10 +139,13 @@ def describe_trust(settings: schema.Config) -> str:
     known = estimate_trust(visits.read_store(fingerprint).values(), fingerprint, settings.bench.interleave)
     if known is None:
         return "no variant was visited twice: nothing is known of how far visits lie apart"
-    moves = f"{100 * known.log_variance**0.5:.2g} % (standard deviation, {known.degrees:.3g} degrees of freedom, {known.visits} visits)"
+    most = "" if known.resolved else "an unknown amount up to about "
+    moves = (
+        f"{most}{100 * known.log_variance**0.5:.2g} % (standard deviation, {known.degrees:.3g} degrees of freedom, {known.visits} visits)"
+    )
     return (
         f"from visit to visit ratios move by {moves} beyond what a visit's own interval says; `dvc repro` adds it to every interval and"
-        " measures nothing"
+        f" measures nothing{'' if known.resolved else '; visits in a quieter hour would know it better'}"
     )
 
 

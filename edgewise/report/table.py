@@ -53,7 +53,10 @@ def say_hold(summary: Summary) -> str:
     if trust is None:
         within = "within these visits" if pooled else "within this visit"
         return f"{within} only{pooled} ({TRUST_FIRST})"
-    moved = f"ratios move by {100 * trust.log_variance**0.5:.2g} % (standard deviation of {trust.visits} visits since {trust.since[:10]})"
+    most = "" if trust.resolved else "up to about "
+    moved = (
+        f"ratios move by {most}{100 * trust.log_variance**0.5:.2g} % (standard deviation of {trust.visits} visits since {trust.since[:10]})"
+    )
     return f"for other visits too{pooled}: on this device {moved}"
 
 

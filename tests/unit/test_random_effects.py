@@ -11,19 +11,20 @@ from edgewise.stats.random_effects import Estimate, Measured, Spread, between_vi
 SPREAD_OF_PAIRS = 0.015
 
 
-def drawn(rng: np.random.Generator, deviation: float, visits: int, pairs: int) -> list[Measured]:
-    """Visits of a model whose true log ratio is 0, on a device that moves by `deviation` from visit to visit."""
-    logs = rng.normal(0, deviation, visits)[:, None] + rng.normal(0, SPREAD_OF_PAIRS, (visits, pairs))
+def drawn(rng: np.random.Generator, deviation: float, visits: int, pairs: int, noise: float = 1.0) -> list[Measured]:
+    """Visits of a model whose true log ratio is 0, on a device that moves by `deviation` from visit to visit. noise: a factor on the
+    spread of pairs."""
+    logs = rng.normal(0, deviation, visits)[:, None] + rng.normal(0, noise * SPREAD_OF_PAIRS, (visits, pairs))
     return [Measured(float(row.mean()), float(row.std(ddof=1) / math.sqrt(pairs)), pairs - 1) for row in logs]
 
 
-def coverage(deviation: float, visits: int, studied: int, cases: int = 400) -> float:
+def coverage(deviation: float, visits: int, studied: int, noise: float = 1.0, cases: int = 400) -> float:
     """How often the interval of so many visits of 6 pairs holds the truth, after a study of `studied` visits of 3 pairs of two variants."""
     rng, held = np.random.default_rng(visits + studied), 0
     for _ in range(cases):
         own = drawn(rng, deviation, visits, 6)
-        spread = between_visits([drawn(rng, deviation, studied, 3), drawn(rng, deviation, studied, 3), own])
-        low, high = pool(own, spread).interval()
+        study = [drawn(rng, deviation, studied, 3, noise) for _ in range(2)]
+        low, high = pool(own, between_visits([*study, own])).interval()
         held += low < 1 < high
     return held / cases
 
@@ -32,6 +33,12 @@ def coverage(deviation: float, visits: int, studied: int, cases: int = 400) -> f
 @pytest.mark.parametrize("visits", [1, 2, 5])
 def test_intervals_hold_other_visits_too(deviation, visits):
     assert coverage(deviation, visits, studied=8) >= 0.93
+
+
+@pytest.mark.parametrize("noise", [4.0, 13.0])
+@pytest.mark.parametrize("visits", [1, 2, 5])
+def test_intervals_hold_after_a_study_in_noise_which_hides_what_moves(noise, visits):
+    assert coverage(0.02, visits, studied=6, noise=noise, cases=300) >= 0.93
 
 
 def test_a_visit_alone_does_not_hold_other_visits():
@@ -64,8 +71,9 @@ def test_a_noisy_repeat_hardly_counts():
     assert both.standard_error < 1.25 * alone.standard_error and abs(both.log_ratio) < 0.002  # equal weights: 3.6 times, 0.025
 
 
-def test_visits_that_differ_no_more_than_their_errors_have_no_spread():
-    assert between_visits([[Measured(0.0, 0.1, 5), Measured(0.01, 0.1, 5)]]) == Spread(0.0, 1.0)
+def test_visits_that_differ_no_more_than_their_errors_resolve_no_spread():
+    hidden = between_visits([[Measured(0.0, 0.1, 5), Measured(0.01, 0.1, 5)]])
+    assert hidden == Spread(pytest.approx(0.01**2 / 2), 1.0, resolved=False)
     assert between_visits([[Measured(0.0, 0.1, 5)]]) is None and between_visits([]) is None
 
 
