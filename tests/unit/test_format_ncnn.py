@@ -7,15 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgewise.artifacts import artifact
+from edgewise.artifacts.artifact import Manifest
 from edgewise.errors import ConfigError
-from edgewise.proof import checks, isolation
+from edgewise.proof import checks, isolation, making
+from edgewise.sources import torch_source
 from edgewise.stats.agreement import sqnr_db
 from tests.support import onnx_sources
 from tests.support.formats import contents, quantize, variant
 
 pytestmark = pytest.mark.framework
 
-ncnn = pytest.importorskip("ncnn")
+torch = pytest.importorskip("torch")
+pytest.importorskip("ncnn")
 pytest.importorskip("pnnx")
 
 from edgewise.formats.ncnn import facts, make, net_files, pnnx_converter, products, profile, recipes, run, store, thresholds  # noqa: E402
@@ -296,6 +300,58 @@ def test_a_weight_beyond_float16_is_named():
         recipes.halve(layer)
 
 
+class Causal(torch.nn.Module):
+    """Two heads of attention behind a mask of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (torch.nn.Linear(8, 8) for _ in range(3))
+        self.register_buffer("mask", torch.tril(torch.ones(5, 5, dtype=torch.bool)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        heads = (side(x).reshape(-1, 5, 2, 4).transpose(1, 2) for side in (self.query, self.key, self.value))
+        seen = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=self.mask)
+        return seen.transpose(1, 2).reshape(-1, 5, 8)
+
+
+def of_torch(kind: type[torch.nn.Module], arrays: dict[str, np.ndarray], outputs: tuple[str, ...], folder: Path) -> Path:
+    """models/source of a module with random weights."""
+    torch.manual_seed(0)
+    folder.mkdir()
+    fields = torch_source.export(torch_source.wrap(kind().eval()), arrays, outputs, folder)
+    sides = {side: making.make_tensors(fields[side], ()) for side in ("inputs", "outputs")}
+    artifact.write(folder, Manifest(kind="source", format="torch", details=fields["details"], **sides))
+    return folder
+
+
+def test_a_mask_of_attention_hides_what_it_should(tmp_path):
+    """ncnn reads the bytes that pnnx writes as floats, beyond their end."""
+    source = of_torch(Causal, {"x": normal(16, 5, 8)}, ("y",), tmp_path / "source")
+    parent = onnx_sources.converted("ncnn", source, tmp_path / "float")
+    assert onnx_sources.worst_db("ncnn", parent, source) > 100
+    (mask,) = (layer.arrays["constant"] for layer in net_files.read(parent) if layer.kind == "MemoryData")
+    np.testing.assert_array_equal(mask < -1e9, ~np.tril(np.ones((5, 5), bool)))
+
+
+class Looking(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.line = torch.nn.Embedding(9, 4), torch.nn.Linear(4, 6)
+
+    def forward(self, ids: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        found = self.line(self.table(ids))
+        return torch.tanh(found.mean(1)), found + h
+
+
+def test_ids_and_several_ports(tmp_path):
+    arrays = {"ids": rng.integers(0, 9, (16, 7)), "h": normal(16, 7, 6)}
+    source = of_torch(Looking, arrays, ("mean", "sums"), tmp_path / "source")
+    parent = onnx_sources.converted("ncnn", source, tmp_path / "float")
+    assert onnx_sources.worst_db("ncnn", parent, source) > 100
+    made = onnx_sources.quantized("ncnn", "fp16", parent, source, tmp_path / "fp16")
+    assert onnx_sources.share_of("ncnn", "fp16", made) == 1 and onnx_sources.worst_db("ncnn", made, source) > 50
+
+
 def of_onnx(nodes, arrays, outputs, weights, folder: Path, **settings) -> Path:
     inputs = {name: [array.dtype.type, ["n", *array.shape[1:]]] for name, array in arrays.items()}
     model = onnx_sources.model(nodes, inputs, outputs, weights)
@@ -339,6 +395,11 @@ def test_a_recurrent_layer_of_an_onnx_file_is_refused(tmp_path):
     source = of_onnx(nodes, {"x": x}, {"y": ["n", 3]}, weights, tmp_path)
     with pytest.raises(ValueError, match="pnnx does not translate GRU of an ONNX file; bring the model as a torch program"):
         onnx_sources.converted("ncnn", source, tmp_path / "float")
+
+
+def test_an_output_of_integers_is_refused():
+    with pytest.raises(ValueError, match=r"^output best is int64; a net of ncnn gives floats alone: leave it out with model\.outputs$"):
+        make.check_floats([{"name": "y", "dtype": "float32"}, {"name": "best", "dtype": "int64"}])
 
 
 def test_what_pnnx_cannot_read_is_told_in_one_line(tmp_path):

@@ -52,6 +52,14 @@ def _are_parallel(layer: np.ndarray, node: np.ndarray) -> bool:
     return bool(np.all(np.abs(np.einsum("ij,ij->i", layer, node)) >= MIN_COSINE * lengths))
 
 
+def is_part_of_table(layer: np.ndarray, node: np.ndarray) -> bool:
+    """Whether all rows of the node are rows of the table: lookups at constant positions are folded into their result."""
+    if layer.shape[1] != node.shape[1] or not node.any():
+        return False
+    table = {row.tobytes() for row in np.ascontiguousarray(layer)}
+    return all(row.tobytes() in table for row in np.ascontiguousarray(node))
+
+
 def number_names(path: str, count: int) -> list[str]:
     """Names of the nodes of one layer: its path, then PATH#2, PATH#3 ... for further calls."""
     return [f"{path}#{number}" if number > 1 else path for number in range(1, count + 1)]

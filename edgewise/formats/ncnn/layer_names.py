@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.matching import match_layers, number_names
+from edgewise.formats.common.matching import is_part_of_table, match_layers, number_names
 from edgewise.formats.ncnn.net_files import Layer, plain_name
 
 TABLE = "Embedding"
@@ -19,7 +19,7 @@ def name_layers(layers: Sequence[Layer], source: Path, manifest: Mapping[str, An
     that of no layer: only a setting that keeps it float has to fail then."""
     known = READERS[manifest["format"]](source, manifest)
     rows = {place: found for place, layer in enumerate(layers) if (found := node_rows(layer))}
-    matched = match_layers(known, lambda layer: layer["rows"], rows, same_table)
+    matched = match_layers(known, lambda layer: layer["rows"], rows, is_part_of_table)
     names: dict[int, str] = {}
     for path, places in matched.items():
         for place, name in zip(places, number_names(plain_name(path), len(places)), strict=True):
@@ -32,7 +32,7 @@ def name_layers(layers: Sequence[Layer], source: Path, manifest: Mapping[str, An
 
 def node_rows(layer: Layer) -> list[np.ndarray]:
     """The layouts in which a layer may hold [output channels, rest]."""
-    held = [array for name, array in layer.arrays.items() if name.startswith("weight") and array.ndim == 2]
+    held = [array for name, array in layer.arrays.items() if name.startswith(("weight", "constant")) and array.ndim == 2]
     joined = [np.concatenate([layer.arrays[f"weight_{part}"] for part in ("query", "key", "value")])] if mixes(layer) else []
     return [view for array in (*held, *joined) for view in (array, array.T)]
 
@@ -41,10 +41,6 @@ def mixes(layer: Layer) -> bool:
     """Whether queries, keys and values have inputs of one size, as in torch's in_proj_weight."""
     shapes = {array.shape for name, array in layer.arrays.items() if name in ("weight_query", "weight_key", "weight_value")}
     return layer.kind == "MultiHeadAttention" and len(shapes) == 1
-
-
-def same_table(layer: np.ndarray, node: np.ndarray) -> bool:
-    return layer.shape == node.shape and np.array_equal(layer, node)
 
 
 def read_torch_layers(source: Path, manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -22,12 +22,24 @@ SETTINGS = recipes.SETTINGS
 def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """plugins.Maker.convert. Layers of the net are named after those of the source. ValueError in one line where pnnx or ncnn cannot."""
     manifest = json.loads((source / "manifest.json").read_text(encoding="utf-8"))
+    check_floats(manifest["outputs"])
     converted = pnnx_converter.convert(source, manifest)
     layers, found = layer_names.name_layers(converted.layers, source, manifest)
     ports = describe_ports(source, manifest, converted.axes)
     net_files.write(folder, layers)
     (folder / PORTS).write_text(json.dumps(ports, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return {**{side: [plain_port(port, manifest[side]) for port in ports[side]] for side in ports}, "layers": found}
+
+
+def check_floats(outputs: Sequence[Mapping[str, Any]]) -> None:
+    """ValueError for an output of integers: a blob of ncnn does not say what it holds."""
+    odd = next((entry for entry in outputs if not is_float(entry)), None)
+    if odd:
+        raise ValueError(f"output {odd['name']} is {odd['dtype']}; a net of ncnn gives floats alone: leave it out with model.outputs")
+
+
+def is_float(entry: Mapping[str, Any]) -> bool:
+    return bool(entry["dtype"].startswith(("float", "bfloat")))
 
 
 def plain_port(port: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -37,12 +49,9 @@ def plain_port(port: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) ->
 
 
 def describe_ports(source: Path, manifest: Mapping[str, Any], axes: Mapping[str, int | None]) -> dict[str, list[dict[str, Any]]]:
-    """The content of model.json. ValueError for an output of integers: a blob of ncnn does not say what it holds."""
+    """The content of model.json. ValueError where pnnx lost an output."""
     given = [entry for entry in manifest["inputs"] if entry.get("value") is None]
     wanted = manifest["outputs"]
-    odd = next((entry for entry in wanted if not entry["dtype"].startswith(("float", "bfloat"))), None)
-    if odd:
-        raise ValueError(f"output {odd['name']} is {odd['dtype']}; a net of ncnn gives floats alone: leave it out with model.outputs")
     if len(wanted) != sum(blob.startswith("out") for blob in axes):
         raise ValueError(f"pnnx made {sum(blob.startswith('out') for blob in axes)} outputs of {len(wanted)}; use another format")
     with np.load(source / "probe.npz") as probe:
@@ -55,9 +64,8 @@ def describe_ports(source: Path, manifest: Mapping[str, Any], axes: Mapping[str,
 
 def describe_port(entry: Mapping[str, Any], shapes: Mapping[str, list[int]], blob: str, axes: Mapping[str, int | None]) -> dict[str, Any]:
     """held: the type of the blob, which has 32 bits for each value."""
-    floats = entry["dtype"].startswith(("float", "bfloat"))
     shape = shapes[entry["name"]]
-    types = {"dtype": "float32", "held": "float32"} if floats else {"dtype": entry["dtype"], "held": "int32"}
+    types = {"dtype": "float32", "held": "float32"} if is_float(entry) else {"dtype": entry["dtype"], "held": "int32"}
     return {"name": entry["name"], "blob": blob, "shape": shape, "axis": axes[blob], **types}
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.matching import match_layers, number_names
+from edgewise.formats.common.matching import is_part_of_table, match_layers, number_names
 from edgewise.formats.tflite import facts
 from edgewise.formats.tflite.facts import Node
 
@@ -18,7 +18,7 @@ def match_nodes(layers: Mapping[str, Mapping[str, Any]], weights: Mapping[str, n
     """Positions in `nodes` for each layer path. layers: {path: {"type", "weight", "shape"}}; weights by those names.
     ValueError names a layer that is in no node."""
     rows = {i: _node_rows(node) for i, node in enumerate(nodes) if node.weights and node.weights[0].dtype == "float32"}
-    found = match_layers(layers, lambda layer: _layer_rows(layer["type"], weights[layer["weight"]]), rows, _same_embedding)
+    found = match_layers(layers, lambda layer: _layer_rows(layer["type"], weights[layer["weight"]]), rows, is_part_of_table)
     path = next((path for path, places in found.items() if not places), None)
     if path is not None:
         kind, shape = layers[path]["type"], "x".join(map(str, layers[path]["shape"]))
@@ -48,14 +48,6 @@ def _node_rows(node: Node) -> list[np.ndarray]:
     if values.ndim == 2:
         return [values, values.T]
     return [values.reshape(len(values), -1), values.reshape(-1, values.shape[-1])]
-
-
-def _same_embedding(layer: np.ndarray, node: np.ndarray) -> bool:
-    """Whether all rows of the node are rows of the table: lookups at constant positions are folded into their result."""
-    if layer.shape[1] != node.shape[1] or not node.any():
-        return False
-    table = {row.tobytes() for row in np.ascontiguousarray(layer)}
-    return all(row.tobytes() in table for row in np.ascontiguousarray(node))
 
 
 def sort_ports(model: Any) -> None:
