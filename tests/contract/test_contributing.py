@@ -6,6 +6,8 @@ import subprocess
 import pytest
 
 from edgewise import plugins
+from edgewise.agent import ports, sessions
+from edgewise.artifacts import artifact
 from tests.conftest import ROOT
 from tests.support.protocols import members
 
@@ -40,6 +42,16 @@ def test_every_file_that_a_guide_names_exists(guide):
     paths = [p for p in re.findall(r"`([\w./-]+/[\w./-]*)`", text) if not re.search(r"\b[A-Z]{2,}\b|^\.\.?/|^/|^models/|^metrics/", p)]
     missing = [path for path in paths if not (ROOT / path).exists()]
     assert not missing
+
+
+def test_the_guide_names_the_files_that_the_library_writes_beside_a_formats_own():
+    told = set(
+        re.findall(
+            r"`([\w.]+)`",
+            (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("writes files of its own")[2].partition("reserved")[0],
+        )
+    )
+    assert told >= {artifact.MANIFEST, ports.PORTS_FILE, sessions.PARTS_FILE, sessions.GATE_FILE, "layers.json"}
 
 
 def test_a_profile_leaves_params_yaml_as_it_is():

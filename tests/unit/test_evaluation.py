@@ -1,0 +1,32 @@
+"""How a variant is run where it is judged."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edgewise.artifacts.samples import Samples
+from edgewise.config.schema import Variant
+from edgewise.tasks import evaluation
+
+VARIANT = Variant(name="onnx-fp32", format="onnx", scheme="fp32", module="edgewise.formats.onnx", min_sqnr_db=0.0, min_device_sqnr_db=0.0)
+SAMPLES = Samples(("a", "b"), {}, {"x": np.zeros((4, 2), np.float32)}, np.zeros(4, np.int64), {"test": range(4)})
+
+
+class Loaded(Exception):
+    """With the settings that a session was asked for."""
+
+
+@pytest.mark.parametrize(
+    ("engine", "threads"),
+    [({"threads": 3}, 3), ({"threads": 1, "arena": False}, 1), ({}, os.cpu_count()), ({"arena": False}, os.cpu_count())],
+)
+def test_a_variant_is_judged_with_its_own_threads_and_else_with_every_core(engine, threads, monkeypatch):
+    def load(runner, folder, settings, keep):
+        raise Loaded(settings)
+
+    monkeypatch.setattr(evaluation.sessions, "load", load)
+    with pytest.raises(Loaded) as asked:
+        next(evaluation.iterate_outputs(replace(VARIANT, engine=engine), SAMPLES, SAMPLES.indices("test"), "test"))
+    assert asked.value.args[0] == {**engine, "threads": threads}
