@@ -113,7 +113,7 @@ def report() -> None:
             *(variant.format, variant.scheme, "ok"),
             file=FileFacts(size_bytes=1000),
             quality=Quality(score=result[0]),
-            latency=JudgedLatency(ratio_to_reference=result[1]),
+            latency=JudgedLatency(ratio_to_reference=result[1], ratio_ci95=(0.98 * result[1], 1.02 * result[1])),
         )
     device = records.read_plain(records.METRICS / "device.json")
     records.write_summary(Summary(settings.reference, device, rows, (), None, "", settings.budget, PRIMARY_METRIC))

@@ -11,9 +11,9 @@ import pytest
 
 from edgewise.artifacts import artifact
 from edgewise.artifacts.records import SUMMARY, read_summary
-from edgewise.config.schema import Budget
+from edgewise.config.schema import Budget, Margins
 from edgewise.errors import EdgewiseError
-from edgewise.report import gates
+from edgewise.report import gates, overview, table
 from edgewise.report.figure import Box, LabelledCircle, place_labels
 from stages import report
 from tests.support.fabricate import FIVE, THIRTEEN, fabricate, write_report
@@ -56,6 +56,18 @@ def test_the_summary_has_the_promised_keys_and_values(project):
     failed = summary["variants"]["openvino-int8-static"]
     assert failed["status"] == "failed" and "covers 0 %" in failed["reason"] and failed["quality"]["score"] is None
     assert summary["chosen"] is None and summary["device"]["name"] == "local"
+
+
+def test_margins_turn_what_lies_within_them_into_equivalence(project):
+    settings = replace(fabricate(project, THIRTEEN), margins=Margins(latency=0.1, score=2.0))
+    summary = overview.summarize(settings)
+    assert summary.margins == settings.margins
+    rows, before = summary.variants, overview.summarize(replace(settings, margins=Margins())).variants
+    assert rows["onnx-int8-static"].quality.verdict == "equivalent" and before["onnx-int8-static"].quality.verdict == "not resolved"
+    assert rows["onnx-fp16"].latency.verdict == "equivalent" and before["onnx-fp16"].latency.verdict != "equivalent"
+    text = table.markdown_report(summary)
+    assert "accuracy equivalent" in text
+    assert "Equivalent: the whole interval lies within the margin (accuracy within 2 points, latency within 10 %)" in text
 
 
 def test_what_was_written_is_read_back(project):

@@ -6,7 +6,7 @@ import pytest
 
 from edgewise.artifacts.records import VariantSummary
 from edgewise.config.schema import Budget, Margins
-from edgewise.report import choice, verdicts
+from edgewise.report import choice, table, verdicts
 from edgewise.tasks import regression
 from edgewise.tasks.classification import PRIMARY_METRIC
 from tests.support.records import made, varied
@@ -63,6 +63,22 @@ def test_faster_is_claimed_only_beyond_one_and_beyond_the_devices_own_difference
 )
 def test_a_score_is_judged_by_its_interval(interval, margin, verdict):
     assert verdicts.score_verdict(varied(GOOD, score_delta_ci95=interval), PRIMARY_METRIC, margin) == verdict
+
+
+@pytest.mark.parametrize(
+    ("latency", "score", "said"),
+    [
+        ("faster", "worse", "faster, accuracy worse"),
+        ("equivalent", "equivalent", "latency equivalent, accuracy equivalent"),
+        ("not resolved", "not resolved", "latency not resolved"),  # what the score lacks stands below the table
+        ("no claim", "identical", "no claim on latency, accuracy identical"),
+        (None, None, ""),
+    ],
+)
+def test_the_table_names_what_its_verdicts_are_about(latency, score, said):
+    row = varied(GOOD, latency_verdict=latency, score_verdict=score)
+    known = replace(row, latency=replace(row.latency, between_visits=True))
+    assert table.format_verdict(known, PRIMARY_METRIC) == said
 
 
 def test_more_of_an_error_is_worse():
