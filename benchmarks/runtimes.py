@@ -9,6 +9,7 @@ missing stand in the table with that reason. A run writes the tables of its mode
 """
 
 import argparse
+import functools
 import importlib.util
 import os
 import re
@@ -31,6 +32,7 @@ from edgewise.study.runner import CONF, run_study
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = "runtimes"
+NOT_COUNTED = {"numpy", "setuptools"}
 MARK = "## Measured"
 YOLOX = "yolox_nano"
 CASES: Mapping[str, Sequence[str]] = {
@@ -85,16 +87,22 @@ def is_installed(name: str) -> bool:
 
 
 def wheel_bytes(packages: Sequence[str]) -> int:
-    """Of the packages and all that they need, numpy apart, as their wheels have them: each file deflated."""
+    """Of the packages and all that they need, numpy apart, as their wheels have them."""
     pending, seen = list(packages), set(packages)
-    total = 0
     while pending:
-        distribution = metadata.distribution(pending.pop())
-        total += sum(deflated_bytes(Path(str(path.locate()))) for path in distribution.files or () if "__pycache__" not in path.parts)
-        more = {name for name, _ in needed(distribution.requires or (), frozenset())} - seen - {"numpy", "setuptools"}
-        seen |= more
-        pending += sorted(name for name in more if machine.find_version(name))
-    return total
+        requirements = metadata.distribution(pending.pop()).requires or []
+        more = {name for name, _ in needed(requirements, frozenset())} - seen - NOT_COUNTED
+        found = {name for name in more if machine.find_version(name)}
+        seen |= found
+        pending += found
+    return sum(distribution_bytes(name) for name in seen)
+
+
+@functools.cache
+def distribution_bytes(package: str) -> int:
+    """Each file deflated, as in a wheel. Some seconds for the largest."""
+    files = metadata.distribution(package).files or ()
+    return sum(deflated_bytes(Path(str(path.locate()))) for path in files if "__pycache__" not in path.parts)
 
 
 def deflated_bytes(path: Path) -> int:
