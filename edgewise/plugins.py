@@ -196,10 +196,10 @@ class Maker(Protocol):
         calibration: Sequence[Arrays],
         keep_nodes: Sequence[str],
         validation: tuple[Sequence[Arrays], np.ndarray] | None = None,
-    ) -> None:
-        """Write the variant into `folder` from the float model in `parent`. calibration: feeds of batch 1, [] if the scheme needs none.
-        keep_nodes: nodes (of layers.json) that stay float. validation: feeds and targets [n]; a format needs this parameter only if it
-        has the setting `accuracy_control`, and it is given only if that is on. ValueError in one clear line for what cannot be done."""
+    ) -> Sequence[str] | None:
+        """Write the variant into `folder` from the float model in `parent`. Returns the nodes that the format left float by a rule of its
+        own. calibration: feeds of batch 1, or []. keep_nodes: of layers.json, stay float. validation: feeds and targets [n], given only to
+        a format with the setting `accuracy_control`, and if that is on. ValueError in one clear line for what cannot be done."""
 
 
 class Facts(Protocol):
@@ -214,18 +214,9 @@ class Facts(Protocol):
 class Scanner(Protocol):
     """formats/<name>/scan.py: how much each layer of a source of this format suffers from int8; for formats that sources have."""
 
-    def scan(
-        self,
-        source: Path,
-        feeds: Sequence[Mapping[str, np.ndarray]],
-        per_channel: bool,
-        parts: Mapping[str, Sequence[Any]],
-        ports: Mapping[str, Mapping[str, Any]],
-    ) -> Mapping[str, Any]:
-        """{"layers": {layer: {"noise", "elements"}}, "noise": with all of them quantized}: the power of the error over that of the output
-        about its mean, of the part of the outputs where that is largest, and the number of weights. feeds: calibration samples, [1, ...].
-        parts: output -> indices into [n, ...], compared each by itself; ports: as ports.json has them. ValueError: why it cannot be."""
-        ...
+    def scan(self, source: Path, feeds: Sequence[Arrays], per_channel: bool, parts: Any, ports: Mapping[str, Any]) -> Mapping[str, Any]:
+        """{"layers": {layer: {"noise", "elements": weights}}, "noise": with all of them in 8 bits}; noise: of formats.common.noise. feeds:
+        calibration samples, [1, ...]; parts: output -> indices into [n, ...]; ports: of ports.json. ValueError: why it cannot be."""
 
 
 class Storer(Protocol):
@@ -283,12 +274,9 @@ class Boxes:
         """From anything that numpy takes. areas: None: of the boxes. crowd: None: none is one."""
         edges = np.asarray(corners, np.float32).reshape(-1, 4)
         own = (edges[:, 2] - edges[:, 0]) * (edges[:, 3] - edges[:, 1])
-        return cls(
-            edges,
-            np.asarray(classes, np.int64).reshape(-1),
-            own if areas is None else np.asarray(areas, np.float32).reshape(-1),
-            np.zeros(len(edges), bool) if crowd is None else np.asarray(crowd, bool).reshape(-1),
-        )
+        sizes = own if areas is None else np.asarray(areas, np.float32).reshape(-1)
+        regions = np.zeros(len(edges), bool) if crowd is None else np.asarray(crowd, bool).reshape(-1)
+        return cls(edges, np.asarray(classes, np.int64).reshape(-1), sizes, regions)
 
     def take(self, chosen: np.ndarray) -> "Boxes":
         """Some of them. chosen: indices, or bool [k]."""
@@ -308,8 +296,7 @@ IGNORED = 255  # the value of pixels in a mask that belong to no class and are n
 
 @dataclass(frozen=True)
 class Mask:
-    """The class of each pixel of one picture, packed. size: height and width; packed: its bytes through zlib; pixels: how many there are of
-    each of the 256 values."""
+    """The class of each pixel of one picture. size: height and width; packed: bytes, by zlib; pixels: how many of each of 256 values."""
 
     size: tuple[int, int]
     packed: bytes
@@ -364,8 +351,7 @@ class Encoder(Protocol):
 
 
 class DataSet(Protocol):
-    """data/NAME.py. `Settings` is a frozen dataclass that checks the section of the configuration; it has what
-    data.common.DataSettings has."""
+    """data/NAME.py. `Settings` is a frozen dataclass that checks the section of the configuration, with what DataSettings has."""
 
     Settings: type
 

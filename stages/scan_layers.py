@@ -19,6 +19,7 @@ CODE = (
     "edgewise.compress.sensitivity",
     "{scanner}",
     "edgewise.formats.common.exported",
+    "edgewise.formats.common.nncf_settings",
     "edgewise.formats.common.noise",
     "edgewise.formats.common.onnx_graphs",
     "edgewise.formats.common.quiet",

@@ -44,14 +44,16 @@ class Build:
     def nodes_of(self, layers: Sequence[str]) -> list[str]:
         return checks.list_nodes(layers, self.layers)
 
-    def quantize(self, folder: Path, calibration_indices: np.ndarray, float_layers: Sequence[str]) -> None:
-        """Quantize the float model into `folder`, calibrated with these samples; `float_layers` (of the source) stay float."""
+    def quantize(self, folder: Path, calibration_indices: np.ndarray, float_layers: Sequence[str]) -> list[str]:
+        """Quantize the float model into `folder`, calibrated with these samples; `float_layers` (of the source) stay float. Returns the
+        layers that the format left float by a rule of its own."""
         make, feeds = schema.part(self.variant.module, "make"), self.file_feeds(calibration_indices)
         settings = {**schema.to_plain(self.variant), "keep_int8": self.nodes_of(self.int8_layers())}
         nodes, labelled = self.nodes_of(float_layers), self.accuracy_control_arguments()
-        make.quantize(self.parent, self.source, folder, self.variant.scheme, settings, feeds, nodes, **labelled)
+        left = make.quantize(self.parent, self.source, folder, self.variant.scheme, settings, feeds, nodes, **labelled)
         if (self.parent / PORTS_FILE).exists():
             shutil.copyfile(self.parent / PORTS_FILE, folder / PORTS_FILE)
+        return [layer for layer, its in self.layers.items() if its and {*its} <= {*(left or ())}]
 
     def file_feeds(self, indices: np.ndarray) -> Sequence[Mapping[str, np.ndarray]]:
         """What the file itself is fed for these samples, one at a time: of a model with state also its state before each step."""

@@ -41,13 +41,13 @@ def search(build: Build, calibration: np.ndarray, user_layers: Sequence[str], fo
     limits = build.variant.mixed
     assert limits is not None
     indices = build.validation_indices()
-    float_outputs = build.run(build.parent, indices)
+    float_outputs, left = build.run(build.parent, indices), dict[int, list[str]]()  # number of layers in float -> those of the format
     with tempfile.TemporaryDirectory() as scratch:
 
         def make(float_layers: Sequence[str]) -> Candidate:
             place = Path(scratch) / str(len(float_layers))
             place.mkdir()
-            build.quantize(place, calibration, [*user_layers, *float_layers])
+            left[len(float_layers)] = build.quantize(place, calibration, [*user_layers, *float_layers])
             outputs = build.run(place, indices)
             drop = accuracy_drop_points(build, float_outputs, outputs, indices)
             return Candidate(len(float_layers), round(worst_of(compare_groups(float_outputs, outputs)).sqnr_db, 2), drop)
@@ -56,7 +56,8 @@ def search(build: Build, calibration: np.ndarray, user_layers: Sequence[str], fo
         found, made = bisect(ranked, limits, make)
         shutil.copytree(Path(scratch) / str(len(found)), folder, dirs_exist_ok=True)
     trials = [dataclasses.asdict(candidate) for candidate in made]
-    return sorted({*user_layers, *found}), {"by_search": found, "candidates": len(ranked), "samples": len(indices), "trials": trials}
+    kept = sorted({*user_layers, *found, *left[len(found)]})
+    return kept, {"by_search": found, "candidates": len(ranked), "samples": len(indices), "trials": trials}
 
 
 def accuracy_drop_points(build: Build, float_outputs: Arrays, outputs: Arrays, indices: np.ndarray) -> float | None:

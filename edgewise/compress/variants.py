@@ -110,8 +110,10 @@ def quantize(build: Build, indices: np.ndarray, folder: Path) -> tuple[list[str]
     if build.variant.mixed is not None:
         kept, searched = mixed.search(build, indices, user_layers, folder)
         return kept, {"mixed": searched}
-    build.quantize(folder, indices, user_layers)
-    return (build.layers_reverted_to_float(folder) if build.accuracy_control_arguments() else user_layers), {}
+    left = build.quantize(folder, indices, user_layers)
+    if build.accuracy_control_arguments():
+        return build.layers_reverted_to_float(folder), {}
+    return [*user_layers, *(layer for layer in left if layer not in user_layers)], {}
 
 
 @contextlib.contextmanager

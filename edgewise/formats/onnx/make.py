@@ -10,11 +10,11 @@ import numpy as np
 
 from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX, describe_port, find_integer_operator
 from edgewise.formats.common.quiet import suppress_warnings
-from edgewise.formats.onnx import export, facts, qdq, ranges, recipes, tail
+from edgewise.formats.onnx import export, facts, qdq, ranges, recipes, spread, tail
 
 SOURCES = ("torch", "onnx")
 ELSEWHERE = WAYS_TO_ONNX
-REQUIRES = {"onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx", "torch": "onnx"}
+REQUIRES = {"onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx", "torch": "onnx", "nncf": "openvino"}
 
 PRODUCTS = qdq.PRODUCTS
 INT8 = {"weights": "int8", "activations": "int8", "covers": PRODUCTS}
@@ -28,11 +28,11 @@ SCHEMES = {
     "int4-weight": {"weights": "int4", "activations": "float32", "covers": ("Gemm", "MatMul")},
 }
 STATIC = {"calibration.method": tuple(ranges.METHODS), "per_channel": (False, True), "symmetric": (False, True)}
-STATIC |= {"reduce_range": (False, True), "tail": ("float", "int8")}
+STATIC |= {"reduce_range": (False, True), "tail": ("float", "int8"), "tool": ("onnxruntime", "nncf")}
 SETTINGS = {
     "int8-dynamic": {"per_channel": (False, True), "reduce_range": (False, True)},
-    "int8-static": STATIC,
-    "int8-mixed": STATIC,
+    "int8-static": {**STATIC, "spread": ("float", "int8")},
+    "int8-mixed": {**STATIC, "spread": ("float", "int8")},
     "int8-qat": STATIC,
     "int4-weight": {"block_size": (16, 32, 64, 128, 256), "symmetric": (False, True)},
 }
@@ -61,7 +61,7 @@ def quantize(
     settings: Mapping[str, Any],
     calibration: Sequence[dict[str, np.ndarray]],
     keep_nodes: Sequence[str],
-) -> None:
+) -> Sequence[str]:
     """plugins.Maker.quantize. A file that is quantized already stays unchanged: it is the one scheme that it is."""
     import onnx
 
@@ -69,14 +69,16 @@ def quantize(
     if find_integer_operator(model):
         _check_own_scheme(parent, scheme)
         shutil.copyfile(parent / MODEL, folder / MODEL)
-        return
+        return ()
     version, own = model.ir_version, source / FLOAT16
     with suppress_warnings():
         float16 = scheme == "fp16" and own.exists() and not keep_nodes
-        kept = [*keep_nodes, *(tail.find_tail(parent).operators if settings.get("tail") == "float" else ())]
+        left = spread.find_spread(model, calibration) if settings.get("spread") == "float" else ()
+        kept = [*keep_nodes, *left, *(tail.find_tail(parent).operators if settings.get("tail") == "float" else ())]
         quantized = onnx.load(own) if float16 else recipes.RECIPES[scheme](model, settings, calibration, kept)
     quantized.ir_version = version
     onnx.save(quantized, folder / MODEL)
+    return left
 
 
 def _check_own_scheme(parent: Path, scheme: str) -> None:

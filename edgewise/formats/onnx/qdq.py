@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from edgewise.formats.common.onnx_graphs import iterate_graphs
-from edgewise.formats.onnx import channels
+from edgewise.formats.onnx import channels, nncf_ranges
 from edgewise.formats.onnx.ranges import Arrays, find_ranges
 
 TABLES = ("Gather",)
@@ -26,7 +26,10 @@ def int8_static(model: Any, settings: Mapping[str, Any], calibration: Sequence[A
     _check_bodies(model, kept)
     copy_shared_weights(model, kept)
     inferred, ranges = find_ranges(model, choose_operators(model), settings["calibration"]["method"], calibration)
-    quantized = insert(inferred, ranges, settings, kept=[*kept, *_find_between(model, kept)])
+    left = [*kept, *_find_between(model, kept)]
+    if settings.get("tool") == "nncf":
+        nncf_ranges.refine(inferred, ranges, settings, calibration, left, _is_transformer(model))
+    quantized = insert(inferred, ranges, settings, kept=left)
     _shield(quantized, kept)
     return quantized
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.formats.common.nncf_settings import METHODS
 from edgewise.formats.common.onnx_graphs import find_integer_operator
 from edgewise.formats.openvino import readers, recipes, tail
 from edgewise.formats.openvino.facts import MODEL, PRODUCTS, list_operators, weights
@@ -28,7 +29,7 @@ SCHEMES = {
     "int8-qat": INT8,
     "int4-weight": {"weights": "int4", "activations": "float32", "covers": ("MatMul",)},
 }
-STATIC = {"calibration.method": tuple(recipes.METHODS), "per_channel": (False, True), "symmetric": (False, True)}
+STATIC = {"calibration.method": tuple(METHODS), "per_channel": (False, True), "symmetric": (False, True)}
 STATIC |= {"tail": ("float", "int8")}
 SETTINGS = {
     "int8-static": STATIC,

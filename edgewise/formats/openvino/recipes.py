@@ -1,26 +1,19 @@
 """The schemes of the OpenVINO format as functions: (float model, settings, calibration feeds, nodes to keep float) -> model."""
 
-import contextlib
-import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.quiet import suppress_warnings
+from edgewise.formats.common.nncf_settings import make_arguments, silence_nncf
 from edgewise.formats.openvino.facts import MODEL, iterate_bodies, list_operators, weights
 
 Arrays = dict[str, np.ndarray]
 Recipe = Callable[[Any, Mapping[str, Any], Sequence[Arrays], list[str]], Any]
 
-METHODS = {  # -> NNCF's names; it has no entropy method
-    "minmax": "MINMAX",
-    "mean": None,  # NNCF's default: the mean of each sample's extremes, and the extremes of all samples where a channel has its own range
-    "percentile": "MEAN_QUANTILE",
-}
 MIN_BLOCK_SIZE = 4
 FLOAT16_MAX = 65504.0
 NUMBERED = re.compile("[A-Z][A-Za-z0-9]*_[0-9]+")  # default names of OpenVINO: the operator and a running number
@@ -98,22 +91,8 @@ def _hits(compiled: Any, pairs: Iterable[tuple[Arrays, int]]) -> tuple[float, li
 
 def _nncf_parameters(model: Any, settings: Mapping[str, Any], samples: int, kept: list[str]) -> tuple[Any, dict[str, Any]]:
     """NNCF's advanced parameters, and the others."""
-    import nncf
-    from nncf.quantization.advanced_parameters import QuantizationParameters
-    from nncf.quantization.range_estimator import RangeEstimatorParameters, RangeEstimatorParametersSet
-
-    name = METHODS[settings["calibration"]["method"]]
-    presets = nncf.QuantizationPreset
-    advanced = nncf.AdvancedQuantizationParameters(
-        activations_range_estimator_params=getattr(RangeEstimatorParametersSet, name) if name else RangeEstimatorParameters(),
-        weights_quantization_params=QuantizationParameters(per_channel=settings["per_channel"]),
-    )
-    return advanced, {
-        "subset_size": samples,
-        "preset": presets.PERFORMANCE if settings["symmetric"] else presets.MIXED,
-        "model_type": nncf.ModelType.TRANSFORMER if _is_transformer(model) else None,
-        "ignored_scope": nncf.IgnoredScope(names=[*kept, *_find_between(model, kept), *_find_recurrent(model, kept)]),
-    }
+    ignored = [*kept, *_find_between(model, kept), *_find_recurrent(model, kept)]
+    return make_arguments(settings, samples, ignored, _is_transformer(model))
 
 
 def _find_recurrent(model: Any, kept: Sequence[str]) -> list[str]:
@@ -192,13 +171,6 @@ def save(model: Any, folder: Path, known: Iterable[str]) -> None:
             node.set_friendly_name(next(new for n in count(place) if (new := f"{kind}@{n}") not in taken))
         taken.add(node.get_friendly_name())
     openvino.save_model(model, folder / MODEL, compress_to_fp16=False)
-
-
-@contextlib.contextmanager
-def silence_nncf() -> Iterator[None]:
-    """Without NNCF's warnings, log and progress bars."""
-    with suppress_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        yield
 
 
 def _is_transformer(model: Any) -> bool:
