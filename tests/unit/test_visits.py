@@ -53,3 +53,13 @@ def test_a_line_that_is_no_visit_is_named(line):
     with pytest.raises(EdgewiseError) as caught:
         visits.read_store(BOARD)
     assert f"{path}, line 2" in str(caught.value)
+
+
+def test_the_points_of_a_sweep_share_the_store(here, monkeypatch):
+    from edgewise.sweep.clone import share_visits
+
+    share_visits(here, here / ".edgewise/sweeps/a/point")
+    monkeypatch.chdir(here / ".edgewise/sweeps/a/point")
+    visits.append(VISIT, BOARD)
+    monkeypatch.chdir(here)
+    assert visits.read_store(BOARD) == {VISIT.key: [VISIT]}
