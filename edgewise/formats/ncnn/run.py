@@ -13,7 +13,7 @@ import numpy as np
 
 RUNTIME = "ncnn"
 PACKAGE = "ncnn"
-OLDEST = "1.0.20260101"  # the oldest release that runs these files
+OLDEST = "1.0.20261020"  # the oldest release that runs these files: 1.0.20260526 refuses weights in blocks
 COMPANIONS: Dict[str, Tuple[str, str]] = {}
 PARAM, BIN, PORTS = "model.param", "model.bin", "model.json"
 MAGIC = "7767517"  # the first line of a .param
