@@ -27,10 +27,24 @@ def quantize(prepared: Prepared, scheme: str, settings: Mapping[str, Any], calib
     with suppress_warnings():
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
+        if scheme == "int4-weight":
+            _check_even(prepared.module, kept)
         floats = find_float(prepared.module.graph, kept) | (find_undelegated(prepared.module.graph) if scheme == "int8-dynamic" else set())
         observed = prepare_pt2e(prepared.module, make_quantizer(CONFIGS[scheme](settings), scheme, floats))
         observe(observed, prepared, calibration)
         return convert_pt2e(observed)
+
+
+def _check_even(module: Any, kept: Sequence[str]) -> None:
+    """ValueError for a matrix whose rows cannot be packed two weights to a byte, as XNNPACK has them."""
+    import torch
+
+    for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.linear.default):
+        inputs, name = node.args[1].meta["val"].shape[1], read_mark(node)
+        if inputs % 2 and name not in kept:
+            raise ValueError(
+                f"{name or node.name} has {inputs} inputs, and XNNPACK takes 4-bit weights of an even number only; keep_float: [{name}]"
+            )
 
 
 def observe(module: Any, prepared: Prepared, calibration: Sequence[Arrays]) -> None:

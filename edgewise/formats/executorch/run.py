@@ -7,6 +7,7 @@ The wheel's runtime takes and gives torch tensors only, so torch is needed besid
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sys
@@ -144,19 +145,21 @@ def import_runtime() -> Any:
 
 @contextlib.contextmanager
 def _captured_stderr(said: List[str]) -> Iterator[None]:
-    """Add to `said` the lines that the C++ side writes to stderr in the block: what it finds of the processor, and why it refuses a file,
-    of which its exceptions have a number only."""
+    """Add to `said` the lines that the C++ side writes to stderr in the block, by way of Python's or past it: what it finds of the
+    processor, and why it refuses a file, of which its exceptions have a number only."""
+    words = io.StringIO()
     with tempfile.TemporaryFile() as collected:
         sys.stderr.flush()
         saved = os.dup(2)
         os.dup2(collected.fileno(), 2)
         try:
-            yield
+            with contextlib.redirect_stderr(words):
+                yield
         finally:
             os.dup2(saved, 2)
             os.close(saved)
             collected.seek(0)
-            said += collected.read().decode(errors="replace").splitlines()
+            said += (collected.read().decode(errors="replace") + words.getvalue()).splitlines()
 
 
 def _reasons(said: List[str]) -> List[str]:
