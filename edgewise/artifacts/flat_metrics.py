@@ -35,6 +35,8 @@ PATHS = {  # name -> dotted path in a VariantSummary
     "latency_p99_ms": "latency.p99_ms",
     "latency_ratio_to_reference": "latency.ratio_to_reference",
     "latency_ratio_ci95": "latency.ratio_ci95",
+    "visits": "latency.visits",
+    "between_visits": "latency.between_visits",
     "latency_verdict": "latency.verdict",
     "latency_reason": "latency.missing_reason",
     "smallest_claim_share": "latency.smallest_claim_share",
