@@ -17,6 +17,7 @@ traceback and exits with 1. Every message names the bad value, what is allowed a
 """
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +99,7 @@ class OutputsDiffer(VariantFailed):
         self.output, self.span = output, span
 
 
+PIPE_CLOSED = 141  # as of a program that SIGPIPE ends
 STORAGE_ERRNOS = {
     errno.ENOSPC: "free some space, then run the same command again",
     errno.EDQUOT: "the quota is used up: free some space, then run the same command again",
@@ -113,6 +115,9 @@ def run_main(main: Callable[[], int | None]) -> None:
     except EdgewiseError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
+    except BrokenPipeError:  # `edgewise report | head`: nobody reads the rest
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python flushes to when it ends
+        code = PIPE_CLOSED
     except OSError as error:
         if error.errno not in STORAGE_ERRNOS:
             raise

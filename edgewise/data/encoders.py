@@ -64,9 +64,9 @@ class PictureSettings(DataSettings):
         None, "values of black and white: [0, 255], [0, 1] or [-1, 1]; null: [0, 1] if mean or std is given, else [-1, 1]"
     )
     mean: tuple[float, ...] | None = option(
-        None, "subtracted after scaling to range; one number, or one per channel in the model's order; null: 0"
+        None, "subtracted after scaling to range; one number, or one per channel in the model's order (bgr: blue first); null: 0"
     )
-    std: tuple[float, ...] | None = option(None, "divisor after mean is subtracted; one number, or one per channel; null: 1")
+    std: tuple[float, ...] | None = option(None, "divisor after mean is subtracted; one number, or one per channel, as mean; null: 1")
 
     def __post_init__(self) -> None:
         super().__post_init__()

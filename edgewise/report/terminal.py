@@ -24,7 +24,7 @@ VERDICT_WIDTH = 22  # "latency not resolved", indented; a longer verdict is wrap
 
 NEXT_STEPS = f"""where to look next:
   {REPORT}/{page.NAME} (open it in a browser)  {REPORT}/{figure.NAME}.png  {METRICS}/report.md  {SUMMARY}
-  mlflow ui --backend-store-uri sqlite:///$PWD/mlflow.db      the runs of every repro, side by side
+  mlflow ui --backend-store-uri "sqlite:///$PWD/mlflow.db"      the runs of every repro, side by side
   dvc metrics diff        dvc plots show        edgewise report --check"""
 KEEP = "keep this run: git add dvc.lock params.yaml metrics && git commit -m 'First run' (models/ stays in DVC's cache)"
 

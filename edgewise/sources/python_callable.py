@@ -24,7 +24,7 @@ CLASSES_ARGUMENTS = ("num_classes", "num_labels", "n_classes", "classes")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(torch_source.Settings):
-    callable: str = option(help="dotted path: torchvision.models.resnet18, my_models.make ...")
+    callable: str = option(help="dotted path: my_models.RegNet, timm.create_model ...")
     arguments: dict[str, Any] = option({}, "keyword arguments of the callable")
     classes_argument: str | None = option(
         None, f"argument for the number of labels; null: the first that it has of {', '.join(CLASSES_ARGUMENTS)}"

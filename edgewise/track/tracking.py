@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,7 @@ def track_pipeline(force: bool) -> None:
 
 
 def describe_ui(uri: str) -> str:
-    return "" if uri.startswith("http") else f"with `mlflow ui --backend-store-uri {uri}`,"
+    return "" if uri.startswith("http") else f"with `mlflow ui --backend-store-uri {shlex.quote(uri)}`,"
 
 
 def track_sweep(name: str) -> None:

@@ -148,6 +148,24 @@ def test_exit_codes(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_reader_who_leaves_early_sees_no_traceback():
+    code = "from edgewise.errors import run_main; run_main(lambda: [print(n, flush=True) for n in range(10**5)] and 0)"
+    command = f"{sys.executable} -c '{code}' | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr, done.returncode) == ("0\n", "", 141)
+
+
+def test_the_commands_that_a_run_prints_work_in_a_path_with_blanks():
+    """A shell gives them one argument."""
+    from edgewise.report.terminal import NEXT_STEPS
+    from edgewise.track.tracking import describe_ui
+
+    for said in (NEXT_STEPS, describe_ui("sqlite:////home/me/my projects/mlflow.db")):
+        command = re.search(r"mlflow ui --backend-store-uri (\"[^\"]*\"|'[^']*')", said)
+        shown = subprocess.run(["bash", "-c", f"printf '%s|' {command[1]}"], env={"PWD": "/my projects"}, capture_output=True, text=True)
+        assert shown.stdout.count("|") == 1 and shown.stdout.endswith("mlflow.db|")
+
+
 def test_options_may_stand_anywhere(monkeypatch):
     from edgewise.cli import sweep
 

@@ -13,8 +13,9 @@ from edgewise.artifacts.artifact import Manifest, Port
 from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Train
 from edgewise.errors import ModelError
-from edgewise.sources import torch_source, transformers_model
+from edgewise.sources import python_callable, torch_source, transformers_model
 from edgewise.sources.objectives import Labels
+from tests.conftest import ROOT
 from tests.support.training_project import TINY
 
 pytestmark = pytest.mark.framework
@@ -172,3 +173,16 @@ class Unused(torch.nn.Module):
 def test_layers_that_no_output_depends_on_are_not_listed(tmp_path: Path) -> None:
     fields = torch_source.export(torch_source.wrap(Unused()), FEEDS, ("logits",), tmp_path)
     assert list(fields["details"]["layers"]) == ["first", "added", "last"]
+
+
+@pytest.mark.slow
+def test_the_callable_that_its_option_file_shows_can_be_built(tmp_path, monkeypatch):
+    text = (ROOT / "conf/model/callable.yaml").read_text()
+    lines = text[text.index("#   import torch") : text.index("# Other libraries")].splitlines()
+    (tmp_path / "my_models.py").write_text("\n".join(line.removeprefix("#").removeprefix("   ") for line in lines))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = python_callable.Settings(callable="my_models.RegNet")
+    module = python_callable.create(settings, Manifest("data", labels=("a", "b", "c")))
+    with torch.no_grad():
+        assert module.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
