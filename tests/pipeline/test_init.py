@@ -1,6 +1,7 @@
 """`edgewise init`: a project anywhere, all of it or nothing, and nothing of the user's touched."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -91,7 +92,7 @@ def test_variants_whose_format_is_not_installed_are_comments(here, monkeypatch, 
 def test_a_comment_taken_away_brings_the_variant_back(here, monkeypatch):
     without(monkeypatch, "tflite")
     init.create(here / "camera")
-    text = (here / "camera/params.yaml").read_text().replace("  # tflite-", "  tflite-")
+    text = re.sub(r"^  # (?!pip )", "  ", (here / "camera/params.yaml").read_text(), flags=re.MULTILINE)
     assert yaml.safe_load(text)["variants"] == yaml.safe_load((ROOT / "params.yaml").read_text())["variants"]
 
 

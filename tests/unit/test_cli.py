@@ -9,9 +9,8 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-import yaml
 
-from edgewise.cli import init, template
+from edgewise.cli import template
 from edgewise.cli.commands import COMMANDS
 from edgewise.cli.main import dispatch, tree
 from edgewise.errors import MissingExtra, UserError
@@ -186,16 +185,6 @@ def test_compose_checks_and_writes(tmp_path, monkeypatch, text):
     (tmp_path / "models/config.yaml").unlink()
     subprocess.run([sys.executable, "-m", "stages.compose"], check=True)
     assert (tmp_path / "models/config.yaml").read_bytes() == written, "the command and the stage write the same"
-
-
-def test_variants_of_missing_formats_are_comments_that_can_be_uncommented():
-    """Also those that take several lines."""
-    params = (ROOT / "params.yaml").read_text()
-    chosen = init.choose(params, {"openvino": "openvino", "onnx": "onnx"})
-    kept, every = yaml.safe_load(chosen), yaml.safe_load(params)
-    assert {variant["format"] for variant in kept["variants"].values()} == {"torch", "tflite"} and kept["reference"] == "torch-fp32"
-    again = re.sub(r"^  # (?!pip )", "  ", chosen, flags=re.MULTILINE)
-    assert yaml.safe_load(again)["variants"] == every["variants"]
 
 
 def test_dvc_breaks_no_line_of_params_yaml(tmp_path):
