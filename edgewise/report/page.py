@@ -22,7 +22,7 @@ from edgewise.plugins import PrimaryMetric
 from edgewise.report import disturbance, findings, gallery, output_agreement, table, verdicts
 from edgewise.report.changes import find_steps, list_changes, score_heading
 from edgewise.report.rows import Judge
-from edgewise.stats.claims import FASTER, WORSE
+from edgewise.stats.claims import FASTER, IDENTICAL, WORSE
 
 NAME = "report.html"
 MODELS = Path("models")
@@ -151,7 +151,7 @@ def score_caveat(row: VariantSummary, metric: PrimaryMetric | None) -> str:
     """Says so where the score is worse than the reference's; else empty. Where the task judges nothing, the agreement, unless identical."""
     if metric is None:
         agreement = table.format_sqnr(row)
-        return f", outputs: SQNR {agreement} dB" if agreement not in ("", table.IDENTICAL) else ""
+        return f", outputs: SQNR {agreement} dB" if agreement not in ("", IDENTICAL) else ""
     return f", {metric.title} {WORSE}" if row.quality.verdict == WORSE else ""
 
 
