@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from edgewise.agent.packages import list_packages
 from edgewise.cli import init, template
 from edgewise.config import compose, runtimes, schema
 from edgewise.errors import EdgewiseError
@@ -176,7 +177,8 @@ def check_device(settings: schema.Config) -> Iterator[Finding]:
 def find_lacking(settings: schema.Config, packages: Mapping[str, Any]) -> Iterator[Finding]:
     owners: dict[str, list[str]] = {}
     for name, variant in settings.variants.items():
-        owners.setdefault(schema.part(variant.module, "run").PACKAGE, []).append(name)
+        for package in list_packages(schema.part(variant.module, "run")).values():
+            owners.setdefault(package, []).append(name)
     for package, names in owners.items():
         if not packages.get(package):
             python = settings.device.settings.get("python", Path(sys.executable).name)
