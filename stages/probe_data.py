@@ -2,9 +2,9 @@
 
     python -m stages.probe_data
 
-Reads   the data and model sections of models/config.yaml
+Reads   the data, model and train sections of models/config.yaml
 Writes  metrics/data.json   the digest of the data set
-        metrics/model.json  sha256 of each file that a setting of the model names (path, weights)
+        metrics/model.json  sha256 of each file that a setting of the model names (path, weights), and of the teacher's (train.teacher)
 
 Stops where the task needs labels and the data has none. Always runs; the stages after it run only if a digest differs.
 """
@@ -17,7 +17,7 @@ from edgewise.errors import run_main
 def main() -> None:
     configuration = read()
     check_labels(configuration.task, probe(configuration.data))
-    probe_model(configuration.model.settings)
+    probe_model({**configuration.model.settings, "teacher": configuration.train.teacher})
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ PATHS = {  # name -> dotted path in a VariantSummary
     "weights_bytes_by_dtype": "file.weights_bytes_by_dtype",
     "file_form": "file.form",
     "file_release": "file.runtime_release",
+    "multiply_adds": "file.multiply_adds",
+    "weights": "file.weights",
     "covered_share": "proof.covered_share",
     "kept_float": "proof.kept_float",
     "kept_int8": "proof.kept_int8",

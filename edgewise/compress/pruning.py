@@ -65,8 +65,7 @@ def find_objective(samples: Samples, recipe: Train, manifest: Manifest, prune: P
         raise ValueError(
             f"prune.distillation.weight: 0, and there is no loss for this model with data.targets={samples.kind}; give it a weight above 0"
         )
-    monitor = recipe.monitor if recipe.monitor in Imitation.monitors else "loss"
-    return Imitation(samples, dataclasses.replace(recipe, monitor=monitor), names)
+    return Imitation(samples, recipe, names)
 
 
 def two_of(probe: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -86,8 +85,7 @@ def shrink(
             sum_up_gradients(module, objective, recipe, seed)
         goal = before.of(kind) * share ** (step / prune.steps)
         module = slimming.prune(module, feeds, kind, goal, multiple=prune.multiple, criterion=prune.criterion, keep=keep)
-        with objective.looking_inside(module):
-            history = training.fit(module, objective.samples, recipe, seed + step, objective)
+        history = torch_source.fit(module, objective.samples, recipe, seed + step, objective)
         left = slimming.measure(module, feeds)
         histories.append({**history, "multiply_adds": left.multiply_adds, "parameters": left.parameters})
     return module, histories

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from edgewise.config.prune_settings import Prune
+from edgewise.config.prune_settings import Distillation, Prune
 from edgewise.config.settings import build, option
 from edgewise.errors import ConfigError
 
@@ -237,6 +237,8 @@ class Train:
     brightness: float = option(0.0, "random factor from 1 - brightness to 1 + brightness", low=0.0, high=0.9)
     contrast: float = option(0.0, "random factor from 1 - contrast to 1 + contrast", low=0.0, high=0.9)
     threads: int | None = option(None, "null: all cores; the last bits of the weights depend on it", low=1, high=1024)
+    teacher: str | None = option(None, "a net to learn from: models/source of another project, or a file of torch.export.save")
+    distillation: Distillation = option(Distillation(), "how much the teacher has to say")
 
 
 @dataclasses.dataclass(frozen=True)

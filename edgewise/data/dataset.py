@@ -16,7 +16,7 @@ from edgewise.errors import DataError
 from edgewise.plugins import Encoder, Item, Unreadable
 
 METRICS, TARGET = Path("metrics"), Path("models/data")
-FILE_SETTINGS = ("path", "weights")  # settings of a model that name a file
+FILE_SETTINGS = ("path", "weights", "teacher")  # settings of a model and of its training that name a file
 ADVICE = "a folder for each class; an array y; a column with labels"
 Splits = Mapping[str, np.ndarray]
 
@@ -43,7 +43,7 @@ def check_labels(task: Plugin, probed: Mapping[str, Any]) -> None:
 
 
 def probe_model(settings: Mapping[str, Any], target: Path = METRICS / "model.json") -> None:
-    """Write the digest of each file that the model's settings name."""
+    """Write the digest of each file that the model's settings, or those of its training, name."""
     paths = {key: Path(settings[key]) for key in FILE_SETTINGS if isinstance(settings.get(key), str)}
     digests = {key: digest for key, path in paths.items() if (digest := file_digest(path))}
     artifact.write_json(target, {"schema": artifact.METRICS_SCHEMA, "sha256": digests})

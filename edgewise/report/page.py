@@ -19,7 +19,7 @@ from edgewise.artifacts.records import METRICS, Interval, Summary, VariantSummar
 from edgewise.config import schema
 from edgewise.config.schema import Config
 from edgewise.plugins import PrimaryMetric
-from edgewise.report import disturbance, findings, gallery, output_agreement, table, verdicts
+from edgewise.report import disturbance, findings, gallery, output_agreement, slimness, table, verdicts
 from edgewise.report.changes import find_steps, list_changes, score_heading
 from edgewise.report.rows import Judge
 from edgewise.stats.claims import FASTER, IDENTICAL, WORSE
@@ -94,6 +94,8 @@ def build_context(summary: Summary, settings: Config) -> dict[str, Any]:
         "engine_titles": findings.TITLES,
         "output_title": output_agreement.TITLE,
         "output_tables": output_agreement.page_tables(summary),
+        "cuts": slimness.list_cuts(summary),
+        "cut_title": slimness.TITLE,
         "classes": class_changes(summary.reference, focus) if focus else [],
         "class_title": found.title if focus and (found := read_by_class(focus)) else "",
         "pictures": gallery.pick_pictures(summary.reference, focus, task) if focus else [],

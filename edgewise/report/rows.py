@@ -87,7 +87,14 @@ def read_file_facts(made: artifact.Manifest) -> FileFacts:
     """Size, weights and form of the variant, as `quantize` read them from its file."""
     written = made.details.get("file", {})
     weights = dict(made.details["facts"]["weights_bytes_by_dtype"])
-    return FileFacts(made.size_bytes, weights, form=written.get("form"), runtime_release=written.get("release"))
+    return FileFacts(
+        made.size_bytes,
+        weights,
+        form=written.get("form"),
+        runtime_release=written.get("release"),
+        multiply_adds=made.details.get("multiply_adds"),
+        weights=made.details["facts"].get("weights_elements"),
+    )
 
 
 def read_proof(made: artifact.Manifest, name: str) -> Proof:

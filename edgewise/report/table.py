@@ -7,7 +7,7 @@ from typing import Any
 
 from edgewise.artifacts.records import Agreement, Interval, Summary, VariantSummary
 from edgewise.plugins import PrimaryMetric
-from edgewise.report import disturbance, findings, output_agreement, verdicts
+from edgewise.report import disturbance, findings, output_agreement, slimness, verdicts
 from edgewise.report.verdicts import worst_ratio
 from edgewise.stats.agreement import HIGHEST_DB
 from edgewise.stats.claims import BETTER, EQUIVALENT, IDENTICAL, NO_CLAIM, NOT_RESOLVED, WORSE
@@ -35,6 +35,7 @@ def markdown_report(summary: Summary) -> str:
             "",
             *(f"- {line}" for line in explain_table(summary)),
             *output_agreement.markdown_table(summary),
+            *slimness.markdown_tables(summary),
             *findings.engine_tables(summary),
             "",
         ]
@@ -69,6 +70,7 @@ def table_columns(summary: Summary) -> Columns:
     metric = summary.primary_metric
     return {
         **score_columns(metric),
+        **slimness.columns(summary),
         "MB": format_size,
         "p50 ms": format_p50,
         "ratio": format_ratio,

@@ -8,6 +8,7 @@ models/source/ then holds
 The same weights give the same bytes: torch writes its archive with fixed dates, and paths of this machine are removed.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,10 @@ from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Train
 from edgewise.config.settings import option
 from edgewise.errors import ConfigError, ModelError
-from edgewise.sources import checkpoint, training
+from edgewise.sources import checkpoint, teacher, training
 from edgewise.sources.augmentation import check_augmentations
 from edgewise.sources.checkpoint import PREFIX
+from edgewise.sources.distillation import Distilled
 from edgewise.sources.inspection import one_line
 from edgewise.sources.objectives import Objective, choose
 from edgewise.sources.oracle import SCORES, find_moving_axis
@@ -61,11 +63,20 @@ def obtain(
         probe = samples.feeds(np.resize(samples.indices("calibration"), PROBE_SAMPLES))
         shapes = check_outputs(source, probe, objective)
         objective = objective if objective and len(shapes) == len(objective.outputs) else None
-        history = training.fit(source, samples, train, seed, objective) if objective else leave_untrained(samples.kind, train)
-        fields = export(source, probe, objective.outputs if objective else name_outputs(shapes, len(samples.labels)), folder)
+        names = objective.outputs if objective else name_outputs(shapes, len(samples.labels))
+        objective = teacher.find_objective(objective, samples, train, names, list(shapes.values()), probe)
+        history = fit(source, samples, train, seed, objective) if objective else leave_untrained(samples.kind, train)
+        fields = export(source, probe, names, folder)
     more = {"initial_weights_sha256": artifact.sha256(Path(settings.weights))} if settings.weights else {}
     more |= {DECODING: decoding} if decoding else {}
     return {**fields, "details": {**fields["details"], **more, "threads": threads}, "training": history}
+
+
+def fit(source: Any, samples: Samples, train: Train, seed: int, objective: Objective) -> Mapping[str, Any]:
+    """training.fit, with a look inside of both nets where there is a teacher and the settings ask for it."""
+    recipe = teacher.with_known_monitor(train, objective)
+    with objective.looking_inside(source) if isinstance(objective, Distilled) else contextlib.nullcontext():
+        return training.fit(source, samples, recipe, seed, objective)
 
 
 def leave_untrained(kind: str, train: Train) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from edgewise.config.schema import Plugin, Pruning, Train
 from edgewise.errors import ConfigError, VariantFailed
 from tests.conftest import ROOT
 from tests.support import sources
+from tests.support.formats import FORMATS, form, part, require
 from tests.support.training_project import TINY, make_project
 
 pytestmark = pytest.mark.framework
@@ -263,6 +264,33 @@ class TestSharing:
         monkeypatch.setitem(sys.modules, "torch_pruning", None)
         self.update(onnx_fp32_slim=dataclasses.replace(QUICK, macs_share=0.45))
         assert "pip install" in str(artifact.read(here / "onnx-fp32-slim").reason)
+
+
+@pytest.fixture(scope="module")
+def pruned(project, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pruned") / "slim"
+    make(project, folder, dataclasses.replace(QUICK, steps=1))
+    return folder
+
+
+@pytest.mark.parametrize("name", [name if name == "onnx" else pytest.param(name, marks=pytest.mark.slow) for name in FORMATS])
+def test_every_format_takes_a_pruned_source_and_its_file_has_the_fewer_channels(project, pruned, tmp_path, name):
+    """The float file against the pruned source's own outputs; a file of the whole source is told apart from it."""
+    from edgewise.compress.float_models import convert_tuned
+    from edgewise.proof import checks, making
+
+    require(name)
+    formats = {other: schema.Format(form(other)["module"], True, form(other).get("convert") or {}) for other in FORMATS}
+    folders = {source: tmp_path / source.name for source in (pruned, project / "source")}
+    for source, scratch in folders.items():
+        scratch.mkdir()
+        folder = convert_tuned(name, formats, source, scratch)
+        making.compare_with_source(formats[name].module, folder, {}, 60.0, source)
+    layers = artifact.read(pruned).details["layers"]
+    small, whole = (part(name, "facts").facts(scratch / name) for scratch in folders.values())
+    checks.check_channels(small, layers, "slim")
+    with pytest.raises(VariantFailed, match="channels that were cut are still in it"):
+        checks.check_channels(whole, layers, "whole")
 
 
 def choices(prune) -> schema.Config:

@@ -1,0 +1,148 @@
+"""Accuracy against multiply-adds: a net on digits, pruned to some shares, trained again with its source as teacher and without.
+
+    python -m benchmarks.prune_curve --out docs/pruning.md          a ResNet-18 of half the width on digits at 32x32, about 10 minutes
+    python -m benchmarks.prune_curve --shares 0.4 --epochs 2
+
+One thread, in a temporary folder. The row of 100 % is the source itself, trained for as many more epochs as each pruned net is in all its
+steps. Accuracies are of the test split; differences are paired with that row, in points with a 95 % interval.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from edgewise.agent import machine
+from edgewise.artifacts import artifact
+from edgewise.artifacts.samples import Samples
+from edgewise.compress import pruned_sources
+from edgewise.compress.pruning import make_pruned
+from edgewise.config.compose import Options, compose_choices, read_choices, write
+from edgewise.config.prune_settings import Distillation, Prune
+from edgewise.config.schema import Config
+from edgewise.data.dataset import prepare
+from edgewise.proof.making import SOURCE
+from edgewise.sources import rebuilding, torch_source, training
+from edgewise.sources.model_source import write_source
+from edgewise.sources.objectives import choose
+from edgewise.stats.paired import compare_shares
+
+ROOT = Path(__file__).resolve().parents[1]
+MARK = "## Measured"
+SHARES = (0.4, 0.25, 0.15)
+MODEL = {"hidden_sizes": [32, 64, 128, 256], "embedding_size": 32, "depths": [2, 2, 2, 2], "layer_type": "basic"}
+HEAD = "| multiply-adds left | parameters left | teacher | accuracy | points to the source | training, s |\n|---|---|---|---|---|---|"
+
+
+@dataclass(frozen=True)
+class Row:
+    share: float
+    parameters: float
+    taught: bool | None
+    right: np.ndarray  # bool, one a test sample
+    seconds: float
+
+    def line(self, source: "Row") -> str:
+        teacher = "" if self.taught is None else "yes" if self.taught else "no"
+        found = compare_shares(source.right, self.right)
+        low, high = (100 * bound for bound in found.delta_ci95)
+        points = "" if self is source else f"{100 * found.delta:+.2f} [{low:+.2f}, {high:+.2f}]"
+        return f"| {self.share:.1%} | {self.parameters:.1%} | {teacher} | {self.right.mean():.4f} | {points} | {self.seconds:.0f} |"
+
+
+@contextlib.contextmanager
+def project(seed: int, epochs: int) -> Iterator[Config]:
+    """A trained source in a temporary folder, which is the current one meanwhile."""
+    before = Path.cwd()
+    choices = read_choices(ROOT / "params.yaml")
+    choices["seed"] = seed
+    choices["data"] = {"name": "digits", "image_size": 32}
+    choices["model"] = {"name": "resnet18", "arguments": MODEL}
+    choices["train"] = {"name": "default", "epochs": epochs, "threads": 1}
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            config = compose_choices(choices, Options(ROOT / "conf"))
+            write(config)
+            prepare(config.data, config.seed)
+            write_source(config)
+            yield config
+        finally:
+            os.chdir(before)
+
+
+def is_right(folder: Path, samples: Samples) -> np.ndarray:
+    """Which test samples a source gets right."""
+    import torch
+
+    indices = samples.indices("test")
+    program = torch.export.load(folder / "program.pt2").module(check_guards=False)
+    with torch.no_grad():
+        logits = training.run(program, samples.feeds(indices))[0].numpy()
+    right: np.ndarray = logits.argmax(1) == samples.targets(indices)
+    return right
+
+
+def train_on(config: Config, samples: Samples, epochs: int, folder: Path) -> None:
+    """Write the source, trained for some more epochs, into `folder`."""
+    train = dataclasses.replace(config.train, epochs=epochs)
+    objective = choose(samples, train)
+    assert objective is not None
+    with training.repeatable(config.seed, 1):
+        net = rebuilding.rebuild(config.model, SOURCE, artifact.read(pruned_sources.DATA))
+        training.fit(net, samples, train, config.seed + 1, objective)
+        torch_source.export(net, samples.feeds(samples.indices("calibration")[:16]), objective.outputs, folder)
+
+
+def measure(config: Config, shares: Sequence[float], steps: int, epochs: int) -> list[Row]:
+    samples = Samples.open(pruned_sources.DATA)
+    started = time.monotonic()
+    whole = Path("whole")
+    whole.mkdir()
+    train_on(config, samples, steps * epochs, whole)
+    rows = [Row(1.0, 1.0, None, is_right(whole, samples), time.monotonic() - started)]
+    for share in tqdm(shares, unit="share", disable=None):
+        for weight in (0.7, 0.0):
+            prune = Prune(macs_share=share, steps=steps, epochs=epochs, distillation=Distillation(weight=weight))
+            folder, started = Path(f"{share}-{weight}"), time.monotonic()
+            folder.mkdir()
+            make_pruned(config.model, SOURCE, pruned_sources.DATA, prune, config.train, config.seed, folder)
+            cut = artifact.read(folder).details["pruned"]
+            left = [cut[name] / cut[f"{name}_before"] for name in ("multiply_adds", "parameters")]
+            rows.append(Row(*left, bool(weight), is_right(folder, samples), time.monotonic() - started))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--source-epochs", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=4, help="after each step")
+    parser.add_argument("--out", type=Path, help="replace what follows `## Measured` in this page")
+    arguments = parser.parse_args()
+    out = arguments.out and arguments.out.resolve()
+    with project(arguments.seed, arguments.source_epochs) as config:
+        rows = measure(config, arguments.shares, arguments.steps, arguments.epochs)
+    note = (
+        f"`python -m benchmarks.prune_curve`: ResNet-18 of half the width on digits at 32x32, {len(rows[0].right)} test pictures, seed"
+        f" {arguments.seed}, {arguments.steps} steps of {arguments.epochs} epochs, one thread of {machine.facts(())['cpu']}.\n"
+    )
+    text = "\n".join([note, HEAD, *(row.line(rows[0]) for row in rows), ""])
+    print(text)
+    if out:
+        head = out.read_text(encoding="utf-8").partition(MARK)[0].rstrip()
+        out.write_text(f"{head}\n\n{MARK}\n\n{text}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
