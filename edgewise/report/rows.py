@@ -1,5 +1,6 @@
 """One row for each variant: its files read, and its predictions compared with the reference's, sample by sample."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -85,16 +86,17 @@ def read_bench(name: str, reference: str) -> BenchResult | Failed | str:
 
 def read_file_facts(made: artifact.Manifest) -> FileFacts:
     """Size, weights and form of the variant, as `quantize` read them from its file."""
-    written = made.details.get("file", {})
-    weights = dict(made.details["facts"]["weights_bytes_by_dtype"])
-    return FileFacts(
-        made.size_bytes,
-        weights,
-        form=written.get("form"),
-        runtime_release=written.get("release"),
-        multiply_adds=made.details.get("multiply_adds"),
-        weights=made.details["facts"].get("weights_elements"),
-    )
+    written, facts = made.details.get("file", {}), made.details["facts"]
+    weights, delegated = dict(facts["weights_bytes_by_dtype"]), facts.get("delegation")
+    words = describe_delegation(delegated) if delegated else None
+    return FileFacts(made.size_bytes, weights, form=written.get("form"), runtime_release=written.get("release"), delegation=words)
+
+
+def describe_delegation(found: Mapping[str, Any]) -> str:
+    """58 of 60 operators in XNNPACK, in 2 calls; not cumsum (2). found: `delegation` of a format's facts."""
+    left = ", ".join(f"{operator} ({count})" if count > 1 else operator for operator, count in found["left"].items())
+    calls = f"{found['calls']} call{'s' if found['calls'] != 1 else ''}"
+    return f"{found['delegated']} of {found['operators']} operators in {found['delegate']}, in {calls}" + (f"; not {left}" if left else "")
 
 
 def read_proof(made: artifact.Manifest, name: str) -> Proof:

@@ -19,6 +19,7 @@ from edgewise.config.runtimes import own_packages, runtimes
 from edgewise.config.schema import ConfigError
 from edgewise.measure.device_facts import find_missing_runtime
 from edgewise.proof import checks
+from edgewise.report.rows import describe_delegation
 from edgewise.stats.agreement import sqnr_db
 from tests.support.formats import require, variant
 
@@ -135,6 +136,7 @@ def test_the_share_of_xnnpack_is_what_executorch_itself_prints(foreign, mixed_fi
     assert found["delegated"] == printed["Number of delegated nodes"] == 4
     assert found["calls"] == printed["Total delegated subgraphs"] == 2
     assert found["operators"] == found["delegated"] + sum(left.values())
+    assert describe_delegation(found) == "4 of 5 operators in XNNPACK, in 2 calls; not cumsum"
 
 
 def test_operators_of_a_profile_have_the_names_of_layers_and_say_what_is_no_delegates(mixed_file):

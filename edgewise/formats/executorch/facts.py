@@ -13,8 +13,9 @@ from edgewise.formats.executorch.run import MODEL
 def facts(folder: Path) -> Mapping[str, Any]:
     """plugins.Facts of model.pte. Operators have XNNPACK's names, those outside of it the names of ATen.
 
-    delegation: {"operators": how many the file has, "delegated": how many of them XNNPACK runs, "calls" of XNNPACK, "left": {operator:
-    count} of the others}. Neither conversions between float and integer nor changes of a layout that the lowering added count there.
+    delegation: {"delegate", "operators": how many the file has, "delegated": how many of them XNNPACK runs, "calls" of XNNPACK, "left":
+    {operator: count} of the others}. Neither conversions between float and integer nor changes of a layout that the lowering added count
+    there.
     """
     file = read(Path(folder) / MODEL)
     weighted = [node for node in file.nodes if node.weights]
@@ -37,6 +38,7 @@ def describe_delegation(file: File) -> dict[str, Any]:
     counted = [node for node in file.nodes if not node.added and not node.converts]
     left = Counter(node.operator for node in counted if not node.delegated)
     return {
+        "delegate": "XNNPACK",
         "operators": len(counted),
         "delegated": len(counted) - left.total(),
         "calls": file.delegates,
