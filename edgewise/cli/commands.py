@@ -150,8 +150,8 @@ def sweep_options(parser: Parser) -> None:
 def sweep(given: Namespace) -> int:
     """reads:   params.yaml, whose keys are the override keys; conf/sweep/; the whole project
              as it is now
-    writes:  an experiment for each point (`dvc exp show`), metrics/sweeps/NAME.json and
-             .png, runs in MLflow; logs in .edgewise/sweeps/NAME
+    writes:  an experiment for each point (`dvc exp show --only-changed`),
+             metrics/sweeps/NAME.json and .png, runs in MLflow; logs in .edgewise/sweeps/NAME
 
     Overrides are Hydra's: key=a,b tries both values, and several such keys every
     combination. None of your files is edited. What is finished stays: the same command goes

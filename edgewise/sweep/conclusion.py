@@ -146,7 +146,7 @@ def describe_levels(effect: Effect, factor: float) -> str:
     def text(name: str) -> str:
         level = effect.levels[name]
         interval = f" [{', '.join(map(signed, level.ci95))}]" if level.ci95 else ""
-        return f"{name} {signed(level.effect)}{interval}"
+        return f"{name} {'not known' if level.effect is None else signed(level.effect)}{interval}"
 
     return ", ".join(text(name) for name in effect.levels)
 
