@@ -11,12 +11,14 @@ The page shows latencies of profiles with intervals (quick, standard) if the run
 
 import argparse
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 
-from benchmarks.own_cases import Case, Run, cases
+from benchmarks.own_cases import Case, cases
 from edgewise.agent import machine
 from edgewise.artifacts import artifact
 from edgewise.artifacts.records import SUMMARY, Summary, VariantSummary, read_summary
@@ -37,11 +39,10 @@ COLUMNS = ("model", "variant", "accuracy", "Δ points", "kB", "size", "p50 ms", 
 POINTS, SHARE = 2.0, 0.75  # target of an int8 text model: at most so many points lost, at least this share smaller
 
 
-def carry(run: Run, folder: Path, profile: str) -> Summary:
-    """The whole pipeline in a clone that shares the project's cache."""
-    clone.make_clone(
-        clone.Parent(ROOT, take_snapshot(ROOT), dvc_cache_folder(ROOT)), folder, yaml.safe_dump(run.params(profile), sort_keys=False)
-    )
+def carry(params: Mapping[str, Any], folder: Path) -> Summary:
+    """The whole pipeline in a clone that shares the project's cache. params: the content of params.yaml."""
+    parent = clone.Parent(ROOT, take_snapshot(ROOT), dvc_cache_folder(ROOT))
+    clone.make_clone(parent, folder, yaml.safe_dump(dict(params), sort_keys=False))
     done = subprocess.run((*DVC, "repro", "report"), cwd=folder, env=environment(folder))
     if done.returncode:
         raise InfrastructureError(f"{folder.name}: `dvc repro` ended with exit code {done.returncode}, see above")
@@ -135,7 +136,9 @@ def main() -> None:
     facts = machine.facts(())
     page = [HEAD, f"\nMachine: {facts['cpu']} ({', '.join(facts['isa'])}), profile {arguments.profile}.\n"]
     for name in arguments.names or chosen:
-        runs = {label: carry(run, HOME / f"{name}-{n}", arguments.profile) for n, (label, run) in enumerate(chosen[name].runs.items())}
+        runs = {
+            label: carry(run.params(arguments.profile), HOME / f"{name}-{n}") for n, (label, run) in enumerate(chosen[name].runs.items())
+        }
         page += [table(chosen[name], runs), FINDINGS[name](runs) if name in FINDINGS else ""]
     text = "".join(page)
     arguments.out.write_text(text, encoding="utf-8") if arguments.out else print(text)

@@ -8,7 +8,7 @@ formats/F/          run.py Runner, profile.py Profiler, make.py Maker, facts.py 
 """
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -138,10 +138,8 @@ class Runner(Protocol):
     OLDEST: str  # the oldest release that runs the files of this format
     # import name -> (what pip installs, its oldest release) of packages that the runtime needs and does not install; imported before it
     COMPANIONS: Mapping[str, tuple[str, str]]
-    # engine setting -> allowed values; None: known only where the runtime is installed
-    ENGINE: Mapping[str, tuple[Any, ...] | range | None]
-    # engine settings that run the file as written, without fused integer kernels; None: there are none
-    AS_WRITTEN: Mapping[str, Any] | None
+    ENGINE: Mapping[str, tuple[Any, ...] | range | None]  # engine setting -> allowed values; None: known where the runtime is installed
+    AS_WRITTEN: Mapping[str, Any] | None  # engine settings that run the file as written, without fused integer kernels; None: none do
     # engine setting -> the values with which floats are computed, or rounded between operators, in fewer bits than a float32 file has
     REDUCED_PRECISION: Mapping[str, tuple[Any, ...]]
     GRID: Sequence[Mapping[str, Any]]  # what `engine: auto` tries: for each point the settings that differ from the variant's own
@@ -226,8 +224,7 @@ class Storer(Protocol):
 
     def store(self, folder: Path, file: Mapping[str, Any], engine: Mapping[str, Any], mapped: bool) -> Mapping[str, Any]:
         """Bring the model in `folder`, a whole one or one part, into its final form. mapped: its weights must be memory-mapped as it runs;
-        ValueError if that is not possible. Returns {} if nothing was changed, else {"form": in words} and, if the file runs only with the
-        release of the runtime that wrote it, "release"."""
+        ValueError if that is not possible. Returns {} if unchanged, else {"form": in words}, and "release" if only that runs the file."""
 
 
 class Splitter(Protocol):
@@ -371,9 +368,12 @@ class Task(Protocol):
     TARGETS: str | None  # the value of data.targets that it needs; None: any
     NEEDS: tuple[str, ...]  # settings of the data set that must not be null
     SCORED: bool  # it judges the output that has one value for each label
+    DRAWN: bool  # it is a DrawnTask
     SPLITS: tuple[str, ...]  # the splits for which outputs are computed, test last
     PRIMARY_METRIC: PrimaryMetric | None  # None: quality is not judged
     SCORES: tuple[str, ...]  # names of all other scores of `judge` and `compare`, as in metrics
+
+    timed_answer: Callable[[Any], Mapping[str, Any]] | None  # settings -> what is timed behind the model, end to end; None: an argmax
 
     def condense(self, settings: Any, spec: Mapping[str, Any], outputs: Arrays) -> Arrays:
         """What is kept of all outputs of a model for some samples, [n, ...] each. spec: of Predictions, and `labels`, `preprocessing` and,

@@ -370,7 +370,7 @@ def fit_targets(task: Plugin, data: Plugin, choice: dict[str, Any], options: Opt
 def add_answer(bench: Bench, task: Plugin) -> Bench:
     """The profile with what the task does after the model, where that is timed and more than an argmax."""
     module = task.load()
-    if bench.scope != "end_to_end" or not hasattr(module, "timed_answer"):
+    if bench.scope != "end_to_end" or module.timed_answer is None:
         return bench
     return dataclasses.replace(bench, answer=module.timed_answer(build(module.Settings, task.settings, "task")))
 

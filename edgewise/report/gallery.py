@@ -91,7 +91,7 @@ class Drawn:
 
 def draw_changes(reference: str, variant: str, task: Task) -> list[Drawn]:
     """The pictures whose boxes or classes changed most, at most MOST_DRAWN; none where the task finds neither, or a variant failed."""
-    if not hasattr(task, "shown") or not (MODELS / "data" / artifact.MANIFEST).exists():
+    if not task.DRAWN or not (MODELS / "data" / artifact.MANIFEST).exists():
         return []
     before, after = (read_predictions(MODELS / "evaluate" / name) for name in (reference, variant))
     if before is None or after is None:

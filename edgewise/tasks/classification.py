@@ -13,6 +13,8 @@ from edgewise.tasks.predictions import keep_scores
 TARGETS = "classes"
 NEEDS: tuple[str, ...] = ()
 SCORED = True
+DRAWN = False
+timed_answer = None
 SPLITS = ("test",)
 PRIMARY_METRIC = PrimaryMetric("accuracy_top1", "accuracy", "accuracy top-1", "accuracy")
 condense = keep_scores

@@ -30,6 +30,7 @@ from edgewise.tasks.predictions import require_split
 TARGETS = "boxes"
 NEEDS: tuple[str, ...] = ()
 SCORED = False
+DRAWN = True
 SPLITS = ("validation", "test")
 PRIMARY_METRIC = PrimaryMetric("map_50_95", "map", "mAP 50:95", "mAP")
 AT_THRESHOLD = ("threshold", "precision_at_threshold", "recall_at_threshold", "f1_at_threshold")

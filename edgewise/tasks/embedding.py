@@ -20,6 +20,8 @@ from edgewise.stats.neighbours import cosines, neighbours_kept
 TARGETS = None
 NEEDS: tuple[str, ...] = ()
 SCORED = False
+DRAWN = False
+timed_answer = None
 SPLITS = ("test",)
 PRIMARY_METRIC = PrimaryMetric("nearest_kept", "nearest_kept", "nearest neighbour kept", "nearest kept", relative=True)
 FEW = 5

@@ -15,6 +15,8 @@ from edgewise.tasks.predictions import keep_scores
 TARGETS = "multi_label"
 NEEDS: tuple[str, ...] = ()
 SCORED = True
+DRAWN = False
+timed_answer = None
 SPLITS = ("test",)
 PRIMARY_METRIC = PrimaryMetric("macro_f1", "macro_f1", "macro F1", "macro F1")
 condense = keep_scores

@@ -9,6 +9,8 @@ from edgewise.tasks.predictions import keep_all
 TARGETS = None
 NEEDS: tuple[str, ...] = ()
 SCORED = False
+DRAWN = False
+timed_answer = None
 SPLITS = ("test",)
 PRIMARY_METRIC: PrimaryMetric | None = None
 condense = keep_all

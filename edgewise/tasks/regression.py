@@ -13,6 +13,8 @@ from edgewise.tasks.predictions import keep_scores
 TARGETS = "values"
 NEEDS: tuple[str, ...] = ()
 SCORED = True
+DRAWN = False
+timed_answer = None
 SPLITS = ("test",)
 PRIMARY_METRIC = PrimaryMetric("mae", "mae", "mean absolute error", "MAE", higher_is_better=False, share=False)
 condense = keep_scores

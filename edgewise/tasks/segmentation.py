@@ -25,6 +25,8 @@ from edgewise.stats.resampling import jackknife
 TARGETS = "masks"
 NEEDS: tuple[str, ...] = ()
 SCORED = False
+DRAWN = True
+timed_answer = None
 SPLITS = ("test",)
 PRIMARY_METRIC = PrimaryMetric("mean_iou", "mean_iou", "mean IoU", "mean IoU")
 SCORES = ("mean_iou_ci95", "pixel_accuracy", "pixels_changed_share")
