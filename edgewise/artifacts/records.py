@@ -180,13 +180,16 @@ class BenchResult:
 @dataclass(frozen=True)
 class FileFacts:
     """form: how the file is stored, if not in its format's usual way; runtime_release: if the file runs with one release only; delegation:
-    how many operators a delegate of the runtime takes, in words."""
+    how many operators a delegate of the runtime takes, in words. multiply_adds: for one sample, of the source that it was made from, where
+    they were counted; weights: elements of the file's constants with two or more dimensions."""
 
     size_bytes: int | None = None
     weights_bytes_by_dtype: dict[str, int] | None = None
     form: str | None = None
     runtime_release: str | None = None
     delegation: str | None = None
+    multiply_adds: int | None = None
+    weights: int | None = None
 
 
 @dataclass(frozen=True)

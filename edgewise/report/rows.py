@@ -89,7 +89,15 @@ def read_file_facts(made: artifact.Manifest) -> FileFacts:
     written, facts = made.details.get("file", {}), made.details["facts"]
     weights, delegated = dict(facts["weights_bytes_by_dtype"]), facts.get("delegation")
     words = describe_delegation(delegated) if delegated else None
-    return FileFacts(made.size_bytes, weights, form=written.get("form"), runtime_release=written.get("release"), delegation=words)
+    return FileFacts(
+        made.size_bytes,
+        weights,
+        form=written.get("form"),
+        runtime_release=written.get("release"),
+        delegation=words,
+        multiply_adds=made.details.get("multiply_adds"),
+        weights=facts.get("weights_elements"),
+    )
 
 
 def describe_delegation(found: Mapping[str, Any]) -> str:
