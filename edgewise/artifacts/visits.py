@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,21 @@ class Visit:
 
 
 @dataclass(frozen=True)
+class Movement:
+    """How much the log ratio of one variant moves between its own visits; fields as in Trust."""
+
+    log_variance: float
+    degrees: float
+    visits: int
+    resolved: bool = True
+
+
+@dataclass(frozen=True)
 class Trust:
     """How much log ratios move between visits on a device. log_variance: beyond that within visits, with `degrees` of freedom, from so many
     visits of these variants. since, until: of the first and last visit, UTC. resolved: False where the visits' own errors hide the
-    movement, and log_variance is what may hide in them."""
+    movement, and log_variance is what may hide in them. own: by the name of a current variant that was visited often enough to be known by
+    itself, since not every variant moves alike."""
 
     fingerprint: str
     log_variance: float
@@ -56,6 +67,7 @@ class Trust:
     since: str
     until: str
     resolved: bool = True
+    own: dict[str, Movement] = field(default_factory=dict)
 
 
 def make_key(decides: Mapping[str, Any]) -> str:

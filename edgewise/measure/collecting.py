@@ -1,17 +1,19 @@
 """What the store of visits says of the current variants and device: metrics/visits.json and metrics/trust.json, on which report depends."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgewise.artifacts import records, visits
 from edgewise.artifacts.artifact import METRICS_SCHEMA, write_json
-from edgewise.artifacts.visits import Trust, Visit
+from edgewise.artifacts.visits import Movement, Trust, Visit
 from edgewise.config import schema
 from edgewise.config.schema import to_plain
 from edgewise.config.settings import build
 from edgewise.stats.random_effects import Measured, between_visits
 
+ENOUGH = 6  # visits of a variant from which its own movement is taken: 5 degrees of freedom
 VISITS, TRUST = Path("metrics/visits.json"), Path("metrics/trust.json")
 
 
@@ -23,6 +25,9 @@ def write_collected(settings: schema.Config) -> None:
     stored = keep_last(visits.read_store(device), last.values(), device)
     own = {name: [each for each in stored[visit.key] if each.source == visits.BENCH] for name, visit in last.items()}
     trust = estimate_trust(stored.values(), device, settings.bench.interleave)
+    if trust:
+        groups = {name: stored[visit.key] for name, visit in last.items() if name != settings.reference}
+        trust = replace(trust, own=estimate_own(groups, settings.bench.interleave))
     write_json(VISITS, {"schema": METRICS_SCHEMA, "variants": to_plain(own)})
     write_json(TRUST, {"schema": METRICS_SCHEMA, "trust": to_plain(trust)})
 
@@ -56,6 +61,17 @@ def estimate_trust(groups: Iterable[Sequence[Visit]], fingerprint: str, interlea
         return None
     times, names = sorted(visit.at for visit in every), sorted({visit.variant for visit in every})
     return Trust(fingerprint, spread.variance, round(spread.degrees, 2), len(every), tuple(names), times[0], times[-1], spread.resolved)
+
+
+def estimate_own(groups: Mapping[str, Sequence[Visit]], interleave: str) -> dict[str, Movement]:
+    """Of each variant that was visited ENOUGH times, in studies and by the bench stage together."""
+    used = {name: [to_measured(visit) for visit in group if visit.interleave == interleave] for name, group in groups.items()}
+    found = {name: between_visits([group]) for name, group in used.items() if len(group) >= ENOUGH}
+    return {
+        name: Movement(spread.variance, round(spread.degrees, 2), len(used[name]), spread.resolved)
+        for name, spread in found.items()
+        if spread
+    }
 
 
 def to_measured(visit: Visit) -> Measured:

@@ -11,10 +11,10 @@ from edgewise.stats.random_effects import Measured, Spread, between_visits, meas
 
 def pool_rows(rows: Rows, visits: Mapping[str, Sequence[Visit]], trust: Trust | None, reference: str) -> dict[str, VariantSummary]:
     """The rows with the ratio and interval of all visits. visits: of each variant, of metrics/visits.json."""
-    return {name: pool_row(row, visits.get(name, ()), trust, itself=name == reference) for name, row in rows.items()}
+    return {name: pool_row(row, visits.get(name, ()), trust, name, itself=name == reference) for name, row in rows.items()}
 
 
-def pool_row(row: VariantSummary, visits: Sequence[Visit], trust: Trust | None, itself: bool = False) -> VariantSummary:
+def pool_row(row: VariantSummary, visits: Sequence[Visit], trust: Trust | None, name: str = "", itself: bool = False) -> VariantSummary:
     """One row; as it was where it has no interval. itself: the reference against itself, which no movement of the device changes."""
     latency = row.latency
     if latency.ratio_to_reference is None or latency.ratio_ci95 is None or not latency.processes or latency.processes < 2:
@@ -24,7 +24,7 @@ def pool_row(row: VariantSummary, visits: Sequence[Visit], trust: Trust | None, 
     told = replace(latency, visits=len(measured), visit_ratio_ci95=latency.ratio_ci95, between_visits=known)
     if len(measured) == 1 and (itself or not known):
         return replace(row, latency=told)
-    estimate = pool(measured, find_spread(measured, None if itself or not known else trust))
+    estimate = pool(measured, find_spread(measured, None if itself or not known else trust, name))
     return replace(row, latency=replace(told, ratio_to_reference=estimate.ratio, ratio_ci95=estimate.interval()))
 
 
@@ -35,6 +35,10 @@ def read_visit(latency: JudgedLatency) -> Measured:
     return measured_from_interval(latency.ratio_to_reference, (low, high), latency.processes)
 
 
-def find_spread(measured: Sequence[Measured], trust: Trust | None) -> Spread | None:
-    """The device's, where it is known; else that of these visits, which then says nothing of others."""
-    return Spread(trust.log_variance, trust.degrees) if trust else between_visits([measured])
+def find_spread(measured: Sequence[Measured], trust: Trust | None, name: str) -> Spread | None:
+    """The variant's own where it was visited often enough, else that of the device's study; without trust that of these visits, which then
+    says nothing of others."""
+    if trust is None:
+        return between_visits([measured])
+    known = trust.own.get(name, trust)
+    return Spread(known.log_variance, known.degrees)

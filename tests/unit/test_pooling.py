@@ -9,7 +9,7 @@ import pytest
 
 from edgewise.artifacts import artifact
 from edgewise.artifacts.records import Noise, NoiseEvidence, Trust
-from edgewise.artifacts.visits import Visit
+from edgewise.artifacts.visits import Movement, Visit
 from edgewise.config.schema import Budget
 from edgewise.report import disturbance, table, verdicts
 from edgewise.report.pooling import pool_row
@@ -40,6 +40,13 @@ def test_trust_widens_the_interval_by_what_visits_lie_apart():
     row = pool_row(ROW, [visit(1)], TRUST)
     assert half(row) == pytest.approx(2.12 * math.hypot(0.02, 0.004), rel=0.02)  # Student's t of 16 degrees: 2.12
     assert row.latency.between_visits and row.latency.visit_ratio_ci95 == (0.495, 0.50505)
+
+
+def test_a_variant_that_was_studied_moves_as_it_does_itself():
+    """Others are taken to move as the study's variants do together."""
+    trust = replace(TRUST, own={"int8": Movement(0.05**2, 7.0, 8)})
+    assert half(pool_row(ROW, [visit(1)], trust, "int8")) == pytest.approx(2.365 * math.hypot(0.05, 0.004), rel=0.01)
+    assert half(pool_row(ROW, [visit(1)], trust, "another")) == half(pool_row(ROW, [visit(1)], TRUST))
 
 
 def test_a_record_from_before_there_were_visits_is_one():

@@ -85,6 +85,9 @@ def test_short_visits_of_a_study_say_how_far_visits_lie_apart_and_no_more(projec
     for number, ratio in enumerate((0.50, 0.52, 0.49, 0.51), 2):
         visits.append(visit(number, ratio, visits.STUDY), "e" * 64)
     assert collected() == ["2026-01-01"] and read("trust")["trust"]["visits"] == 5 and read("trust")["trust"]["degrees"] > 3
+    assert read("trust")["trust"]["own"] == {}, "five visits are too few to know a variant by itself"
+    visits.append(visit(9, 0.50, visits.STUDY), "e" * 64)
+    assert collected() == ["2026-01-01"] and read("trust")["trust"]["own"]["fake-b"]["visits"] == 6
 
 
 def test_a_profile_without_claims_leaves_no_visit():
