@@ -17,6 +17,8 @@ from edgewise.report.overview import REPORT
 UNLIMITED = 150  # columns of what is no terminal: a file or a pipe
 GAPS = (2, 1)  # characters between columns, if the terminal has room for them
 SCORE_LAST = 1  # columns of the score that are never left out: its difference, or the agreement
+DISPENSABLE = ("grade", "peak +MB", "p50 ms", "MB")  # in the order in which they are left out; the score goes before the last
+KEPT = ("ratio", "verdict")
 LEFT_ALIGNED = ("variant", "grade", "verdict")
 Arrange = Callable[[Sequence[str], Sequence[str], dict[str, list[str]]], "tuple[Column, ...]"]  # names, marks, cells by title
 VERDICT_WIDTH = 22  # "latency not resolved", indented; a longer verdict is wrapped
@@ -119,7 +121,8 @@ def choose_layout(summary: Summary, width: int) -> Layout:
         return one_line
     titles = list(table.table_columns(summary))
     score = list(table.score_columns(summary.primary_metric))
-    dispensable = ["grade", "peak +MB", "p50 ms", *score[:-SCORE_LAST], "MB"]
+    of_some = [title for title in titles if title not in (*score, *DISPENSABLE, *KEPT)]  # columns that only some runs have
+    dispensable = [*of_some, *DISPENSABLE[:-1], *score[:-SCORE_LAST], DISPENSABLE[-1]]
     tries = [[title for title in dispensable[:count] if title in titles] for count in range(len(dispensable) + 1)]
     layouts = [make_layout(summary, stack_columns, left_out, gap) for left_out in tries for gap in GAPS]
     return next((layout for layout in layouts if layout.width <= width), layouts[-1])

@@ -125,6 +125,13 @@ def test_what_a_narrower_terminal_leaves_out_is_said(shown, width, left_out):
     assert all(name in said for name in NAMES) and "metrics/report.md" in said
 
 
+def test_a_column_that_only_some_runs_have_is_left_out_first(shown, monkeypatch):
+    usual = table.table_columns
+    monkeypatch.setattr(table, "table_columns", lambda summary: {**usual(summary), "multiply-adds": lambda row: "1,814,073,344"})
+    said = shown(summarize(), 80)
+    assert "Left out at 80 columns: multiply-adds;" in said and max(map(len, said.splitlines())) <= 80
+
+
 def test_there_are_at_most_five_remarks_and_the_first_are_failures(project, shown):
     summary = replace(summarize([*FIVE, *THIRTEEN[4:10]]), warnings=tuple(f"note {number}" for number in range(9)))
     found = remarks.pick_remarks(summary)
