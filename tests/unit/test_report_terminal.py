@@ -114,6 +114,7 @@ def test_the_table_cuts_nothing_and_leaves_nothing_out(shown, width):
     assert max(map(len, said.splitlines())) <= width and "Left out" not in said and "\N{HORIZONTAL ELLIPSIS}" not in said
     body = said[said.index("variant ") : said.index("Fastest first")]
     assert all(name in body for name in NAMES) and "[−1.46, +0.54]" in body and "[0.306, 0.314]" in body
+    assert "within this visit" not in body and said.split(" only")[0].endswith("hold within this visit"), "said once, for all"
     values = ("chosen", "reference", "faster", "slower", "degraded", "0.310", "11.4", "71")
     assert all(value in body for value in values), [value for value in values if value not in body]
 
