@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgewise.artifacts.records import METRICS, SUMMARY, Summary, VariantSummary
-from edgewise.report import answer, figure, page, remarks, table, verdicts
+from edgewise.artifacts.records import Summary, VariantSummary
+from edgewise.report import answer, page, remarks, table, verdicts
 from edgewise.report.overview import REPORT
 
 UNLIMITED = 150  # columns of what is no terminal: a file or a pipe
@@ -27,10 +27,11 @@ VERDICT_WIDTH = 22  # "latency not resolved", indented; a longer verdict is wrap
 
 
 NEXT_STEPS = f"""where to look next:
-  {REPORT}/{page.NAME} (open it in a browser)  {REPORT}/{figure.NAME}.png  {METRICS}/report.md  {SUMMARY}
-  mlflow ui --backend-store-uri "sqlite:///$PWD/mlflow.db"      the runs of every repro, side by side
-  dvc metrics diff        dvc plots show        edgewise report --check"""
-KEEP = "keep this run: git add dvc.lock params.yaml metrics && git commit -m 'First run' (models/ stays in DVC's cache)"
+  {REPORT}/{page.NAME}                                 in a browser: everything
+  mlflow ui --backend-store-uri "sqlite:///$PWD/mlflow.db"  all runs
+  dvc metrics diff   dvc exp show --only-changed            what this run changed
+  edgewise report --check                                   a gate for CI"""
+KEEP = "keep this run (models/ stays in DVC's cache):\n  git add dvc.lock params.yaml metrics && git commit -m 'First run'"
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def next_steps(summary: Summary) -> str:
     if REPORT.is_dir():
         return NEXT_STEPS if is_committed("dvc.lock") else f"{NEXT_STEPS}\n{KEEP}"
     cpu = summary.device["facts"].get("cpu") or "an unknown processor"
-    return f"these figures came with the repository and were measured on {cpu}; `dvc repro` makes and measures the variants here"
+    return f"these figures came with the repository and were measured on {cpu};\n`dvc repro` makes and measures the variants here"
 
 
 def is_committed(name: str, folder: Path = Path()) -> bool:

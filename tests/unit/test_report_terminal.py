@@ -160,7 +160,9 @@ def test_the_first_run_says_what_to_commit(project):
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "Start"], check=True)
-    command = re.search("git add [^&]+", terminal.next_steps(read_summary())).group()
+    said = terminal.next_steps(read_summary())
+    assert max(map(len, said.splitlines())) <= 80
+    command = re.search("git add [^&]+", said).group()
     (project / "params.yaml").write_text("seed: 0\n")
     subprocess.run(command.split(), check=True)
     subprocess.run([*git, "commit", "-q", "-m", "First run"], check=True)
