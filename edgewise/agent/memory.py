@@ -178,12 +178,11 @@ def _runtime_packages(runner: str) -> List[str]:
     process."""
     spec = importlib.util.find_spec(runner)
     tree = ast.parse(Path(spec.origin).read_text() if spec and spec.origin else "")
-    names = {}
-    for node in tree.body:
-        for target in node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []:
-            if isinstance(target, ast.Name) and target.id in ("RUNTIME", "COMPANIONS") and node.value is not None:
-                names[target.id] = ast.literal_eval(node.value)
-    return [name.partition(".")[0] for name in (names["RUNTIME"], *names.get("COMPANIONS", {}))]
+    plain = [(target, node.value) for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    typed = [(node.target, node.value) for node in tree.body if isinstance(node, ast.AnnAssign) and node.value is not None]
+    names = {target.id: value for target, value in (*plain, *typed) if isinstance(target, ast.Name)}
+    companions = ast.literal_eval(names["COMPANIONS"]) if "COMPANIONS" in names else {}
+    return [str(name).partition(".")[0] for name in (ast.literal_eval(names["RUNTIME"]), *companions)]
 
 
 def _package_folders(package: str) -> List[str]:

@@ -126,10 +126,10 @@ def _separate_biases(module: Any) -> None:
         if node.target not in layers or len(node.args) < 3:
             continue
         bias = node.args[2]
-        if bias in seen:
-            node.update_arg(2, _add_constant(module, node, bias.target, _constant(module, bias).clone()))
-        elif bias is not None:
-            seen.add(bias)
+        held = _constant(module, bias)
+        if bias in seen and held is not None:
+            node.update_arg(2, _add_constant(module, node, bias.target, held.clone()))
+        seen.add(bias)
 
 
 def _constant(module: Any, node: Any) -> Any | None:
