@@ -27,9 +27,9 @@ VERDICT_WIDTH = 22  # "latency not resolved", indented; a longer verdict is wrap
 
 
 NEXT_STEPS = f"""where to look next:
-  {REPORT}/{page.NAME}                                 in a browser: everything
+  {REPORT}/{page.NAME}                                 in a browser
   mlflow ui --backend-store-uri "sqlite:///$PWD/mlflow.db"  all runs
-  dvc metrics diff   dvc exp show --only-changed            what this run changed
+  dvc metrics diff   dvc exp show --only-changed            what changed
   edgewise report --check                                   a gate for CI"""
 KEEP = "keep this run (models/ stays in DVC's cache):\n  git add dvc.lock params.yaml metrics && git commit -m 'First run'"
 
