@@ -196,6 +196,8 @@ def compare_with_last(variant: str, row: VariantSummary, before: VariantSummary,
         return Gate(
             name, OPEN, f"{last} was measured {'on another device' if device else f'with another {other[0]}'}: nothing to compare with"
         )
+    if is_same_measurement(row, before):
+        return Gate(name, PASS, f"the measurement is that of {last}: nothing that decides its latency has changed")
     change = quotient(row.latency.ratio_ci95, before.latency.ratio_ci95)
     if change is None:
         return without_interval(name, row) if row.latency.ratio_ci95 is None else Gate(name, OPEN, f"{last} has no interval of it")
@@ -205,6 +207,12 @@ def compare_with_last(variant: str, row: VariantSummary, before: VariantSummary,
     known = row.latency.between_visits and before.latency.between_visits
     limit = f", up to {1 + margin:g} passes" if verdict == OPEN else ""
     return Gate(name, verdict, f"{figures}{limit}{'' if known else ', each within its visit (see `edgewise trust`)'}")
+
+
+def is_same_measurement(row: VariantSummary, before: VariantSummary) -> bool:
+    """Whether no visit has come between: all figures of the last visit are the same to the last digit."""
+    now, then = row.latency, before.latency
+    return now.p50_ms is not None and (now.p50_ms, now.samples, now.visits) == (then.p50_ms, then.samples, then.visits)
 
 
 def quotient(one: Interval, other: Interval) -> tuple[float, float] | None:

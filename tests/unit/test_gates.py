@@ -124,6 +124,14 @@ def test_what_cannot_be_compared_is_not_resolved(then, said):
     assert gate.verdict == "not resolved" and said in gate.text
 
 
+def test_a_measurement_that_was_not_repeated_is_no_slower_than_itself():
+    same = int8(latency_ratio_ci95=(0.4, 0.6), latency_p50_ms=3.21, bench_samples=400, visits=1)
+    (gate,) = gates.check_last(summary(same), summary(same), "HEAD")
+    assert gate.verdict == "pass" and "the measurement is that of HEAD" in gate.text
+    again = int8(latency_ratio_ci95=(0.4, 0.6), latency_p50_ms=3.22, bench_samples=400, visits=2)
+    assert next(gates.check_last(summary(again), summary(same), "HEAD")).verdict == "not resolved"
+
+
 def test_a_variant_that_was_ok_and_fails_now_fails():
     failed = made("onnx", "int8", "failed", reason="covers nothing")
     assert [gate.verdict for gate in gates.check_last(summary(failed), summary(), "HEAD")] == ["fail"]
