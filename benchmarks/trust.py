@@ -29,6 +29,7 @@ from benchmarks import single_visits
 from benchmarks.foreign_tools import at_a_stretch, compare
 from edgewise.artifacts.samples import Samples
 from edgewise.config import schema
+from edgewise.config.margins import without_margin
 from edgewise.config.settings import build
 from edgewise.devices.access import connect
 from edgewise.measure.pairs import PairedRuns, make_pair_runner, measure_pairs
@@ -97,7 +98,7 @@ def unpaired(variant: Side, reference: Side) -> Found:
 
 def profile(name: str) -> schema.Bench:
     settings = yaml.safe_load(Path(f"conf/bench/{name}.yaml").read_text(encoding="utf-8"))
-    return build(schema.Bench, {**settings, "name": name}, f"conf/bench/{name}.yaml")
+    return build(schema.Bench, {**without_margin("bench", settings), "name": name}, f"conf/bench/{name}.yaml")
 
 
 @contextlib.contextmanager
