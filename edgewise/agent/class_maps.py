@@ -13,7 +13,8 @@ are compared: the borders are then those of the picture's pixels and not of the 
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Tuple
+import math
+from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -43,6 +44,42 @@ def make_class_map(output: np.ndarray, spec: Mapping[str, Any], geometry: Geomet
     made[np.isnan(rows)] = IGNORE
     made[:, np.isnan(columns)] = IGNORE
     return made
+
+
+def find_reading(settings: Mapping[str, Any], ports: Mapping[str, Mapping[str, Any]], labels: int) -> Dict[str, Any]:
+    """Which output is the map, and how it holds the classes: the spec of `make_class_map`. ValueError if that is not clear.
+
+    settings: output, channels (None: found), threshold (a probability), probabilities (None: as the port's meaning says). ports: of each
+    output `shape`, samples first, and `meaning`. labels: how many there are.
+    """
+    given = {key: "nothing" if settings[key] is None else repr(settings[key]) for key in ("output", "channels")}
+    found = [
+        (name, channels)
+        for name, port in ports.items()
+        for channels in possible_channels(port["shape"][1:], labels)
+        if settings["output"] in (None, name) and settings["channels"] in (None, channels)
+    ]
+    if len(found) != 1:
+        shapes = ", ".join(f"{name} {list(port['shape'][1:])}".replace("None", "any") for name, port in ports.items())
+        ways = f"; they can be read as {', '.join(f'{name} with channels {way}' for name, way in found)}" if found else ""
+        raise ValueError(
+            f"task.output: {given['output']}, task.channels: {given['channels']}; the model returns {shapes} and the data has {labels}"
+            f" classes{ways}; name the output that holds the map, and its channels: {', '.join(CHANNELS)}"
+        )
+    ((name, channels),) = found
+    share, told = settings["threshold"], settings["probabilities"]
+    logits = not told if told is not None else ports[name].get("meaning") != "probabilities"
+    return {"output": name, "channels": channels, "threshold": math.log(share / (1 - share)) if logits else share}
+
+
+def possible_channels(shape: Sequence[Optional[int]], labels: int) -> Iterator[str]:
+    """How an output of this shape, without samples, may hold so many classes."""
+    single = "one" if labels == 2 else "none"
+    if len(shape) == 2:
+        yield single
+    if len(shape) == 3:
+        yield from (way for way, size in (("first", shape[0]), ("last", shape[2])) if size == labels)
+        yield from (single,) if 1 in (shape[0], shape[2]) else ()
 
 
 def read_scores(output: np.ndarray, channels: str) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.agent.class_maps import find_reading
 from edgewise.agent.protocol import DETERMINISTIC, Fault, ProtocolFault
 from edgewise.artifacts import artifact
 from edgewise.artifacts.samples import Samples
@@ -151,11 +152,18 @@ def place_variant(
 
 
 def complete_answer(answer: Mapping[str, Any] | None, samples: Samples, folder: Path) -> dict[str, Any] | None:
-    """bench.answer with the names of the classes, and the decoding of the model's manifest where the user gives none."""
+    """bench.answer with the names of the classes, and what the model's manifest says where the user does not: how boxes are decoded, which
+    output is a map of classes. ConfigError where that is not clear."""
     if answer is None:
         return None
-    known = {"decoding": answer["decoding"] or artifact.read(folder).details.get("decoding", {})} if "decoding" in answer else {}
-    return {**answer, **known, "labels": list(samples.labels)}
+    known, made = {"labels": list(samples.labels)}, artifact.read(folder)
+    if answer["answer"] == "map":
+        ports = {port.name: {"shape": list(port.shape), "meaning": port.meaning} for port in made.answered}
+        try:
+            return {"answer": "map", **known, **find_reading(answer, ports, len(samples.labels))}
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    return {**answer, **known, **({"decoding": answer["decoding"] or made.details.get("decoding", {})} if "decoding" in answer else {})}
 
 
 def store_inputs(samples: Samples, scope: str, folder: Path) -> None:

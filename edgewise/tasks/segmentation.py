@@ -5,14 +5,14 @@ of the outputs is the map of classes of each picture, packed.
 """
 
 import itertools
-import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from edgewise.agent import class_maps
 from edgewise.agent.class_maps import CHANNELS, make_class_map
 from edgewise.agent.geometry import Geometry
 from edgewise.config.settings import option
@@ -26,7 +26,6 @@ TARGETS = "masks"
 NEEDS: tuple[str, ...] = ()
 SCORED = False
 DRAWN = True
-timed_answer = None
 SPLITS = ("test",)
 PRIMARY_METRIC = PrimaryMetric("mean_iou", "mean_iou", "mean IoU", "mean IoU")
 SCORES = ("mean_iou_ci95", "pixel_accuracy", "pixels_changed_share")
@@ -65,38 +64,16 @@ def condense(settings: Settings, spec: Mapping[str, Any], outputs: Arrays) -> Ar
 
 
 def find_reading(settings: Settings, ports: Mapping[str, Mapping[str, Any]], labels: Sequence[str]) -> dict[str, Any]:
-    """Which output is the map, and how it holds the classes: a spec for agent.class_maps. ConfigError if that is not clear.
-
-    ports: of each output `shape`, samples first, and `meaning`.
-    """
-    found = [
-        (name, channels)
-        for name, port in ports.items()
-        for channels in possible_channels(port["shape"][1:], len(labels))
-        if settings.output in (None, name) and settings.channels in (None, channels)
-    ]
-    if len(found) != 1:
-        shapes = ", ".join(f"{name} {list(port['shape'][1:])}".replace("None", "any") for name, port in ports.items())
-        ways = f"; they can be read as {', '.join(f'{name} with channels {way}' for name, way in found)}" if found else ""
-        raise ConfigError(
-            f"task.output: {'nothing' if settings.output is None else settings.output!r}, task.channels:"
-            f" {'nothing' if settings.channels is None else settings.channels!r}; the model returns {shapes} and the data has {len(labels)}"
-            f" classes{ways}; name the output that holds the map, and its channels: {', '.join(CHANNELS)}"
-        )
-    ((name, channels),) = found
-    logits = not settings.probabilities if settings.probabilities is not None else ports[name].get("meaning") != "probabilities"
-    threshold = math.log(settings.threshold / (1 - settings.threshold)) if logits else settings.threshold
-    return {"output": name, "channels": channels, "threshold": threshold}
+    """agent.class_maps.find_reading with these settings. ConfigError if it is not clear which output is the map."""
+    try:
+        return class_maps.find_reading(asdict(settings), ports, len(labels))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
-def possible_channels(shape: Sequence[int | None], labels: int) -> Iterator[str]:
-    """How an output of this shape, without samples, may hold so many classes."""
-    single = "one" if labels == 2 else "none"
-    if len(shape) == 2:
-        yield single
-    if len(shape) == 3:
-        yield from (way for way, size in (("first", shape[0]), ("last", shape[2])) if size == labels)
-        yield from (single,) if 1 in (shape[0], shape[2]) else ()
+def timed_answer(settings: Settings) -> dict[str, Any]:
+    """What is timed after the model with bench.scope=end_to_end: the class of each pixel of the picture."""
+    return {"answer": "map", **asdict(settings)}
 
 
 def iterate_maps(kept: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:

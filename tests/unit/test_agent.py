@@ -225,3 +225,20 @@ def test_end_to_end_decodes_boxes_where_the_task_does():
     job = {"kind": "latency", "scope": "end_to_end", "preprocessing": spec, "answer": answer}
     found = jobs.make_call(Detector(), job, [{"image": np.zeros((1, 40, 80, 3), np.uint8)}])(0)
     assert found == {"objects": [{"label": "dog", "score": 0.9, "box": [20.0, 20.0, 60.0, 40.0]}]}
+
+
+def test_end_to_end_makes_the_map_of_classes_at_the_pictures_size():
+    """Of a net that works at half the size; the right half is class 1."""
+    values = np.zeros((1, 2, 20, 20), np.float32)
+    values[:, 1, :, 10:] = 1
+
+    class Segmenter:
+        def run(self, feeds):
+            return {"aux": np.zeros((1, 3), np.float32), "map": values - 0.5 * (np.arange(2) == 1).reshape(1, 2, 1, 1)}
+
+    spec = {"kind": "image", "size": [40, 40], "channels": 3, "resize": "stretch", "interpolation": "bilinear", "crop_share": 1.0}
+    spec |= {"scale": 1.0, "mean": [0.0] * 3, "std": [1.0] * 3, "order": "RGB", "layout": "NCHW", "dtype": "float32"}
+    answer = {"answer": "map", "output": "map", "channels": "first", "threshold": 0.0, "labels": ["sky", "sea"]}
+    job = {"kind": "latency", "scope": "end_to_end", "preprocessing": spec, "answer": answer}
+    found = jobs.make_call(Segmenter(), job, [{"image": np.zeros((1, 30, 80, 3), np.uint8)}])(0)
+    assert found == {"pixels_share": {"sky": 0.5, "sea": 0.5}}

@@ -7,11 +7,14 @@ import pytest
 
 from edgewise.agent.class_maps import make_class_map
 from edgewise.agent.geometry import Geometry
-from edgewise.artifacts import targets
+from edgewise.artifacts import artifact, targets
+from edgewise.artifacts.artifact import Manifest, Port
+from edgewise.artifacts.samples import Samples
 from edgewise.errors import ConfigError, DataError, ModelError
+from edgewise.measure.runs import complete_answer
 from edgewise.plugins import IGNORED, Predictions
 from edgewise.tasks import segmentation
-from edgewise.tasks.segmentation import Settings, find_reading
+from edgewise.tasks.segmentation import Settings, find_reading, timed_answer
 
 LABELS = ("road", "car", "sky")
 COUNT = 14
@@ -146,3 +149,14 @@ def test_masks_are_read_as_they_were_written(tmp_path):
     masks = predictions().targets
     targets.store(tmp_path, targets.pack(masks))
     assert targets.are_same(targets.unpack(targets.load(tmp_path, targets.MASKS)), masks)
+
+
+def test_what_is_timed_is_read_from_the_models_manifest(tmp_path):
+    """With bench.scope=end_to_end; the settings alone do not say which output is the map."""
+    outputs = (Port("aux", (None, 2), "float32"), Port("out", (None, 12, 16), "float32", meaning="probabilities"))
+    artifact.write(tmp_path, Manifest("variant", outputs=outputs))
+    samples, timed = Samples(("no", "yes"), {}, {}, np.zeros(0), {}), timed_answer(Settings(threshold=0.8))
+    expected = {"answer": "map", "labels": ["no", "yes"], "output": "out", "channels": "one", "threshold": 0.8}
+    assert complete_answer(timed, samples, tmp_path) == expected
+    with pytest.raises(ConfigError, match=r"task\.output: 'aux'.* the model returns aux \[2\], out \[12, 16\]"):
+        complete_answer(timed | {"output": "aux"}, samples, tmp_path)
