@@ -1,6 +1,7 @@
 """What is particular to the format ncnn: its files, its integers as its own reader computes them, and what pnnx leaves undone."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -258,7 +259,7 @@ def test_bytes_that_belong_to_no_layer_are_found(copied):
         ({"threads": 0}, "engine.threads: 0; allowed: from 1 to 1024"),
         ({"precision": "f8"}, "engine.precision: 'f8'; allowed: f32, f16, bf16"),
         ({"winograd": 1}, "engine.winograd: 1; allowed: True, False"),
-        ({"blocktime_ms": -1}, "engine.blocktime_ms: -1; allowed: from 0 to 400"),
+        ({"spinning": "no"}, "engine.spinning: 'no'; allowed: False, True"),
     ],
 )
 def test_bad_engine_settings_are_refused_with_what_is_allowed(settings, message, parent):
@@ -277,6 +278,17 @@ def test_bad_engine_settings_are_refused_with_what_is_allowed(settings, message,
 def test_bad_settings_are_refused_before_anything_runs(scheme, settings, message):
     with pytest.raises(ConfigError, match=message):
         variant("ncnn", scheme, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "policy"), [({"threads": 2}, "PASSIVE"), ({"threads": 2, "spinning": True}, None), ({"threads": 1}, None)]
+)
+def test_threads_sleep_while_they_wait_unless_they_are_to_spin(settings, policy, parent, monkeypatch):
+    """On a machine that is busy, threads that spin take turns with those that they wait for: 420 ms instead of 6 for a ResNet-18."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    run.load(str(parent), settings)
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
 
 
 def test_an_input_of_another_shape_is_refused(parent):

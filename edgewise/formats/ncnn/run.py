@@ -25,7 +25,7 @@ ENGINE = {
     "sgemm": (True, False),
     "packing": (True, False),
     "light": (True, False),
-    "blocktime_ms": range(0, 401),
+    "spinning": (False, True),
 }
 AS_WRITTEN = {"winograd": False, "sgemm": False, "packing": False}  # plain loops over the integers of the file
 REDUCED_PRECISION: Dict[str, Tuple[Any, ...]] = {"precision": ("f16", "bf16")}
@@ -38,7 +38,7 @@ GRID: Tuple[Dict[str, Any], ...] = (
     {"sgemm": False},
     {"packing": False},
 )
-GRID_THREADED: Tuple[Dict[str, Any], ...] = ({"blocktime_ms": 0},)
+GRID_THREADED: Tuple[Dict[str, Any], ...] = ({"spinning": True},)
 
 
 class Session:
@@ -115,23 +115,24 @@ def open_net(folder: str, settings: Mapping[str, Any]) -> Any:
     Floats are computed in float32 unless asked otherwise: ncnn itself rounds them to float16 between operators, and calls that fp32.
     ValueError for an unknown setting or value; RuntimeError where the runtime refuses the files.
     """
-    import ncnn
-
     chosen = dict(settings)
-    precision = _take(chosen, "precision", "f32")
+    precision, spinning = _take(chosen, "precision", "f32"), _take(chosen, "spinning", False)
     options = {
         "num_threads": _take(chosen, "threads", 1),
         "use_winograd_convolution": _take(chosen, "winograd", True),
         "use_sgemm_convolution": _take(chosen, "sgemm", True),
         "use_packing_layout": _take(chosen, "packing", True),
         "lightmode": _take(chosen, "light", True),
-        "openmp_blocktime": _take(chosen, "blocktime_ms", 20),
         "use_vulkan_compute": False,
         **{f"use_fp16_{part}": precision == "f16" for part in ("storage", "packed", "arithmetic")},
         **{f"use_bf16_{part}": precision == "bf16" for part in ("storage", "packed")},
     }
     if chosen:
         raise ValueError(f"unknown engine settings {sorted(chosen)}; allowed: {', '.join(ENGINE)}")
+    if options["num_threads"] > 1 and not spinning:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # which OpenMP reads once, when ncnn is imported
+    import ncnn
+
     net = ncnn.Net()
     for name, value in options.items():
         setattr(net.opt, name, value)
