@@ -1,7 +1,7 @@
 """Do the intervals hold where the cases that count are few?
 
-    python -m benchmarks.rare_cases auroc           differences of AUROC, 5 to 100 positives (a minute)
-    python -m benchmarks.rare_cases recall          differences of the recall at 5 % false positives (2 minutes)
+    python -m benchmarks.rare_cases auroc           differences of AUROC, 5 to 100 positives (2 minutes)
+    python -m benchmarks.rare_cases recall          differences of the recall at 5 % false positives (8 minutes)
     python -m benchmarks.rare_cases shares          recall at a threshold, accuracy: all outcomes counted, nothing drawn (5 s)
     python -m benchmarks.rare_cases precision       mAP, 5 to 100 pictures (4 minutes)
     python -m benchmarks.rare_cases equivalence     how often a difference as large as the margin is called equivalent (a minute)

@@ -65,7 +65,7 @@ def make_real(root, name: str, scale: float, batch: int | None) -> None:
     folder = root / "models/variants" / name
     net(folder / "model.onnx", scale, batch)
     if batch:  # the one with a fixed batch lies there in parts
-        model = split.cuttable(folder)
+        model = split.cuttable(folder, folder, "fp32", {}, ())
         partition.write_parts(model, Load(mode="split", parts=2), [], folder)
         partition.remove_unsplit(folder, model.files)
     tensors = [artifact.Port("image", (batch, 3, 4, 4), "float32"), artifact.Port("logits", (batch, 10), "float32")]
