@@ -14,7 +14,7 @@ from edgewise.config.schema import part
 from edgewise.proof import checks, isolation
 from tests.contract import test_formats_contract as contract
 from tests.support import source_kinds
-from tests.support.formats import INAPPLICABLE, UNCUTTABLE, require
+from tests.support.formats import FORMATS, INAPPLICABLE, UNCUTTABLE, require
 from tests.support.source_kinds import BUILDERS, TOLD, Kinds, form, make_of
 from tests.support.sources import feeds_for
 
@@ -22,7 +22,8 @@ pytestmark = pytest.mark.framework
 
 LIGHT = ("onnx_file", "tflite_file", "tflite_int8")
 PAGE = bench.TARGET.read_text(encoding="utf-8") if bench.TARGET.exists() else ""
-REACHED = [("onnx_file", "onnx"), ("onnx_file", "openvino"), ("tflite_file", "tflite"), ("tflite_file", "openvino")]
+FILES = {"onnx_file": "onnx", "tflite_file": "tflite"}  # kind -> the format of its source
+REACHED = [(kind, name) for kind, origin in FILES.items() for name in FORMATS if origin in make_of(name).SOURCES]
 WAYS = [
     (kind, name, scheme)
     for kind, name in [*REACHED, ("tflite_int8", "tflite"), ("tflite_int8", "openvino")]
