@@ -1,6 +1,6 @@
 """Accuracy against multiply-adds: a net on digits, pruned to some shares, trained again with its source as teacher and without.
 
-    python -m benchmarks.prune_curve --out docs/pruning.md          a ResNet-18 of half the width on digits at 32x32, about 10 minutes
+    python -m benchmarks.prune_curve --out docs/pruning.md          a ResNet-18 of a quarter of the width on digits at 32x32, a few minutes
     python -m benchmarks.prune_curve --shares 0.4 --epochs 2
 
 One thread, in a temporary folder. The row of 100 % is the source itself, trained for as many more epochs as each pruned net is in all its
@@ -38,7 +38,8 @@ from edgewise.stats.paired import compare_shares
 ROOT = Path(__file__).resolve().parents[1]
 MARK = "## Measured"
 SHARES = (0.4, 0.25, 0.15)
-MODEL = {"hidden_sizes": [32, 64, 128, 256], "embedding_size": 32, "depths": [2, 2, 2, 2], "layer_type": "basic"}
+MULTIPLE = 4  # of channels: the narrowest layers have 16
+MODEL = {"hidden_sizes": [16, 32, 64, 128], "embedding_size": 16, "depths": [2, 2, 2, 2], "layer_type": "basic"}
 HEAD = "| multiply-adds left | parameters left | teacher | accuracy | points to the source | training, s |\n|---|---|---|---|---|---|"
 
 
@@ -111,7 +112,7 @@ def measure(config: Config, shares: Sequence[float], steps: int, epochs: int) ->
     rows = [Row(1.0, 1.0, None, is_right(whole, samples), time.monotonic() - started)]
     for share in tqdm(shares, unit="share", disable=None):
         for weight in (0.7, 0.0):
-            prune = Prune(macs_share=share, steps=steps, epochs=epochs, distillation=Distillation(weight=weight))
+            prune = Prune(macs_share=share, multiple=MULTIPLE, steps=steps, epochs=epochs, distillation=Distillation(weight=weight))
             folder, started = Path(f"{share}-{weight}"), time.monotonic()
             folder.mkdir()
             make_pruned(config.model, SOURCE, pruned_sources.DATA, prune, config.train, config.seed, folder)
@@ -134,8 +135,8 @@ def main() -> None:
     with project(arguments.seed, arguments.source_epochs) as config:
         rows = measure(config, arguments.shares, arguments.steps, arguments.epochs)
     note = (
-        f"`python -m benchmarks.prune_curve`: ResNet-18 of half the width on digits at 32x32, {len(rows[0].right)} test pictures, seed"
-        f" {arguments.seed}, {arguments.steps} steps of {arguments.epochs} epochs, one thread of {machine.facts(())['cpu']}.\n"
+        f"`python -m benchmarks.prune_curve`: ResNet-18 of a quarter of the width on digits at 32x32, {len(rows[0].right)} test pictures,"
+        f" seed {arguments.seed}, {arguments.steps} steps of {arguments.epochs} epochs, one thread of {machine.facts(())['cpu']}.\n"
     )
     text = "\n".join([note, HEAD, *(row.line(rows[0]) for row in rows), ""])
     print(text)

@@ -212,7 +212,8 @@ def _uses(graph: Any, group: Any, names: Mapping[Any, str]) -> tuple[tuple[str, 
 def choose(groups: Sequence[Coupled], costs: Costs, kind: str, goal: float, multiple: int) -> list[np.ndarray]:
     """The channels of each group to cut, so that what is left costs at most `goal`. ValueError where that cannot be reached.
 
-    multiple: of which the channels that each group keeps are one, unless it keeps all.
+    multiple: of which the channels that each group keeps are one, unless it keeps all. Where the last group to be cut takes far more than
+    was needed, the others get channels back.
     """
     widest = max(group.channels for group in groups)
     if multiple >= widest:
@@ -225,17 +226,35 @@ def choose(groups: Sequence[Coupled], costs: Costs, kind: str, goal: float, mult
         threshold = levels[level - 1] if level else -math.inf
         return [group.least_important(group.channels - channels_left(group, threshold, multiple)) for group in groups]
 
-    low, high = 0, len(levels)
-    if (least := costs.after(kind, groups, removed(high))) > goal:
-        share, asked = least / costs.of(kind), goal / costs.of(kind)
+    def costs_too_much(channels: Sequence[np.ndarray]) -> bool:
+        return costs.after(kind, groups, channels) > goal
+
+    most = removed(len(levels))
+    if costs_too_much(most):
+        share, asked = costs.after(kind, groups, most) / costs.of(kind), goal / costs.of(kind)
         raise ValueError(
             f"prune.{kind}: not reached: of what is left before this step {asked:.3f} may stay, and {share:.3f} stays with multiple"
             f" {multiple} and a tenth of each layer; ask for a larger share, a smaller multiple, or keep fewer layers"
         )
+    found = find_first(len(levels), lambda level: not costs_too_much(removed(level)))
+    if not found:
+        return removed(found)
+    pairs = zip(removed(found), removed(found - 1), strict=True)
+    last = {number: channels for number, (channels, fewer) in enumerate(pairs) if len(channels) > len(fewer)}
+
+    def with_last(level: int) -> list[np.ndarray]:
+        return [last.get(number, channels) for number, channels in enumerate(removed(level))]
+
+    return with_last(find_first(found, lambda level: not costs_too_much(with_last(level))))
+
+
+def find_first(end: int, holds: Callable[[int], bool]) -> int:
+    """The first number from 0 to `end` for which something holds that holds for `end` and, once it does, for all that follow."""
+    low, high = 0, end
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if costs.after(kind, groups, removed(middle)) <= goal else (middle + 1, high)
-    return removed(low)
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return low
 
 
 def channels_left(group: Coupled, threshold: float, multiple: int) -> int:

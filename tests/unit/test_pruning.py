@@ -12,7 +12,7 @@ from edgewise.artifacts.samples import Samples
 from edgewise.config import schema
 from edgewise.config.compose import Options, compose_choices, read_choices
 from edgewise.config.prune_settings import Distillation, Prune
-from edgewise.config.schema import Plugin, Pruning, Train
+from edgewise.config.schema import Plugin, Pruning, Train, Tuning
 from edgewise.errors import ConfigError, VariantFailed
 from tests.conftest import ROOT
 from tests.support import sources
@@ -237,6 +237,24 @@ class TestSharing:
         assert (here / "onnx-fp32/manifest.json").read_bytes() == plain and (here / "onnx-fp32-slim/manifest.json").read_bytes() == first
         self.update({"code": "2"}, onnx_fp32_less=less)
         assert made == [0.5, 0.4, 0.4] and len(list((here / "sources").glob("*"))) == 2  # the source and its record
+
+    @pytest.mark.slow
+    def test_int8_qat_goes_on_from_the_pruned_source_with_the_whole_one_as_teacher(self, here):
+        """In the same stage, under a key of its own; both have the same channels, and a variant of the float source shares the first."""
+        pytest.importorskip("torchao")
+        from edgewise.compress import pruned_sources
+
+        half, tuning = dataclasses.replace(QUICK, steps=1), Tuning(1, 1e-3, True)
+        config = dataclasses.replace(schema.read(), prunings={"onnx-fp32-slim": Pruning(half), "onnx-int8-qat-slim": Pruning(half, tuning)})
+        pruned_sources.update(config, {"code": "1"})
+        base, tuned = (here / "sources" / artifact.read(here / name).details["source"] for name in config.prunings)
+        details = [artifact.read(folder).details for folder in (base, tuned)]
+        assert details[0]["pruned"] == details[1]["pruned"] and details[0]["layers"] == details[1]["layers"]
+        assert "qat" not in details[0] and details[1]["qat"] == dataclasses.asdict(tuning)
+        assert tuned.name == f"{base.name}-{tuning.key}" and {path.name for path in (here / "sources").glob("*.json")} == {
+            f"{base.name}.json",
+            f"{tuned.name}.json",
+        }
 
     def test_what_cannot_be_made_is_recorded_for_its_variants(self, here):
         wide = dataclasses.replace(QUICK, multiple=512)
