@@ -13,6 +13,7 @@ from edgewise.errors import ConfigError
 
 KEY = "margin"
 MARGINS = {"bench": "latency", "task": "score"}  # section that has the key -> field of Margins
+MOST_POINTS = 100.0
 
 
 def without_margin(group: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,10 +25,16 @@ def find_margins(joined: Mapping[str, tuple[str, Mapping[str, Any]]], choices: M
     """joined: of each section the name of its option, and its settings. ConfigError for a value that is not allowed, and for a margin of
     a task that judges nothing."""
     found = {field: _check(group, field, joined[group], choices[group]) for group, field in MARGINS.items()}
-    if found["score"] is not None and task.load().PRIMARY_METRIC is None:
+    metric = task.load().PRIMARY_METRIC
+    if found["score"] is not None and metric is None:
         raise ConfigError(
             f"params.yaml: task.margin: {found['score']!r}, but the task '{task.name}' judges nothing that could be equivalent; remove it,"
             " or limit the outputs with budget.sqnr_db"
+        )
+    if found["score"] is not None and metric.share and found["score"] > MOST_POINTS:
+        raise ConfigError(
+            f"params.yaml: task.margin: {found['score']!r} must be at most {MOST_POINTS:g}: it is in percentage points of {metric.label};"
+            " 0.5 is half a point"
         )
     return Margins(**found)
 

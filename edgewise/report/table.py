@@ -200,7 +200,7 @@ def describe_margins(summary: Summary) -> list[str]:
     metric, margins = summary.primary_metric, summary.margins
     told = []
     if metric and margins.score is not None:
-        told.append(f"{metric.title} within {margins.score:g}{' points' if metric.share else ''}")
+        told.append(f"{metric.title} within {margins.score:g}{('' if not metric.share else ' point' if margins.score == 1 else ' points')}")
     if margins.latency is not None:
         told.append(f"latency within {100 * margins.latency:g} %")
     return [f"Equivalent: the whole interval lies within the margin ({', '.join(told)})."] if told else []

@@ -205,6 +205,7 @@ WRONG = [
     ("bench/margin", 2, "bench.margin: 2.0 must be at least 0.001 and at most 1.0"),
     ("bench/margin", "2 %", "bench.margin: '2 %' must be a number, or none"),
     ("task", {"name": "classification", "margin": 0}, "task.margin: 0.0 must be at least 1e-09"),
+    ("task", {"name": "classification", "margin": 250}, "task.margin: 250.0 must be at most 100"),
     ("task", {"name": "none", "margin": 0.5}, "task.margin: 0.5, but the task 'none' judges nothing"),
     ("budget/name", "tiny", "budget.name: 'tiny' unknown option of conf/budget/"),
     ("budget/size_bytes", "unlimited", "budget.size_bytes: 'unlimited' must be an integer, or none to remove"),
