@@ -16,12 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edgewise.artifacts import records, visits
 from edgewise.artifacts.visits import Trust, Visit
-from edgewise.config import schema
 from edgewise.config.schema import Bench, to_plain
 from edgewise.errors import UserError
-from edgewise.measure.collecting import estimate_trust, to_measured
+from edgewise.measure.collecting import read_trust, to_measured
 from edgewise.measure.pairs import make_pair_runner, measure_pairs
 from edgewise.measure.runs import PlacedVariant
 from edgewise.measure.trust import paced
@@ -37,12 +35,11 @@ COLUMNS = (
 )
 
 
-def known_trust(settings: schema.Config) -> Trust:
-    """Of this device; UserError before `edgewise trust` has run."""
-    fingerprint = records.read_plain(records.METRICS / "device.json")["fingerprint"]
-    found = estimate_trust(visits.read_store(fingerprint).values(), fingerprint, settings.bench.interleave)
+def known_trust() -> Trust:
+    """Of this device, as the report uses it; UserError before `edgewise trust` has run."""
+    found = read_trust()
     if found is None:
-        raise UserError("this device has no trust yet: run `edgewise trust` first")
+        raise UserError("this device has no trust yet: run `edgewise trust && dvc repro` first")
     return found
 
 
@@ -73,8 +70,9 @@ def name_condition(cores: int) -> str:
 
 def rows(found: Found, trust: Trust) -> Iterator[tuple[str, ...]]:
     """The cells of the table."""
-    spread = Spread(trust.log_variance, trust.degrees)
     for name, conditions in found.items():
+        known = trust.own.get(name, trust)
+        spread = Spread(known.log_variance, known.degrees)
         for condition, made in conditions.items():
             measured = [to_measured(visit) for visit in made]
             own = between_visits([measured])

@@ -163,7 +163,7 @@ def main() -> None:
 
 
 def single(settings: schema.Config, bench: schema.Bench, arguments: argparse.Namespace) -> str:
-    trust = single_visits.known_trust(settings)
+    trust = single_visits.known_trust()
     with subjects(settings, [*arguments.variants, settings.reference], bench) as (*placed, reference):
         found = single_visits.visit_in_turns(placed, reference, bench, arguments.visits, arguments.minutes, arguments.busy, neighbours)
     single_visits.write_raw(found, trust, arguments.raw)
