@@ -7,6 +7,7 @@ import sys
 import time
 import tomllib
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,20 @@ from tests.support.formats import FORMATS, INAPPLICABLE, PAIRS, UNCUTTABLE, cont
 pytestmark = pytest.mark.framework
 
 APPLICABLE = [pair for pair in PAIRS if ("torch", *pair) not in INAPPLICABLE]
+
+
+@pytest.fixture(scope="module")
+def made(source, floats, tmp_path_factory):
+    """made(name, scheme): the folder of that variant, made once."""
+    folders: dict[tuple[str, str], Path] = {}
+
+    def get(name: str, scheme: str) -> Path:
+        if (name, scheme) not in folders:
+            target = tmp_path_factory.mktemp("variants") / "v"
+            folders[name, scheme] = quantize(variant(name, scheme), floats, source, target)
+        return folders[name, scheme]
+
+    return get
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -40,9 +55,8 @@ def test_every_layer_of_the_source_has_nodes_that_are_in_the_file(name, source, 
 
 
 @pytest.mark.parametrize(("name", "scheme"), APPLICABLE)
-def test_scheme_is_what_it_says_and_answers_like_the_source(name, scheme, source, floats, tmp_path):
-    chosen = variant(name, scheme)
-    folder = quantize(chosen, floats, source, tmp_path / "v")
+def test_scheme_is_what_it_says_and_answers_like_the_source(name, scheme, source, made):
+    chosen, folder = variant(name, scheme), made(name, scheme)
     assert 0 < checks.check_scheme(part(name, "facts").facts(folder), part(name, "make").SCHEMES[scheme], [], chosen.name) <= 1
     inputs, expected = checks.read_probe(source)
     given = isolation.compute_outputs(chosen.module, folder, {"threads": 1, **chosen.engine}, inputs)
@@ -74,10 +88,8 @@ def test_what_lies_between_kept_layers_stays_float_too(name, source, floats, tmp
 
 
 @pytest.mark.parametrize(("name", "scheme"), APPLICABLE)
-def test_the_same_again_byte_for_byte(name, scheme, source, floats, tmp_path):
-    chosen = variant(name, scheme)
-    first = quantize(chosen, floats, source, tmp_path / "first")
-    assert contents(first) == contents(quantize(chosen, floats, source, tmp_path / "second"))
+def test_the_same_again_byte_for_byte(name, scheme, source, floats, made, tmp_path):
+    assert contents(made(name, scheme)) == contents(quantize(variant(name, scheme), floats, source, tmp_path / "second"))
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -165,9 +177,8 @@ def test_parts_compute_what_the_whole_does(name, scheme, source, floats, tmp_pat
 @pytest.mark.parametrize(("name", "scheme"), [pair for pair in APPLICABLE if pair[0] in UNCUTTABLE])
 def test_a_format_that_cannot_be_cut_says_so(name, scheme, source, floats, tmp_path):
     chosen = variant(name, scheme, load={"mode": "split", "parts": 3})
-    folder = quantize(chosen, floats, source, tmp_path / "variant")
     with pytest.raises(ValueError, match=f"^{re.escape(UNCUTTABLE[name])}$"):
-        part(name, "split").cuttable(folder, source, scheme, schema.to_plain(chosen), [])
+        part(name, "split").cuttable(floats[name], source, scheme, schema.to_plain(chosen), [])
 
 
 @pytest.mark.parametrize("name", FORMATS)
