@@ -133,10 +133,21 @@ def test_each_end_has_its_name(tmp_path, does, word, message):
     assert time.monotonic() - start < HANG_S / 10
 
 
-def test_a_missing_runtime_names_the_pip_command(tmp_path):
-    (tmp_path / "lonely.py").write_text("RUNTIME = 'no_such_runtime'\nPACKAGE = 'no-such-runtime'\n")
+@pytest.mark.parametrize(
+    ("companions", "command"),
+    [
+        ("", "pip install no-such-runtime"),
+        (
+            "COMPANIONS = {'no_such_base': ('no-such-base', '1')}",
+            "No module named 'no_such_base'.*pip install no-such-base no-such-runtime",
+        ),
+        ("COMPANIONS = {'json': ('json', '1')}", "No module named 'no_such_runtime'.*pip install json no-such-runtime"),
+    ],
+)
+def test_a_missing_runtime_names_the_pip_command(tmp_path, companions, command):
+    (tmp_path / "lonely.py").write_text(f"RUNTIME = 'no_such_runtime'\nPACKAGE = 'no-such-runtime'\n{companions}\n")
     code = f"import sys, runpy; sys.path.insert(0, {str(tmp_path)!r}); runpy.run_module('edgewise.agent.program', run_name='__main__')"
-    with pytest.raises(Fault, match="pip install no-such-runtime") as caught:
+    with pytest.raises(Fault, match=command) as caught:
         run(make_job(tmp_path, runner="lonely"), command=(sys.executable, "-c", code))
     assert caught.value.word == "runtime_missing"
 

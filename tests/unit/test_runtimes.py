@@ -87,3 +87,12 @@ def test_the_record_of_the_devices_runtimes_has_an_entry_for_each_variant() -> N
     for package, variant in {"ai-edge-litert": "tflite-fp32", "onnxruntime": None, "numpy": None, "ai-edge-litert-nightly": None}.items():
         said = f"No module named 'x'; on the device: python -m pip install {package}; install the runtime with it"
         assert find_missing_runtime(record, said, "onnx-fp32", "tflite-fp32") == variant
+
+
+def test_a_runtime_of_several_packages_has_the_version_of_each() -> None:
+    settings = Named({"a": "edgewise.formats.executorch"})
+    found = {"packages": {"numpy": "2.0", "torch": "2.13.0+cpu", "executorch": None}}
+    record = make_runtimes_record(settings, found)  # type: ignore[arg-type]
+    assert record["variants"] == {"a": "torch 2.13.0+cpu, executorch missing"}
+    said = "No module named 'executorch'; on the device: python -m pip install torch executorch"
+    assert find_missing_runtime(record, said, "a") == "a"
