@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgewise.config.naming import name_experiment, subject
+from edgewise.config.experiment_name import name_experiment, subject
 from edgewise.config.schema import Plugin
 from edgewise.errors import ConfigError
 
