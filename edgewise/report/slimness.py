@@ -49,10 +49,11 @@ def format_millions(count: int | None) -> str:
 
 
 def list_cuts(summary: Summary) -> list[Cut]:
-    """The pruned sources of the variants that were made, in their order."""
+    """The pruned sources of the variants that were made here, in their order; a clone that only has the metrics knows of none."""
     found: dict[str, tuple[list[str], dict[str, Any]]] = {}
     for name, row in summary.variants.items():
-        details = artifact.read(VARIANTS / name).details if row.ok else {}
+        made = row.ok and (VARIANTS / name / artifact.MANIFEST).is_file()
+        details = artifact.read(VARIANTS / name).details if made else {}
         if "pruned" in details:
             found.setdefault(repr(details["pruned"]), ([], details["pruned"]))[0].append(name)
     return [Cut(tuple(names), describe(cut), list_layers(cut)) for names, cut in found.values()]
