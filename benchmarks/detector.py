@@ -54,7 +54,7 @@ def choose_variants(modules: Mapping[str, str], samples: int) -> dict[str, dict[
             limit = {"mixed": {"sqnr_db": MIXED_DB}} if scheme == "int8-mixed" else {}
             found[f"{name}-{scheme}"] = {"format": name, "scheme": scheme, **calibrated, **limit}
             if scheme == STATIC:
-                plain = {"calibration": {"samples": samples, "method": "minmax"}} if method else {}
+                plain: dict[str, Any] = {"calibration": {"samples": samples, "method": "minmax"}} if method else {}
                 plain |= {key: value for key, value in NAIVE.items() if key in allowed}
                 found |= {f"{name}-{scheme}-naive": {**found[f"{name}-{scheme}"], **plain}} if plain else {}
             if scheme == STATIC and "tool" in allowed:
