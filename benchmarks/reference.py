@@ -72,7 +72,7 @@ def configuration() -> str:
         "changes any of its settings. `null` keeps the value of that file; the word `none` removes a limit.",
         "    data: {name: yolo, path: coco128/data.yaml, image_size: 416}",
         "The same on the command line, for one experiment: `dvc exp run -S data.name=yolo -S data.path=coco128/data.yaml`. A setting that "
-        "params.yaml does not list yet is added with a plus sign: `-S +data.image_size=416`.",
+        "params.yaml does not list yet is added with `++`: `-S ++data.image_size=416`.",
         "`seed` (an integer) makes a run repeatable. `reference` names the variant that all others are compared with.",
         *(describe_section(group) for group in ("data", "model", "task", *(name for name in SECTIONS if name not in ("data", "model")))),
         "## variants",
