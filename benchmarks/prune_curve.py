@@ -117,8 +117,8 @@ def measure(config: Config, shares: Sequence[float], steps: int, epochs: int) ->
             folder.mkdir()
             make_pruned(config.model, SOURCE, pruned_sources.DATA, prune, config.train, config.seed, folder)
             cut = artifact.read(folder).details["pruned"]
-            left = [cut[name] / cut[f"{name}_before"] for name in ("multiply_adds", "parameters")]
-            rows.append(Row(*left, bool(weight), is_right(folder, samples), time.monotonic() - started))
+            macs, parameters = (cut[name] / cut[f"{name}_before"] for name in ("multiply_adds", "parameters"))
+            rows.append(Row(macs, parameters, bool(weight), is_right(folder, samples), time.monotonic() - started))
     return rows
 
 

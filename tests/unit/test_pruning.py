@@ -175,7 +175,13 @@ def test_a_pruned_source_is_a_source_and_the_same_seed_gives_the_same_bytes(proj
     assert len(steps) == 2 and steps[0]["multiply_adds"] > steps[1]["multiply_adds"] and steps[0]["epochs"] == 1
 
 
-@pytest.mark.parametrize("change", [{"criterion": "taylor"}, {"criterion": "bn_scale"}, {"distillation": Distillation(features=10.0)}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"criterion": "taylor", "distillation": Distillation(features=10.0)},
+        pytest.param({"criterion": "bn_scale"}, marks=pytest.mark.slow),
+    ],
+)
 def test_other_criteria_and_distances_give_another_source(project, tmp_path, change):
     make(project, tmp_path / "one", dataclasses.replace(QUICK, steps=1, epochs=0))
     make(project, tmp_path / "two", dataclasses.replace(QUICK, steps=1, epochs=1, **change))
@@ -291,7 +297,8 @@ def pruned(project, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", [name if name == "onnx" else pytest.param(name, marks=pytest.mark.slow) for name in FORMATS])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
 def test_every_format_takes_a_pruned_source_and_its_file_has_the_fewer_channels(project, pruned, tmp_path, name):
     """The float file against the pruned source's own outputs; a file of the whole source is told apart from it."""
     from edgewise.compress.float_models import convert_tuned

@@ -47,7 +47,7 @@ def distance(source: Path, teacher: Path) -> float:
     return float(np.mean((outputs[0] - outputs[1]) ** 2) / outputs[1].var())
 
 
-@pytest.mark.parametrize("file", [False, True], ids=["a source", "a program"])
+@pytest.mark.parametrize("file", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["a source", "a program"])
 def test_a_net_comes_nearer_to_its_teacher_than_one_without(source, tmp_path, file):
     alone = train(tmp_path / "alone", TRAIN, NARROW)
     teacher = str(source / "program.pt2" if file else source)
