@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ class Registration:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run. marks: tags that can change without the content: whether the variant is chosen, or on the front."""
+    """One run. marks: tags that can change without the content: whether the variant is chosen, or on the front. measured_ms: when its
+    visit to the device began and ended, Unix time; None where nothing says so."""
 
     variant: str
     key: str
@@ -67,6 +69,7 @@ class RunRecord:
     tags: Mapping[str, str]
     marks: Mapping[str, str]
     files: tuple[Path, ...]
+    measured_ms: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ def make_record(name: str, settings: Config, summary: Summary, lock: Mapping[str
         },
         marks={"chosen": bool_tag(name == summary.chosen), "pareto": bool_tag(name in summary.pareto)},
         files=tuple(path for top in variant_files(name) for path in list_files(top)),
+        measured_ms=find_time(METRICS / "bench" / f"{name}.json"),
     )
 
 
@@ -182,6 +186,15 @@ def make_tags(name: str, row: VariantSummary, summary: Summary) -> dict[str, str
         **{f"sha256.{file}": entry["sha256"] for file, entry in made.files.items()},
     }
     return {tag: str(value) for tag, value in known.items() if value is not None}
+
+
+def find_time(path: Path) -> tuple[int, int] | None:
+    """When the visit of a bench record began and ended, ms. None where there is no record, or no visit in it."""
+    visit = read_plain(path).get("visit") if path.exists() else None
+    if not visit:
+        return None
+    end_ms = round(1000 * datetime.fromisoformat(visit["at"]).timestamp())
+    return end_ms - round(1000 * visit["seconds"]), end_ms
 
 
 def describe_variant(name: str, row: VariantSummary, summary: Summary) -> str:

@@ -133,7 +133,8 @@ def ensure_run(client: Any, experiment: str, record: RunRecord, run_set: RunSet)
             return str(run.info.run_id)
     if found:
         return finish_run(client, found[0].info.run_id, record, run_set)
-    run = client.create_run(experiment, tags={KEY: record.key}, run_name=record.variant).info.run_id
+    start_ms = record.measured_ms[0] if record.measured_ms else None  # else the Duration that MLflow shows reads like a latency
+    run = client.create_run(experiment, start_time=start_ms, tags={KEY: record.key}, run_name=record.variant).info.run_id
     with delete_on_conflict(client, run):
         return finish_run(client, run, record, run_set)
 
@@ -156,7 +157,8 @@ def delete_on_conflict(client: Any, run: str) -> Iterator[None]:
 
 def finish_run(client: Any, run: str, record: RunRecord, run_set: RunSet) -> str:
     log_run(client, run, record, run_set)
-    client.set_terminated(run, "FINISHED" if record.ok else "FAILED")
+    end_ms = record.measured_ms[1] if record.measured_ms else None
+    client.set_terminated(run, "FINISHED" if record.ok else "FAILED", end_time=end_ms)
     return run
 
 

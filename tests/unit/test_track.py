@@ -93,6 +93,23 @@ def test_the_view_of_the_table_shows_what_the_runs_have(project, capsys):
     assert f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=edgewise" in said
 
 
+def test_a_run_lasts_as_long_as_its_visit(project):
+    path = project / "metrics/bench/onnx-int8-static.json"
+    visit = {
+        "key": "k",
+        "at": "2026-01-02T03:04:05.500+00:00",
+        "variant": "onnx-int8-static",
+        "reference": "onnx-fp32",
+        "interleave": "blocks",
+    }
+    visit |= {"ratio": 0.31, "log_standard_error": 0.01, "degrees": 5, "seconds": 41.25}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"visit": visit}))
+    write_report(figure=True)
+    track.main()
+    info = runs(project)["onnx-int8-static"][0].info
+    assert (info.end_time - info.start_time, info.end_time) == (41_250, 1_767_323_045_500)
+
+
 def test_a_copy_that_dvc_deletes_writes_to_the_projects_store(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     copy = tmp_path / "camera/.dvc/tmp/exps/tmp1a2b"
