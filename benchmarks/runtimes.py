@@ -214,13 +214,13 @@ def circumstances(profile: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "docs/runtimes.md")
-    parser.add_argument("--only", nargs="*", choices=CASES, help="these models")
+    parser.add_argument("--only", nargs="*", choices=CASES, help="these models; without names, the table of the runtimes alone")
     parser.add_argument("--shared", type=Path, help=f"where pretrained/ and coco128/ lie, for {YOLOX}")
     parser.add_argument("--profile", default="quick", help="of conf/bench/")
     parser.add_argument("overrides", nargs="*", help="further choices, as for `edgewise study`")
     arguments = parser.parse_intermixed_args()
     formats = Options(ROOT / "conf").names("format")
-    chosen = arguments.only or [label for label in CASES if label != YOLOX or arguments.shared]
+    chosen = [label for label in CASES if label != YOLOX or arguments.shared] if arguments.only is None else arguments.only
     runtimes = [describe_runtime(name) for name in formats if is_installed(name)]
     made: dict[str, Any] = {"The runtimes": "\n".join([RUNTIME_COLUMNS, "|" + " --- |" * (RUNTIME_COLUMNS.count("|") - 1), *runtimes])}
     for label in chosen:
