@@ -166,6 +166,28 @@ def test_a_layer_that_is_called_twice_rounds_its_bias_for_each_call(tmp_path):
     assert nodes["line#2"]["elements"] == 0 and {node["weights_dtype"] for node in nodes.values()} == {"int8"}
 
 
+class Clipped(torch.nn.Module):
+    """The activation of MobileNets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 4, 3)
+
+    def forward(self, x: Any) -> Any:
+        return self.second(torch.nn.functional.relu6(self.first(x)))
+
+
+def test_a_convolution_and_its_relu6_are_one_operator(tmp_path):
+    """XNNPACK's quantizer alone rounds between them, and a Clamp is left."""
+    source = write_source(Clipped(), 100 * numbers(8, 3, 8, 8), tmp_path / "source")
+    inputs, expected = checks.read_probe(source)
+    feeds = [{"x": inputs["x"][i : i + 1]} for i in range(8)]
+    make.quantize(tmp_path, source, tmp_path, "int8-static", STATIC, feeds, [])
+    assert "Clamp" not in facts.facts(tmp_path)["operators"]
+    session = run.load(str(tmp_path), {"threads": 1})
+    assert sqnr_db(expected["y"][:8], np.concatenate([session.run(feed)["y"] for feed in feeds])) > 20
+
+
 REFUSED = {
     "empty": (lambda whole, _: b"", "offset 0"),
     "truncated": (lambda whole, _: whole[:1000], "File size is too small"),

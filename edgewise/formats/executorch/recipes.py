@@ -73,7 +73,7 @@ def make_quantizer(config: Any, scheme: str, floats: set[str]) -> Any:
         )
 
         def annotate(self, model: Any) -> Any:
-            if scheme == "int8-dynamic":
+            if scheme != "int4-weight":
                 annotate_activated_convolutions(model.graph, config, floats)
             return super().annotate(model)
 
@@ -81,20 +81,28 @@ def make_quantizer(config: Any, scheme: str, floats: set[str]) -> Any:
 
 
 def annotate_activated_convolutions(graph: Any, config: Any, floats: set[str]) -> None:
-    """Mark the convolutions in front of a ReLU for dynamic quantization. XNNPACK runs them, but its quantizer leaves them out (1.5)."""
+    """Mark convolutions with an activation behind them that XNNPACK runs as one operator, but that its quantizer leaves out (1.5): with
+    dynamic inputs those in front of a ReLU, with static ones those in front of a ReLU6."""
+    import torch
     from executorch.backends.xnnpack.quantizer import xnnpack_quantizer_utils as utils
     from executorch.backends.xnnpack.utils.utils import is_depthwise_conv
     from torchao.quantization.pt2e.quantizer import QuantizationAnnotation
 
-    for relu in filter(utils.is_relu_node, graph.nodes):
-        node = relu.args[0]
-        if not utils._is_conv_node(node) or node.name in floats:
+    aten, dynamic = torch.ops.aten, config.input_activation.is_dynamic
+    kinds = (aten.relu.default, aten.relu_.default) if dynamic else (aten.hardtanh.default, aten.hardtanh_.default, aten.relu6.default)
+    for activation in [node for node in graph.nodes if node.target in kinds]:
+        node = activation.args[0]
+        if not utils._is_conv_node(node) or len(node.users) > 1 or {node.name, activation.name} & floats:
             continue
         shape = node.args[1].meta["val"].shape
-        if len(node.users) == 1 and len(shape) == 4 and not is_depthwise_conv(shape):
-            data, weight = node.args[:2]
-            specs = {data: utils.get_input_act_qspec(config), weight: utils.get_weight_qspec(config)}
-            node.meta[utils.Q_ANNOTATION_KEY] = QuantizationAnnotation(input_qspec_map=specs, _annotated=True)
+        if len(shape) != 4 or (dynamic and is_depthwise_conv(shape)):
+            continue
+        data, weight = node.args[:2]
+        specs = {data: utils.get_input_act_qspec(config), weight: utils.get_weight_qspec(config)}
+        node.meta[utils.Q_ANNOTATION_KEY] = QuantizationAnnotation(input_qspec_map=specs, _annotated=True)
+        if not dynamic:
+            output = utils.get_output_act_qspec(config)
+            activation.meta[utils.Q_ANNOTATION_KEY] = QuantizationAnnotation(output_qspec=output, _annotated=True)
 
 
 def find_float(graph: Any, kept: Sequence[str]) -> set[str]:
