@@ -15,7 +15,7 @@ from edgewise.proof import checks, isolation
 from tests.contract import test_formats_contract as contract
 from tests.support import source_kinds
 from tests.support.formats import FORMATS, INAPPLICABLE, UNCUTTABLE, require
-from tests.support.source_kinds import BUILDERS, TOLD, Kinds, form, make_of
+from tests.support.source_kinds import Kinds, form, make_of
 from tests.support.sources import feeds_for
 
 pytestmark = pytest.mark.framework
@@ -48,15 +48,19 @@ def kinds(tmp_path_factory) -> Kinds:
     return Kinds(tmp_path_factory.mktemp("kinds"))
 
 
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k in LIGHT else pytest.mark.slow) for k in BUILDERS])
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k in LIGHT else pytest.mark.slow) for k in bench.BUILDERS])
 def test_the_page_says_what_is_possible(kind, tmp_path):
-    line, reasons = bench.row(kind, Kinds(tmp_path))
+    for name in bench.MISSING:
+        require(name)
+    line, reasons = bench.row(kind, Kinds(tmp_path, bench.BUILDERS))
     assert line in PAGE.splitlines(), "run: python -m benchmarks.sources"
     assert set(reasons) <= set(PAGE.splitlines())
 
 
 def test_the_page_has_every_kind_and_format():
-    missing = [row for row in (*(f"| {told} |" for told in TOLD.values()), *(f" {name} |" for name in bench.FORMATS)) if row not in PAGE]
+    missing = [
+        row for row in (*(f"| {told} |" for told in bench.TOLD.values()), *(f" {name} |" for name in bench.FORMATS)) if row not in PAGE
+    ]
     assert not missing, "run: python -m benchmarks.sources"
 
 

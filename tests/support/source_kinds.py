@@ -19,7 +19,7 @@ from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest
 from edgewise.config import schema
 from edgewise.config.schema import Train
-from edgewise.proof.making import make_tensors
+from edgewise.proof.making import make_tensors, write_ports
 from tests.conftest import ROOT
 from tests.support import sources
 
@@ -67,6 +67,8 @@ def convert(name: str, source: Path, folder: Path) -> Path:
         shutil.rmtree(folder)
         raise
     (folder / "layers.json").write_text(json.dumps(dict(made["layers"])))
+    origin = artifact.read(source)
+    write_ports(folder, *(make_tensors(made[side], getattr(origin, side)) for side in ("inputs", "outputs")))
     shutil.copy(source / "manifest.json", folder) if not (folder / "manifest.json").exists() else None
     return folder
 
@@ -74,13 +76,13 @@ def convert(name: str, source: Path, folder: Path) -> Path:
 class Kinds:
     """Each kind is made once, when it is first asked for."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, builders: "Mapping[str, Callable[[Kinds], Path]] | None" = None):
+        self.folder, self.builders = folder, builders or BUILDERS
         self.made: dict[str, Path] = {}
 
     def get(self, kind: str) -> Path:
         if kind not in self.made:
-            self.made[kind] = BUILDERS[kind](self)
+            self.made[kind] = self.builders[kind](self)
         return self.made[kind]
 
     def data(self, layout: str = "NCHW") -> Path:
