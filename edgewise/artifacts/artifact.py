@@ -44,7 +44,7 @@ class Port:
 
 
 def plan_ports(inputs: Sequence[Port], outputs: Sequence[Port]) -> dict[str, dict[str, Any]]:
-    """The content of ports.json (see agent.ports): the ports that are a constant, carry state or have their samples elsewhere than first."""
+    """The content of ports.json (see agent.ports): the ports that are a constant, carry state or have samples elsewhere than first."""
     sides = {"inputs": inputs, "outputs": outputs}
     return {side: {port.name: entry for port in ports if (entry := _describe_port(port))} for side, ports in sides.items()}
 

@@ -16,8 +16,8 @@ from typing import Any, TypeVar, cast
 
 import yaml
 
-from edgewise.config.margins import MARGINS, find_margins, without_margin
 from edgewise.config.experiment_name import name_experiment
+from edgewise.config.margins import MARGINS, find_margins, without_margin
 from edgewise.config.prune_settings import check_prune
 from edgewise.config.schema import (
     LATENCY,
