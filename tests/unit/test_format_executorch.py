@@ -152,7 +152,7 @@ def test_operators_of_a_profile_have_the_names_of_layers_and_say_what_is_no_dele
 
 
 def test_a_layer_that_is_called_twice_rounds_its_bias_for_each_call(tmp_path):
-    """XNNPACK's lowering alone uses the scale of one of the calls for both: -1 dB."""
+    """XNNPACK's lowering alone uses the scale of one of the calls for both."""
     source = write_source(Twice(), numbers(16, 8), tmp_path / "source")
     prepared = lowering.prepare(source)
     assert prepared.layers == {"line": ["line", "line#2"], "last": ["last"]}
