@@ -20,6 +20,8 @@ from typing import Any
 import yaml
 
 from edgewise import errors
+from edgewise.agent.decoding import CHOICES, COMMON
+from edgewise.agent.detectors import HEADS
 from edgewise.agent.protocol import DETERMINISTIC, FAULTS
 from edgewise.artifacts.artifact import Manifest
 from edgewise.artifacts.records import BenchResult, Evaluation, Failed, Summary
@@ -74,7 +76,9 @@ def configuration() -> str:
         "The same on the command line, for one experiment: `dvc exp run -S data.name=yolo -S data.path=coco128/data.yaml`. A setting that "
         "params.yaml does not list yet is added with `++`: `-S ++data.image_size=416`.",
         "`seed` (an integer) makes a run repeatable. `reference` names the variant that all others are compared with.",
-        *(describe_section(group) for group in ("data", "model", "task", *(name for name in SECTIONS if name not in ("data", "model")))),
+        *(describe_section(group) for group in ("data", "model", "task")),
+        describe_heads(),
+        *(describe_section(group) for group in SECTIONS if group not in ("data", "model")),
         "## variants",
         "`NAME: {format: F, scheme: S, ...}`. The name is `<format>-<scheme>`, with more behind it if you like: `onnx-int8-static-slim`. "
         "Every variant may have these settings; a format offers the ones that its own table lists for a scheme.",
@@ -227,6 +231,28 @@ def table(settings: Iterable[Setting]) -> str:
 
 def cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def describe_heads() -> str:
+    """How boxes are read from the outputs of a detector: `task.decoding`."""
+    rows = [
+        f"| `{name}` | {', '.join([*(f'`{role}`' for role in head.roles), *(f'`{role}` (optional)' for role in head.optional)]) or 'any'} "
+        f"| {cell(', '.join(f'`{key}: {as_code(value)}`' for key, value in head.settings.items()))} | {as_code(head.nms_threshold)} |"
+        for name, head in HEADS.items()
+    ]
+    choices = "; ".join(f"`{key}` {', '.join(map(as_code, values))}" for key, values in CHOICES.items())
+    common = ", ".join(f"`{key}: {as_code(value)}`" for key, value in COMMON.items())
+    return "\n\n".join(
+        [
+            "### Heads of detectors",
+            "`task.decoding` says how boxes are read: `{head: yolo, outputs: {predictions: output0}, ...}`. `edgewise inspect` finds "
+            "the head that fits and prints it. `outputs` maps the roles of a head to names of the model's outputs.",
+            "| head | roles | its own settings | `nms_threshold` |\n| --- | --- | --- | --- |\n" + "\n".join(rows),
+            f"Of all heads: {common}, `multi_label`, `nms_threshold` (null: no suppression). Allowed: {choices}.",
+            "`callable: package.module:function` is your own: it gets the outputs of one sample by name and the spec, and returns corners "
+            "[k, 4] in pixels of the model's input, scores [k, classes] or [k], and in the second case classes [k].",
+        ]
+    )
 
 
 def describe_schemes() -> str:

@@ -158,7 +158,7 @@ def sweep(given: Namespace) -> int:
     on where it was interrupted.
 
     examples:
-      edgewise sweep variants.onnx-int8-static.calibration.method=minmax,entropy variants.onnx-int8-static.per_channel=true,false
+      edgewise sweep ++variants.onnx-int8-static.calibration.method=minmax,entropy ++variants.onnx-int8-static.per_channel=true,false
       edgewise sweep +search=pareto                                  # a search instead of a grid, by conf/sweep/search/pareto.yaml
       edgewise sweep hydra/launcher=joblib hydra.launcher.n_jobs=2 ...    # two at a time; or submitit_local, submitit_slurm, ray
     """

@@ -20,6 +20,7 @@ from edgewise.plugins import IGNORED
 from edgewise.sources.inspection import Inspection
 
 USUAL = ("fp32", "fp16", "int8-dynamic", "int8-static")
+FLOAT = ("fp32", "fp16")
 SHARES = {"validation": 0.1, "calibration": 0.2, "test": 0.7}  # nothing is trained
 PLACED_SHARES = {"validation": 0.2, "calibration": 0.4, "test": 0.4}  # boxes and masks mostly have a test split of their own
 # what the file leaves open: numbers of a piece of sound with state, without it (a second), tokens or features; steps of a sequence
@@ -284,4 +285,9 @@ def suggest_variants(found: Inspection, source: str, formats: Formats, schemes: 
         raise MissingExtra(absent[0], formats.missing[absent[0]])
     if not made:
         raise ConfigError(f"--schemes: none of {', '.join(schemes)} can be made from this file; {nearest('', found.schemes or USUAL)}")
-    return Section(made, tail=[f"{name} is not installed here: pip install 'edgewise[{formats.missing[name]}]'" for name in absent])
+    tail = [f"{name} is not installed here: pip install 'edgewise[{formats.missing[name]}]'" for name in absent]
+    if found.schemes is None and not any(entry["scheme"] in FLOAT for entry in made.values()):
+        first = next(iter(made.values()))["format"]
+        made = {f"{first}-fp32": {"format": first, "scheme": "fp32"}, **made}
+        tail.append(f"{first}-fp32 is there as the reference: losses are judged against a float variant")
+    return Section(made, tail=tail)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.agent.decoding import Decoder
+from edgewise.agent.decoding import Decoder, complete
 from edgewise.agent.geometry import Geometry
 from edgewise.config.settings import option
 from edgewise.errors import ConfigError, DataError, ModelError
@@ -43,6 +43,7 @@ SCORES = (
 )
 DRAWS = 1000
 USUAL_THRESHOLD = 0.25  # where decoding is timed before a threshold is chosen
+ANY_SIZE = [32, 32]  # of the model's input, which is not known before the model is
 KEPT = ("corners", "scores", "classes")  # of each detection; `counts` says how many each picture has
 
 
@@ -54,6 +55,14 @@ class Settings:
     threshold: float | None = option(
         None, "score above which a detection is used; null: that of the best F1 on validation", low=0.0, high=1.0
     )
+
+    def __post_init__(self) -> None:
+        """ConfigError for a head, or a setting of it, that does not exist."""
+        if self.decoding:
+            try:
+                complete({"size": ANY_SIZE, **self.decoding})
+            except ValueError as error:
+                raise ConfigError(f"task.{error}") from None
 
 
 def condense(settings: Settings, spec: Mapping[str, Any], outputs: Arrays) -> Arrays:

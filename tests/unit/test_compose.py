@@ -198,6 +198,8 @@ WRONG = [
     ("train/learning_rate", float("nan"), "train.learning_rate: nan must be a finite number"),
     ("train/learning_rate", 50, "train.learning_rate: 50.0 must be at least 1e-08 and at most 10.0"),
     ("device/name", "board", "device.name: 'board' unknown option of conf/device/"),
+    ("task", {"name": "detection", "decoding": {"head": "nonsense"}}, "task.decoding.head: 'nonsense'; allowed: yolo, yolox"),
+    ("task", {"name": "detection", "decoding": {"head": "grid", "bogus": 1}}, "task.decoding.bogus: head grid has no such setting"),
     ("device/name", "pi", "copy conf/device/ssh.yaml to conf/device/pi.yaml and set its host"),
     ("device/threads", 0, "device.threads: 0 must be at least 1"),
     ("bench/name", "fast", "bench.name: 'fast' unknown option of conf/bench/"),

@@ -158,6 +158,9 @@ def test_the_section_for_pictures_follows_the_input(port, expected):
 def test_a_quantized_file_is_measured_as_what_it_is():
     seen = Inspection("x", (Port("x", (1, 8, 8, 3), "int8", (1.0, -128)),), schemes=("int8-static",))
     assert set(sections.suggest_variants(seen, "tflite", read_formats(CONF), USUAL).values) == {"tflite-int8-static"}
+    float_file = dataclasses.replace(seen, schemes=None)
+    found = sections.suggest_variants(float_file, "tflite", read_formats(CONF), ("int8-static",))
+    assert next(iter(found.values)) == "tflite-fp32" and "as the reference" in found.tail[-1], "8 bits are not judged against 8 bits"
     assert model_file.describe_port(seen.inputs[0]) == "x [1, 8, 8, 3] int8, real value = 1 * (stored + 128)"
 
 
@@ -252,7 +255,7 @@ def test_the_whole_file_keeps_the_other_sections_their_order_and_comments(files)
     own = (ROOT / "params.yaml").read_text()
     made = replace_sections(own, suggest(files["onnx"], schemes=("int8-static",)))
     before, after = yaml.safe_load(own), yaml.safe_load(made)
-    assert set(after["variants"]) == {"onnx-int8-static", "openvino-int8-static"}
+    assert next(iter(after["variants"])) == after["reference"] == "onnx-fp32" and "onnx-int8-static" in after["variants"]
     assert list(after) == list(before) and made.startswith(own.splitlines()[0])
     changed = ("data", "task", "model", "reference", "variants")
     assert [after[key] for key in before if key not in changed] == [before[key] for key in before if key not in changed]
@@ -264,7 +267,8 @@ def test_only_what_is_installed_is_suggested(files):
     importer, seen = model_file.inspect_file(files["onnx"], CONF)
     without = dataclasses.replace(read_formats(CONF), missing={"openvino": "openvino"})
     section = sections.suggest_variants(seen, importer.FORMAT, without, USUAL)
-    assert {variant["format"] for variant in section.values.values()} == {"onnx"}
+    offered = {variant["format"] for variant in section.values.values()}
+    assert "onnx" in offered and "openvino" not in offered
     assert section.tail == ["openvino is not installed here: pip install 'edgewise[openvino]'"]
     with pytest.raises(MissingExtra, match=r"edgewise\[onnx\]"):
         sections.suggest_variants(
