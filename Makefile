@@ -10,7 +10,7 @@ WORKERS ?= 2
 PYTEST = python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-fast test-all test-pipeline test-system coverage arm64 check remeasure report-only case-study ui docs constraints
+.PHONY: help setup repro test test-fast test-all test-formats test-pipeline test-system coverage arm64 check remeasure report-only case-study ui docs constraints
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,11 +31,14 @@ repro: setup ## run the pipeline and print the table; PROFILE=smoke|quick|standa
 	$(if $(PROFILE),EDGEWISE_PROFILE=$(PROFILE) )dvc repro
 	@edgewise report
 
-test: setup ## the test suite, without whole runs of the pipeline (five minutes on two cores)
+test: setup ## the test suite, without the contracts of formats and whole runs of the pipeline (five minutes on two cores)
 	$(PYTEST) --durations=10
 
 test-fast: setup ## what needs no framework (a minute)
 	$(PYTEST) --fast --durations=10
+
+test-formats: setup ## the contract of every format and source, and each format by itself (two minutes)
+	$(PYTEST) -m "formats and not slow and not pipeline" --durations=10
 
 test-pipeline: setup ## whole runs of the pipeline and of a sweep, and what must come out the same twice (three minutes)
 	$(PYTEST) -m "pipeline and not slow" --durations=10

@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.fast:
-        config.option.markexpr = "not framework and not slow and not pipeline and not system"
+        config.option.markexpr = "not framework and not slow and not pipeline and not formats and not system"
     if config.option.hide:
         os.environ["EDGEWISE_TESTS_HIDE"] = config.option.hide
         before = os.environ.get("PYTHONPATH")

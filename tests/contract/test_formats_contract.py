@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 from tests.support import sources
 from tests.support.formats import FORMATS, INAPPLICABLE, PAIRS, UNCUTTABLE, contents, form, part, quantize, require, variant
 
-pytestmark = pytest.mark.framework
+pytestmark = [pytest.mark.framework, pytest.mark.formats]
 
 APPLICABLE = [pair for pair in PAIRS if ("torch", *pair) not in INAPPLICABLE]
 

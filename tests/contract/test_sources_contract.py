@@ -18,7 +18,7 @@ from tests.support.formats import FORMATS, INAPPLICABLE, UNCUTTABLE, require
 from tests.support.source_kinds import Kinds, form, make_of
 from tests.support.sources import feeds_for
 
-pytestmark = pytest.mark.framework
+pytestmark = [pytest.mark.framework, pytest.mark.formats]
 
 LIGHT = ("onnx_file", "tflite_file", "tflite_int8")
 PAGE = bench.TARGET.read_text(encoding="utf-8") if bench.TARGET.exists() else ""

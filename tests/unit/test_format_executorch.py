@@ -28,7 +28,7 @@ pytest.importorskip("executorch.exir")
 
 from edgewise.formats.executorch import facts, lowering, make, profile, reading, recipes, run, split, store  # noqa: E402
 
-pytestmark = pytest.mark.framework
+pytestmark = [pytest.mark.framework, pytest.mark.formats]
 
 STATIC = {"calibration": {"method": "minmax"}, "per_channel": True}
 

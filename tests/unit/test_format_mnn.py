@@ -23,7 +23,7 @@ from tests.support.formats import variant
 from tests.support.onnx_sources import graph as body
 from tests.support.onnx_sources import model, node, normal
 
-pytestmark = pytest.mark.framework
+pytestmark = [pytest.mark.framework, pytest.mark.formats]
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("MNN")

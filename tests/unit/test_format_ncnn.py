@@ -17,7 +17,7 @@ from edgewise.stats.agreement import sqnr_db
 from tests.support import onnx_sources
 from tests.support.formats import contents, quantize, variant
 
-pytestmark = pytest.mark.framework
+pytestmark = [pytest.mark.framework, pytest.mark.formats]
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("ncnn")

@@ -16,7 +16,7 @@ from edgewise.proof import checks
 from tests.conftest import ROOT
 from tests.support import attention_source, onnx_sources, sources
 
-pytestmark = pytest.mark.framework
+pytestmark = [pytest.mark.framework, pytest.mark.formats]
 
 onnx = pytest.importorskip("onnx")
 CONF = yaml.safe_load((ROOT / "conf/format/onnx.yaml").read_text())

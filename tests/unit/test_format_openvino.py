@@ -17,7 +17,7 @@ from edgewise.proof import checks
 from tests.conftest import ROOT
 from tests.support import attention_source, sources
 
-pytestmark = pytest.mark.framework
+pytestmark = [pytest.mark.framework, pytest.mark.formats]
 
 pytest.importorskip("openvino")
 CONF = yaml.safe_load((ROOT / "conf/format/openvino.yaml").read_text())

@@ -15,7 +15,7 @@ from edgewise.stats.agreement import sqnr_db
 from tests.conftest import ROOT
 from tests.support import odd_source, sources
 
-pytestmark = pytest.mark.framework
+pytestmark = [pytest.mark.framework, pytest.mark.formats]
 
 STATIC = {"calibration": {"method": "minmax"}, "per_channel": True}
 SAMPLES = sources.pictures(24, seed=3)[0]

@@ -15,7 +15,7 @@ from edgewise.proof import checks
 from tests.conftest import ROOT
 from tests.support import odd_source
 
-pytestmark = pytest.mark.framework
+pytestmark = [pytest.mark.framework, pytest.mark.formats]
 
 MODEL = "model.pt"
 

@@ -119,7 +119,7 @@ def test_threads_go_down_from_what_the_device_may_use():
 def test_a_grid_is_small_and_of_settings_that_the_format_has(name):
     run = schema.part(variant(name, "fp32").module, "run")
     points = [*run.GRID, *run.GRID_THREADED]
-    assert 0 < len(points) <= 8
+    assert len(points) <= 8  # none where the runtime has nothing but threads
     assert all(value in run.ENGINE[key] for point in points for key, value in point.items())
 
 
