@@ -266,7 +266,7 @@ def explain_none(shapes: Shapes, user: UserData) -> list[str]:
 def suggest_variants(found: Inspection, source: str, formats: Formats, schemes: Sequence[str]) -> Section:
     """Variants of formats that read the file directly or through one other format, and are installed. A quantized file stays in its own.
 
-    ConfigError if none of the schemes is possible, MissingExtra if no format that reads the file is installed.
+    ConfigError if none of the schemes is possible, MissingExtra if no format that reads the file and has one of them is installed.
     """
     every = formats.possible
     direct = {name for name, form in every.items() if source in form["sources"]} if found.schemes is None else {source}
@@ -280,7 +280,7 @@ def suggest_variants(found: Inspection, source: str, formats: Formats, schemes: 
         for scheme in every[name]["schemes"]
         if scheme in wanted and name not in formats.missing
     }
-    absent = [name for name in ordered if name in formats.missing]
+    absent = [name for name in ordered if name in formats.missing and not {*every[name]["schemes"]}.isdisjoint(wanted)]
     if not made and absent:
         raise MissingExtra(absent[0], formats.missing[absent[0]])
     if not made:

@@ -116,8 +116,9 @@ def test_the_yaml_is_valid_when_pasted(files, kind):
 
 
 def reachable(source: str) -> set[str]:
-    """The formats that read a source, or another format that does."""
-    sources = {name: form["sources"] for name, form in read_formats(CONF).possible.items()}
+    """The installed formats that read a source, or another format that does."""
+    formats = read_formats(CONF)
+    sources = {name: form["sources"] for name, form in formats.possible.items() if name not in formats.missing}
     found = {name for name, read in sources.items() if source in read}
     while more := {name for name, read in sources.items() if found & set(read)} - found:
         found |= more
