@@ -163,7 +163,8 @@ def test_an_edit_reruns_what_it_touches_and_reverting_runs_nothing(workspace, na
         for path, text in files.items():
             (workspace.folder / path).write_text(text)
         again = workspace.repro()
-    assert again == (set(LAST) if name == "a new variant" else set())  # reverting that one is removing a variant
+    removed = {"bundle"} if name == "a new variant" else set()  # reverting that one is removing a variant
+    assert again == (expected & {"report"}) | removed  # DVC does not cache runs of report, whose summary is a plain output
 
 
 def test_a_failed_variant_takes_no_other_with_it_and_the_gate_says_so(workspace):
