@@ -139,7 +139,7 @@ def test_a_variant_is_measured(device, variant, source, tmp_path):
 @pytest.mark.timeout(1200)
 def test_the_library_passes_its_tests(tmp_path):
     # old releases warn of one another, and that is not ours to mend
-    tools = ["pytest", "pytest-timeout", "scipy", "hypothesis"]
+    tools = ["pytest", "pytest-timeout", "scipy", "hypothesis", "hydra-core>=1.3,<1.4"]
     python = environment(tmp_path / "venv", f"{sys.version_info[0]}.{sys.version_info[1]}", [*floors(ON_HOST), *tools])
     files = [f"tests/unit/test_{name}.py" for name in TESTS]
     done = subprocess.run([python, "-m", "pytest", "-W", "default", *files], cwd=ROOT, capture_output=True, text=True, timeout=500)

@@ -113,6 +113,7 @@ def test_a_team(server, start_sshd, root, tmp_path):
     ran = second.repro()
     assert ran == {
         *(f"{stage}@{name}" for name in NEW for stage in ("quantize", "evaluate", "bench-on-device")),
+        "prune",
         "report",
         "bundle",
     }

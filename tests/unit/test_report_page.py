@@ -161,6 +161,6 @@ def test_the_front_is_drawn_and_obeys_in_a_real_browser_without_network(project)
     assert "CONSOLE" not in done.stderr, done.stderr
     drawn = done.stdout.split('id="plot"')[1].split("</section>")[0]
     assert drawn.count('class="spot') == 4 and "size, MB (log)" in drawn and "accuracy change, points" in drawn
-    assert "onnx-int8-static\nfaster (clean)" in drawn  # the tip
+    assert "onnx-int8-static\nfaster within this visit (clean)" in drawn  # the tip
     rows = re.findall(r'<tr data-name="([^"]+)"', done.stdout)
     assert rows[0] == "tflite-int4-weight" and rows[-1] == "openvino-int8-static"  # by size, the unknown last
