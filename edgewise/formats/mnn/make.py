@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX, describe_port, find_integer_operator
+from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX
+from edgewise.formats.common.onnx_parent import MODEL as ONNX
+from edgewise.formats.common.onnx_parent import read_float
 from edgewise.formats.mnn import converter, recipes
 from edgewise.formats.mnn.onnx_names import find_nodes
 from edgewise.formats.mnn.run import MODEL
@@ -33,7 +35,6 @@ SETTINGS = {
     "int4-weight": {"block_size": BLOCKS, "symmetric": (False, True)},
 }
 BITS = {"int8-weight": 8, "int4-weight": 4}
-ONNX = "model.onnx"
 # recurrent layers as operators of their own: as loops, MNN 3.6 aborts on LSTMs and computes GRUs wrongly (SQNR 21 dB)
 FROM_ONNX = ("-f", "ONNX", "--useOriginRNNImpl")
 UNFED = ("int8", "int4", "uint4")
@@ -41,17 +42,7 @@ UNFED = ("int8", "int4", "uint4")
 
 def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """plugins.Maker.convert. source: models/onnx, with layers.json."""
-    import onnx
-
-    model = onnx.load(source / ONNX)
-    quantized = find_integer_operator(model)
-    if quantized:
-        raise ValueError(f"the file is quantized already ({quantized}): MNN would round it in another way; measure it as it is, with onnx")
-    held = {tensor.name for tensor in model.graph.initializer}
-    ports = {
-        "inputs": [describe_port(tensor) for tensor in model.graph.input if tensor.name not in held],
-        "outputs": [describe_port(tensor) for tensor in model.graph.output],
-    }
+    model, ports = read_float(source, "MNN would round it in another way")
     refused = [f"{port['name']} is {port['dtype']}" for port in ports["inputs"] if port["dtype"] in UNFED]
     if refused:
         raise ValueError(f"input {', '.join(refused)}, which MNN's Python interface cannot be given; use onnx for this model")

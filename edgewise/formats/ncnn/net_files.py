@@ -13,7 +13,6 @@ from edgewise.formats.ncnn.weight_layouts import Array, arrays, count
 TAGS = {0: np.float32, 0x0002C056: np.float32, 0x01306B47: np.float16, 0x000D4B38: np.int8}  # ModelBinFromDataReader::load
 WORDS = {"float32": 0, "float16": 0x01306B47, "int8": 0x000D4B38}
 FIRST_ARRAY = -23300  # a parameter that is a list has the key -23300 - NUMBER and begins with its length
-SHAPES = 30  # a parameter that only repeats the shapes of a layer's outputs
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,6 @@ class Layer:
 
     def integer(self, key: int, usual: int = 0) -> int:
         return int(float(self.params[key])) if key in self.params else usual
-
-    def with_params(self, **changed: str) -> "Layer":
-        """A copy with other parameters, given as p8="2"."""
-        return replace(self, params={**self.params, **{int(key[1:]): value for key, value in changed.items()}})
 
 
 def read(folder: Path) -> list[Layer]:
@@ -107,12 +102,6 @@ def _pack_array(array: Array, values: np.ndarray) -> bytes:
     word = WORDS[values.dtype.name].to_bytes(4, "little") if array.tagged else b""
     packed = values.tobytes()
     return word + packed + bytes(-len(packed) % 4)
-
-
-def list_values(layer: Layer, key: int) -> list[int]:
-    """A parameter that is a list of integers; [] where it is not written."""
-    written = layer.params.get(FIRST_ARRAY - key)
-    return [int(float(value)) for value in written.split(",")[1:]] if written else []
 
 
 def plain_name(name: str) -> str:

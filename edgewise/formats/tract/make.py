@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX, describe_port, find_integer_operator
+from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX
+from edgewise.formats.common.onnx_parent import read_float
 from edgewise.formats.tract import recipes, run
 from edgewise.formats.tract.run import MODEL, PORTS
 
@@ -24,17 +25,7 @@ SETTINGS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {}
 
 def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """plugins.Maker.convert. source: models/onnx, with layers.json. ValueError in one line where tract cannot load the file."""
-    import onnx
-
-    model = onnx.load(source / MODEL)
-    quantized = find_integer_operator(model)
-    if quantized:
-        raise ValueError(f"the file is quantized already ({quantized}), and tract is used for float files here; measure it with onnx")
-    held = {tensor.name for tensor in model.graph.initializer}
-    ports = {
-        "inputs": [describe_port(tensor) for tensor in model.graph.input if tensor.name not in held],
-        "outputs": [describe_port(tensor) for tensor in model.graph.output],
-    }
+    model, ports = read_float(source, "tract is used for float files here")
     described = {**ports, "operators": recipes.describe_operators(model)}
     shutil.copyfile(source / MODEL, folder / MODEL)
     (folder / PORTS).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n", encoding="utf-8")
