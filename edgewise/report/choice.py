@@ -15,7 +15,6 @@ from edgewise.report import verdicts
 from edgewise.report.verdicts import Rows
 from edgewise.stats import claims
 
-UNSURE = ("cannot tell", claims.NOT_RESOLVED)  # in the text of a finding that is neither met nor missed: not measured; too few samples
 PREFER = {
     "latency": "latency_ratio_to_reference",
     "size": "size_bytes",
@@ -25,16 +24,13 @@ PREFER = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One limit for one variant. excess: how far the worse end of the interval lies over the limit, as a share of the limit."""
+    """One limit for one variant. excess: how far the worse end of the interval lies over the limit, as a share of the limit. unsure: the
+    limit is neither met nor missed: not measured, or not resolved."""
 
     met: bool
     text: str
     excess: float = 0.0
-
-    @property
-    def unsure(self) -> bool:
-        """Whether the limit is neither met nor missed: the measurement cannot tell."""
-        return any(words in self.text for words in UNSURE)
+    unsure: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +112,7 @@ def check_memory(row: VariantSummary, limit: float, score: Score) -> Finding:
 def check_bytes(what: str, value: int | None, limit: float) -> Finding:
     """Bytes are counted, so there is no interval. Shown with enough digits to tell the value from the limit."""
     if value is None:
-        return Finding(False, f"{what}: cannot tell, not measured", math.inf)
+        return cannot_tell(what, "not measured")
     digits = telling_digits(value / 1e6, limit / 1e6)
     return Finding(value <= limit, f"{what} {value / 1e6:.{digits}f} MB, limit {limit / 1e6:g} MB", value / limit - 1)
 
@@ -131,9 +127,8 @@ def check_ratio(row: VariantSummary, limit: float, score: Score) -> Finding:
     value, interval = row.latency.ratio_to_reference, row.latency.ratio_ci95
     if value is None or interval is None:
         return check_latency("ratio", row, value, interval, limit)
-    found = f"latency ratio {value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}], limit {limit:g}"
-    found += f": {claims.NOT_RESOLVED}, {visits_missing(interval, limit)}" if interval[0] <= limit < interval[1] else ""
-    return Finding(interval[1] <= limit, found, interval[1] / limit - 1)
+    text = f"latency ratio {value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}], limit {limit:g}"
+    return judge_interval(text, interval, limit, visits_missing(interval, limit), interval[1] / limit - 1)
 
 
 def check_p50(row: VariantSummary, limit: float, score: Score) -> Finding:
@@ -142,28 +137,36 @@ def check_p50(row: VariantSummary, limit: float, score: Score) -> Finding:
 
 def check_p90(row: VariantSummary, limit: float, score: Score) -> Finding:
     if row.latency.p50_ms is not None and row.latency.p90_ms is None:
-        return Finding(
-            False, f"latency p90: cannot tell, {row.latency.samples} samples are too few for it: use bench.name=quick or standard", math.inf
-        )
+        return cannot_tell("latency p90", f"{row.latency.samples} samples are too few for it: use bench.name=quick or standard")
     return check_latency("p90", row, row.latency.p90_ms, row.latency.p90_ci95_ms, limit)
 
 
 def check_latency(what: str, row: VariantSummary, value: float | None, interval: Interval, limit: float) -> Finding:
     """Check a quantile of the latency, in milliseconds, by its interval."""
     if value is None:
-        return Finding(False, f"latency: cannot tell, {row.latency.missing_reason}", math.inf)
+        return cannot_tell("latency", str(row.latency.missing_reason))
     if interval is None:
         profile = f"the profile '{row.conditions.profile}'" if row.conditions else "the profile"
-        text = f"latency: cannot tell, {profile} gives no interval: use bench.name=quick or standard"
-        return Finding(False, text, value / limit - 1)
+        return cannot_tell("latency", f"{profile} gives no interval: use bench.name=quick or standard", value / limit - 1)
     return check_interval(f"latency {what}", value, interval, limit, "ms", visits_missing(interval, limit))
 
 
-def check_interval(what: str, value: float, interval: tuple[float, ...], limit: float, unit: str, unsure: str) -> Finding:
-    """Met where the whole interval lies within the limit. unsure: what would decide it where the limit lies inside the interval."""
+def check_interval(what: str, value: float, interval: tuple[float, ...], limit: float, unit: str, evidence: str) -> Finding:
+    """evidence: what would decide it where the limit lies inside the interval."""
+    text = f"{what} {value:.2f} {unit} [{interval[0]:.2f}, {interval[1]:.2f}], limit {limit:g} {unit}"
+    return judge_interval(text, interval, limit, evidence, (interval[1] - limit) / (limit or 1.0))
+
+
+def judge_interval(text: str, interval: tuple[float, ...], limit: float, evidence: str, excess: float) -> Finding:
+    """Met where the whole interval lies within the limit, not resolved where the limit lies inside it."""
     low, high = interval
-    text = f"{what} {value:.2f} {unit} [{low:.2f}, {high:.2f}], limit {limit:g} {unit}"
-    return Finding(high <= limit, f"{text}: not resolved, {unsure}" if low <= limit < high else text, (high - limit) / (limit or 1.0))
+    unsure = low <= limit < high
+    return Finding(high <= limit, f"{text}: {claims.NOT_RESOLVED}, {evidence}" if unsure else text, excess, unsure)
+
+
+def cannot_tell(what: str, reason: str, excess: float = math.inf) -> Finding:
+    """A limit on what was not measured."""
+    return Finding(False, f"{what}: cannot tell, {reason}", excess, unsure=True)
 
 
 def visits_missing(interval: tuple[float, ...], limit: float) -> str:
@@ -190,18 +193,18 @@ def check_fit(row: VariantSummary, limit: float, score: Score) -> Finding:
     if above:
         return Finding(False, f"does not run in {min(above)} MB ({above[min(above)]}), limit {limit:g} MB", min(above) / limit)
     tried = ", ".join(f"{mb} MB {verdict}" for mb, verdict in verdicts_by_mb.items()) or "no limit was tried"
-    return Finding(False, f"fits in {limit:g} MB: cannot tell, {tried}: set bench.fits_mb=[{limit:g}]", math.inf)
+    return cannot_tell(f"fits in {limit:g} MB", f"{tried}: set bench.fits_mb=[{limit:g}]")
 
 
 def check_energy(row: VariantSummary, limit: float, score: Score) -> Finding:
     figures = row.energy_figures
     if figures is None:
         reason = row.energy.status if row.energy else "not measured: set bench.energy_s"
-        return Finding(False, f"energy: cannot tell, {reason}", math.inf)
+        return cannot_tell("energy", reason)
     value, interval = figures.net_mj, figures.net_ci95_mj
     if interval is None:
-        text = f"energy {value:.3g} mJ, limit {limit:g} mJ: cannot tell, the sensor is too slow for an interval: raise bench.energy_s"
-        return Finding(False, text, value / limit - 1)
+        reason = "the sensor is too slow for an interval: raise bench.energy_s"
+        return cannot_tell(f"energy {value:.3g} mJ, limit {limit:g} mJ", reason, value / limit - 1)
     return check_interval("energy", value, interval, limit, "mJ", "needs a longer bench.energy_s")
 
 
@@ -209,25 +212,22 @@ def check_drop(row: VariantSummary, limit: float, score: Score) -> Finding:
     """Loss against the reference, by the paired interval: percentage points of a share, else per cent of the reference's score."""
     metric, base = score.metric, score.base
     if metric is None:
-        text = "accuracy drop: cannot tell, this task judges nothing: set accuracy_drop_points to none, and budget.sqnr_db in its place"
-        return Finding(False, text, math.inf)
+        return cannot_tell("accuracy drop", "this task judges nothing: set accuracy_drop_points to none, and budget.sqnr_db in its place")
     if row.quality.delta is None or row.quality.delta_ci95 is None:
-        return Finding(False, f"{metric.title} drop: cannot tell, the reference failed", math.inf)
+        return cannot_tell(f"{metric.title} drop", "the reference failed")
     factor = metric.percent(base)
     loss = factor * metric.cost(row.quality.delta)
     low, high = sorted(factor * metric.cost(bound) for bound in row.quality.delta_ci95)
     unit = metric.unit
     text = f"{metric.title} drop {loss + 0.0:.2f} {unit} [{low + 0.0:.2f}, {high + 0.0:.2f}], limit {limit:g} {unit}"
-    if low <= limit < high:
-        text += f": not resolved, {evidence_missing(row, (limit - loss) / factor)}"
-    return Finding(high <= limit, text, (high - limit) / max(limit, 1.0))
+    return judge_interval(text, (low, high), limit, evidence_missing(row, (limit - loss) / factor), (high - limit) / max(limit, 1.0))
 
 
 def check_agreement(row: VariantSummary, limit: float, score: Score) -> Finding:
     """The SQNR of the outputs against the reference's, as computed on the test samples: there is no interval."""
     value = row.quality.sqnr_db
     if value is None:
-        return Finding(False, "SQNR: cannot tell, the reference failed", math.inf)
+        return cannot_tell("SQNR", "the reference failed")
     text = f"SQNR {value:.{1 if value == limit else telling_digits(value, limit)}f} dB, limit {limit:g} dB"
     return Finding(value >= limit, text, (limit - value) / max(limit, 1.0))
 
@@ -239,7 +239,7 @@ def check_lost(row: VariantSummary, limit: float, score: Score) -> Finding:
     if share is None or interval is None:
         reason = "nothing to find at the reference's threshold" if scores.get("detections") == 0 else "the reference failed"
         text = reason if "detections" in scores else "this task detects nothing: set lost_detections_share to none"
-        return Finding(False, f"{what}: cannot tell, {text}", math.inf)
+        return cannot_tell(what, text)
     value, percent, bound = 100 * share, tuple(100 * end for end in interval), 100 * limit
     return check_interval(what, value, percent, bound, "%", samples_missing(row.quality.samples or 1, value, percent, bound))
 
