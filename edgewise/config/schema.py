@@ -370,7 +370,7 @@ def part(module: str, name: str) -> ModuleType:
     return importlib.import_module(f"{module}.{name}")
 
 
-KEYS = ("code", "runtimes")  # of the file, beside the configuration: what DVC compares; prune alone reads its own, for its store
+KEYS = ("code", "runtimes")  # of the file, beside the configuration: what DVC compares; prune and visits read theirs, for their stores
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml reads 10 times as fast
 
 

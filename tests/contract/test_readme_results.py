@@ -1,5 +1,6 @@
 """The README's table: what the committed metrics say, whatever a run has left in metrics/ since."""
 
+import re
 import subprocess
 from dataclasses import replace
 
@@ -7,6 +8,8 @@ import pytest
 
 from benchmarks import readme
 from edgewise.artifacts import records
+from edgewise.config.schema import Budget
+from edgewise.report import choice
 from tests.conftest import ROOT
 from tests.support import fabricate
 
@@ -21,6 +24,17 @@ def test_the_readme_shows_the_committed_metrics():
     _, inside, _ = readme.between(readme.README.read_text(encoding="utf-8"))
     assert inside == readme.results(summary), "run: python -m benchmarks.readme"
     assert readme.PAGE.read_text(encoding="utf-8") == readme.full_page(summary), "run: python -m benchmarks.readme"
+
+
+def test_the_budget_of_the_readme_chooses_a_variant():
+    """Or there is no bundle, and the next line of the README fails."""
+    limits = re.findall(r"-S \+\+budget\.(\w+)=(\S+)", readme.README.read_text(encoding="utf-8"))
+    summary = readme.committed()
+    if summary is None:
+        pytest.skip("these sources are no git checkout, so nothing says which metrics are committed")
+    budget = Budget("none", **{name: float(value) for name, value in limits})
+    base = summary.variants[summary.reference].quality.score
+    assert limits and choice.choose(summary.variants, budget, summary.primary_metric, base).chosen
 
 
 def test_the_readme_has_a_place_for_them():
