@@ -57,6 +57,7 @@ def render(summary: Summary, settings: Config) -> str:
         "yaml": format_yaml,
         "flat": format_fact,
         "known": format_scores,
+        "code": mark_code,
     }
     environment.filters |= {
         "limit": findings.format_limited_run,
@@ -67,11 +68,19 @@ def render(summary: Summary, settings: Config) -> str:
     return environment.get_template("page.html").render(build_context(summary, settings))
 
 
+def mark_code(text: str) -> Any:
+    """A line of ours as HTML: what stands in backticks as code."""
+    from markupsafe import Markup, escape
+
+    parts = [escape(part) for part in text.split("`")]
+    return Markup("").join(part if i % 2 == 0 else Markup("<code>{}</code>").format(part) for i, part in enumerate(parts))
+
+
 def build_context(summary: Summary, settings: Config) -> dict[str, Any]:
     """The values that the template names."""
     focus, task = choose_focus(summary), Judge.of(settings.task).task
     return {
-        "columns": table.table_columns(summary),
+        "columns": table.brief_columns(summary),
         "objectives": table.name_objectives(summary),
         "metric": schema.to_plain(summary.primary_metric),
         "score_heading": score_heading(summary.primary_metric),

@@ -80,6 +80,11 @@ def table_columns(summary: Summary) -> Columns:
     }
 
 
+def brief_columns(summary: Summary) -> Columns:
+    """Columns of a table under `describe_hold`, whose rows need not say again for which visits their verdicts hold."""
+    return table_columns(summary) | {"verdict": lambda row: format_verdict(row, summary.primary_metric, brief=True)}
+
+
 def score_columns(metric: PrimaryMetric | None) -> Columns:
     """The score and its difference; where the task judges nothing, the SQNR of the outputs against the reference's."""
     if metric is None:
@@ -266,11 +271,11 @@ def format_digits(value: float, digits: int = 3) -> str:
     return f"{value:.{max(places, 0)}f}"
 
 
-def format_verdict(row: VariantSummary, metric: PrimaryMetric | None) -> str:
-    """The claim about latency, and the one about the score."""
+def format_verdict(row: VariantSummary, metric: PrimaryMetric | None, brief: bool = False) -> str:
+    """The claim about latency, and the one about the score. brief: without the visits for which it holds."""
     if not row.ok:
         return "failed"
-    said = verdicts.say_latency(row.latency)
+    said = row.latency.verdict if brief else verdicts.say_latency(row.latency)
     latency = f"latency {said}" if row.latency.verdict == EQUIVALENT else SAID_OF_LATENCY.get(said or "", said)
     score = f"{metric.title} {row.quality.verdict}" if metric and row.quality.verdict in SAID_OF_SCORES else None
     return ", ".join(part for part in (latency, score) if part)

@@ -4,7 +4,6 @@ A terminal that is too narrow for one line a variant gets two: the verdict stand
 is too wide as well, columns are left out, and a line says which.
 """
 
-import re
 import subprocess
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,6 @@ DISPENSABLE = ("grade", "peak +MB", "p50 ms", "MB")  # in the order in which the
 KEPT = ("ratio", "verdict")
 LEFT_ALIGNED = ("variant", "grade", "verdict")
 Arrange = Callable[[Sequence[str], Sequence[str], dict[str, list[str]]], "tuple[Column, ...]"]  # names, marks, cells by title
-FOR_ALL = re.compile(" within (this visit|these visits)")  # what the first line says need not stand in each row
 VERDICT_WIDTH = 22  # "latency not resolved", indented; a longer verdict is wrapped
 
 
@@ -134,8 +132,7 @@ def choose_layout(summary: Summary, width: int) -> Layout:
 
 def make_layout(summary: Summary, arrange: Arrange, left_out: Sequence[str] = (), gap: int = GAPS[0]) -> Layout:
     rows = table.sort_variants(summary)
-    cells = {title: [cell(row) for _, row in rows] for title, cell in table.table_columns(summary).items()}
-    cells["verdict"] = [FOR_ALL.sub("", text) for text in cells["verdict"]]
+    cells = {title: [cell(row) for _, row in rows] for title, cell in table.brief_columns(summary).items()}
     kept = {title: texts for title, texts in cells.items() if any(texts) and title not in left_out}
     names = [name + (" *" if name in summary.pareto else "") for name, _ in rows]
     return Layout(arrange(names, marks(summary), kept), gap, tuple(left_out))

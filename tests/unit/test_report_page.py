@@ -78,6 +78,17 @@ def test_the_script_gets_what_the_summary_says(project):
     assert static["latency_ratio_ci95"] == pytest.approx([0.31 * 0.988, 0.31 * 1.012]) and static["verdict"] == "faster within this visit"
 
 
+def test_the_table_does_not_repeat_what_its_first_line_says(project):
+    text = render_page(project)
+    body = text.split('id="variants"')[1].split("</table>")[0]
+    assert "hold within this visit only" in text and "within this visit" not in body and ">faster<" in body
+    assert "(<code>edgewise trust</code> measures" in text
+
+
+def test_text_in_backticks_is_code_and_still_no_markup():
+    assert page.mark_code("call `dvc <repro>` & look") == "call <code>dvc &lt;repro&gt;</code> &amp; look"
+
+
 def test_text_from_outside_is_never_markup(project):
     fabricate(project)
     path = project / "metrics/evaluate/onnx-int8-static.json"
