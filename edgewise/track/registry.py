@@ -111,7 +111,7 @@ def version_key(manifest: Manifest, variant: Variant) -> str:
 def log_model(client: Any, run: str, folder: Path, variant: Variant, settings: Config, example: Mapping[str, Any]) -> str:
     """Log the variant in `folder` as the MLflow model of its run. Returns the model's id."""
     model = find_logged_model(client, run)
-    if model is None:  # a run of a sweep
+    if model is None:  # a run that an earlier release wrote
         model = client.create_logged_model(client.get_run(run).info.experiment_id, variant.name, source_run_id=run).model_id
     with tempfile.TemporaryDirectory() as workshop:
         how = {"threads": settings.device.settings.get("threads") or 1, **variant.engine}

@@ -183,8 +183,8 @@ def ensure_logged_model(client: Any, run: str, record: RunRecord) -> str:
 
     if model := registry.find_logged_model(client, run):
         return model
-    told = {name: record.tags[name] for name in ("format", "scheme") if name in record.tags}
-    made = client.create_logged_model(client.get_run(run).info.experiment_id, record.variant, source_run_id=run, params=told)
+    params = {name: record.tags[name] for name in ("format", "scheme") if name in record.tags}
+    made = client.create_logged_model(client.get_run(run).info.experiment_id, record.variant, source_run_id=run, params=params)
     client.log_outputs(run, [LoggedModelOutput(made.model_id, 0)])
     client.finalize_logged_model(made.model_id, "READY" if record.ok else "FAILED")
     return str(made.model_id)
