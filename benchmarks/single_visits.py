@@ -5,6 +5,7 @@
 Every visit is a measurement as the bench stage makes it, quiet and beside busy cores in turn. The truth for a visit is the mean log ratio
 of all other visits of the same variant in the same condition. `with trust` are the intervals of the report, from the trust that
 `edgewise trust` has measured on this device before; `alone` is that of the visit itself. The visits are not added to the store.
+They are written to the file `--raw` after each round, and a run that was stopped, or that asks for more visits, goes on with them.
 """
 
 import json
@@ -12,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,19 @@ from edgewise.stats.random_effects import Measured, Spread, between_visits, pool
 
 QUIET = "quiet"
 Busy = Callable[[int], AbstractContextManager[None]]
-Found = Mapping[str, Mapping[str, Sequence[Visit]]]  # variant -> condition -> its visits
+Found = dict[str, dict[str, list[Visit]]]  # variant -> condition -> its visits
+
+
+@dataclass(frozen=True)
+class Plan:
+    """count: visits of each variant in each condition. busy: cores that `neighbours` keeps busy in every second round."""
+
+    count: int
+    minutes: float
+    busy: int
+    neighbours: Busy
+
+
 COLUMNS = (
     *("variant", "condition", "visits", "hold the truth with trust", "alone", "median width with trust", "alone"),
     *("ratios", "sd between visits", "seconds a visit"),
@@ -44,15 +58,17 @@ def known_trust() -> Trust:
 
 
 def visit_in_turns(
-    placed: Sequence[PlacedVariant], reference: PlacedVariant, bench: Bench, count: int, minutes: float, busy: int, neighbours: Busy
-) -> dict[str, dict[str, list[Visit]]]:
-    """So many visits of each variant in each condition, evenly over the time. The order of the variants alternates."""
-    conditions = [0, busy] if busy else [0]
+    placed: Sequence[PlacedVariant], reference: PlacedVariant, bench: Bench, plan: Plan, found: Found, keep: Callable[[Found], None]
+) -> Found:
+    """The visits of the plan, evenly over its time. The order of the variants alternates. found: visits made before. keep: called after
+    each round."""
+    conditions = [0, plan.busy] if plan.busy else [0]
     runners = {variant.name: make_pair_runner(variant, reference, bench) for variant in placed}
-    found: dict[str, dict[str, list[Visit]]] = {v.name: {name_condition(c): [] for c in conditions} for v in placed}
-    for number in paced(count * len(conditions), 60 * minutes):
-        cores = conditions[number % len(conditions)]
-        with neighbours(cores):
+    found = {v.name: {(c := name_condition(cores)): found.get(v.name, {}).get(c, []) for cores in conditions} for v in placed}
+    made = min(sum(map(len, each.values())) for each in found.values())
+    for number in paced(plan.count * len(conditions) - made, 60 * plan.minutes):
+        cores = conditions[(made + number) % len(conditions)]
+        with plan.neighbours(cores):
             for variant in placed if number // len(conditions) % 2 == 0 else placed[::-1]:
                 start = time.monotonic()
                 pairs = measure_pairs(runners[variant.name], bench, variant.name)
@@ -61,6 +77,7 @@ def visit_in_turns(
                 if visit is None:
                     raise UserError(f"the profile {bench.name} gives no interval; use --profile quick or standard")
                 found[variant.name][name_condition(cores)].append(visit)
+        keep(found)
     return found
 
 

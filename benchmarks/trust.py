@@ -3,6 +3,8 @@
     python -m benchmarks.trust aa --repeats 10 --busy 1      reference against itself, quiet and with one core kept busy
     python -m benchmarks.trust ab --variant onnx-int8-static --busy 1
     python -m benchmarks.trust visits --variants onnx-int8-static onnx-fp16 --visits 20 --minutes 40 --busy 1    see single_visits.py
+    python -m benchmarks.trust designs                       designs of one, two and three visits, from the visits stored by `visits`
+    python -m benchmarks.trust verdicts --visits 5           verdicts of one run against the other runs, all variants; see verdict_runs.py
     python -m benchmarks.trust tools --variants onnx-fp32    against benchmark_app and litert-benchmark
 
 Run in a project after `dvc repro`. Each repeat is measured interleaved, as the bench stage does (bench.interleave of the profile),
@@ -12,6 +14,7 @@ A, then all of B), with as many processes. The true ratio is 1 for `aa`; for `ab
 
 import argparse
 import contextlib
+import functools
 import json
 import subprocess
 import sys
@@ -25,9 +28,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from benchmarks import single_visits
+from benchmarks import single_visits, verdict_runs, visit_designs
 from benchmarks.foreign_tools import at_a_stretch, compare
+from edgewise.artifacts import records
 from edgewise.artifacts.samples import Samples
+from edgewise.artifacts.visits import Trust
 from edgewise.config import schema
 from edgewise.config.margins import without_margin
 from edgewise.config.settings import build
@@ -140,7 +145,7 @@ def study(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("aa", "ab", "tools", "visits"))
+    parser.add_argument("what", choices=("aa", "ab", "tools", "visits", "designs", "verdicts"))
     parser.add_argument("--variant", default="onnx-int8-static")
     parser.add_argument("--variants", nargs="+", default=["onnx-fp32"])
     parser.add_argument("--repeats", type=int, default=10)
@@ -149,6 +154,7 @@ def main() -> None:
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--visits", type=int, default=20, help="of each variant in each condition")
     parser.add_argument("--minutes", type=float, default=40.0, help="over which all visits are spread, at least")
+    parser.add_argument("--margin", type=float, default=0.03, help="of `verdicts`: the difference that does not matter, as a share")
     parser.add_argument("--raw", type=Path, default=Path("single_visits.json"), help="file for every visit")
     arguments = parser.parse_args()
     settings, bench = schema.read(), profile(arguments.profile)
@@ -157,6 +163,8 @@ def main() -> None:
         "aa": lambda: against(settings, settings.reference, bench, arguments),
         "ab": lambda: against(settings, arguments.variant, bench, arguments),
         "visits": lambda: single(settings, bench, arguments),
+        "designs": lambda: visit_designs.describe(arguments.raw),
+        "verdicts": lambda: verdicts(settings, bench, arguments),
         "tools": lambda: compare(settings, arguments.variants, bench, arguments.repeats, subjects),
     }
     print(tasks[arguments.what]())
@@ -165,9 +173,28 @@ def main() -> None:
 def single(settings: schema.Config, bench: schema.Bench, arguments: argparse.Namespace) -> str:
     trust = single_visits.known_trust()
     with subjects(settings, [*arguments.variants, settings.reference], bench) as (*placed, reference):
-        found = single_visits.visit_in_turns(placed, reference, bench, arguments.visits, arguments.minutes, arguments.busy, neighbours)
-    single_visits.write_raw(found, trust, arguments.raw)
+        found = visit(placed, reference, bench, trust, arguments, arguments.busy)
     return single_visits.describe(found, trust)
+
+
+def visit(
+    placed: Sequence[PlacedVariant], reference: PlacedVariant, bench: schema.Bench, trust: Trust, arguments: argparse.Namespace, busy: int
+) -> single_visits.Found:
+    """All visits asked for, with those that the raw file holds already."""
+    plan = single_visits.Plan(arguments.visits, arguments.minutes, busy, neighbours)
+    before = visit_designs.read_raw(arguments.raw)[0] if arguments.raw.exists() else {}
+    keep = functools.partial(single_visits.write_raw, trust=trust, path=arguments.raw)
+    return single_visits.visit_in_turns(placed, reference, bench, plan, before, keep)
+
+
+def verdicts(settings: schema.Config, bench: schema.Bench, arguments: argparse.Namespace) -> str:
+    trust = single_visits.known_trust()
+    rows = records.read_plain(records.METRICS / "summary.json")["variants"]
+    ready = [name for name in settings.variants if name in rows and rows[name]["status"] == "ok"]
+    with subjects(settings, [*ready, settings.reference], bench) as (*placed, reference):
+        found = visit(placed, reference, bench, trust, arguments, busy=0)
+    runs = {name: conditions[single_visits.QUIET] for name, conditions in found.items()}
+    return verdict_runs.describe(runs, runs.pop(settings.reference), trust, arguments.margin)
 
 
 def against(settings: schema.Config, name: str, bench: schema.Bench, arguments: argparse.Namespace) -> str:
