@@ -1,4 +1,5 @@
-"""docs/bring-your-own.md by doing what it says: the commands of each section, with the params.yaml that ships, only fewer variants.
+"""docs/bring-your-own.md and docs/data.md by doing what they say: the commands of each section, with the params.yaml that ships, only fewer
+variants.
 
 The sections are run by `make test-all`. All share one project, emptied between
 them, and so the example files and DVC's cache.
@@ -15,15 +16,15 @@ from tests.support.workspace import TINY, Workspace
 
 pytestmark = pytest.mark.framework
 
-PAGE = (ROOT / "docs/bring-your-own.md").read_text(encoding="utf-8")
-SECTIONS = {part.split("\n", 1)[0]: re.findall(r"```bash\n(.*?)```", part, re.S) for part in PAGE.split("\n## ")}
+TEXT = "\n".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in ("bring-your-own.md", "data.md"))
+SECTIONS = {part.split("\n", 1)[0]: re.findall(r"```bash\n(.*?)```", part, re.S) for part in re.split(r"\n##+ ", TEXT)}
 EXAMPLES = [name for name, blocks in SECTIONS.items() if blocks and not name.startswith("#")]
 NEEDS = {"ONNX": "onnx", "A torch program": "torch", "TFLite": "tflite", "Keras": "keras", "A SavedModel directory": "keras"}
 FEW = ("onnx-fp32", "onnx-int8-dynamic")
 
 
 def test_every_importer_has_its_example():
-    page = PAGE.lower()
+    page = TEXT.lower()
     for path in (ROOT / "edgewise/sources").glob("*_file.py"):
         assert path.stem.removesuffix("_file") in page
     for path in (ROOT / "conf/data").glob("*.yaml"):
@@ -54,7 +55,7 @@ def do(clone: Workspace, command: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_commands_of_the_page_work(name: str, clone: Workspace) -> None:
+def test_the_commands_of_the_pages_work(name: str, clone: Workspace) -> None:
     if NEEDS.get(name) == "keras":
         pytest.importorskip("tensorflow")
     kind = NEEDS.get(name, "onnx")
