@@ -18,7 +18,7 @@ import yaml
 
 from edgewise.config.experiment_name import name_experiment
 from edgewise.config.margins import MARGINS, find_margins, without_margin
-from edgewise.config.prune_settings import check_prune
+from edgewise.config.prune_settings import check_prune, share_prunes
 from edgewise.config.schema import (
     LATENCY,
     MEMORY,
@@ -176,7 +176,7 @@ OWN_KEYS = ("format", "scheme", "engine", "load", "file", "prune")
 def variants(choices: Mapping[str, Any], options: Options) -> dict[str, Variant]:
     if not choices:
         raise ConfigError("params.yaml: variants: empty; name at least one, for example onnx-fp32: {format: onnx, scheme: fp32}")
-    return {str(name): variant(str(name), choice, options) for name, choice in choices.items()}
+    return {str(name): variant(str(name), choice, options) for name, choice in share_prunes(choices).items()}
 
 
 def variant(name: str, choice: Any, options: Options) -> Variant:

@@ -3,8 +3,10 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
-from edgewise.config.settings import option
+from edgewise.config.settings import nearest, option
 from edgewise.errors import ConfigError
 
 SHARES = ("macs_share", "params_share")
@@ -26,7 +28,7 @@ class Prune:
     macs_share: float | None = option(None, "share of the source's multiply-adds that is left", low=0.01, high=0.99)
     params_share: float | None = option(None, "share of the source's parameters that is left", low=0.01, high=0.99)
     latency_share: float | None = option(None, "refused: latency differs between formats and schemes, which share a pruned source")
-    multiple: int = option(8, "of which the number of channels that a layer keeps is one; kernels like 8 or 16", low=1, high=1024)
+    multiple: int = option(8, "each layer keeps a multiple of this number of channels; kernels like 8 or 16", low=1, high=1024)
     criterion: str = option("magnitude", "which channels matter least", choices=("magnitude", "taylor", "bn_scale"))
     steps: int = option(2, "in how many steps; the share falls by the same factor in each", low=1, high=50)
     epochs: int = option(4, "passes over the training split after each step", low=0, high=10_000)
@@ -61,3 +63,19 @@ def check_prune(prune: Prune | None, where: str) -> None:
         raise ConfigError(
             f"{where}: {' and '.join(given) or 'no share'} given; give one of {', '.join(SHARES)}, for example macs_share: 0.4"
         )
+
+
+def share_prunes(variants: Mapping[str, Any]) -> dict[str, Any]:
+    """The choices of all variants; a variant whose `prune` is the name of another gets the settings of that one. ConfigError for a name
+    that is none of a variant with settings of its own."""
+    given = {name: choice.get("prune") if isinstance(choice, Mapping) else None for name, choice in variants.items()}
+    own = {name: prune for name, prune in given.items() if isinstance(prune, Mapping)}
+    found: dict[str, Any] = {}
+    for name, choice in variants.items():
+        named = given[name]
+        if isinstance(named, str) and named not in own:
+            raise ConfigError(
+                f"params.yaml: variants.{name}.prune: {named!r} is not a variant with settings of prune; {nearest(named, own)}"
+            )
+        found[name] = {**choice, "prune": own[named]} if isinstance(named, str) else choice
+    return found

@@ -102,18 +102,24 @@ class Step:
 
 
 def find_steps(summary: Summary, name: str) -> list[Step]:
-    """The steps from the reference to the variant `name`: another engine, another scheme, other loading and settings.
+    """The steps from the reference to the variant `name`: another engine, another scheme, fewer operations or other loading and settings.
 
     The steps between are the variants FORMAT-fp32 and FORMAT-SCHEME. One that does not exist or failed is left out, and its part counts
     to the next step. Empty where no step lies between.
     """
     target, rows = summary.variants[name], summary.variants
     plain = {f"{target.format}-fp32": "engine", f"{target.format}-{target.scheme}": "compression"}
-    way = {step: what for step, what in {name: "loading and settings", **plain}.items() if step in rows and rows[step].ok}
+    way = {step: what for step, what in {name: last_step(summary, name), **plain}.items() if step in rows and rows[step].ok}
     ordered = [step for step in (*plain, name) if step in way and step != summary.reference]
     pairs = itertools.pairwise(dict.fromkeys([summary.reference, *ordered]))
     found = [make_step(way[after], after, rows[before], rows[after], summary.primary_metric) for before, after in pairs]
     return found if len(found) > 1 else []
+
+
+def last_step(summary: Summary, name: str) -> str:
+    """What tells the variant `name` from the others of its format and scheme."""
+    most = max((row.file.multiply_adds or 0 for row in summary.variants.values() if row.ok), default=0)
+    return "fewer operations" if (summary.variants[name].file.multiply_adds or most) < most else "loading and settings"
 
 
 def make_step(what: str, name: str, before: VariantSummary, after: VariantSummary, metric: PrimaryMetric | None) -> Step:

@@ -121,3 +121,12 @@ def test_each_step_on_the_way_is_told_against_the_one_before():
     assert [step.score for step in found] == ["0.00", f"{minus}1.00", "0.00"]
     assert [step.name for step in changes.find_steps(summary, "onnx-int8-static")] == ["onnx-fp32", "onnx-int8-static"]
     assert changes.find_steps(summary, "onnx-fp32") == [] and "| engine | onnx-fp32 |" in changes.gains_table(summary)
+
+
+def test_a_step_to_fewer_operations_is_called_so():
+    plain = row(size_bytes=10, latency_ratio_to_reference=0.1, peak_rss_bytes=100, scheme="int8-static", multiply_adds=10)
+    slim = row(size_bytes=3, latency_ratio_to_reference=0.04, peak_rss_bytes=90, scheme="int8-static", multiply_adds=2)
+    rows = {"torch-fp32": row(size_bytes=40, multiply_adds=10), "onnx-int8-static": plain, "onnx-int8-static-slim": slim}
+    summary = Summary("torch-fp32", {}, rows, (), "onnx-int8-static-slim", "fits", Budget(name="none"), PRIMARY_METRIC)
+    found = changes.find_steps(summary, "onnx-int8-static-slim")
+    assert [step.what for step in found] == ["compression", "fewer operations"] and found[1].size == "\N{MINUS SIGN}70.0 %"

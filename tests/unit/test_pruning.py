@@ -327,6 +327,22 @@ def choices(prune) -> schema.Config:
     return compose_choices(chosen, Options(ROOT / "conf"))
 
 
+def test_a_variant_can_name_another_whose_settings_it_takes():
+    chosen = read_choices(ROOT / "params.yaml")
+    plain = {"format": "onnx", "scheme": "fp32"}
+    chosen["variants"] = {
+        "onnx-fp32": plain,
+        "onnx-fp32-slim": {**plain, "prune": {"macs_share": 0.4}},
+        "onnx-fp32-too": {**plain, "prune": "onnx-fp32-slim"},
+    }
+    config = compose_choices(chosen, Options(ROOT / "conf"))
+    assert config.prunings["onnx-fp32-too"] == config.prunings["onnx-fp32-slim"] == Pruning(Prune(macs_share=0.4))
+    for named in ("onnx-fp32", "onnx-fp32-slm", "onnx-fp32-too"):
+        chosen["variants"]["onnx-fp32-too"]["prune"] = named
+        with pytest.raises(ConfigError, match=rf"onnx-fp32-too\.prune: '{named}' names no variant .* allowed: onnx-fp32-slim"):
+            compose_choices(chosen, Options(ROOT / "conf"))
+
+
 @pytest.mark.parametrize(
     ("prune", "words"),
     [
