@@ -6,6 +6,7 @@
 Reads metrics/summary.json of the last commit (`git show HEAD:...`): a run overwrites the file, and the README describes what is committed.
 """
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -86,18 +87,24 @@ def figures(row: VariantSummary, metric: PrimaryMetric | None) -> tuple[str, str
 
 def full_page(summary: Summary) -> str:
     """docs/default-run.md: every variant of the default run."""
-    rows = [line for line in table.markdown_report(summary).splitlines() if line.startswith("|")]
     parts = [
         "<!-- Written by `python -m benchmarks.readme` from the committed metrics. -->",
         "# The default run",
         "What `make repro` measured when it was last committed: a ResNet-18 at 64x64 on scans of handwritten digits. Your machine gives "
         "other numbers, and another processor another order; that is why Edgewise measures on yours.",
-        "\n".join(rows),
+        variants_table(summary),
         f"![Accuracy against latency, size as area, intervals as bars]({FIGURE.name})",
         describe_device(summary),
         "`*`: on the Pareto front. Brackets: 95 % intervals. How to read it: [Words](glossary.md), [How it works](architecture.md).",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def variants_table(summary: Summary) -> str:
+    """The table of every variant, as in metrics/report.md."""
+    lines = table.markdown_report(summary).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    return "\n".join(itertools.takewhile(lambda line: line.startswith("|"), lines[start:]))
 
 
 def describe_device(summary: Summary) -> str:
@@ -116,12 +123,12 @@ def vector_instructions(isa: list[str]) -> str:
     return " ".join(telling) or "no vector instructions known"
 
 
-def between(text: str) -> tuple[str, str, str]:
+def between(text: str, begin: str = BEGIN, end: str = END) -> tuple[str, str, str]:
     """What stands before, between and after the markers. ValueError where they are not there once each."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"README.md must have the lines {BEGIN} and {END} once each")
-    before, rest = text.split(BEGIN)
-    inside, after = rest.split(END)
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"the page must have the lines {begin} and {end} once each")
+    before, rest = text.split(begin)
+    inside, after = rest.split(end)
     return before, inside.strip(), after
 
 
