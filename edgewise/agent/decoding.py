@@ -201,7 +201,7 @@ def _check_roles(spec: Mapping[str, Any]) -> None:
     unknown = sorted(set(given) - {*kind.roles, *kind.optional}) if kind.roles else []
     if missing or unknown:
         allowed = ", ".join([*kind.roles, *(f"{role} (optional)" for role in kind.optional)])
-        wrong = f"{missing[0]} is missing" if missing else f"{unknown[0]} is none of its roles"
+        wrong = f"{missing[0]} is missing" if missing else f"{unknown[0]} is not one of its roles"
         raise ValueError(f"decoding.outputs: {wrong}; head {head} reads {allowed}")
 
 

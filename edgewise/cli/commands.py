@@ -47,7 +47,7 @@ def compose(given: Namespace) -> None:
     """reads:   params.yaml, conf/
     writes:  models/config.yaml, which every stage reads; nothing with --check
 
-    A mistake is one line that names the file, the key, the value and what is allowed.
+    Each mistake is one line with the file, the key, the value and what is allowed.
 
     examples:
       edgewise compose --check
@@ -67,7 +67,7 @@ def probe(given: Namespace) -> None:
     """reads:   params.yaml, conf/; the device that they name
     writes:  nothing; `dvc repro` probes too and writes metrics/device.json
 
-    Tells the processor, memory, installed runtimes, governor, sensors and limits of the
+    Shows the processor, memory, installed runtimes, governor, sensors and limits of the
     device, in seconds. Exit code 3 where it cannot be reached.
 
     examples:
@@ -84,9 +84,9 @@ def doctor(given: Namespace) -> int:
              they name
     writes:  nothing
 
-    Looks at Python, disk, DVC, git, the settings, the runtimes of each format and the
-    device. A line that begins with `fault` would stop a run and ends with the next step; one
-    with `note` is missing, but this project does not need it.
+    Checks Python, disk, DVC, git, the settings, the runtimes of each format and the
+    device. A line that begins with `fault` would stop a run and ends with the next step; a
+    `note` is about something that this project does not need.
 
     examples:
       edgewise doctor
@@ -106,7 +106,9 @@ def inspect_options(parser: Parser) -> None:
     parser.add_argument(
         "--schemes", metavar="A,B", help="the schemes to list; without it the usual four: fp32, fp16, int8-dynamic, int8-static"
     )
-    parser.add_argument("--full", action="store_true", help="print all of params.yaml with these sections, and what the file is on stderr")
+    parser.add_argument(
+        "--full", action="store_true", help="print all of params.yaml with these sections; the description of the file goes to stderr"
+    )
     parser.add_argument("--output", metavar="PATH", help="write all of params.yaml with these sections there; may be params.yaml itself")
     parser.add_argument("--whole", action="store_true", help=SUPPRESS)
 
@@ -118,16 +120,16 @@ def inspect(given: Namespace) -> None:
     writes:  nothing without --output; the YAML that it prints replaces the sections of the
              same names in params.yaml
 
-    What the inputs and outputs are is guessed, and the file is run once with what is
+    The meaning of inputs and outputs is guessed, and the file is run once with what is
     suggested. Labelled pictures decide more: how pixels are scaled, and how the boxes of a
-    detector are read. Without --data it is random inputs, for a first look.
+    detector are read. Without --data the inputs are random, for a first look.
 
     examples:
       edgewise inspect own/model.onnx
       edgewise inspect own/detector.onnx --data own/data.yaml --output params.yaml && dvc repro
       edgewise inspect own/model.onnx --data own/pictures --schemes fp32,int8-static --full > params.yaml
 
-    The second way lets the shell empty params.yaml before the command starts: the other
+    In the last example the shell empties params.yaml before the command starts: the other
     sections are then those of the last commit.
     """
     from edgewise.cli import template
@@ -143,7 +145,7 @@ def inspect(given: Namespace) -> None:
 
 def sweep_options(parser: Parser) -> None:
     parser.add_argument("overrides", metavar="OVERRIDE", nargs="*", help="KEY=VALUE,VALUE ..., +search=NAME, hydra/launcher=NAME")
-    parser.add_argument("--name", help="for metrics/sweeps/NAME.json; without it made from the overrides")
+    parser.add_argument("--name", help="for metrics/sweeps/NAME.json; by default made from the overrides")
     parser.add_argument("-m", "--multirun", action="store_true", help=SUPPRESS)  # Hydra's own; a sweep always is one
 
 
@@ -154,8 +156,8 @@ def sweep(given: Namespace) -> int:
              metrics/sweeps/NAME.json and .png, runs in MLflow; logs in .edgewise/sweeps/NAME
 
     Overrides are Hydra's: key=a,b tries both values, and several such keys every
-    combination. None of your files is edited. What is finished stays: the same command goes
-    on where it was interrupted.
+    combination. None of your files is edited. To resume after an interruption, run the same
+    command again: finished points are kept.
 
     examples:
       edgewise sweep ++variants.onnx-int8-static.calibration.method=minmax,entropy ++variants.onnx-int8-static.per_channel=true,false
@@ -171,20 +173,20 @@ def sweep(given: Namespace) -> int:
 
 def study_options(parser: Parser) -> None:
     parser.add_argument("name", metavar="NAME", help="a file of conf/studies/, without .yaml")
-    parser.add_argument("overrides", metavar="OVERRIDE", nargs="*", help="KEY=VALUE, over the choices of the study")
+    parser.add_argument("overrides", metavar="OVERRIDE", nargs="*", help="KEY=VALUE, replaces a setting of the study")
 
 
 def study(given: Namespace) -> None:
     """reads:   conf/studies/NAME.yaml in the place of params.yaml, and the whole project as it
              is now
-    writes:  metrics/studies/NAME: its choices, metrics, report, page and figure, and what
-             it gained. Its clone stays in .edgewise/studies/NAME
+    writes:  metrics/studies/NAME: its settings, metrics, report, page and figure, and what
+             was gained. Its clone stays in .edgewise/studies/NAME
 
     Your params.yaml, metrics and models are not touched.
 
     examples:
       edgewise study smart-camera
-      edgewise study smart-camera train.epochs=1      # the study with another choice
+      edgewise study smart-camera train.epochs=1      # the study with another setting
     """
     from edgewise.cli.study import run
 
@@ -192,19 +194,19 @@ def study(given: Namespace) -> None:
 
 
 def trust_options(parser: Parser) -> None:
-    parser.add_argument("variants", metavar="VARIANT", nargs="*", help="two or more; without them one of integers and one of floats")
-    parser.add_argument("--visits", type=int, default=8, metavar="N", help="visits of each variant (8)")
-    parser.add_argument("--minutes", type=float, default=8.0, metavar="M", help="over which they are spread (8)")
+    parser.add_argument("variants", metavar="VARIANT", nargs="*", help="two or more; by default one of integers and one of floats")
+    parser.add_argument("--visits", type=int, default=8, metavar="N", help="measurements of each variant (default: 8)")
+    parser.add_argument("--minutes", type=float, default=8.0, metavar="M", help="minutes over which they are spread (default: 8)")
 
 
 def trust(given: Namespace) -> None:
     """reads:   the variants of the last `dvc repro`; the device, which must be the same
     writes:  .edgewise/visits, or the folder that EDGEWISE_VISITS names
 
-    One measurement is right about its minutes. Here two variants are visited many times over
-    some minutes; what their visits differ by is added to the interval of every variant on
-    this device. The next `dvc repro` makes the report anew and measures nothing. Run it
-    again, on another day too: visits add up. Another device, governor or Python is another
+    One measurement holds for its minutes. Here two variants are measured many times over
+    some minutes; the variation between these visits is added to the interval of every
+    variant on this device. The next `dvc repro` makes the report again and measures nothing.
+    Run it again on another day: visits add up. Another device, governor or Python is another
     fingerprint, which begins without trust.
 
     examples:
@@ -251,7 +253,7 @@ def compare(given: Namespace) -> None:
 
 def report_options(parser: Parser) -> None:
     checking.add_options(parser)
-    parser.add_argument("--verbose", action="store_true", help="every line on all variants: warnings, explanations, memory, agreement")
+    parser.add_argument("--verbose", action="store_true", help="all lines: warnings, explanations, memory, agreement")
 
 
 def report(given: Namespace) -> int:
@@ -302,7 +304,7 @@ def bundle(given: Namespace) -> None:
 
 
 def track_options(parser: Parser) -> None:
-    parser.add_argument("--force", action="store_true", help="look every run up in MLflow, also those that were written before")
+    parser.add_argument("--force", action="store_true", help="check every run in MLflow, also those that were written before")
     parser.add_argument("--sweep", metavar="NAME", help="write the runs of this sweep instead")
 
 
@@ -349,16 +351,18 @@ COMMANDS = {
     "init": Command("make a new project in a folder", init, init_options),
     "compose": Command("check params.yaml and conf/, and write models/config.yaml", compose, compose_options),
     "doctor": Command(
-        "look for what a run here would stop at, with the next step for each", doctor, codes="0 nothing would stop a run; 1 something would"
+        "check this machine and this project, with the next step for each problem",
+        doctor,
+        codes="0 nothing would stop a run; 1 something would",
     ),
-    "probe": Command("tell what the device is and has", probe),
-    "inspect": Command("tell what a model file takes and gives, and print the YAML with which it runs", inspect, inspect_options),
-    "sweep": Command("run many sets of choices, each as an experiment, and judge them together", sweep, sweep_options),
-    "study": Command("answer a question that has choices of its own, beside your project", study, study_options),
-    "trust": Command("measure how much latency ratios move from one visit of this device to the next", trust, trust_options),
+    "probe": Command("show the device: processor, memory, runtimes, sensors", probe),
+    "inspect": Command("show the inputs and outputs of a model file, and print the YAML that runs it", inspect, inspect_options),
+    "sweep": Command("run many combinations of settings, each as an experiment, and compare them", sweep, sweep_options),
+    "study": Command("run a study of conf/studies/ in a clone; your project stays as it is", study, study_options),
+    "trust": Command("measure how much latency ratios vary from one measurement to the next on this device", trust, trust_options),
     "compare": Command("run a variant's file under another release of its runtime", compare, compare_options, codes=COMPARED),
     "report": Command("show the table of the last run, or check it in CI", report, report_options, codes=CHECKED),
-    "bundle": Command("make the chosen variant a folder that runs by itself, or put it on the device", bundle, bundle_options),
+    "bundle": Command("write the chosen variant as a folder that runs by itself, or copy it to the device", bundle, bundle_options),
     "track": Command("write the results into MLflow again", track, track_options),
-    "completion": Command("print the script with which a shell completes commands and options", completion, completion_options),
+    "completion": Command("print the completion script of a shell", completion, completion_options),
 }

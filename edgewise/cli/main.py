@@ -45,9 +45,9 @@ def dispatch(arguments: Sequence[str]) -> int | None:
         print(f"edgewise {metadata.version('edgewise')}")
         return 0
     if name == "run":
-        raise UserError(f"'run' is no command of edgewise. {RUN}")
+        raise UserError(f"unknown command 'run'. {RUN}")
     if name not in COMMANDS:
-        raise UserError(f"{name!r} is no command of edgewise; {nearest(name, COMMANDS)}; see `edgewise --help`")
+        raise UserError(f"unknown command {name!r}; {nearest(name, COMMANDS)}; see `edgewise --help`")
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)  # as for `python -m`: the project's own modules, which settings may name

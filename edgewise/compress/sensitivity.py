@@ -54,7 +54,7 @@ def find_parts(source: Path) -> dict[str, list[tuple[slice, ...]]]:
     _, expected = checks.read_probe(source)
     found = {name: [group.index for group in find_groups(array)] for name, array in expected.items() if array.dtype.kind == "f"}
     if not found:
-        raise VariantFailed("the outputs are integers: how much a layer suffers cannot be seen from them; use keep_float with int8-static")
+        raise VariantFailed("the outputs are integers, which do not show how much a layer loses; use keep_float with int8-static")
     return found
 
 

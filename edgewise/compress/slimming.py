@@ -157,7 +157,7 @@ def find_coupled(graph: Any, criterion: str, keep: Sequence[str]) -> list[Couple
             found.append(Coupled(names[group[0].dep.target.module], group[0].dep.handler, values, _uses(graph, group, names)))
     if not found:
         hint = "; bn_scale needs batch norms, try magnitude" if criterion == "bn_scale" else "; keep fewer layers, or use another model"
-        raise ValueError(f"prune: no channel of this model may go by criterion {criterion}{hint}")
+        raise ValueError(f"prune: no channel of this model can be removed by criterion {criterion}{hint}")
     return found
 
 
@@ -300,7 +300,7 @@ def prune(
         groups = [group for group in groups if may_go_alone(module, feeds, group, multiple)]
         slim = cut(module, feeds, groups, choose(groups, costs, kind, goal, multiple)) if groups else None
     if slim is None:
-        raise ValueError("prune: this model counts on the number of its channels: it fails without some of them; leave `prune` out")
+        raise ValueError("prune: this model depends on its number of channels and fails with fewer; leave `prune` out")
     return slim
 
 

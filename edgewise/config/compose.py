@@ -58,7 +58,7 @@ class Options:
         """The option as plain dicts. `where` is the key in params.yaml that named it."""
         if name not in self.names(group):
             advice = NEW_OPTION.get(group, "").format(name=name)
-            raise ConfigError(f"params.yaml: {where}: {name!r} unknown option of conf/{group}/; {nearest(name, self.names(group))}{advice}")
+            raise ConfigError(f"params.yaml: {where}: {name!r}: no such file in conf/{group}/; {nearest(name, self.names(group))}{advice}")
         if (group, name) not in self.loaded:
             self.loaded[group, name] = self._compose(group, name)
         return copy.deepcopy(self.loaded[group, name])
@@ -317,7 +317,7 @@ def with_profile(choices: dict[str, Any], options: Options) -> dict[str, Any]:
     if not name or not isinstance(bench, dict):
         return choices
     if name not in options.names("bench"):
-        raise ConfigError(f"{PROFILE}: {name!r} is no option of conf/bench/; {nearest(name, options.names('bench'))}")
+        raise ConfigError(f"{PROFILE}: {name!r}: no such file in conf/bench/; {nearest(name, options.names('bench'))}")
     print(f"bench.name: {name}, as {PROFILE} says; params.yaml says {bench.get('name')}", file=sys.stderr)
     return {**choices, "bench": {**bench, "name": name}}
 

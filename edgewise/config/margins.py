@@ -28,7 +28,7 @@ def find_margins(joined: Mapping[str, tuple[str, Mapping[str, Any]]], choices: M
     metric = task.load().PRIMARY_METRIC
     if found["score"] is not None and metric is None:
         raise ConfigError(
-            f"params.yaml: task.margin: {found['score']!r}, but the task '{task.name}' judges nothing that could be equivalent; remove it,"
+            f"params.yaml: task.margin: {found['score']!r}, but the task '{task.name}' has no score that could be equivalent; remove it,"
             " or limit the outputs with budget.sqnr_db"
         )
     if found["score"] is not None and metric.share and found["score"] > MOST_POINTS:

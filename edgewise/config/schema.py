@@ -238,7 +238,7 @@ class Train:
     contrast: float = option(0.0, "random factor from 1 - contrast to 1 + contrast", low=0.0, high=0.9)
     threads: int | None = option(None, "null: all cores; the last bits of the weights depend on it", low=1, high=1024)
     teacher: str | None = option(None, "a net to learn from: models/source of another project, or a file of torch.export.save")
-    distillation: Distillation = option(Distillation(), "how much the teacher has to say")
+    distillation: Distillation = option(Distillation(), "how much the loss follows the teacher")
 
 
 @dataclasses.dataclass(frozen=True)

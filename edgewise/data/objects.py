@@ -126,7 +126,7 @@ def cut_shape(shape: Shape, size: tuple[int, int]) -> tuple[Shape | None, str | 
     """The object within its picture, None if nothing of it is left; and what was wrong, if anything was."""
     corners = np.array(shape.corners, np.float64)
     if not np.isfinite(corners).all():
-        raise ValueError(f"coordinates that are no finite numbers: {corners.tolist()}")
+        raise ValueError(f"coordinates that are not finite numbers: {corners.tolist()}")
     limits = np.array([size[1], size[0]] * 2, np.float64)
     if (corners[2:] <= corners[:2]).any():
         return None, FLAT

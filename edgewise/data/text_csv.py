@@ -85,7 +85,7 @@ def read_records(path: Path, settings: Settings) -> tuple[Columns, list[Record]]
         records = [(reader.line_num, cells) for cells in reader if cells]
     except csv.Error as error:
         raise DataError(
-            f"data.path: {path}, line {reader.line_num}: {error}; mend the quotes, or set data.quoted=false if they are part of the text"
+            f"data.path: {path}, line {reader.line_num}: {error}; fix the quotes, or set data.quoted=false if they are part of the text"
         ) from None
     if not records:
         raise DataError(f"data.path: {path}: empty; {KIND.expected}")

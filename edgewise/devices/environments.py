@@ -35,7 +35,7 @@ class Requirement:
         """PACKAGE==VERSION. UserError for anything else, as that would not name one release."""
         found = REQUIREMENT.fullmatch(text.strip())
         if not found:
-            raise UserError(f"{text!r} names no release; give PACKAGE==VERSION, for example onnxruntime==1.20.1")
+            raise UserError(f"{text!r} is not a release; give PACKAGE==VERSION, for example onnxruntime==1.20.1")
         return cls(*found.groups())
 
     def __str__(self) -> str:

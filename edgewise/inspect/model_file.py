@@ -136,8 +136,8 @@ def inspect_alone(importer: str, path: Path) -> Inspection:
     except Exception as error:
         kinds = ", ".join(module.RECOGNIZED)
         raise ModelError(
-            f"{path} cannot be read as {kinds}: {type(error).__name__}: {one_line(error)}; it is damaged or truncated, or holds what is not"
-            " known yet: export the model again"
+            f"{path} cannot be read as {kinds}: {type(error).__name__}: {one_line(error)}; it is damaged or truncated, or uses"
+            " something that is not supported yet: export the model again"
         ) from error
     return found
 
@@ -147,7 +147,7 @@ def find_importer(path: Path, conf: Path = CONF) -> ModuleType:
     if not path.exists():
         raise ModelError(f"{path} does not exist; give the path of a model file")
     if not (path.is_file() or path.is_dir()) or not os.access(path, os.R_OK):
-        raise ModelError(f"{path} cannot be read; give a file that you may read")
+        raise ModelError(f"{path} cannot be read: no permission; make it readable")
     known = list(find_importers(conf))
     found = next((module for module in known if module.recognizes(path)), None)
     if found is None:

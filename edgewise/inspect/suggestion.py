@@ -76,7 +76,7 @@ def check_types(path: Path, guesses: Guesses) -> None:
         kind = TEXT.get(odd.port.dtype, odd.port.dtype)
         raise ModelError(
             f"{path}: {odd.port.name} takes {kind}, which is not among the types that data can have: {', '.join(PORT_TYPES)};"
-            " export the model without what comes before its numbers"
+            " export only the part of the model that takes numbers"
         )
 
 

@@ -68,7 +68,7 @@ def recognize(path: Path) -> UserData:
         raise DataError(f"--data: {path} does not exist; {EXPECTED}")
     reader = find_folder_reader(place) if place.is_dir() else FILES.get(place.suffix.lower())
     if reader is None:
-        raise DataError(f"--data: {path} is of no kind that Edgewise reads; {EXPECTED}")
+        raise DataError(f"--data: {path} is not a kind of data that Edgewise reads; {EXPECTED}")
     return reader(path)
 
 

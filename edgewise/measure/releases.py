@@ -72,7 +72,7 @@ def check_request(settings: schema.Config, requirement: Requirement, package: st
         )
     if settings.device.module != "edgewise.devices.local":
         raise UserError(
-            f"edgewise compare: the device '{settings.device.name}' is not this machine, and environments are made here alone; set"
+            f"edgewise compare: the device '{settings.device.name}' is not this machine, and environments are made only here; set"
             " device.name=local, or install the other release there and run `dvc repro`"
         )
 

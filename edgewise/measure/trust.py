@@ -37,11 +37,9 @@ Say = Callable[[str], None]
 def check_plan(count: int, minutes: float) -> None:
     """UserError for too few visits to say anything of their spread, and for a time below 0."""
     if count < LEAST_VISITS:
-        raise UserError(
-            f"edgewise trust: --visits: {count}; at least {LEAST_VISITS}, best 8 or more: fewer say little of how far they lie apart"
-        )
+        raise UserError(f"edgewise trust: --visits: {count} must be at least {LEAST_VISITS}; with fewer than 8 the result is rough")
     if not 0 <= minutes < math.inf:
-        raise UserError(f"edgewise trust: --minutes: {minutes:g}; 0 (as fast as it goes) or more")
+        raise UserError(f"edgewise trust: --minutes: {minutes:g} must be 0 (no waiting) or more")
 
 
 def short_visit(bench: Bench) -> Bench:
@@ -59,7 +57,7 @@ def choose_variants(settings: schema.Config, given: Sequence[str] = ()) -> tuple
     if len(chosen) < WANTED or settings.reference in chosen:
         raise UserError(
             f"edgewise trust: {', '.join(chosen) or 'no variant'} beside the reference {settings.reference}; it needs at least {WANTED}"
-            " variants other than that, best one of integers and one of floats: add them to params.yaml and run `dvc repro` first"
+            " other variants, ideally one of integers and one of floats: add them to params.yaml and run `dvc repro` first"
         )
     return chosen
 

@@ -148,7 +148,7 @@ def _check_kept_nodes(facts: Mapping[str, Any], setting: str, kept: Sequence[str
         raise VariantFailed(f"{setting} cannot be checked: {', '.join(sorted(lost))} are not in the file under these names")
     stray = [name for name in kept if not dtypes[name].removeprefix("u").startswith(width)]
     if stray:
-        raise VariantFailed(f"{setting} was not obeyed: {', '.join(stray)} are not {width} in the file")
+        raise VariantFailed(f"{setting} was not applied: {', '.join(stray)} are not {width} in the file")
 
 
 def _has_declared_dtypes(node: Mapping[str, Any], scheme: Mapping[str, Any]) -> bool:

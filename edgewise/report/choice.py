@@ -212,7 +212,7 @@ def check_drop(row: VariantSummary, limit: float, score: Score) -> Finding:
     """Loss against the reference, by the paired interval: percentage points of a share, else per cent of the reference's score."""
     metric, base = score.metric, score.base
     if metric is None:
-        return cannot_tell("accuracy drop", "this task judges nothing: set accuracy_drop_points to none, and budget.sqnr_db in its place")
+        return cannot_tell("accuracy drop", "this task has no score: set accuracy_drop_points to none, and budget.sqnr_db in its place")
     if row.quality.delta is None or row.quality.delta_ci95 is None:
         return cannot_tell(f"{metric.title} drop", "the reference failed")
     factor = metric.percent(base)

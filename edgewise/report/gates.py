@@ -71,7 +71,7 @@ def parse_demand(option: str, text: str, summary: Summary) -> Demand:
             f"edgewise report: {option} {text!r}; give VARIANT:NUMBER with a number above 0, for example {option} onnx-int8:1.5"
         )
     if name not in summary.variants:
-        raise UserError(f"edgewise report: {option} {text!r}: {name!r} is no variant of the last run; {nearest(name, summary.variants)}")
+        raise UserError(f"edgewise report: {option} {text!r}: {name!r} is not a variant of the last run; {nearest(name, summary.variants)}")
     return Demand(name, value)
 
 
@@ -142,7 +142,7 @@ def check_equivalent(summary: Summary, demand: Demand) -> Gate:
     metric, row = summary.primary_metric, summary.variants[demand.variant]
     name = f"--equivalent {demand.variant}:{demand.number:g}"
     if metric is None:
-        raise UserError(f"edgewise report: {name}: this task judges nothing; limit the outputs with budget.sqnr_db")
+        raise UserError(f"edgewise report: {name}: this task has no score; limit the outputs with budget.sqnr_db")
     margin, interval = verdicts.score_margin(metric, Margins(score=demand.number)), row.quality.delta_ci95
     if not row.ok or interval is None or margin is None or row.quality.delta is None:
         return Gate(name, OPEN if row.ok else FAIL, "the reference failed" if row.ok else f"failed: {row.reason}")

@@ -170,9 +170,7 @@ class BoxObjective:
             found += self.decode({name: output.numpy() for name, output in zip(self.outputs, outputs, strict=True)})
             truth += objects
         if not sum(map(len, truth)):
-            raise DataError(
-                "data.splits: no picture of validation shows an object, but the model is validated on it; give it a larger share"
-            )
+            raise DataError("data.splits: no picture of the validation split has an object; give the split a larger share")
         matches = match(Detected(*gather(found, DETECTED)), Objects(*gather(truth, OBJECTS)), len(truth), len(self.samples.labels))
         return {"loss_validation": sum(losses) / len(truth), "ap50_validation": float(mean_precision(matches)[0, AP50])}
 

@@ -35,7 +35,7 @@ def find_objective(
         return objective
     if train.distillation.features:
         raise ConfigError(
-            f"train.distillation.features: {train.distillation.features:g}, but a teacher that is a file has no layers to look into;"
+            f"train.distillation.features: {train.distillation.features:g}, but the layers of a teacher that is a file cannot be read;"
             " set it to 0"
         )
     teacher = open_teacher(Path(train.teacher), samples)
@@ -66,7 +66,7 @@ def check_source(folder: Path, samples: Samples) -> None:
     try:
         manifest = artifact.read(folder)
     except EdgewiseError as error:
-        raise ConfigError(f"train.teacher: {folder} is no source ({error}); {HOW}") from error
+        raise ConfigError(f"train.teacher: {folder} is not a source ({error}); {HOW}") from error
     if manifest.kind != "source" or manifest.format != "torch":
         raise ConfigError(f"train.teacher: {folder} is a {manifest.kind} of format {manifest.format}, not a source in torch; {HOW}")
     if samples.labels and manifest.labels != samples.labels:

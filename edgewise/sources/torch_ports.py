@@ -52,7 +52,7 @@ class ProgramSession:
         ]
         odd = next((name for name, value in given if not hasattr(value, "dtype")), None)
         if odd is not None:
-            raise ModelError(f"model.path: {path}: input {odd} is no tensor; export the model with that argument fixed")
+            raise ModelError(f"model.path: {path}: input {odd} is not a tensor; export the model with that argument fixed")
         made = [spec.arg for spec in program.graph_signature.output_specs if spec.kind.name == "USER_OUTPUT"]
         names = list(take_tensors(_unflatten([arg.name for arg in made], program.call_spec.out_spec)))
         kept = [arg.name for arg in made if getattr(values.get(arg.name), "dtype", None) is not None]

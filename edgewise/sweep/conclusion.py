@@ -33,7 +33,7 @@ def conclude(plan: Plan) -> int:
     """Write, print and track the sweep. Returns the exit code: 1 if a point failed. InfrastructureError where no point came to an end."""
     outcomes = read_outcomes(plan.folder / "points")
     if not outcomes:
-        raise InfrastructureError(f"no point of the sweep {plan.name} came to an end: the launcher started none; see {plan.folder}")
+        raise InfrastructureError(f"no point of the sweep {plan.name} finished: the launcher started none; see {plan.folder}")
     summary = summarize(plan, outcomes, compute_importances(plan, outcomes))
     write_json(FOLDER / f"{plan.name}.json", to_plain(summary))
     draw_picture(summary, FOLDER / f"{plan.name}.png")

@@ -139,7 +139,7 @@ def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
 def require_objects(matches: Matches, split: str, next_step: str) -> None:
     """DataError if no picture of the split shows an object that counts."""
     if not matches.counted[:, average_precision.ALL].any():
-        raise DataError(f"data.splits.{split}: none of its {matches.size} pictures shows an object; {next_step}")
+        raise DataError(f"data.splits.{split}: none of its {matches.size} pictures has an object; {next_step}")
 
 
 def describe_classes(matches: Matches, labels: tuple[str, ...]) -> dict[str, Any]:

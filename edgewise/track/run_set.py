@@ -162,26 +162,26 @@ def metric_values(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 
 def make_tags(name: str, row: VariantSummary, summary: Summary) -> dict[str, str]:
-    """Tags to filter runs by, and the hashes of the variant's files. None values are left out."""
+    """Tags to filter runs by, in the order in which MLflow shows them; the hashes of its files last. None values are left out."""
     made = artifact.read(MODELS / "variants" / name)
     declared = read_plain(METRICS / "data.json").get("declared")
     notes = [DECLARED[declared]] if declared else []
     known = {
+        "status": row.status,
+        "reason": row.reason,
+        "latency_verdict": say_latency(row.latency),
+        **({score_metric_name(summary.primary_metric, "verdict"): row.quality.verdict} if summary.primary_metric else {}),
+        "latency_reason": row.latency.missing_reason,
+        "noise_grade": row.noise.grade if row.noise else None,
         "variant": name,
         "format": row.format,
         "scheme": row.scheme,
-        "status": row.status,
-        "reason": row.reason,
         "reference": summary.reference,
-        **({score_metric_name(summary.primary_metric, "verdict"): row.quality.verdict} if summary.primary_metric else {}),
-        "latency_verdict": say_latency(row.latency),
-        "latency_reason": row.latency.missing_reason,
-        "noise_grade": row.noise.grade if row.noise else None,
         "engine_auto": row.engine_auto.reason if row.engine_auto else None,
-        "device.emulated": bool_tag(row.conditions.emulated) if row.conditions else None,
         "device.name": summary.device.get("name"),
-        "device.fingerprint": row.conditions.device_fingerprint if row.conditions else summary.device.get("fingerprint"),
+        "device.emulated": bool_tag(row.conditions.emulated) if row.conditions else None,
         "data.declared": declared,
+        "device.fingerprint": row.conditions.device_fingerprint if row.conditions else summary.device.get("fingerprint"),
         "mlflow.note.content": "\n\n".join((*notes, describe_variant(name, row, summary), *row.warnings, *row.explanation)),
         **{f"sha256.{file}": entry["sha256"] for file, entry in made.files.items()},
     }

@@ -26,6 +26,7 @@ MAX_ATTEMPTS = 5  # of a write that another writer disturbs
 # MLflow's codes for a conflict: the run was deleted by another writer, or both inserted the same row
 CONFLICT_CODES = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
 LIMIT = 100  # params or tags in one request to MLflow
+READ_FIRST = ("status", "verdict")  # ends of the names of tags
 ENVIRONMENT = {  # variables that the user has set are kept
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the default waits for minutes when a server is down
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
@@ -134,9 +135,14 @@ def ensure_run(client: Any, experiment: str, record: RunRecord, run_set: RunSet)
     if found:
         return finish_run(client, found[0].info.run_id, record, run_set)
     start_ms = record.measured_ms[0] if record.measured_ms else None  # else the Duration that MLflow shows reads like a latency
-    run = client.create_run(experiment, start_time=start_ms, tags={KEY: record.key}, run_name=record.variant).info.run_id
+    run = client.create_run(experiment, start_time=start_ms, tags=make_first_tags(record), run_name=record.variant).info.run_id
     with delete_on_conflict(client, run):
         return finish_run(client, run, record, run_set)
+
+
+def make_first_tags(record: RunRecord) -> dict[str, str]:
+    """Those that a reader looks for, and the key: the UI shows tags in the order in which they were written."""
+    return {**{name: text for name, text in record.tags.items() if name.endswith(READ_FIRST)}, **record.marks, KEY: record.key}
 
 
 @contextmanager

@@ -183,5 +183,5 @@ def test_a_validation_split_without_objects_is_named(objective: BoxObjective) ->
     indices = objective.samples.indices("validation")
     empty = [i for i, boxes in zip(indices, objective.samples.targets(indices), strict=True) if not len(boxes)]
     outputs = [torch.zeros(len(empty), rows, 80) for rows in (2, 4)]
-    with pytest.raises(DataError, match=r"data\.splits: no picture of validation shows an object"):
+    with pytest.raises(DataError, match=r"data\.splits: no picture of the validation split has an object"):
         objective.validate([(np.array(empty), outputs)])

@@ -87,7 +87,7 @@ def test_a_drop_of_an_error_counts_in_per_cent_of_the_references_error():
 
 def test_a_task_that_judges_nothing_meets_no_limit_on_accuracy():
     found = finding(ROW, None, accuracy_drop_points=50.0)
-    assert not found.met and "judges nothing" in found.text
+    assert not found.met and "this task has no score" in found.text
 
 
 def test_the_interval_of_a_quantile_holds_it_and_that_of_the_half_is_the_medians():

@@ -105,9 +105,9 @@ def test_version(text):
 
 
 MISTAKES = [
-    (["repot"], "'repot' is no command of edgewise; did you mean 'report'?"),
-    (["--hepl"], "'--hepl' is no command of edgewise"),
-    (["run"], "'run' is no command of edgewise. DVC runs the pipeline of a project: `dvc repro`"),
+    (["repot"], "unknown command 'repot'; did you mean 'report'?"),
+    (["--hepl"], "unknown command '--hepl'"),
+    (["run"], "unknown command 'run'. DVC runs the pipeline of a project: `dvc repro`"),
     (["completion", "csh"], "edgewise completion: argument SHELL: invalid choice: 'csh' (choose from 'bash', 'zsh', 'fish')"),
     (["report", "--chek"], "edgewise report: unknown option '--chek'; did you mean '--check'?"),
     (["report", "--show"], "edgewise report: unknown option '--show'; "),

@@ -361,7 +361,7 @@ SSD = {"head": "ssd", "size": SIZE, "outputs": {"boxes": "a", "scores": "b"}, "a
         ({**YOLO, "size": [0, 5]}, r"decoding\.size: \[0, 5\]"),
         ({**YOLO, "strides": [8]}, r"decoding\.strides: head yolo has no such setting; allowed: .*objectness"),
         ({**YOLO, "outputs": {}}, r"decoding\.outputs: predictions is missing; head yolo reads predictions"),
-        ({**YOLO, "outputs": {"predictions": "a", "boxes": "b"}}, r"boxes is none of its roles; head yolo reads predictions"),
+        ({**YOLO, "outputs": {"predictions": "a", "boxes": "b"}}, r"boxes is not one of its roles; head yolo reads predictions"),
         ({**YOLO, "outputs": ["out"]}, r"decoding\.outputs: \['out'\] must be a mapping"),
         ({**YOLO, "activation": "relu"}, r"decoding\.activation: 'relu'; allowed: none, sigmoid, softmax"),
         ({**YOLO, "objectness": "yes"}, r"decoding\.objectness: 'yes'; allowed: false, true"),

@@ -210,7 +210,7 @@ def test_a_bad_file_is_refused_in_the_words_of_the_runtime(how, folder, mixed_fi
 @pytest.mark.parametrize("how", ["empty", "truncated", "text", "without names", "another delegate"])
 def test_the_facts_of_a_bad_file_are_refused(how, folder, mixed_file, foreign):
     with pytest.raises(
-        ValueError, match=r"is no ExecuTorch program, or damaged|has the methods forward;|needs the delegate XnnpackBackenb"
+        ValueError, match=r"is not an ExecuTorch program, or is damaged|has the methods forward;|needs the delegate XnnpackBackenb"
     ):
         facts.facts(Path(folder(REFUSED[how][0]((mixed_file / run.MODEL).read_bytes(), foreign[1]))))
 

@@ -295,9 +295,9 @@ def test_a_file_that_is_none_of_mnn_is_refused(kind, net, tmp_path):
         "an ONNX file": (net.with_name("onnx") / "model.onnx").read_bytes(),
         "text": b"model" * 400,
     }[kind]
-    with pytest.raises(RuntimeError, match=r"^MNN cannot read model\.mnn: it is no file of MNN, or it was cut short$"):
+    with pytest.raises(RuntimeError, match=r"^MNN cannot read model\.mnn: it is not an MNN file, or it is truncated$"):
         run.load(spoil(tmp_path, data), {})
-    with pytest.raises(ValueError, match=r"^model\.mnn is no file of MNN, or it was cut short"):
+    with pytest.raises(ValueError, match=r"^model\.mnn is not an MNN file, or it is truncated"):
         facts.facts(tmp_path)
 
 

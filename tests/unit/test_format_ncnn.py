@@ -235,7 +235,7 @@ def use_an_operator_that_is_not_there(folder: Path) -> None:
 BAD_FILES = [
     (spoil_param, "it counts 9 layers and has 8, so it is truncated"),
     (spoil_bin, "ncnn refuses model.bin: it is shorter than model.param says"),
-    (bring_another_format, "model.param is no .param of ncnn: its first line is not 7767517"),
+    (bring_another_format, "model.param is not a .param file of ncnn: its first line is not 7767517"),
     (use_an_operator_that_is_not_there, "this release has no operator Reducktion; use the release that wrote it"),
 ]
 

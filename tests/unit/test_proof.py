@@ -45,7 +45,7 @@ def test_a_scheme_that_covers_nothing_of_the_model_fails():
 def test_kept_nodes_must_be_float_and_present():
     found = facts(node("a"), node("b", weights="float32", activations="float32"))
     assert checks.check_scheme(found, INT8, ["b"], "v") == pytest.approx(0.5)
-    with pytest.raises(VariantFailed, match="keep_float was not obeyed: a"):
+    with pytest.raises(VariantFailed, match="keep_float was not applied: a"):
         checks.check_scheme(found, INT8, ["a", "b"], "v")
     with pytest.raises(VariantFailed, match="not in the file"):
         checks.check_scheme(found, INT8, ["b", "gone"], "v")
@@ -55,7 +55,7 @@ def test_nodes_kept_in_8_bits_must_be_so_and_do_not_count_as_covered():
     scheme = {**INT8, "weights": "int4"}
     found = facts(node("a", weights="int4"), node("b", weights="int8", elements=300), node("c", weights="float32"))
     assert checks.check_scheme(found, scheme, ["c"], "v", ["b"]) == pytest.approx(0.2)
-    with pytest.raises(VariantFailed, match="keep_int8 was not obeyed: a are not int8"):
+    with pytest.raises(VariantFailed, match="keep_int8 was not applied: a are not int8"):
         checks.check_scheme(found, scheme, ["c"], "v", ["a", "b"])
     with pytest.raises(VariantFailed, match="keep_int8 cannot be checked: gone"):
         checks.check_scheme(found, scheme, ["c"], "v", ["b", "gone"])

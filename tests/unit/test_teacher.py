@@ -74,7 +74,10 @@ def test_unlabelled_pictures_are_enough(source, tmp_path):
         (lambda teacher: {"teacher": str(teacher.parent / "gone")}, "does not exist; name models/source"),
         (lambda teacher: {"teacher": str(teacher.parent / "data")}, "is a data of format None, not a source in torch"),
         (lambda teacher: {"teacher": str(teacher / "weights.safetensors")}, "is not a torch.export program"),
-        (lambda teacher: {"teacher": str(teacher), "distillation": Distillation(features=1.0)}, "has no layers to look into"),
+        (
+            lambda teacher: {"teacher": str(teacher), "distillation": Distillation(features=1.0)},
+            "the layers of a teacher that is a file cannot be read",
+        ),
     ],
     ids=["absent", "data", "weights", "features"],
 )

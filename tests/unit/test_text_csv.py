@@ -55,7 +55,7 @@ def test_columns_by_number_without_a_header(tmp_path):
 def test_quotes_that_are_part_of_the_text(tmp_path):
     (tmp_path / "set.csv").write_text('text;label\n"so called" good;1\nfive" pipe;0\n')
     assert [item.value for item in read(tmp_path / "set.csv", quoted=False)] == ['"so called" good', 'five" pipe']
-    with pytest.raises(DataError, match=r"set.csv, line 2: .*; mend the quotes, or set data.quoted=false"):
+    with pytest.raises(DataError, match=r"set.csv, line 2: .*; fix the quotes, or set data.quoted=false"):
         read(tmp_path / "set.csv")
 
 

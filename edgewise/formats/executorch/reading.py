@@ -98,7 +98,7 @@ def read(path: Path) -> File:
     try:
         found = deserialize_pte_binary(path.read_bytes())
     except Exception as error:  # whatever reading a damaged flatbuffer ends in
-        raise ValueError(f"{path.name} is no ExecuTorch program, or damaged: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{path.name} is not an ExecuTorch program, or is damaged: {type(error).__name__}: {error}") from error
     plans = {plan.name: plan for plan in found.program.execution_plan}
     if not {run.METHOD, run.NAMES} <= plans.keys():
         raise ValueError(f"{path.name} has the methods {', '.join(plans)}; a file of Edgewise has {run.METHOD} and {run.NAMES}")

@@ -162,4 +162,4 @@ def read_file(path: Path) -> Model:
     try:
         return Model(bytearray(path.read_bytes()))
     except (struct.error, UnicodeDecodeError, IndexError, ValueError) as error:
-        raise ValueError(f"{path.name} is no file of MNN, or it was cut short; make it again") from error
+        raise ValueError(f"{path.name} is not an MNN file, or it is truncated; make it again") from error

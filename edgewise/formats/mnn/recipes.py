@@ -122,7 +122,7 @@ def find_ranges(parent: Path, method: str, calibration: Sequence[Arrays], names:
         model.feed(feeds)
         if not model.runs:
             raise ValueError(
-                "MNN cannot be looked into while it runs a model with If or Loop (recurrent layers are loops): use int8-weight"
+                "MNN does not show the values inside an If or a Loop (recurrent layers are loops), which calibration needs: use int8-weight"
             )
         model.run(collect(0), collect(1))
     return {name: (of_all(np.array(given)), of_all(np.array(results))) for name, (given, results) in seen.items()}

@@ -57,7 +57,7 @@ class Session:
         try:
             self._module = mnn.nn.load_module_from_file(path, [], [], runtime_manager=self._manager)
         except SystemError as error:  # which hides what MNN has raised
-            raise RuntimeError(f"MNN cannot read {MODEL}: it is no file of MNN, or it was cut short") from error
+            raise RuntimeError(f"MNN cannot read {MODEL}: it is not an MNN file, or it is truncated") from error
         info = self._module.get_info()
         self.inputs, self.outputs = read_ports(info["bizCode"])
         self._given = [(name, var.dtype, _numpy_type(mnn, var.dtype)) for name, var in zip(info["inputNames"], info["inputs"])]

@@ -41,7 +41,7 @@ def read_param(text: str) -> list[Layer]:
     """The layers of a .param, without their arrays."""
     lines = [line.split() for line in text.splitlines() if line.strip()]
     if not lines or lines[0] != [MAGIC]:
-        raise ValueError(f"{PARAM} is no .param of ncnn: its first line is not {MAGIC}")
+        raise ValueError(f"{PARAM} is not a .param file of ncnn: its first line is not {MAGIC}")
     if len(lines) - 2 != int(lines[1][0]):
         raise ValueError(f"{PARAM} counts {lines[1][0]} layers and has {len(lines) - 2}; it is truncated")
     return [_parse_layer(words) for words in lines[2:]]

@@ -154,7 +154,7 @@ def _load_files(net: Any, folder: str) -> None:
     with open(param, "rb") as stream:
         text = stream.read().decode("utf-8", "replace")
     if text.split("\n", 1)[0].strip() != MAGIC:
-        raise RuntimeError(f"{PARAM} is no .param of ncnn: its first line is not {MAGIC}; make the variant again")
+        raise RuntimeError(f"{PARAM} is not a .param file of ncnn: its first line is not {MAGIC}; make the variant again")
     if net.load_param(param):
         raise RuntimeError(f"ncnn refuses {PARAM}: {_find_fault(text)}")
     if net.load_model(os.path.join(folder, BIN)):

@@ -104,7 +104,7 @@ def _check_bodies(model: Any, kept: Sequence[str]) -> None:
     if left:
         raise ValueError(
             f"{', '.join(left)}: the weights are used in the body of an If or a Loop, which ONNX Runtime's static quantizer does not enter;"
-            " settle the condition (model.inputs, or inputs of a fixed size), keep these layers float (keep_float), or use int8-dynamic"
+            " fix the condition (model.inputs, or inputs of a fixed size), keep these layers float (keep_float), or use int8-dynamic"
         )
 
 
