@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.formats.onnx import saturation
 from edgewise.formats.onnx.export import BATCH
 
 Arrays = dict[str, np.ndarray]
@@ -25,8 +26,8 @@ CALIBRATION_BATCH = 16  # samples per run; the activations of a whole run are ke
 
 
 def find_ranges(model: Any, operators: Sequence[str], method: str, feeds: Sequence[Arrays]) -> tuple[Any, Any]:
-    """The model with its shapes inferred, and ONNX Runtime's record of the range of each activation of these operators. method: one of
-    METHODS; feeds: of batch size 1."""
+    """The model with its shapes inferred, and ONNX Runtime's record of the range of each activation of these operators, narrowed where an
+    activation has come to an end. method: one of METHODS; feeds: of batch size 1."""
     import onnx
     from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 
@@ -35,7 +36,9 @@ def find_ranges(model: Any, operators: Sequence[str], method: str, feeds: Sequen
         onnx.save(model, path)
         batches = join_batches(model, feeds, 1 if method == "mean" else CALIBRATION_BATCH)
         ranges = _collect(path, operators, method, [batches] if method == "mean" else [[batch] for batch in batches])
-        return load_model_with_shape_infer(path), ranges
+        inferred = load_model_with_shape_infer(path)
+        saturation.narrow(inferred, ranges)
+        return inferred, ranges
 
 
 def _collect(path: Path, operators: Sequence[str], method: str, collections: Sequence[Sequence[Arrays]]) -> Any:
@@ -63,13 +66,14 @@ class Batches:
 
 def join_batches(model: Any, feeds: Sequence[Arrays], size: int = CALIBRATION_BATCH) -> list[Arrays]:
     """Feeds of batch size 1 joined to larger batches, of the size that the file fixes, if it does, and of the types that it takes. They
-    stay apart where an input has no axis for samples."""
+    stay apart where an input has no axis for samples, or samples have various sizes."""
     from onnx.helper import tensor_dtype_to_np_dtype
 
     kinds = {tensor.name: tensor.type.tensor_type for tensor in model.graph.input}
     axes = {name: _sample_axis(kind, feeds[0][name]) for name, kind in kinds.items()} if feeds else {}
     fixed = [kinds[name].shape.dim[axis].dim_value for name, axis in axes.items() if axis is not None]
-    batch = next(filter(None, fixed), size) if None not in axes.values() else 1
+    alike = None not in axes.values() and len({tuple(feed[name].shape for name in kinds) for feed in feeds}) < 2
+    batch = next(filter(None, fixed), size) if alike else 1
     whole = feeds if not any(fixed) else [*feeds, *feeds[: -len(feeds) % batch]]  # a fixed batch is filled up
     types = {name: tensor_dtype_to_np_dtype(kind.elem_type) for name, kind in kinds.items()}
 
