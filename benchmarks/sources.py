@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks import public_models
 from edgewise.artifacts import artifact
 from edgewise.config import runtimes
 from edgewise.config.compose import Options
@@ -44,7 +45,10 @@ PORTS = """
 ## Ports of other kinds
 
 ONNX files whose inputs and outputs are not one float32 array of [samples, ...] each, in the formats that read ONNX. Every output is
-compared.
+compared. An open height and width is fixed to `data.image_size` here. With `data.resize=as_is` pictures go in at their own sizes, one by
+one, from the source's oracle to the bundle: in onnx and openvino, of an ONNX file, with `task.name=none`. `data.pad_stride=32` pads them to
+a multiple of 32, for nets that need one, and latency is that of a picture of `data.image_size`. The other formats take one size, and say
+so. So does what looks at layers by itself: the scan of int8-mixed, and models in parts (`load`).
 
 """
 
@@ -132,7 +136,8 @@ def main() -> None:
     if sys.argv[1:]:
         print(*(line for line, _ in found.values()), *(reason for _, given in found.values() for reason in given), sep="\n")
     else:
-        TARGET.write_text(page(found), encoding="utf-8")
+        _, title, rest = TARGET.read_text(encoding="utf-8").partition(public_models.TITLE)
+        TARGET.write_text(f"{page(found)}\n{title}{rest}" if title else page(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ CODE = (
     "edgewise.agent.program",
     "edgewise.agent.preprocess",
     "edgewise.agent.ports",
+    "edgewise.agent.ragged",
     "edgewise.agent.sessions",
     "edgewise.stats.timing",
     "edgewise.stats.agreement",

@@ -28,6 +28,7 @@ CODE = (
     "edgewise.proof.making",
     "edgewise.artifacts.artifact",
     "edgewise.agent.ports",
+    "edgewise.agent.ragged",
     "edgewise.agent.sessions",
 )
 

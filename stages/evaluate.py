@@ -38,6 +38,7 @@ CODE = (
     "edgewise.agent.nms",
     "edgewise.agent.preprocess",
     "edgewise.agent.ports",
+    "edgewise.agent.ragged",
     "edgewise.agent.sessions",
 )
 

@@ -31,6 +31,7 @@ CODE = (
     "edgewise.artifacts.targets",
     "edgewise.agent.preprocess",
     "edgewise.agent.ports",
+    "edgewise.agent.ragged",
     "edgewise.agent.sessions",
     "edgewise.agent.anchors",
     "edgewise.agent.answers",

@@ -29,6 +29,7 @@ CODE = (
     "edgewise.artifacts.targets",
     "edgewise.agent.preprocess",
     "edgewise.agent.ports",
+    "edgewise.agent.ragged",
     "edgewise.agent.sessions",
 )
 

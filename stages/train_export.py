@@ -25,10 +25,12 @@ CODE = (
     "edgewise.artifacts.targets",
     "edgewise.agent.preprocess",
     "edgewise.agent.ports",
+    "edgewise.agent.ragged",
     "edgewise.agent.sessions",
     "edgewise.stats.paired",
     "edgewise.agent.anchors",
     "edgewise.agent.answers",
+    "edgewise.agent.class_maps",
     "edgewise.agent.decoding",
     "edgewise.agent.detectors",
     "edgewise.agent.geometry",
@@ -36,6 +38,7 @@ CODE = (
     "edgewise.stats.average_precision",
     "edgewise.stats.box_matching",
     "edgewise.stats.mean_iou",
+    "edgewise.stats.working_point",
 )
 
 METRICS = Path("metrics/train.json")

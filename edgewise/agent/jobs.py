@@ -182,10 +182,12 @@ def read_inputs(job: Job) -> List[Dict[str, Any]]:
     """The feeds of batch 1, one for each stored sample. With the scope end_to_end: the raw picture, uint8 [1, h, w, c]."""
     import numpy as np
 
+    from edgewise.agent import ragged
+
     with np.load(job["inputs"]) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+        arrays = ragged.unpack({name: stored[name] for name in stored.files})
     count = len(next(iter(arrays.values())))
-    return [{name: np.ascontiguousarray(array[i : i + 1]) for name, array in arrays.items()} for i in range(count)]
+    return [{name: np.ascontiguousarray(ragged.take(array, i)) for name, array in arrays.items()} for i in range(count)]
 
 
 def load_model(stream: EventStream, runner: Any, job: Job, feeds: List[Dict[str, Any]]) -> Tuple[Any, Call]:

@@ -1,9 +1,9 @@
 """Turn picture files into the inputs of a model. The one implementation, used in training, in evaluation and on the device.
 
-    spec = {"kind": "image", "size": [h, w], "channels": 1 | 3, "resize": "crop" | "stretch" | "pad" | "letterbox",
+    spec = {"kind": "image", "size": [h, w], "channels": 1 | 3, "resize": "crop" | "stretch" | "pad" | "letterbox" | "as_is",
             "interpolation": "bilinear", "crop_share": 1.0, "scale": 1 / 255, "mean": [...], "std": [...], "order": "RGB" | "BGR",
             "layout": "NCHW" | "NHWC", "dtype": "float32" | "uint8"}
-    letterbox only: "pad_value": 0 ... 255 or [R, G, B], "anchor": "corner" | "center", "stride": null | pixels
+    letterbox and as_is: "pad_value": 0 ... 255 or [R, G, B], "anchor": "corner" | "center", "stride": null | pixels
     feeds = {"image": normalize(resize_to_spec(decode_picture("picture.jpg"), spec)[None], spec)}
 
 Python 3.9; Pillow is imported only where a file is decoded or resized.
@@ -15,6 +15,8 @@ import warnings
 from typing import Any, BinaryIO, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
+
+from edgewise.agent.ragged import AS_IS
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs: 256 MB in 24 bits
 WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # grey, 16 bits; "I" is what Pillow before 11 makes of a 16-bit PNG
@@ -84,6 +86,8 @@ class Placement(NamedTuple):
 def place(spec: Mapping[str, Any], height: int, width: int) -> Placement:
     """Where a picture of this size comes to lie in the model's input; see resize_to_spec."""
     rows, columns = spec["size"]
+    if spec["resize"] == AS_IS:
+        return _letterbox(height, width, (height, width), spec["anchor"], spec["stride"] or 1)
     if spec["resize"] == "pad":
         return _letterbox(height, width, (rows, columns), "center", None)
     if spec["resize"] == "letterbox":
@@ -110,11 +114,13 @@ def _center_crop(spec: Mapping[str, Any], height: int, width: int) -> Tuple[floa
 def _letterbox(height: int, width: int, size: Tuple[int, int], anchor: str, stride: Optional[int]) -> Placement:
     """The whole picture at its own aspect ratio, with bars. A side is rounded down where the picture lies in the corner, as YOLOX does, and
     to the nearest pixel in the center, as Ultralytics does; it has at least one pixel. Of an odd bar the smaller part comes first.
+
+    size: that the picture has to fit into. stride: pad to a multiple of it only; None: to all of `size`.
     """
     scale = min(size[0] / height, size[1] / width)
     to_pixels = int if anchor == "corner" else round
     inner = (max(1, to_pixels(height * scale)), max(1, to_pixels(width * scale)))
-    bars = [outer - own if stride is None else (outer - own) % stride for outer, own in zip(size, inner)]
+    bars = [outer - own if stride is None else -own % stride for outer, own in zip(size, inner)]
     top, left = (0, 0) if anchor == "corner" else (bars[0] // 2, bars[1] // 2)
     source = (0.0, 0.0, float(width), float(height))
     return Placement(source, inner, left, top, (inner[0] + bars[0], inner[1] + bars[1]), (scale, scale))
@@ -125,7 +131,8 @@ def resize_to_spec(image: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
 
     spec["resize"]: stretch ignores the aspect ratio; crop keeps it and cuts off the edges; pad keeps it and adds black bars on both sides;
     letterbox keeps it and adds bars of pad_value, on both sides or (anchor: corner) at the right and the bottom; with a stride only up to
-    its next multiple, so that the input may be smaller than the spec's size.
+    its next multiple, so that the input may be smaller than the spec's size. as_is leaves the picture at its own size, with bars up to the
+    next multiple of a stride.
     Pillow 11 and 12 give the same bytes; 13 rounds differently, by one grey level in about a fifth of the pixels when it shrinks.
     """
     from PIL import Image
@@ -144,7 +151,7 @@ def resize_to_spec(image: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
 
 def _colour(spec: Mapping[str, Any]) -> Tuple[int, ...]:
     """Of the bars, one number for each channel."""
-    value = spec["pad_value"] if spec["resize"] == "letterbox" else 0
+    value = spec.get("pad_value", 0)
     return tuple(value) if isinstance(value, (list, tuple)) else (value,) * spec["channels"]
 
 

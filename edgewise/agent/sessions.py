@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Seque
 
 import numpy as np
 
-from edgewise.agent import ports
+from edgewise.agent import ports, ragged
 
 # {"parts": [folder names, first to last], "keep": bool, "inputs": [...], "outputs": [...]}, the latter two as a manifest has them
 PARTS_FILE = "parts.json"
@@ -53,10 +53,14 @@ def _make_opener(runner: Any, folder: str, settings: Mapping[str, Any]) -> Calla
 
 
 def run_batched(session: Any, feeds: Arrays, batch: int = 64) -> Arrays:
-    """Outputs of `session` for all samples of `feeds`, [n, ...] each: `batch` samples at a time, or as many as the file's fixed batch."""
+    """Outputs of `session` for all samples of `feeds`, [n, ...] each: `batch` samples at a time, or as many as the file's fixed batch;
+    samples of various sizes one by one (see ragged)."""
+    count = len(next(iter(feeds.values())))
+    if any(map(ragged.is_ragged, feeds.values())):
+        single = [run_batched(session, {name: ragged.take(array, i) for name, array in feeds.items()}, batch) for i in range(count)]
+        return {name: ragged.join([one[name] for one in single]) for name in single[0]}
     fixed = [entry["shape"][0] for entry in session.inputs if entry["shape"]]
     step = next((size for size in fixed if size is not None), batch)
-    count = len(next(iter(feeds.values())))
     parts = [session.run(_take_batch(feeds, start, step, exact=any(fixed))) for start in range(0, count, step)]
     return {name: np.concatenate([p[name] for p in parts])[:count] for name in parts[0]}
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.agent import preprocess
+from edgewise.agent import preprocess, ragged
 from edgewise.artifacts import artifact
 from edgewise.artifacts.targets import CLASSES, Targets
 from edgewise.artifacts.targets import load as load_targets
@@ -26,12 +26,13 @@ class Samples:
 
     labels: tuple[str, ...]
     preprocessing: Mapping[str, Any]
-    arrays: Mapping[str, np.ndarray]  # stored inputs, memory-mapped: pictures are uint8 [n, h, w, c]
+    arrays: Mapping[str, np.ndarray]  # stored inputs, memory-mapped: pictures are uint8 [n, h, w, c], of various sizes [pixels, c]
     stored_targets: Targets
     splits: Mapping[str, Sequence[int]]
     kind: str = CLASSES  # of the targets, see artifacts.targets
     normal: int | None = None  # position in `labels` of samples without a defect
     stored_sizes: np.ndarray | None = None  # of pictures, int32 [n, 2]
+    shapes: np.ndarray | None = None  # of pictures of various sizes, as they are stored: int32 [n, 2]
     folder: Path | None = None  # that it was opened from
 
     @classmethod
@@ -48,6 +49,7 @@ class Samples:
             normal=manifest.labels.index(normal) if (normal := manifest.details.get("normal")) else None,
             folder=folder,
             stored_sizes=np.load(path) if (path := folder / "sizes.npy").exists() else None,
+            shapes=np.load(path) if (path := folder / "shapes.npy").exists() else None,
         )
 
     def indices(self, split: str) -> np.ndarray:
@@ -72,12 +74,41 @@ class Samples:
         return [files[index]["name"] for index in indices]
 
     def raw(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The inputs as stored, [n, ...]: pictures are resized, uint8, not normalized."""
-        return {name: np.asarray(array[indices]) for name, array in self.arrays.items()}
+        """The inputs as stored, [n, ...]: pictures are resized, uint8, not normalized. Of various sizes: see agent.ragged."""
+        if self.shapes is None:
+            return {name: np.asarray(array[indices]) for name, array in self.arrays.items()}
+        return {name: ragged.join([self._cut_out(array, int(index)) for index in indices]) for name, array in self.arrays.items()}
+
+    def _cut_out(self, pixels: np.ndarray, index: int) -> np.ndarray:
+        """One picture, [1, h, w, c], of the pixels of all of them."""
+        assert self.shapes is not None
+        counts = self.shapes.astype(np.int64).prod(axis=1)
+        start = int(counts[:index].sum())
+        return np.asarray(pixels[start : start + counts[index]]).reshape(1, *self.shapes[index], pixels.shape[1])
+
+    def raw_of_one_size(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """As `raw`; pictures of various sizes are stretched to data.image_size, at which latency is measured."""
+        raw = self.raw(indices)
+        if self.shapes is None:
+            return raw
+        spec = {**self.preprocessing, "resize": "stretch"}
+        count = len(indices)
+        return {n: np.stack([preprocess.resize_to_spec(ragged.take(a, i)[0], spec) for i in range(count)]) for n, a in raw.items()}
 
     def feeds(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The inputs as the model takes them, [n, ...]."""
-        raw = self.raw(indices)
-        if self.preprocessing["kind"] == "image":
-            return {name: preprocess.normalize(batch, self.preprocessing) for name, batch in raw.items()}
-        return raw
+        """The inputs as the model takes them, [n, ...]; pictures of various sizes: see agent.ragged."""
+        return self.to_feeds(self.raw(indices))
+
+    def to_feeds(self, raw: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What `feeds` makes of raw inputs."""
+        if self.preprocessing["kind"] != "image":
+            return raw
+        return {name: ragged.apply(self._normalize, batch) for name, batch in raw.items()}
+
+    def _normalize(self, batch: np.ndarray) -> np.ndarray:
+        return preprocess.normalize(batch, self.preprocessing)
+
+    @property
+    def ragged(self) -> bool:
+        """Whether samples have various sizes, so that a model takes them one by one."""
+        return self.shapes is not None

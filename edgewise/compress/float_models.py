@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgewise.agent.ragged import AS_IS
 from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest
 from edgewise.config import schema
 from edgewise.config.schema import Variant
+from edgewise.errors import VariantFailed
 from edgewise.plugins import Maker
 from edgewise.proof.making import (
     compare_with_source,
@@ -36,6 +38,7 @@ def convert(name: str, form: schema.Format, source: Manifest) -> None:
     outputs of the result differ from the source's."""
     make = schema.part(form.module, "make")
     with artifact.building(MODELS / name) as folder, translate_errors(make.REQUIRES, form.module):
+        check_sizes(name, make, source)
         converted = make.convert(find_parent(make, source), folder, form.convert)
         artifact.write_json(folder / "layers.json", dict(converted["layers"]))
         manifest = Manifest(
@@ -58,6 +61,15 @@ def convert(name: str, form: schema.Format, source: Manifest) -> None:
             **carry_over(source),
         }
         artifact.write(folder, dataclasses.replace(manifest, details=details))
+
+
+def check_sizes(name: str, make: Maker, source: Manifest) -> None:
+    """VariantFailed for a format that takes inputs of one size, where the source is fed pictures of various sizes."""
+    if (source.preprocessing or {}).get("resize") == AS_IS and not getattr(make, "OPEN_SIZES", False):
+        raise VariantFailed(
+            f"{name} takes inputs of one size, and data.resize is {AS_IS}: with data.resize=letterbox or stretch all pictures come to"
+            " data.image_size"
+        )
 
 
 def carry_over(manifest: Manifest) -> dict[str, Any]:

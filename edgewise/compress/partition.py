@@ -38,6 +38,8 @@ Step = Mapping[str, Any]  # of plugins.Cuttable
 
 def finish(build: Build, kept: Sequence[str], folder: Path) -> dict[str, Any]:
     """Entries for the manifest's details; {} where the variant stays as it is. VariantFailed where it then computes something else."""
+    if build.variant.load.in_parts and build.samples.ragged:
+        raise VariantFailed("load.mode: a model is cut for inputs of one size, but data.resize is as_is; set another one, or mode whole")
     details, channel_axis = split(build, kept, folder) if build.variant.load.in_parts else ({}, None)
     form = store(build.variant, folder)
     if details or form:

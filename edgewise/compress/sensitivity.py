@@ -30,6 +30,8 @@ def scan_scheme(scheme: str, configuration: schema.Config, folder: Path) -> Mani
     source = artifact.require_ok(artifact.read(SOURCE), str(SOURCE))
     scanner, requires = find_scanner(configuration.formats, source)
     samples = Samples.open(calibration.DATA)
+    if samples.ragged:
+        raise VariantFailed("layers are scanned with samples of one size, but data.resize is as_is; use int8-static with keep_float")
     parts, ports = find_parts(SOURCE), artifact.plan_ports(source.inputs, source.outputs)
     for key, settings in configuration.scans[scheme].items():
         feeds = calibration.load_feeds(samples, calibration.select(samples, settings.samples))

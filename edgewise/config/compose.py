@@ -38,6 +38,7 @@ from edgewise.config.settings import build, nearest
 from edgewise.errors import ConfigError
 
 PROFILE = "EDGEWISE_PROFILE"
+AS_IS = "as_is"  # data.resize: pictures go in at their own sizes
 NEW_OPTION = {"device": "; for a board of your own, copy conf/device/ssh.yaml to conf/device/{name}.yaml and set its host"}
 HYDRA_FEATURE = re.compile(r"^\s*(-\s*)?['\"]?defaults['\"]?\s*:|@package|@_global_|\$\{", re.MULTILINE)
 
@@ -329,6 +330,7 @@ def compose_choices(choices: dict[str, Any], options: Options) -> Config:
     data, model, task = (plugin(group, choices[group], options) for group in ("data", "model", "task"))
     data = fit_targets(task, data, choices["data"], options)
     check_task(task, data)
+    check_sizes(data, model=model, task=task)
     made = variants(choices["variants"], options)
     reference = choices["reference"]
     if not isinstance(reference, str) or reference not in made:
@@ -385,6 +387,16 @@ def check_task(task: Plugin, data: Plugin) -> None:
     for key in module.NEEDS:
         if data.settings.get(key) is None:
             raise ConfigError(f"params.yaml: data.{key}: missing; the task '{task.name}' needs it; give it as data.{key}=VALUE")
+
+
+def check_sizes(data: Plugin, **others: Plugin) -> None:
+    """ConfigError where pictures of various sizes meet a model or a task that takes one size."""
+    for group, other in others.items() if data.settings.get("resize") == AS_IS else ():
+        if not getattr(other.load(), "OPEN_SIZES", False):
+            raise ConfigError(
+                f"params.yaml: data.resize: '{AS_IS}' needs model.name=onnx_file and task.name=none, but {group}.name is '{other.name}';"
+                " change it, or bring all pictures to data.image_size, for example with data.resize=letterbox"
+            )
 
 
 def read_choices(params: Path) -> dict[str, Any]:

@@ -46,6 +46,11 @@ class DataSettings:
         if self.merge_defects and self.normal is None:
             raise ConfigError("data.merge_defects: true needs data.normal; set it to the label of samples without a defect")
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the samples, as these settings make them."""
+        return ()
+
     def merge_label(self, label: str) -> str:
         """The class of a label: its own, or with merge_defects one for all defects."""
         return DEFECT if self.merge_defects and label != self.normal else label

@@ -79,7 +79,7 @@ def prepare(data: Plugin, seed: int, target: Path = TARGET, models: Path = Path(
             **targets.count_parts(encoded, labels, splits),
             **count_samples(items, unreadable, groups, splits),
         }
-        details["notes"] = splitting.list_warnings(details)
+        details["notes"] = [*splitting.list_warnings(details), *settings.notes]
         fields = encoder.finish(splits["train"])
         manifest = artifact.Manifest(kind="data", config_key="data", labels=tuple(labels), details=details, **fields)
         artifact.write(folder, manifest)

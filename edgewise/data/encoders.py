@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from edgewise.agent import preprocess
+from edgewise.agent import preprocess, ragged
 from edgewise.artifacts.artifact import Port
 from edgewise.config.settings import option
 from edgewise.data.common import DataSettings, versions
@@ -28,30 +28,37 @@ NEAREST = {
     "uint64": "int64",
 }  # of types that they lack
 DTYPE = option(STORED, "type of the model's inputs; stored: that of each array, float32 for float64", choices=(STORED, *PORT_TYPES))
-SIZES_FILE = "sizes.npy"
+SIZES_FILE, SHAPES_FILE = "sizes.npy", "shapes.npy"
 SIDE_RANGE = (8, 2048)  # pixels
 LETTERBOX_GREY = 114  # of YOLOX, Ultralytics and those before them
+PADDED = ("letterbox", ragged.AS_IS)  # ways to resize that have bars
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSettings(DataSettings):
     """Settings that every data set of pictures has."""
 
-    image_size: Any = option(64, "size of the model's input in pixels: an integer for a square, or [height, width]")
+    image_size: Any = option(
+        64, "size of the model's input in pixels: an integer for a square, or [height, width]; with as_is that of the timed input"
+    )
     channels: int = option(3, "1: grayscale, 3: RGB", choices=(1, 3))
     resize: str = option(
         "stretch",
-        "crop keeps the center, pad adds black bars, letterbox bars of pad_value, stretch ignores the aspect ratio",
-        choices=("crop", "stretch", "pad", "letterbox"),
+        "crop keeps the center, pad adds black bars, letterbox bars of pad_value, stretch ignores the aspect ratio, as_is changes no size",
+        choices=("crop", "stretch", "pad", *PADDED),
     )
-    pad_value: Any = option(None, "with letterbox: pixel value of the bars, 0 to 255, or [red, green, blue]; null: 114")
+    pad_value: Any = option(None, "with letterbox and as_is: pixel value of the bars, 0 to 255, or [red, green, blue]; null: 114")
     pad_anchor: str | None = option(
         None,
-        "with letterbox: center puts bars on both sides, corner at the right and the bottom; null: center",
+        "with letterbox and as_is: center puts bars on both sides, corner at the right and the bottom; null: center",
         choices=("center", "corner"),
     )
     pad_stride: int | None = option(
-        None, "with letterbox: pad only to a multiple of so many pixels, 1 not at all; null: to all of image_size", low=1, high=256
+        None,
+        "with letterbox and as_is: pad only to a multiple of so many pixels, 1 not at all; null: letterbox to all of image_size,"
+        " as_is not at all",
+        low=1,
+        high=256,
     )
     interpolation: str = option("bilinear", choices=("nearest", "bilinear", "bicubic", "lanczos"))
     crop_share: float = option(
@@ -95,8 +102,8 @@ class PictureSettings(DataSettings):
 
     def _check_padding(self) -> None:
         for key in ("pad_value", "pad_anchor", "pad_stride"):
-            if getattr(self, key) is not None and self.resize != "letterbox":
-                raise ConfigError(f"data.{key}: {getattr(self, key)} needs data.resize=letterbox, but it is {self.resize}")
+            if getattr(self, key) is not None and self.resize not in PADDED:
+                raise ConfigError(f"data.{key}: {getattr(self, key)} needs data.resize={' or '.join(PADDED)}, but it is {self.resize}")
         given = self.pad_value if isinstance(self.pad_value, (list, tuple)) else [self.pad_value or 0] * self.channels
         if len(given) != self.channels or not all(type(value) is int and 0 <= value <= 255 for value in given):
             raise ConfigError(
@@ -132,15 +139,25 @@ class PictureSettings(DataSettings):
 
     @property
     def _padding(self) -> dict[str, Any]:
-        if self.resize != "letterbox":
+        if self.resize not in PADDED:
             return {}
         value = self.pad_value if self.pad_value is not None else LETTERBOX_GREY
         listed = list(value) if isinstance(value, (list, tuple)) else value
         return {"pad_value": listed, "anchor": self.pad_anchor or "center", "stride": self.pad_stride}
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        height, width = self.size
+        told = (
+            f"pictures go into the model at their own sizes (data.resize: {ragged.AS_IS}); latency and memory are those of one of"
+            f" {height}x{width} (data.image_size)"
+        )
+        return (told,) if self.resize == ragged.AS_IS else ()
+
 
 class PictureEncoder:
-    """Resizes each picture and stores it: inputs/image.npy, uint8 [n, height, width, channels]. All come to the same size.
+    """Resizes each picture and stores it: inputs/image.npy, uint8 [n, height, width, channels]. All come to the same size, unless they are
+    left as they are: then it is uint8 [pixels of all pictures, channels], and shapes.npy, int32 [n, 2], has the height and width of each.
 
     sizes.npy, int32 [n, 2], keeps the height and width that each had.
     """
@@ -148,22 +165,36 @@ class PictureEncoder:
     def __init__(self, settings: PictureSettings, folder: Path):
         self.spec, self.folder = settings.spec, folder
         self.sizes: list[tuple[int, ...]] = []
+        self.shapes: list[tuple[int, ...]] = []
         self.rows = ArrayFile(folder / "inputs" / "image.npy")
 
     def add(self, picture: np.ndarray) -> None:
         row = preprocess.resize_to_spec(picture, self.spec)
+        if self.spec["resize"] == ragged.AS_IS:
+            self._add_pixels(row)
+        else:
+            self._add_row(row, picture)
+        self.sizes.append(picture.shape[:2])
+
+    def _add_pixels(self, row: np.ndarray) -> None:
+        self.rows.extend(row.reshape(-1, row.shape[2]))
+        self.shapes.append(row.shape[:2])
+
+    def _add_row(self, row: np.ndarray, picture: np.ndarray) -> None:
         if self.rows.shape not in ((), row.shape):
             raise DataError(
                 f"data.pad_stride: {self.spec['stride']} makes {list(row.shape[:2])} of a picture of {list(picture.shape[:2])} "
-                f"(height, width) and {list(self.rows.shape[:2])} of earlier ones; set data.pad_stride=none to pad all to data.image_size"
+                f"(height, width) and {list(self.rows.shape[:2])} of earlier ones; set data.pad_stride=none to pad all to data.image_size,"
+                f" or data.resize={ragged.AS_IS} for pictures of any size"
             )
         self.rows.append(row)
-        self.sizes.append(picture.shape[:2])
 
     def finish(self, train: np.ndarray) -> Mapping[str, Any]:
         self.rows.close()
         np.save(self.folder / SIZES_FILE, np.array(self.sizes, np.int32).reshape(-1, 2))
-        channels, size = self.spec["channels"], self.rows.shape[:2] or self.spec["size"]
+        if self.shapes:
+            np.save(self.folder / SHAPES_FILE, np.array(self.shapes, np.int32))
+        channels, size = self.spec["channels"], [None, None] if self.shapes else self.rows.shape[:2] or self.spec["size"]
         shape = (None, *size, channels) if self.spec["layout"] == "NHWC" else (None, channels, *size)
         return {
             "inputs": (Port("image", shape, self.spec["dtype"], self.spec["layout"], "image"),),
@@ -260,13 +291,17 @@ class ArrayFile:
         self.dtype: np.dtype = np.dtype(np.uint8)
 
     def append(self, row: np.ndarray) -> None:
+        self.extend(row[None])
+
+    def extend(self, rows: np.ndarray) -> None:
+        """Append several rows at once."""
         if not self._length:
-            self.shape, self.dtype = row.shape, row.dtype
+            self.shape, self.dtype = rows.shape[1:], rows.dtype
             self._write_header()
-        if (row.shape, row.dtype) != (self.shape, self.dtype):
-            raise ValueError(f"{row.dtype} {list(row.shape)} does not match earlier rows, {self.dtype} {list(self.shape)}")
-        self._stream.write(np.ascontiguousarray(row).tobytes())
-        self._length += 1
+        if (rows.shape[1:], rows.dtype) != (self.shape, self.dtype):
+            raise ValueError(f"{rows.dtype} {list(rows.shape[1:])} does not match earlier rows, {self.dtype} {list(self.shape)}")
+        self._stream.write(np.ascontiguousarray(rows).tobytes())
+        self._length += len(rows)
 
     def close(self) -> None:
         """Rewrite the header with the final length: numpy pads it so that the first axis may grow in place."""

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgewise.agent.ragged import AS_IS
 from edgewise.artifacts.targets import BOXES, CLASSES, MASKS, MULTI_LABEL, NONE, VALUES
 from edgewise.config.settings import nearest
 from edgewise.data import common
 from edgewise.errors import ConfigError, DataError, MissingExtra
 from edgewise.inspect.detectors_choice import Choice
 from edgewise.inspect.fitting import fit_arrays
-from edgewise.inspect.meanings import AUDIO, IDS, IMAGE, MASK, RATE, TYPES, Guess, Guesses
+from edgewise.inspect.meanings import AUDIO, IDS, IMAGE, MASK, RATE, TYPES, Guess, Guesses, picture_sides
 from edgewise.inspect.params_text import Section
 from edgewise.inspect.pictures_section import describe_pictures, limits_of, real_limits
 from edgewise.inspect.user_data import UserData
@@ -36,11 +37,12 @@ Shapes = Mapping[str, tuple[int | None, ...]]
 
 @dataclass(frozen=True)
 class Formats:
-    """possible: {format: {"sources": ..., "schemes": ...}} of those that are installed here. missing: {format: extra that installs it}, of
-    the others, which are in `possible` too."""
+    """possible: {format: {"sources": ..., "schemes": ...}} of all. missing: {format: extra that installs it}, of those that are not
+    installed here. rare: formats that the extra `all` leaves out, which are named to nobody who has not installed them."""
 
     possible: Mapping[str, Mapping[str, Any]]
     missing: Mapping[str, str] = field(default_factory=dict)
+    rare: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Known:
 
     user: the data. sides: of pictures, in the place of open ones; length: of other open axes; most_id: the highest of random token ids.
     outputs: shapes by name, as a run gave them. choice: how pictures are prepared, and the boxes of a detector read. tokenizer: a file
-    beside the model. names: of the classes, packed in the file. path: of it.
+    beside the model. names: of the classes, packed in the file. path: of it. open_sizes: whether a source of its kind takes pictures of
+    various sizes.
     """
 
     user: UserData | None = None
@@ -61,6 +64,7 @@ class Known:
     tokenizer: str | None = None
     names: tuple[str, ...] = ()
     path: str = ""
+    open_sizes: bool = False
 
 
 # The model
@@ -122,6 +126,8 @@ def suggest_pictures(guesses: Guesses, known: Known, user: UserData) -> Section:
             f"--data: {user.settings['path']} holds pictures, the model takes {taken}; give an .npz file with one array for each input"
         )
     settings, remarks = describe_pictures(image, known.sides)
+    if known.open_sizes and picture_sides(image) == [None, None]:
+        remarks |= {"image_size": f"{remarks['image_size']}; with resize: {AS_IS} and task none pictures keep their own sizes"}
     chosen = known.choice.data if known.choice else {}
     if known.choice and chosen:
         settings |= chosen
@@ -285,7 +291,7 @@ def suggest_variants(found: Inspection, source: str, formats: Formats, schemes: 
         raise MissingExtra(absent[0], formats.missing[absent[0]])
     if not made:
         raise ConfigError(f"--schemes: none of {', '.join(schemes)} can be made from this file; {nearest('', found.schemes or USUAL)}")
-    tail = [f"{name} is not installed here: pip install 'edgewise[{formats.missing[name]}]'" for name in absent]
+    tail = [f"{name} is not installed here: pip install 'edgewise[{formats.missing[name]}]'" for name in absent if name not in formats.rare]
     if found.schemes is None and not any(entry["scheme"] in FLOAT for entry in made.values()):
         first = next(iter(made.values()))["format"]
         made = {f"{first}-fp32": {"format": first, "scheme": "fp32"}, **made}

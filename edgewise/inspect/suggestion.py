@@ -53,7 +53,8 @@ def suggest(found: Inspection, asked: Asked) -> tuple[dict[str, Section], list[s
     check_types(asked.path, guesses)
     user = user_data.recognize(Path(asked.data)) if asked.data else None
     tokenizer = user_data.find_tokenizer(asked.path, Path(asked.data)) if asked.data else None
-    known = Known(user, tokenizer=tokenizer, names=found.label_names, path=str(asked.path))
+    open_sizes = getattr(asked.importer, "OPEN_SIZES", False)
+    known = Known(user, tokenizer=tokenizer, names=found.label_names, path=str(asked.path), open_sizes=open_sizes)
     known, tried = try_sizes(found, asked, guesses, known)
     notes = [f"data           {user.words}"] if user else []
     if tried.outputs:

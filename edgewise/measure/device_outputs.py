@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from edgewise.agent import ragged
 from edgewise.agent.protocol import ProtocolFault
 from edgewise.artifacts.records import Agreement
 from edgewise.artifacts.samples import Samples
@@ -16,7 +17,7 @@ from edgewise.config.schema import Variant
 from edgewise.errors import ConfigError, VariantFailed
 from edgewise.measure.runs import Event, PlacedVariant
 from edgewise.proof import isolation
-from edgewise.stats.agreement import sqnr_db
+from edgewise.stats.agreement import as_rows, sqnr_db
 
 Arrays = dict[str, np.ndarray]
 INPUTS_FILE = "agreement.npz"
@@ -36,7 +37,7 @@ def store_feeds(samples: Samples, count: int, folder: Path, *, needed: bool = Fa
         return {}
     test = samples.indices("test")
     feeds = samples.feeds(test[np.linspace(0, len(test) - 1, min(count, len(test))).round().astype(int)])
-    np.savez(folder / INPUTS_FILE, **feeds)  # type: ignore[arg-type]
+    np.savez(folder / INPUTS_FILE, **ragged.pack(feeds))  # type: ignore[arg-type]
     return feeds
 
 
@@ -53,10 +54,10 @@ def compute_on_host(variant: Variant, placed: PlacedVariant, feeds: Arrays, mode
 
 
 def unpack_outputs(events: list[Event]) -> Arrays:
-    """The outputs in the events by name, [n, ...]. ProtocolFault if the device did not send arrays."""
+    """The outputs in the events by name, [n, ...] or of various sizes (see agent.ragged). ProtocolFault if the device sent no arrays."""
     try:
         samples = [{name: unpack_array(**packed) for name, packed in event["arrays"].items()} for event in events]
-        return {name: np.concatenate([sample[name] for sample in samples]) for name in samples[0]}
+        return {name: ragged.join([sample[name] for sample in samples]) for name in samples[0]}
     except (KeyError, TypeError, ValueError) as error:
         raise ProtocolFault("bad_field", f"outputs: {error}") from error
 
@@ -69,13 +70,14 @@ def compare(host: Arrays, device: Arrays, variant: Variant) -> Agreement:
     """The agreement of outputs [n, ...]: SQNR and difference of the worst output, predictions of the first one. VariantFailed for another
     name or shape, NaN, or too low an SQNR."""
     first, what = next(iter(host)), f"{variant.name} computes something else on the device"
-    shapes = {name: array.shape for name, array in host.items()}
-    if shapes != {name: array.shape for name, array in device.items()}:
+    count = len(host[first])
+    if not host.keys() == device.keys() or any(ragged.find_shapes(host[name]) != ragged.find_shapes(device[name]) for name in host):
         raise VariantFailed(f"{what}: outputs {_describe_shapes(device)}, on this machine {_describe_shapes(host)}")
+    host, device = ({name: as_rows(array) for name, array in side.items()} for side in (host, device))
     if not all(np.isfinite(outputs[name]).all() for outputs in (host, device) for name in host):
-        raise VariantFailed(f"{variant.name} gives NaN or infinite outputs for some of {len(host[first])} test samples")
+        raise VariantFailed(f"{variant.name} gives NaN or infinite outputs for some of {count} test samples")
     found = Agreement(
-        samples=len(host[first]),
+        samples=count,
         verdict=IDENTICAL if all(np.array_equal(host[name], device[name]) for name in host) else WITHIN,
         same_predictions_share=same_predictions_share(host[first], device[first]),
         sqnr_db=min(sqnr_db(host[name], device[name]) for name in host),
@@ -102,4 +104,4 @@ def describe(found: Agreement) -> str:
 
 
 def _describe_shapes(arrays: Arrays) -> str:
-    return ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
+    return ", ".join(f"{name} {' '.join(str(list(shape)) for shape in ragged.find_shapes(array))}" for name, array in arrays.items())

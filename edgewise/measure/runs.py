@@ -167,11 +167,13 @@ def complete_answer(answer: Mapping[str, Any] | None, samples: Samples, folder: 
 
 
 def store_inputs(samples: Samples, scope: str, folder: Path) -> None:
-    """Write the inputs.npz that the agent reads: the first samples of the test split, not preprocessed if the scope is end_to_end."""
+    """Write the inputs.npz that the agent reads: the first samples of the test split, not preprocessed if the scope is end_to_end, and
+    where they have various sizes all of data.image_size."""
     indices = samples.indices("test")[:INPUT_SAMPLES]
     if scope == "end_to_end" and samples.preprocessing.get("kind") != "image":
         raise ConfigError("bench.scope: 'end_to_end' needs pictures, and this data set has none; allowed here: model")
-    arrays = samples.raw(indices) if scope == "end_to_end" else samples.feeds(indices)
+    raw = samples.raw_of_one_size(indices)
+    arrays = raw if scope == "end_to_end" else samples.to_feeds(raw)
     np.savez(folder / "inputs.npz", **arrays)  # type: ignore[arg-type]
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.agent import ragged
 from edgewise.config.settings import nearest
 from edgewise.errors import OutputsDiffer, VariantFailed
-from edgewise.stats.agreement import GroupAgreement, compare_groups, find_groups, worst_of
+from edgewise.stats.agreement import GroupAgreement, as_rows, compare_groups, find_groups, worst_of
 
 Arrays = dict[str, np.ndarray]
 
@@ -26,9 +27,9 @@ PRECISION_SQNR_DB = {"float16": 40.0, "bfloat16": 22.0}
 
 
 def read_probe(source: Path) -> tuple[Arrays, Arrays]:
-    """Real samples and the source's own outputs for them: inputs and outputs by name, [n, ...]."""
+    """Real samples and the source's own outputs for them: inputs and outputs by name, [n, ...] or of various sizes (see agent.ragged)."""
     with np.load(source / "probe.npz") as stored:
-        arrays = dict(stored)
+        arrays = ragged.unpack(dict(stored))
     sides = ({key[len(side) :]: array for key, array in arrays.items() if key.startswith(side)} for side in ("in:", "out:"))
     inputs, outputs = sides
     return inputs, outputs
@@ -45,9 +46,8 @@ def compare_outputs(expected: Arrays, given: Arrays, min_db: float) -> list[Grou
     if list(expected) != list(given):
         raise VariantFailed(f"outputs are named {', '.join(given)}, the source's are {', '.join(expected)}")
     for name, reference in expected.items():
-        if given[name].shape != reference.shape:
-            raise VariantFailed(f"output {name} has shape {given[name].shape}, the source gives {reference.shape}")
-        if not np.isfinite(given[name]).all():
+        _check_shapes(name, given[name], reference)
+        if not np.isfinite(as_rows(given[name])).all():
             raise VariantFailed(f"output {name} holds NaN or infinite values where the source's are finite")
     found = compare_groups(expected, given)
     worst = worst_of(found)
@@ -66,10 +66,17 @@ def compare_outputs(expected: Arrays, given: Arrays, min_db: float) -> list[Grou
     return found
 
 
+def _check_shapes(name: str, given: np.ndarray, reference: np.ndarray) -> None:
+    """VariantFailed unless both have one shape, or where samples have various sizes the same shape for each."""
+    for made, wanted in zip(ragged.find_shapes(given), ragged.find_shapes(reference), strict=False):
+        if made != wanted:
+            raise VariantFailed(f"output {name} has shape {made}, the source gives {wanted}")
+
+
 def _find_span(one: GroupAgreement, reference: np.ndarray) -> tuple[int, int, int]:
     """The elements of a group's axis, and where on it the group starts and stops; zeros for the whole output."""
     group = next(group for group in find_groups(reference) if group.name == one.group)
-    return (0, 0, 0) if group.axis is None else (reference.shape[group.axis], group.start, group.stop)
+    return (0, 0, 0) if group.axis is None else (as_rows(reference).shape[group.axis], group.start, group.stop)
 
 
 def least_sqnr_db(min_db: float, precision: str | None) -> float:

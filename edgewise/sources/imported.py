@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.agent import ragged
 from edgewise.artifacts.samples import Samples
 from edgewise.config.settings import option
 from edgewise.errors import ModelError
 from edgewise.sources import trial
 from edgewise.sources.oracle import Oracle, PortSettings
+from edgewise.stats.agreement import as_rows
 
 PROBE_SAMPLES = 16
 
@@ -35,12 +37,12 @@ def record(settings: Settings, oracle: Oracle, samples: Samples, folder: Path) -
     """
     feeds = make_probe(samples)
     results = oracle.run(feeds)
-    broken = [name for name, array in results.items() if not np.isfinite(array).all()]
+    broken = [name for name, array in results.items() if not np.isfinite(as_rows(array)).all()]
     if broken:
         where = ", ".join(broken)
         raise ModelError(f"model.path: {settings.path} returns NaN or infinite values in {where}; check its weights and the preprocessing")
     stored: dict[str, Any] = {f"in:{name}": array for name, array in feeds.items()} | {f"out:{name}": a for name, a in results.items()}
-    np.savez(folder / "probe.npz", **stored)
+    np.savez(folder / "probe.npz", **ragged.pack(stored))  # type: ignore[arg-type]
     fit = oracle.fit
     meanings = {fit.scored: find_meaning(settings, results[fit.scored])} if fit.scored else {}
     outputs = [replace(port, meaning=meanings.get(port.name, port.meaning)) for port in fit.renamed(fit.outputs)]
@@ -54,13 +56,12 @@ def record(settings: Settings, oracle: Oracle, samples: Samples, folder: Path) -
 
 
 def _try_preprocessing(oracle: Oracle, samples: Samples) -> dict[str, Any]:
-    """Entries of metrics/train.json: how often the source is right, and a warning where other preprocessing does better."""
-    scored = oracle.fit.scored
-    found = trial.try_preprocessing(lambda feeds: oracle.run(feeds)[scored], samples) if scored else None
+    """Entries of metrics/train.json: how right the source is, and a warning where other preprocessing does better."""
+    found = trial.try_preprocessing(oracle.run, samples, oracle.fit.scored)
     if found is None:
         return {}
     warnings = {"warnings": [found.warning]} if found.warning else {}
-    return {"tried_samples": found.samples, "tried_right": found.correct, **warnings}
+    return {"tried_samples": found.samples, "tried": found.words, **warnings}
 
 
 def find_meaning(settings: Settings, scores: np.ndarray) -> str:

@@ -27,6 +27,7 @@ from edgewise.sources.oracle import Oracle, fit_ports
 FORMAT = "onnx"
 REQUIRES = {"onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx"}
 ISOLATED = True
+OPEN_SIZES = True
 RECOGNIZED = (".onnx",)  # shown by `edgewise inspect` when no importer fits
 FILE = "model.onnx"
 FLOAT16 = "model.float16.onnx"  # a float16 file as it is, which formats/onnx takes for its scheme fp16

@@ -266,6 +266,7 @@ def _fix_sizes(model: Any, fit: Fit, sizes: Mapping[str, Sequence[int | None]]) 
     """Set dynamic dimensions to the sizes that the data has, except the sample axis, which gets one name in all ports. Returns a note for
     each fixed batch size, and for each input whose sizes were open."""
     axes = {port.name: port.sample_axis for port in (*fit.inputs, *fit.outputs)}
+    pictures = {port.name for port in fit.inputs if port.meaning == "image"}
     notes = []
     for tensor in model.graph.input:
         dims, axis = tensor.type.tensor_type.shape.dim, axes[tensor.name]
@@ -278,7 +279,8 @@ def _fix_sizes(model: Any, fit: Fit, sizes: Mapping[str, Sequence[int | None]]) 
             dim.dim_value = size
         if opened:
             given = " x ".join("any" if size is None else str(size) for size in wanted)
-            notes.append(f"input {tensor.name} had open sizes; they are fixed to those of the data, {given}")
+            more = "; with data.resize=as_is pictures keep their own sizes" if tensor.name in pictures else ""
+            notes.append(f"input {tensor.name} had open sizes; they are fixed to those of the data, {given}{more}")
     for tensor in (*model.graph.input, *model.graph.output):
         dims, axis = tensor.type.tensor_type.shape.dim, axes[tensor.name]
         if axis is not None and axis < len(dims) and not dims[axis].HasField("dim_value"):

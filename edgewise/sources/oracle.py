@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.agent import ragged
 from edgewise.agent.ports import PortsSession
 from edgewise.agent.sessions import run_batched
 from edgewise.artifacts.artifact import Manifest, Port, plan_ports
@@ -91,10 +92,10 @@ class Oracle:
         self._inner = {new: old for old, new in fit.names.items()}
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
-        """Outputs by name, [n, ...]; floating ones as float32."""
+        """Outputs by name, [n, ...] or of various sizes (see agent.ragged); floating ones as float32."""
         given = {self._inner[name]: array for name, array in feeds.items()}
         results = run_batched(self._session, given, batch=len(next(iter(given.values()))))
-        return {self.fit.names[name]: widen(array) for name, array in results.items() if name in self.fit.names}
+        return {self.fit.names[name]: ragged.apply(widen, array) for name, array in results.items() if name in self.fit.names}
 
     def first_feeds(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         """What the file itself is fed first, by its own names: two samples, or as many as it takes at once; with constants and state."""
@@ -267,10 +268,8 @@ def find_output_axes(
     """The outputs with their sample axes, found by running different numbers of samples. carried: axes of the outputs that feed state."""
     ports = PortsSession(session, plan_ports(inputs, ()))
     fixed = next((e["shape"][0] for e in ports.inputs if e["shape"][0] is not None), None)
-    runs = [
-        run_first_step(session, ports, {n: a[np.arange(count) % len(a)] for n, a in feeds.items()})
-        for count in ((fixed,) if fixed else (2, 3))
-    ]
+    counts = (fixed,) if fixed else (2, 3)
+    runs = [run_first_step(session, ports, {n: take_some(a, count) for n, a in feeds.items()}) for count in counts]
     found = []
     for port in outputs:
         shapes = [run[port.name].shape for run in runs]
@@ -279,6 +278,13 @@ def find_output_axes(
             replace(port, sample_axis=axis, shape=port.shape or (None,) * len(shapes[0]), dtype=str(widen(runs[0][port.name]).dtype))
         )
     return found
+
+
+def take_some(array: np.ndarray, count: int) -> np.ndarray:
+    """The first samples, again and again where there are fewer than `count`; where they have various sizes the first one alone."""
+    if ragged.is_ragged(array):
+        return ragged.take(array, 0).repeat(count, axis=0)
+    return array[np.arange(count) % len(array)]
 
 
 def run_first_step(session: Session, ports: PortsSession, feeds: Arrays) -> Arrays:
@@ -321,14 +327,15 @@ def suggest_settings(accepted: Sequence[Shape], data: Manifest) -> str:
     if spec.get("kind") != "image" or len(accepted) != 1 or len(accepted[0]) != 3:
         return "change data.* to match"
     last, channels, size = parse_picture(accepted[0])
+    fixed = size is not None and size != [None, None]
+    resized = spec["size"] if spec.get("resize") != ragged.AS_IS else None
     wanted = [
         ("channels_last", last, spec["layout"] == "NHWC"),
         ("channels", channels, spec["channels"]),
-        ("image_size", size, spec["size"]),
+        ("resize", "stretch" if fixed and resized is None else None, None),
+        ("image_size", size if fixed else None, resized),
     ]
-    words = [
-        f"data.{key}={_format_value(value)}" for key, value, now in wanted if value != now and value is not None and value != [None, None]
-    ]
+    words = [f"data.{key}={_format_value(value)}" for key, value, now in wanted if value != now and value is not None]
     return f"set {' '.join(words)}"
 
 

@@ -54,6 +54,24 @@ class GroupAgreement:
         return self.output + self.group
 
 
+def as_rows(array: np.ndarray) -> np.ndarray:
+    """Samples of various sizes, an array of objects, as [rows, ...]: each position on the axes where they differ in size becomes a row.
+
+    Pictures [1, h, w] of many heights and widths become [pixels of all, 1]. Any other array stays as it is.
+    """
+    if array.dtype != object:
+        return array
+    shapes = [sample.shape for sample in array]
+    if len({len(shape) for shape in shapes}) > 1:
+        return np.concatenate([sample.ravel() for sample in array])
+    moving = [axis for axis, sizes in enumerate(zip(*shapes, strict=True)) if len(set(sizes)) > 1]
+    return np.concatenate([_split_off(np.moveaxis(sample, moving, range(len(moving))), len(moving)) for sample in array])
+
+
+def _split_off(array: np.ndarray, axes: int) -> np.ndarray:
+    return array.reshape(int(np.prod(array.shape[:axes])), *array.shape[axes:])
+
+
 def sqnr_db(reference: np.ndarray, other: np.ndarray) -> float:
     """Signal to quantization noise ratio, 10 log10(sum r^2 / sum (r - o)^2), in dB; 200 where they are equal.
 
@@ -69,18 +87,20 @@ def sqnr_db(reference: np.ndarray, other: np.ndarray) -> float:
 
 def relative_variation(outputs: np.ndarray) -> float:
     """How much outputs [n, ...] change from sample to sample: RMS about their mean over the samples, relative to their RMS; 0 for zeros."""
-    outputs = outputs.astype(np.float64)
+    outputs = as_rows(outputs).astype(np.float64)
     size = np.sqrt(np.mean(outputs**2)) if outputs.size else 0.0
     return float(np.sqrt(np.mean((outputs - outputs.mean(axis=0)) ** 2)) / size) if size else 0.0
 
 
 def find_groups(reference: np.ndarray) -> list[Group]:
-    """The groups of an output [n, ...], found from its values: along the axis that separates values of different kinds best.
+    """The groups of an output [n, ...] (of samples of various sizes, of its rows), found from its values: along the axis that separates
+    values of different kinds best.
 
     Two neighbours on an axis are of different kinds where their largest absolute values differ by more than a factor of 30, unless both
     stay within 0..1 (scores), and in outputs of three or more dimensions also where only one of them does. A vector of logits may hold a
     small one by chance, so there the magnitude alone counts. An output without such an axis is one group.
     """
+    reference = as_rows(reference)
     found = {axis: _boundaries(reference, axis) for axis in range(1, reference.ndim) if 2 <= reference.shape[axis] <= WIDEST_AXIS}
     axes = [axis for axis, cuts in found.items() if 1 <= len(cuts) < MOST_GROUPS]
     if not axes:
@@ -105,8 +125,9 @@ def _boundaries(reference: np.ndarray, axis: int) -> list[int]:
 
 
 def compare_groups(expected: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]) -> list[GroupAgreement]:
-    """Each group of each output of a source, [n, ...], against the variant's of the same name and shape."""
-    return [_compare_group(name, group, reference, given[name]) for name, reference in expected.items() for group in find_groups(reference)]
+    """Each group of each output of a source, [n, ...] or of various sizes, against the variant's of the same name and shape."""
+    pairs = {name: (as_rows(reference), as_rows(given[name])) for name, reference in expected.items()}
+    return [_compare_group(name, group, *pair) for name, pair in pairs.items() for group in find_groups(pair[0])]
 
 
 def _compare_group(name: str, group: Group, reference: np.ndarray, other: np.ndarray) -> GroupAgreement:

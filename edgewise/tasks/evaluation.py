@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from edgewise.agent import sessions
+from edgewise.agent import ragged, sessions
 from edgewise.artifacts import artifact, targets
 from edgewise.artifacts.artifact import Manifest
 from edgewise.artifacts.records import Evaluation
@@ -17,7 +17,7 @@ from edgewise.config.settings import build
 from edgewise.errors import VariantFailed
 from edgewise.plugins import Arrays, Predictions, Task
 from edgewise.proof import isolation
-from edgewise.tasks.predictions import OUTPUTS, count_samples, require_split
+from edgewise.tasks.predictions import count_samples, require_split, write_outputs
 
 MODELS, METRICS = Path("models"), Path("metrics")
 CHUNK, LARGE_CHUNK = 256, 64  # samples that are preprocessed and held in memory at a time
@@ -35,7 +35,7 @@ def evaluate(variant: schema.Variant, made: Manifest, task: schema.Plugin) -> Ev
     test = require_split(given, "test")
     judged = module.judge(settings, given)
     with artifact.building(MODELS / "evaluate" / variant.name) as folder:
-        np.savez(folder / OUTPUTS, **test.ports)  # type: ignore[arg-type]
+        write_outputs(folder, test.ports)
         targets.store(folder, targets.pack(test.targets))
         artifact.write_json(folder / "details.json", judged.details)
         details = {"targets": samples.kind, **test.spec, **judged.decision}
@@ -53,7 +53,7 @@ def predict(variant: schema.Variant, made: Manifest, samples: Samples, split: st
         done += len(chosen)
         if sum(array.nbytes for part in kept for array in part.values()) > MAX_KEPT_BYTES and "counts" not in kept[0]:
             break
-    ports = {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
+    ports = {name: ragged.join([part[name] for part in kept]) for name in kept[0]}
     return Predictions(ports, samples.targets(indices[:done]), samples.labels, spec)
 
 
@@ -78,7 +78,7 @@ def iterate_outputs(variant: schema.Variant, samples: Samples, indices: np.ndarr
 
     settings = {"threads": os.cpu_count() or 1, **variant.engine}
     session = sessions.load(schema.part(variant.module, "run"), str(MODELS / "variants" / variant.name), settings, keep=True)
-    chunk = CHUNK if sum(array.nbytes for array in samples.feeds(indices[:1]).values()) <= LARGE_BYTES else LARGE_CHUNK
+    chunk = find_chunk(samples, indices)
     starts = range(0, len(indices), chunk)
     for start in tqdm(starts, desc=f"evaluate {variant.name}", unit="chunk", disable=len(starts) < 2, mininterval=1):
         outputs = sessions.run_batched(session, samples.feeds(indices[start : start + chunk]))
@@ -86,6 +86,13 @@ def iterate_outputs(variant: schema.Variant, samples: Samples, indices: np.ndarr
         if broken.any():
             raise VariantFailed(f"{np.sum(broken)} of {len(broken)} {split} samples have NaN or infinite outputs")
         yield {name: array.astype(np.float32, copy=False) for name, array in outputs.items()}
+
+
+def find_chunk(samples: Samples, indices: np.ndarray) -> int:
+    """How many samples to take at a time; one where they have various sizes."""
+    if samples.ragged:
+        return 1
+    return CHUNK if sum(array.nbytes for array in samples.feeds(indices[:1]).values()) <= LARGE_BYTES else LARGE_CHUNK
 
 
 def find_broken(outputs: Arrays) -> np.ndarray:

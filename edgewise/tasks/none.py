@@ -10,6 +10,7 @@ TARGETS = None
 NEEDS: tuple[str, ...] = ()
 SCORED = False
 DRAWN = False
+OPEN_SIZES = True
 timed_answer = None
 SPLITS = ("test",)
 PRIMARY_METRIC: PrimaryMetric | None = None

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.agent import ragged
 from edgewise.artifacts import artifact, targets
 from edgewise.errors import DataError
 from edgewise.plugins import Arrays, Predictions
@@ -29,14 +30,20 @@ def read_predictions(folder: Path) -> Predictions | None:
     if not made.ok:
         return None
     with np.load(folder / OUTPUTS) as stored:
-        ports = dict(stored)
+        ports = ragged.unpack(dict(stored))
     truth = targets.unpack(targets.load(folder, made.details.get("targets", targets.CLASSES)))
     return Predictions(ports, truth, made.labels, made.details)
 
 
+def write_outputs(folder: Path, ports: Mapping[str, np.ndarray]) -> None:
+    """Write what the task keeps of each output, for `read_predictions`."""
+    np.savez(folder / OUTPUTS, **ragged.pack(ports))  # type: ignore[arg-type]
+
+
 def are_same(one: Predictions, other: Predictions) -> bool:
     """Whether what was kept of all outputs is the same bit by bit."""
-    return one.ports.keys() == other.ports.keys() and all(np.array_equal(array, other.ports[name]) for name, array in one.ports.items())
+    first, second = (ragged.pack(predictions.ports) for predictions in (one, other))
+    return first.keys() == second.keys() and all(np.array_equal(array, second[name]) for name, array in first.items())
 
 
 def require_split(answers: Mapping[str, Predictions], split: str, more: str = "") -> Predictions:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edgewise.agent import ports, preprocess, sessions
+from edgewise.agent import ports, preprocess, ragged, sessions
 from edgewise.agent.packages import list_packages
 from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest, Port
@@ -104,7 +104,7 @@ def version_key(manifest: Manifest, variant: Variant) -> str:
     """A hash of what the model's predictions depend on: files, tensors, engine settings, and the code that goes with it."""
     tensors = schema.to_plain([*manifest.inputs, *manifest.outputs])
     files = {name: entry["sha256"] for name, entry in manifest.files.items()}
-    runner = Digests().digest([f"{variant.module}.run", sessions.__name__, ports.__name__, preprocess.__name__])
+    runner = Digests().digest([f"{variant.module}.run", sessions.__name__, ports.__name__, preprocess.__name__, ragged.__name__])
     return content_digest({"files": files, "runner": runner, "engine": variant.engine, "tensors": tensors})
 
 
@@ -115,7 +115,8 @@ def log_model(client: Any, run: str, folder: Path, variant: Variant, settings: C
         model = client.create_logged_model(client.get_run(run).info.experiment_id, variant.name, source_run_id=run).model_id
     with tempfile.TemporaryDirectory() as workshop:
         how = {"threads": settings.device.settings.get("threads") or 1, **variant.engine}
-        save_model(Path(workshop), model, folder, schema.part(variant.module, "run"), how, {n: a[:1] for n, a in example.items()})
+        first = {name: ragged.take(array, 0) for name, array in example.items()}
+        save_model(Path(workshop), model, folder, schema.part(variant.module, "run"), how, first)
         client.log_model_artifacts(model, str(Path(workshop, "model")))
     client.finalize_logged_model(model, "READY")
     return model

@@ -164,7 +164,7 @@ def test_settings_of_the_letterbox():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"resize": "pad", "pad_value": 0}, r"data\.pad_value: 0 needs data\.resize=letterbox, but it is pad"),
+        ({"resize": "pad", "pad_value": 0}, r"data\.pad_value: 0 needs data\.resize=letterbox or as_is, but it is pad"),
         ({"pad_anchor": "corner"}, r"data\.pad_anchor: corner needs data\.resize=letterbox"),
         ({"pad_stride": 32}, r"data\.pad_stride: 32 needs data\.resize=letterbox"),
         ({"resize": "letterbox", "pad_value": 256}, r"data\.pad_value: 256 must be an integer from 0 to 255"),

@@ -15,6 +15,7 @@ from edgewise.formats.onnx import export, facts, qdq, ranges, recipes, spread, t
 SOURCES = ("torch", "onnx")
 ELSEWHERE = WAYS_TO_ONNX
 REQUIRES = {"onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx", "torch": "onnx", "nncf": "openvino"}
+OPEN_SIZES = True
 
 PRODUCTS = qdq.PRODUCTS
 INT8 = {"weights": "int8", "activations": "int8", "covers": PRODUCTS}

@@ -16,6 +16,7 @@ from edgewise.formats.openvino.onnx_nodes import NodeFinder
 SOURCES = ("onnx", *readers.READERS)
 ELSEWHERE: Mapping[str, str] = {}
 REQUIRES = {"openvino": "openvino", "nncf": "openvino", "onnx": "onnx", "tensorflow": "keras"}
+OPEN_SIZES = True
 INT8 = {"weights": "int8", "activations": "int8", "covers": PRODUCTS}
 SCHEMES = {
     "fp32": {"weights": "float32", "activations": "float32", "covers": PRODUCTS},
