@@ -3,10 +3,12 @@
 import contextlib
 import importlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -25,6 +27,7 @@ from edgewise.sources.inspection import CONTAINERS, Inspection, Port, one_line
 CONF, PARAMS = Path("conf"), Path("params.yaml")
 SHOWN_OPERATORS = 12
 HEADER = "# for params.yaml, in place of its sections with the same names"
+OF_ALL = re.compile(r"""edgewise\[([^]]*)\]\s*;\s*extra == ['"]all['"]""")  # in the metadata of the package
 
 
 @dataclass(frozen=True)
@@ -211,9 +214,21 @@ def read_formats(conf: Path) -> Formats:
     """The formats in conf/format/, and which of them lack a package here."""
     read = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((conf / "format").glob("*.yaml"))}
     every = {n: {"sources": schema.part(form["module"], "make").SOURCES, "schemes": list(form["schemes"])} for n, form in read.items()}
-    return Formats(every, {name: extra for name, form in read.items() if (extra := missing_extra(form["module"]))})
+    missing = {name: extra for name, form in read.items() if (extra := missing_extra(form["module"]))}
+    usual = extras_of_all()
+    return Formats(every, missing, frozenset(name for name, extra in missing.items() if usual and extra not in usual))
 
 
 def missing_extra(module: str) -> str | None:
     """The extra of a format that installs what makes and runs its files, if any of that is missing. module: edgewise.formats.NAME."""
     return next((extra for package, extra in own_packages(module).items() if version(package) == MISSING), None)
+
+
+def extras_of_all() -> set[str]:
+    """The extras that `edgewise[all]` installs; none where the package has no metadata, as in a checkout that was never installed."""
+    try:
+        requirements = metadata.requires("edgewise") or []
+    except metadata.PackageNotFoundError:
+        return set()
+    named = (OF_ALL.match(requirement) for requirement in requirements)
+    return {extra.strip() for found in named if found for extra in found[1].split(",")}

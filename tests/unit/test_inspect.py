@@ -274,3 +274,16 @@ def test_only_what_is_installed_is_suggested(files):
     nothing = dataclasses.replace(without, missing={name: name for name in without.possible})
     with pytest.raises(MissingExtra, match=r"edgewise\[onnx\]"):
         sections.suggest_variants(seen, importer.FORMAT, nothing, USUAL)
+
+
+def test_a_format_that_the_extra_all_leaves_out_is_named_only_where_it_is_installed(files, monkeypatch):
+    requirements = ["edgewise[openvino,torch]; extra == 'all'", "tract>=0.23; extra == 'tract'", "numpy>=1.26"]
+    monkeypatch.setattr(model_file.metadata, "requires", lambda package: requirements)
+    monkeypatch.setattr(
+        model_file, "missing_extra", lambda module: {"tract": "tract", "openvino": "openvino"}.get(module.rpartition(".")[2])
+    )
+    importer, seen = model_file.inspect_file(files["onnx"], CONF)
+    formats = read_formats(CONF)
+    assert formats.rare == {"tract"}
+    section = sections.suggest_variants(seen, importer.FORMAT, formats, USUAL)
+    assert section.tail == ["openvino is not installed here: pip install 'edgewise[openvino]'"]
