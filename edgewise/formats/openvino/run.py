@@ -111,7 +111,22 @@ def compiled(folder: str, settings: Mapping[str, Any], **more: Any) -> Any:
     model = core.read_model(os.path.join(folder, MODEL))
     if static_batch:
         model.reshape({port: _one_sample(port) for port in model.inputs})
-    return core.compile_model(model, "CPU", properties)
+    made = core.compile_model(model, "CPU", properties)
+    return core.compile_model(model, "CPU", {**properties, "SNIPPETS_MODE": "DISABLE"}) if _fuses_integers(model, made) else made
+
+
+def _fuses_integers(model: Any, made: Any) -> bool:
+    """Whether matrix products with integer weights became part of a generated kernel: on one thread OpenVINO 2026.4 makes one kernel of
+    several products of fixed size, and with integer weights it gives zeros."""
+    if model.is_dynamic() or all(node.get_type_name() != "FakeQuantize" for node in model.get_ops()):
+        return False
+    kernels = (node for node in made.get_runtime_model().get_ops() if node.get_rt_info()["layerType"].value == "Subgraph")
+    return any(value.get_element_type().get_type_name() in ("i8", "u8") for node in kernels for value in _constants(node))
+
+
+def _constants(node: Any) -> list[Any]:
+    """The inputs of a node of a runtime model that are constants."""
+    return [value for value in node.input_values() if value.get_node().get_rt_info()["layerType"].value == "Const"]
 
 
 def _one_sample(port: Any) -> Any:
