@@ -35,6 +35,7 @@ CODE = (
     "edgewise.agent.sessions",
     "edgewise.agent.anchors",
     "edgewise.agent.answers",
+    "edgewise.agent.class_maps",
     "edgewise.agent.decoding",
     "edgewise.agent.detectors",
     "edgewise.agent.geometry",
@@ -45,6 +46,7 @@ CODE = (
     "edgewise.stats.paired",
     "edgewise.stats.resampling",
     "edgewise.stats.timing",
+    "edgewise.stats.working_point",
 )
 
 

@@ -10,7 +10,7 @@ from edgewise.agent import preprocess
 from edgewise.agent.geometry import Geometry
 from edgewise.inspect.trial_run import Arrays, Tried
 from edgewise.plugins import Item
-from edgewise.tasks.heads import Candidate, Truth, choose, recognize
+from edgewise.sources.heads import Candidate, Truth, choose, recognize
 
 PICTURES = 12  # labelled ones that decide
 RANGES = ((0, 255), (0, 1), (-1, 1))

@@ -13,9 +13,8 @@ import numpy as np
 
 from edgewise.artifacts import artifact
 from edgewise.data.encoders import NEAREST
-from edgewise.sources import oracle
+from edgewise.sources import heads, oracle
 from edgewise.sources.inspection import CHANNELS, CONTAINERS, Inspection, Port
-from edgewise.tasks import heads
 
 IMAGE, IDS, MASK, AUDIO, FEATURES = "image", "ids", "mask", "audio", "features"
 STATE, CONSTANT = "state", "constant"

@@ -79,5 +79,5 @@ def summarize(training: Mapping[str, Any]) -> str:
             return f"{words} on validation {training[name]:.4f} after {training['epochs']} epochs"
     if "loss_validation" in training:
         return f"loss on validation {training['loss_validation']:.4g}"
-    tried = f", correct on {training['tried_right']} of {training['tried_samples']} samples" if "tried_right" in training else ""
+    tried = f", it {training['tried']}" if "tried" in training else ""
     return f"imported unchanged{tried}"

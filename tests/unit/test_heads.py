@@ -9,8 +9,8 @@ import pytest
 from edgewise.agent import anchors, preprocess
 from edgewise.agent.decoding import Decoder
 from edgewise.agent.geometry import Geometry
-from edgewise.tasks import heads
-from edgewise.tasks.heads import Candidate, Truth, choose, recognize
+from edgewise.sources import heads
+from edgewise.sources.heads import Candidate, Truth, choose, recognize
 
 SIDE = 128
 SIZE = (SIDE, SIDE)

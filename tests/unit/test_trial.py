@@ -102,7 +102,7 @@ def verdict(session: Any, data: Path) -> str | None:
     except ModelError as error:
         return str(error)
     oracle = Oracle(session, fit)
-    found = trial.try_preprocessing(lambda feeds: oracle.run(feeds)["logits"], samples)
+    found = trial.try_preprocessing(oracle.run, samples, "logits")
     assert found is not None
     return found.warning
 
@@ -133,7 +133,8 @@ def toy(order: np.ndarray):
     images = (targets[:, None, None, None] * 60 + rng.integers(0, 40, (600, 8, 8, 1))).astype(np.uint8)
 
     def score(feeds):
-        return -np.abs(feeds["image"].mean((1, 2, 3))[:, None] - (np.arange(4) * 60 + 20)[None])[:, order]
+        logits = -np.abs(feeds["image"].mean((1, 2, 3))[:, None] - (np.arange(4) * 60 + 20)[None])
+        return {"logits": logits[:, order]}
 
     return images, targets, ("a", "b", "c", "d"), score
 
@@ -149,7 +150,7 @@ def test_the_test_split_is_never_looked_at(tmp_path):
         seen.update(np.rint(picture * 127.5 + 127.5).astype(np.uint8).tobytes() for picture in feeds["image"])
         return score(feeds)
 
-    found = trial.try_preprocessing(watched, samples)
+    found = trial.try_preprocessing(watched, samples, "logits")
     assert found.samples == 100 and "data.range=[0,255]" in found.warning
     assert not [picture for picture in seen if picture in held]
 
@@ -159,7 +160,7 @@ def test_another_order_of_the_classes_is_told(tmp_path):
     data = write(tmp_path / "data", images, targets, labels, {"channels": 1, "image_size": 8, "range": [0, 255]}, 300)
     assert (
         "with its classes in another order it would be correct on 100: check that the classes"
-        in trial.try_preprocessing(score, Samples.open(data)).warning
+        in trial.try_preprocessing(score, Samples.open(data), "logits").warning
     )
 
 
@@ -167,7 +168,7 @@ def test_a_model_that_knows_nothing_is_told(tmp_path):
     images, targets, labels, _ = toy(np.arange(4))
     rng = np.random.default_rng(5)
     data = write(tmp_path / "data", images, targets, labels, {"channels": 1, "image_size": 8}, 300)
-    found = trial.try_preprocessing(lambda feeds: rng.random((len(feeds["image"]), 4)), Samples.open(data))
+    found = trial.try_preprocessing(lambda feeds: {"logits": rng.random((len(feeds["image"]), 4))}, Samples.open(data), "logits")
     assert "no better than chance" in found.warning and "no common preprocessing helps" in found.warning
 
 

@@ -36,11 +36,13 @@ def find_ends(function: Function, low: float, high: float, slack: float) -> tupl
 def _still(values: np.ndarray, slack: float) -> np.ndarray:
     """The positions up to which all values stay within `slack` of the value there."""
     highest, lowest = np.maximum.accumulate(values), np.minimum.accumulate(values)
-    return np.flatnonzero((highest - values <= slack) & (values - lowest <= slack))
+    places: np.ndarray = np.flatnonzero((highest - values <= slack) & (values - lowest <= slack))
+    return places
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip(x, -500, 500)))
+    squashed: np.ndarray = 1 / (1 + np.exp(-np.clip(x, -500, 500)))
+    return squashed
 
 
 def _hard_sigmoid(alpha: float = 0.2, beta: float = 0.5) -> Function:
