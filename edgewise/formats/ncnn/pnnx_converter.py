@@ -20,7 +20,7 @@ from edgewise.formats.common.examples import make_example
 from edgewise.formats.common.exported import to_graph_module
 from edgewise.formats.common.onnx_graphs import find_integer_operator
 from edgewise.formats.common.quiet import suppress_warnings
-from edgewise.formats.ncnn import net_files, strided_slices
+from edgewise.formats.ncnn import net_files, reductions, strided_slices
 from edgewise.formats.ncnn.attention_masks import widen_masks
 from edgewise.formats.ncnn.net_files import Layer
 
@@ -137,7 +137,8 @@ def find_program() -> Path:
 def read_converted(place: Path) -> Converted:
     """The net that pnnx wrote. ValueError names the operators that ncnn lacks."""
     layers = net_files.read_param((place / "net.ncnn.param").read_text(encoding="utf-8"))
-    layers = strided_slices.replace_slices(layers, (place / "net.pnnx.param").read_text(encoding="utf-8"))
+    described = (place / "net.pnnx.param").read_text(encoding="utf-8")
+    layers = reductions.restore_axes(strided_slices.replace_slices(layers, described), described)
     check_operators(layers)
     script = (place / "net_ncnn.py").read_text(encoding="utf-8")
     found = {blob: made or taken for blob, made, taken in AXES.findall(script)}
