@@ -25,18 +25,14 @@ CODE = (
     "{format}.run",
     "{format}.profile",
     "{reference}.run",
+    "{samples}",
     "edgewise.agent.program",
-    "edgewise.agent.preprocess",
-    "edgewise.agent.ports",
-    "edgewise.agent.ragged",
     "edgewise.agent.sessions",
     "edgewise.stats.timing",
     "edgewise.stats.agreement",
     "edgewise.proof.checks",
     "edgewise.proof.isolation",
     "edgewise.artifacts.records",
-    "edgewise.artifacts.samples",
-    "edgewise.artifacts.targets",
 )
 
 

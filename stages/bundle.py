@@ -14,17 +14,15 @@ from edgewise.errors import UserError, run_main
 CODE = (
     "edgewise.bundle.assembly",
     "{formats}.run",
+    "{samples}",
+    "{proof}",
     "edgewise.agent.infer",
     "edgewise.agent.packages",
     "edgewise.report.table",
     "edgewise.compress.partition",
-    "edgewise.stats.agreement",
     "edgewise.stats.claims",
-    "edgewise.proof.making",
     "edgewise.plugins",
     "edgewise.artifacts.flat_metrics",
-    "edgewise.artifacts.samples",
-    "edgewise.artifacts.targets",
 )
 
 

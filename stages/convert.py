@@ -23,13 +23,9 @@ CODE = (
     "edgewise.compress.float_models",
     "{format}.make",
     "{format}.run",
+    "{proof}",
     "edgewise.formats.common",
-    "edgewise.stats.agreement",
-    "edgewise.proof.making",
     "edgewise.artifacts.artifact",
-    "edgewise.agent.ports",
-    "edgewise.agent.ragged",
-    "edgewise.agent.sessions",
 )
 
 

@@ -26,15 +26,9 @@ CODE = (
     "{format}.store",
     "{format}.run",
     "{between}.make",
+    "{samples}",
+    "{proof}",
     "edgewise.formats.common",
-    "edgewise.stats.agreement",
-    "edgewise.proof.making",
-    "edgewise.artifacts.samples",
-    "edgewise.artifacts.targets",
-    "edgewise.agent.preprocess",
-    "edgewise.agent.ports",
-    "edgewise.agent.ragged",
-    "edgewise.agent.sessions",
 )
 
 

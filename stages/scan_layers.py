@@ -18,19 +18,12 @@ from edgewise.proof.making import write_schemes
 CODE = (
     "edgewise.compress.sensitivity",
     "{scanner}",
+    "{samples}",
+    "{proof}",
     "edgewise.formats.common.exported",
     "edgewise.formats.common.nncf_settings",
     "edgewise.formats.common.noise",
     "edgewise.formats.common.onnx_graphs",
-    "edgewise.formats.common.quiet",
-    "edgewise.stats.agreement",
-    "edgewise.proof.making",
-    "edgewise.artifacts.samples",
-    "edgewise.artifacts.targets",
-    "edgewise.agent.preprocess",
-    "edgewise.agent.ports",
-    "edgewise.agent.ragged",
-    "edgewise.agent.sessions",
 )
 
 

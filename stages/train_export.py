@@ -16,30 +16,7 @@ from edgewise.config import schema
 from edgewise.errors import run_main
 from edgewise.sources.model_source import SOURCE, summarize, write_source
 
-CODE = (
-    "edgewise.sources.model_source",
-    "{source}",
-    "edgewise.stats.agreement",
-    "edgewise.proof.making",
-    "edgewise.artifacts.samples",
-    "edgewise.artifacts.targets",
-    "edgewise.agent.preprocess",
-    "edgewise.agent.ports",
-    "edgewise.agent.ragged",
-    "edgewise.agent.sessions",
-    "edgewise.stats.paired",
-    "edgewise.agent.anchors",
-    "edgewise.agent.answers",
-    "edgewise.agent.class_maps",
-    "edgewise.agent.decoding",
-    "edgewise.agent.detectors",
-    "edgewise.agent.geometry",
-    "edgewise.agent.nms",
-    "edgewise.stats.average_precision",
-    "edgewise.stats.box_matching",
-    "edgewise.stats.mean_iou",
-    "edgewise.stats.working_point",
-)
+CODE = ("edgewise.sources.model_source", "{source}", "{samples}", "{proof}", "{objectives}", "{trial}")
 
 METRICS = Path("metrics/train.json")
 

@@ -18,25 +18,11 @@ from edgewise.proof.making import SOURCE, find_tool_versions, translate_errors, 
 
 CODE = (
     "edgewise.compress.qat",
+    "{samples}",
+    "{proof}",
+    "{objectives}",
     "edgewise.sources.torch_source",
     "edgewise.sources.transformers_model",
-    "edgewise.stats.agreement",
-    "edgewise.proof.making",
-    "edgewise.artifacts.samples",
-    "edgewise.artifacts.targets",
-    "edgewise.agent.preprocess",
-    "edgewise.agent.ports",
-    "edgewise.agent.ragged",
-    "edgewise.agent.sessions",
-    "edgewise.agent.anchors",
-    "edgewise.agent.answers",
-    "edgewise.agent.decoding",
-    "edgewise.agent.detectors",
-    "edgewise.agent.geometry",
-    "edgewise.agent.nms",
-    "edgewise.stats.average_precision",
-    "edgewise.stats.box_matching",
-    "edgewise.stats.mean_iou",
 )
 
 DATA, TARGET = Path("models/data"), Path("models/qat")

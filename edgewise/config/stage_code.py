@@ -11,6 +11,14 @@ imported: they are the user's to edit.
     {between}                         modules of the formats on the way from a fine-tuned or pruned source; none for other variants
     {scanner}                         scan.py of the source's format; none where it has none
     {formats}                         the modules of the formats of all variants
+
+and for what many stages share, by what they do with a model:
+
+    {samples}                         reads samples and gives them to a model
+    {proof}                           runs a model here and compares its outputs with the source's
+    {boxes}                           reads boxes from outputs, in the picture's own pixels
+    {objectives}                      scores a net while it is trained, by the kind of its targets
+    {trial}                           tries an imported model on labelled samples, whose preprocessing may be wrong
 """
 
 import ast
@@ -29,6 +37,14 @@ from edgewise.errors import ConfigError
 STAGES = "stages"
 EACH = ("variants", "formats")
 Plugins = Mapping[str, Sequence[str]]
+BOXES = ("edgewise.agent.decoding", "edgewise.agent.geometry")
+GROUPS: Plugins = {  # placeholder -> modules; a module stands for what it imports of its own package, too
+    "samples": ("edgewise.artifacts.samples", "edgewise.agent.preprocess", "edgewise.agent.ragged"),
+    "proof": ("edgewise.proof.making", "edgewise.agent.sessions", "edgewise.stats.agreement"),
+    "boxes": BOXES,
+    "objectives": (*BOXES, "edgewise.stats.average_precision", "edgewise.stats.mean_iou"),
+    "trial": ("edgewise.agent.class_maps", "edgewise.stats.paired", "edgewise.stats.working_point"),
+}
 
 
 @dataclass(frozen=True)
@@ -98,9 +114,10 @@ def constants(tree: ast.Module, names: Sequence[str]) -> Iterator[tuple[str, Any
                 yield target.id, ast.literal_eval(node.value)
 
 
-def plugins(config: Config) -> dict[str, tuple[str, ...]]:
+def plugins(config: Config) -> dict[str, Sequence[str]]:
     """What the placeholders of every stage stand for."""
     return {
+        **GROUPS,
         "data": with_callable(config.data),
         "source": with_callable(config.model),
         "task": with_callable(config.task),

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from edgewise.config.digests import Digests, expand
-from edgewise.config.stage_code import StageCode, read_declared
+from edgewise.config.stage_code import GROUPS, StageCode, read_declared
 from tests.conftest import ROOT
 from tests.support.closure import closure
 
@@ -31,7 +31,7 @@ CANNOT_CHANGE_A_RESULT = {
     "edgewise.agent.cache": ("bench-on-device", "copies files to a device and checks their hashes"),
     "edgewise.plugins": ("prepare-data train-export convert scan-layers train-qat prune quantize bench-on-device", NO_METHODS),
 }
-GROUPS = {"data": "data", "source": "model", "task": "task", "device": "device", "format": "format"}  # placeholder -> group of conf/
+SECTIONS = {"data": "data", "source": "model", "task": "task", "device": "device", "format": "format"}  # placeholder -> group of conf/
 
 
 def exempt(stage: str) -> frozenset[str]:
@@ -55,11 +55,11 @@ def plugins(group: str) -> list[str]:
 
 def choices() -> Iterator[dict[str, str | tuple[str, ...]]]:
     """What placeholders stand for: every plugin of conf/ in turn."""
-    for number in range(max(len(plugins(group)) for group in GROUPS.values())):
-        chosen: dict[str, str | tuple[str, ...]] = {key: plugins(group)[number % len(plugins(group))] for key, group in GROUPS.items()}
+    for number in range(max(len(plugins(group)) for group in SECTIONS.values())):
+        chosen: dict[str, str | tuple[str, ...]] = {key: plugins(group)[number % len(plugins(group))] for key, group in SECTIONS.items()}
         scan = f"{chosen['format']}.scan"
         own = (scan,) if ROOT.joinpath(*scan.split(".")).with_suffix(".py").exists() else ()
-        yield chosen | {"reference": chosen["format"], "formats": chosen["format"], "between": chosen["format"], "scanner": own}
+        yield chosen | {"reference": chosen["format"], "formats": chosen["format"], "between": chosen["format"], "scanner": own, **GROUPS}
 
 
 @functools.cache
@@ -67,7 +67,7 @@ def cases(stage: str) -> list[tuple[tuple[str, ...], frozenset[str]]]:
     """For each choice of plugins: all that CODE names with the script, and the import closure of script and plugins."""
     script, code, found = f"stages.{stage.replace('-', '_')}", declared()[stage].code, {}
     for chosen in choices():
-        by_placeholder = expand([name for name in code if "{" in name], **chosen)
+        by_placeholder = expand([name for name in code if "{" in name and name.strip("{}") not in GROUPS], **chosen)
         reached = frozenset().union(*(reach(stage, top) for top in (script, *by_placeholder)))
         found[(script, *expand(code, **chosen))] = reached
     return list(found.items())
