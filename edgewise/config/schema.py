@@ -385,9 +385,10 @@ def read(path: Path = PATH) -> Config:
 
 
 def read_compared(stage: str, path: Path = PATH) -> dict[str, Any]:
-    """What DVC compares for a stage beside its settings: {"code": its digest, "runtimes": of `runtimes`, if it has an entry there}."""
+    """What DVC compares for a stage beside its settings: {"code": its digest, or {variant: digest}; "runtimes": of `runtimes`}. None for
+    what the file does not say."""
     raw = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
-    return {key: raw[key].get(stage) for key in KEYS}
+    return {key: (raw.get(key) or {}).get(stage) for key in KEYS}
 
 
 def settings_sha256(path: Path = PATH) -> str:

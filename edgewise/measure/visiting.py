@@ -5,8 +5,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from edgewise.artifacts import artifact, visits
 from edgewise.artifacts.visits import Visit
 from edgewise.config import schema
@@ -16,6 +14,7 @@ from edgewise.measure.runs import PlacedVariant, blocks_by_process
 from edgewise.stats.timing import log_ratio_error, median_ratio
 
 MODELS = Path("models")
+STAGE = "bench-on-device"
 TIMED = ("scope", "interleave", "block_s", "warmup", "answer")  # of bench: what is timed; the rest says how often
 
 
@@ -47,13 +46,7 @@ def make_key(variant: PlacedVariant, reference: PlacedVariant, bench: Bench, dev
             "runtimes": [runtimes["variants"].get(side.name) for side in sides],
             "data": artifact.read(MODELS / "data").files,
             "bench": {name: schema.to_plain(getattr(bench, name)) for name in TIMED},
-            "code": code_digest(variant.name),
+            "code": (schema.read_compared(STAGE)["code"] or {}).get(variant.name),
             "device": device_fingerprint,
         }
     )
-
-
-def code_digest(name: str, path: Path = schema.PATH) -> Any:
-    """The digest of the code that measures a variant, as compose wrote it; None where the pipeline was not composed by it."""
-    raw = yaml.load(path.read_text(encoding="utf-8"), Loader=schema.LOADER)
-    return ((raw.get("code") or {}).get("bench-on-device") or {}).get(name)
