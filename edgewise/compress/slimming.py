@@ -218,7 +218,8 @@ def choose(groups: Sequence[Coupled], costs: Costs, kind: str, goal: float, mult
     widest = max(group.channels for group in groups)
     if multiple >= widest:
         raise ValueError(
-            f"prune.multiple: {multiple}, but the widest layer that may lose channels has {widest}; choose a smaller one, for example 8"
+            f"prune.multiple: {multiple}; allowed for this model: 1 to {widest - 1}, fewer than the channels of the widest layer"
+            " that may lose some; choose a smaller one, for example 8"
         )
     levels = np.unique(np.concatenate([group.importance for group in groups]))
 
