@@ -138,7 +138,10 @@ def encode_boxes(items: Sequence[Item], settings: Any) -> tuple[list[str], BoxTa
     names, given = settings.class_names(), [item.label for item in items]
     table = BoxTable.of([boxes for boxes in given if isinstance(boxes, Boxes)])
     if not len(table.every):
-        raise DataError(f"data: {len(items)} pictures without any object; check that the labels belong to these pictures")
+        raise DataError(
+            f"data: {len(items)} pictures without any object{describe_left_out(items)}; check that the labels belong to these pictures, and"
+            " their unit (yolo: shares of the sides; coco, voc: pixels)"
+        )
     labels, number = settings.index_classes(names)
     place = np.array([number[name] for name in names], np.int64)
     every = Boxes(table.every.corners, place[table.every.classes], table.every.areas, table.every.crowd)
@@ -146,17 +149,29 @@ def encode_boxes(items: Sequence[Item], settings: Any) -> tuple[list[str], BoxTa
 
 
 def encode_masks(items: Sequence[Item], settings: Any) -> tuple[list[str], MaskTable]:
-    """The class names in the order of the model's outputs, and the masks. DataError where no pixel has a class, or there are too many."""
+    """The class names in the order of the model's outputs, and the masks. DataError where all pixels have one class, or none has any, and
+    for too many classes."""
     masks = tuple(item.label for item in items if isinstance(item.label, Mask))
     found = np.flatnonzero(np.sum([mask.pixels[:IGNORED] for mask in masks], axis=0))
     if not len(found):
         raise DataError(f"data: {len(items)} masks without a pixel of any class; check data.ignore and the names of the classes")
     names = list(settings.class_names()) or [str(number) for number in range(found[-1] + 1)]
+    if len(found) < 2:
+        raise DataError(
+            f"data: all pixels of {len(items)} masks are {names[found[0]]}{describe_left_out(items)}; two classes or more are needed to tell"
+            " them apart: check the masks, or the outlines that they are drawn from"
+        )
     labels, number = settings.index_classes(names)
     if len(labels) > MOST_CLASSES:
         raise DataError(f"data.label_names: {len(labels)} classes; masks have at most {MOST_CLASSES}, one byte for each pixel")
     place = [number[name] for name in names]
     return labels, MaskTable(masks if place == list(range(len(names))) else tuple(renumber(mask, place) for mask in masks))
+
+
+def describe_left_out(items: Sequence[Item]) -> str:
+    """What was wrong with labels, counted, in brackets; nothing where all are right."""
+    counts = Counter(what for item in items for what, _ in item.problems)
+    return f" ({'; '.join(f'{count} {what}' for what, count in counts.items())})" if counts else ""
 
 
 def renumber(mask: Mask, place: Sequence[int]) -> Mask:

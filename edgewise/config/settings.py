@@ -44,7 +44,7 @@ def option(
 
 def nearest(word: object, allowed: Iterable[str]) -> str:
     """'allowed: a, b', preceded by 'did you mean' if the word looks like a typo of one of them."""
-    names = sorted(str(a) for a in allowed)
+    names = sorted("null" if a is None else str(a) for a in allowed)
     close = difflib.get_close_matches(str(word), names, n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"{hint}allowed: {', '.join(names) or 'nothing'}"

@@ -44,8 +44,17 @@ class Settings(ObjectSettings):
             return self.classes
         found = sorted({name for path in list_annotations(self.place) for name in names_in(path, path.stat().st_mtime_ns)})
         if not found:
-            raise DataError(f"data.path: {printable(self.place)}: no object in any of its XML files; {EXPECTED}")
+            raise DataError(f"data.path: {printable(self.place)}: no object in any of its XML files{self._first_fault()}; {EXPECTED}")
         return found
+
+    def _first_fault(self) -> str:
+        """Why one of the files cannot be read, in brackets; nothing where all can."""
+        for path in list_annotations(self.place):
+            try:
+                parse(path)
+            except ValueError as error:
+                return f" ({error})"
+        return ""
 
 
 def probe(settings: Settings) -> Mapping[str, Any]:

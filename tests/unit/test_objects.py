@@ -214,6 +214,34 @@ def test_wrong_dataset_yamls(tmp_path, make, message):
         read("yolo", path)
 
 
+def test_labels_in_pixels_are_told_from_what_was_left_out(tmp_path):
+    path = write_yolo(tmp_path / "set")
+    for file in (tmp_path / "set/labels").rglob("*.txt"):
+        file.write_text("0 30 20 10 10\n")
+    message = r"24 pictures without any object \(20 boxes outside of their picture, left out; .*yolo: shares of the sides"
+    with pytest.raises(DataError, match=message):
+        prepare(plugin("yolo", path=str(path)), tmp_path)
+
+
+def test_outlines_of_two_points_alone_leave_no_mask(tmp_path):
+    folder = write_coco(tmp_path / "set")
+    for file in (folder / "annotations").glob("*.json"):
+        content = json.loads(file.read_text())
+        content["annotations"] = [{**entry, "segmentation": [[1, 1, 9, 9]]} for entry in content["annotations"]]
+        file.write_text(json.dumps(content))
+    message = r"all pixels of 24 masks are background \(28 outlines of fewer than 3 points, left out\); two classes or more"
+    with pytest.raises(DataError, match=message):
+        prepare(plugin("coco", path=str(folder), targets="masks"), tmp_path)
+
+
+def test_xml_cut_short_is_told_where_no_file_can_be_read(tmp_path):
+    folder = write_voc(tmp_path / "set")
+    for file in (folder / "Annotations").glob("*.xml"):
+        file.write_text(file.read_text()[:60])
+    with pytest.raises(DataError, match=r"no object in any of its XML files \(Annotations/part00\.xml is not XML: unclosed token"):
+        prepare(plugin("voc", path=str(folder)), tmp_path)
+
+
 def test_a_folder_of_labels_that_is_not_there(tmp_path):
     with pytest.raises(
         DataError, match=r"none of the 24 pictures has a file of labels: part00.png should have .*/outlines/train/part00.txt"

@@ -87,6 +87,7 @@ def test_without_labels_there_are_no_targets(tmp_path):
         ("classes", ("car", None, "dog"), r"1 of 3 samples have no label, such as 1.png; label all of them, or set data.targets=none"),
         ("boxes", (Boxes.of([], []),) * 4, "4 pictures without any object; check that the labels belong to these pictures"),
         ("masks", (Mask.pack(np.full((2, 2), IGNORED, np.uint8)),), "1 masks without a pixel of any class; check data.ignore"),
+        ("masks", (Mask.pack(np.zeros((2, 2), np.uint8)),) * 2, r"all pixels of 2 masks are \w+; two classes or more are needed"),
     ],
 )
 def test_labels_that_cannot_be_targets(kind, labels, message):
