@@ -44,7 +44,7 @@ def describe_profile(summary: Summary) -> Iterator[str]:
         profile = next((row.conditions.profile for row in summary.variants.values() if row.conditions), "")
         yield (
             f"profile {profile} gives no intervals, so nothing is claimed about latency; `dvc exp run -S bench.name=quick` measures longer"
-            f" (-S writes into params.yaml: a {profile} that it has set stays until another -S)"
+            f" (if you have set {profile} with -S, it is in params.yaml and stays there until you change it)"
         )
 
 
