@@ -112,6 +112,7 @@ def run_main(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with its return value, or with the exit code of the error that it raises; the message goes to stderr."""
     try:
         code = main()
+        sys.stdout.flush()  # here, and not when Python ends: the reader may be gone
     except EdgewiseError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code

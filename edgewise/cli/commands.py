@@ -4,7 +4,7 @@ from argparse import SUPPRESS, Namespace
 from pathlib import Path
 
 from edgewise.cli import checking
-from edgewise.cli.parsing import SHELLS, Command, Parser, build_tree
+from edgewise.cli.parsing import SHELLS, Command, Parser, build_tree, make_script
 from edgewise.errors import UserError
 
 CHECKED = """0 done; with --check 1 where a gate fails and 4 where none fails and one is not resolved;
@@ -164,11 +164,11 @@ def sweep(given: Namespace) -> int:
       edgewise sweep +search=pareto                                  # a search instead of a grid, by conf/sweep/search/pareto.yaml
       edgewise sweep hydra/launcher=joblib hydra.launcher.n_jobs=2 ...    # two at a time; or submitit_local, submitit_slurm, ray
     """
-    from edgewise.cli.sweep import run
+    from edgewise.sweep import app
 
     if not given.overrides:
         raise UserError("edgewise sweep: nothing to sweep; give values with commas, for example: edgewise sweep train.epochs=1,2")
-    return run([*(("--name", given.name) if given.name else ()), *given.overrides])
+    return app.sweep([*(("--name", given.name) if given.name else ()), *given.overrides])
 
 
 def study_options(parser: Parser) -> None:
@@ -342,8 +342,6 @@ def completion(given: Namespace) -> None:
       edgewise completion zsh > ~/.zfunc/_edgewise                        # a folder of $fpath
       edgewise completion fish > ~/.config/fish/completions/edgewise.fish
     """
-    from edgewise.cli.completion import make_script
-
     print(make_script(build_tree(COMMANDS), given.shell))
 
 

@@ -11,6 +11,7 @@ from edgewise.errors import UserError
 
 SHELLS = ("bash", "zsh", "fish")  # that shtab completes in
 Run = Callable[[argparse.Namespace], int | None]
+PATHS = ("file", "folder", "data", "output")  # arguments that a shell completes with the names of files
 USAGE = "edgewise COMMAND ..."
 CODES = """0 done; 1 a result file is missing or damaged; 2 a mistake in a setting, a file
 or the command; 3 the machine, the network or a missing package"""
@@ -81,3 +82,14 @@ def format_commands(commands: Mapping[str, Command]) -> str:
     """A line for each: its name and what it does."""
     width = max(map(len, commands))
     return "\n".join(f"  {name:{width}}  {command.summary}" for name, command in commands.items())
+
+
+def make_script(tree: Tree, shell: str) -> str:
+    """The script with which a shell, one of SHELLS, completes commands and options."""
+    import shtab
+
+    for parser in tree.commands.values():
+        for action in parser._actions:
+            if action.dest in PATHS:
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+    return shtab.complete(tree.root, shell)

@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from edgewise.config.compose import quoted
 from edgewise.errors import ConfigError, EdgewiseError, InfrastructureError, MissingExtra
-from edgewise.sweep import plan, points, start
+from edgewise.sweep import conclusion, plan, points, start
 from edgewise.sweep.clone import summarize_error
 from edgewise.sweep.execution import Outcome, read_outcomes, record_lost_point, run_point
 from edgewise.sweep.plan import Plan
@@ -46,6 +46,23 @@ GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 SQUEUE = ("squeue", "--me", "--array", "--states=all", "--noheader", "--format=%i %T")  # a job that ended stays listed for minutes
 GONE = "GONE"  # no longer listed: it ended long ago
 ASK_S = 10
+
+
+def sweep(arguments: list[str]) -> int:
+    """Run a sweep from its command line to its conclusion. The exit code: 0, or 1 where a point failed.
+
+    arguments: Hydra's overrides, and --name NAME.
+    """
+    name, overrides = plan.split_off_name(arguments)
+    folder = plan.sweep_folder(Path.cwd(), name)
+    try:
+        run_sweep(name, overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+    except KeyboardInterrupt:
+        print(f"sweep {name}: {conclusion.count_finished(folder)} finished and kept", file=sys.stderr)
+        raise
+    return conclusion.conclude(plan.read_plan(folder))
 
 
 def run_sweep(name: str, arguments: list[str]) -> None:

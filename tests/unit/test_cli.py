@@ -154,6 +154,17 @@ def test_a_reader_who_leaves_early_sees_no_traceback():
     assert (done.stdout, done.stderr, done.returncode) == ("0\n", "", 141)
 
 
+def test_a_reader_who_is_gone_before_a_short_answer_sees_nothing():
+    """It waits in the buffer until the end."""
+    code = "from edgewise.errors import run_main; run_main(lambda: print(1))"
+    read, write = os.pipe()
+    os.close(read)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"} | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.stderr, done.returncode) == ("", 141)
+
+
 def test_the_commands_that_a_run_prints_work_in_a_path_with_blanks():
     """A shell gives them one argument."""
     from edgewise.report.terminal import NEXT_STEPS
@@ -166,9 +177,9 @@ def test_the_commands_that_a_run_prints_work_in_a_path_with_blanks():
 
 
 def test_options_may_stand_anywhere(monkeypatch):
-    from edgewise.cli import sweep
+    from edgewise.sweep import app
 
-    monkeypatch.setattr(sweep, "run", lambda arguments: given.append(arguments) or 0)
+    monkeypatch.setattr(app, "sweep", lambda arguments: given.append(arguments) or 0)
     given: list[list[str]] = []
     assert dispatch(["sweep", "-m", "a=1,2", "--name", "first", "~b", "+search=pareto", "hydra/launcher=joblib"]) == 0
     assert dispatch(["sweep", "a=-1,2", "--multirun"]) == 0
