@@ -3,6 +3,9 @@
 Users type these names, so they stay the same when the records in `records` are arranged differently.
 """
 
+import dataclasses
+import types
+import typing
 from collections.abc import Iterable
 from typing import Any
 
@@ -122,3 +125,23 @@ def score_metric_name(metric: PrimaryMetric, end: str) -> str:
 def known_names(metric: PrimaryMetric | None, scores: Iterable[str]) -> set[str]:
     """All names that a user may give. scores: SCORES of the task."""
     return {*metric_paths(metric), *scores}
+
+
+def number_names(metric: PrimaryMetric | None, scores: Iterable[str]) -> set[str]:
+    """Those whose values are numbers, which can be maximized or minimized."""
+    return {name for name, path in metric_paths(metric).items() if _is_number(path)} | {
+        name for name in scores if not name.endswith("_ci95")
+    }
+
+
+def _is_number(path: str) -> bool:
+    """Whether a dotted path in a VariantSummary leads to a number, which may be missing."""
+    kind: Any = VariantSummary
+    for part in path.split("."):
+        hint = typing.get_type_hints(kind).get(part) if dataclasses.is_dataclass(kind) else None
+        kind = next((each for each in typing.get_args(hint) if each is not type(None)), None) if _is_optional(hint) else hint
+    return kind in (int, float)
+
+
+def _is_optional(hint: Any) -> bool:
+    return isinstance(hint, types.UnionType) and type(None) in typing.get_args(hint)

@@ -6,6 +6,7 @@ and the user's index is not touched. An untracked file is taken along unless git
 experiments are commits that others fetch, and what is in a commit stays in it.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -25,6 +27,7 @@ from edgewise.artifacts import visits
 from edgewise.artifacts.artifact import check_space
 from edgewise.config.compose import PROFILE
 from edgewise.config.digests import CACHE, LIBRARY, Digests
+from edgewise.data.pictures import printable
 from edgewise.errors import ConfigError, InfrastructureError
 from edgewise.sweep import kill_with_parent
 
@@ -33,9 +36,12 @@ TAIL_BYTES = 2000
 WRITTEN = ("params.yaml", "dvc.lock", "metrics/", "models/")  # the choices, which count separately, and what the pipeline writes
 DOCUMENTS = (".md", ".rst")
 MOST_BYTES = 10 * 2**20  # of an untracked file
+MOST_TOGETHER = 200 * 2**20  # of all untracked files: a folder of small pictures is large, too
 SECRETS: tuple[str, ...] = (  # patterns for names of files and folders
     *(".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519"),
-    *(".netrc", ".npmrc", ".pypirc", ".git-credentials", "credentials", "credentials.json", ".ssh", ".aws", ".gnupg"),
+    *("*.env", "*.ppk", "*.ovpn", "secrets.yaml", "secrets.yml", "secrets.json", "secrets.toml", "credentials", "credentials.json"),
+    *("kaggle.json", "*service*account*.json", ".netrc", ".pgpass", ".htpasswd", ".npmrc", ".pypirc", ".git-credentials"),
+    *(".ssh", ".aws", ".azure", ".gnupg", ".kube", ".docker", ".kaggle"),
 )
 HARMLESS = (".env.example", ".env.sample", ".env.template")
 MOST_NAMED = 20  # files that are listed in the terminal; plan.json has all
@@ -113,12 +119,15 @@ def share_visits(root: Path, folder: Path) -> None:
 
 
 def link_local_files(root: Path, folder: Path, choices: dict[str, Any]) -> None:
-    """Link data and weights that the settings name by a relative path and that are not in git."""
-    for name in strings_in([choices.get("data"), choices.get("model")]):
-        path = Path(name)
-        if name and not path.is_absolute() and ".." not in path.parts and (root / path).exists() and not (folder / path).exists():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).symlink_to(root / path)
+    """Link data, weights and a teacher that the settings name by a relative path and that are not in git. What lies outside of the project
+    is linked outside of the clone, where the same path leads from there, as long as that is in .edgewise."""
+    for name in strings_in([choices.get("data"), choices.get("model"), (choices.get("train") or {}).get("teacher")]):
+        place = Path(os.path.normpath(folder / name))
+        ours = place.is_relative_to(folder) or place.is_relative_to(root / CACHE.parent)
+        if name and ours and not Path(name).is_absolute() and os.path.exists(root / name) and not os.path.lexists(place):  # noqa: PTH110
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # another point was faster
+                place.symlink_to(root / name)
 
 
 def strings_in(tree: Any) -> Iterator[str]:
@@ -157,13 +166,14 @@ def take_snapshot(root: Path) -> Code:
         )
     refuse_dirty_submodules(root)
     reasons = {path: why_left_behind(root, path) for path in untracked_files(root)}
-    tree = write_tree(root, [path for path, reason in reasons.items() if not reason])
+    added = [path for path, reason in reasons.items() if not reason]
+    refuse_too_much(root, added)
+    tree = write_tree(root, added)
     carried = split_paths(git(root, "diff-tree", "-r", "-z", "--name-only", "--no-renames", head, tree))
-    left = tuple(f"{path} ({reason})" for path, reason in reasons.items() if reason)
+    left = tuple(f"{printable(path)} ({reason})" for path, reason in reasons.items() if reason)
     library = library_digest(root)
-    return Code(
-        head, tree, code_digest(root, tree, library), tuple(path for path in carried if not path.startswith(WRITTEN)), left, library
-    )
+    taken = tuple(printable(path) for path in carried if not path.startswith(WRITTEN))
+    return Code(head, tree, code_digest(root, tree, library), taken, left, library)
 
 
 def untracked_files(root: Path) -> list[str]:
@@ -179,6 +189,19 @@ def why_left_behind(root: Path, path: str) -> str | None:
         return "may be a secret"
     size = (root / path).lstat().st_size
     return f"{size / 2**20:.1f} MB" if size > MOST_BYTES else None
+
+
+def refuse_too_much(root: Path, added: Sequence[str]) -> None:
+    """Raise ConfigError where the untracked files that would go into git are large together."""
+    sizes = Counter[str]()
+    for path in added:
+        sizes[PurePath(path).parts[0]] += (root / path).lstat().st_size
+    if sizes.total() > MOST_TOGETHER:
+        (name, size), *_ = sizes.most_common(1)
+        raise ConfigError(
+            f"{len(added):,} untracked files of {sizes.total() / 2**20:.0f} MB would go into git with each point,"
+            f" {size / 2**20:.0f} MB of them in {printable(name)}: name it in .gitignore (clones link what the settings name), or commit it"
+        )
 
 
 def is_secret(path: str) -> bool:
@@ -231,7 +254,7 @@ def code_digest(root: Path, tree: str, library: str) -> str:
     for entry in split_paths(git(root, "ls-tree", "-r", "-z", tree)):
         about, _, path = entry.partition("\t")
         if not path.startswith(WRITTEN) and not path.endswith(DOCUMENTS):
-            found.update(f"{path} {python_digest(digests, root / path) or about}\n".encode())
+            found.update(os.fsencode(f"{path} {python_digest(digests, root / path) or about}\n"))
     if (root / CACHE.parent).exists():  # git may not ignore a new one
         digests.save()
     return found.hexdigest()
@@ -281,10 +304,17 @@ def list_paths(paths: Sequence[str]) -> str:
 
 
 def git(folder: Path, *arguments: str, **environment: str) -> str:
-    """What git prints. Raises InfrastructureError with git's own message."""
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, env={**os.environ, **environment})
+    """What git prints; bytes of names that are not UTF-8 as os.fsdecode has them. Raises InfrastructureError with git's own message."""
+    done = subprocess.run(
+        ["git", *arguments],
+        cwd=folder,
+        capture_output=True,
+        env={**os.environ, **environment},
+        encoding="utf-8",
+        errors="surrogateescape",
+    )
     if done.returncode:
-        raise InfrastructureError(f"git {arguments[0]} failed in {folder}: {summarize_error(done.stderr)}")
+        raise InfrastructureError(f"git {arguments[0]} failed in {folder}: {printable(summarize_error(done.stderr))}")
     return done.stdout.rstrip("\n")
 
 

@@ -127,7 +127,7 @@ def read_stages(folder: Path) -> list[Stage]:
     from dvc.repo import Repo
 
     def place(item: Any) -> str:
-        return str(Path(item.fs_path).relative_to(folder.resolve()))
+        return name_inside(Path(item.fs_path), folder.resolve())
 
     with Repo(str(folder)) as repo:
         return sort_stages(
@@ -140,6 +140,11 @@ def read_stages(folder: Path) -> list[Stage]:
             for stage in repo.index.stages
             if stage.name  # *.dvc files, for data that no stage makes, have none
         )
+
+
+def name_inside(path: Path, folder: Path) -> str:
+    """Relative to the folder; of what lies outside, which the user may have added to dvc.yaml, the path as it is."""
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
 def sort_stages(stages: Iterable[Stage]) -> list[Stage]:

@@ -70,14 +70,15 @@ def choose_objectives(given: Mapping[str, Any] | None, checked: Sequence[Point])
     """
     task = cast(Task, checked[0].config.task.load())
     metric = task.PRIMARY_METRIC
-    fields = flat_metrics.known_names(metric, task.SCORES)
+    fields = flat_metrics.number_names(metric, task.SCORES)
     if not given:
         first = {metric.name: plan.MAXIMIZE if metric.higher_is_better else plan.MINIMIZE} if metric else {"sqnr_db": plan.MAXIMIZE}
         return {**first, **OBJECTIVES}
     for field, direction in given.items():
         if field not in fields:
             hint = f"it is now called {flat_metrics.RENAMED[field]}; " if field in flat_metrics.RENAMED else ""
-            raise ConfigError(f"search.objectives: unknown figure {field!r}; {hint}{nearest(field, fields)}")
+            wrong = f"{field!r} is not a number" if field in flat_metrics.known_names(metric, task.SCORES) else f"unknown figure {field!r}"
+            raise ConfigError(f"search.objectives: {wrong}; {hint}{nearest(field, fields)}")
         if direction not in (plan.MAXIMIZE, plan.MINIMIZE):
             raise ConfigError(f"search.objectives.{field}: {direction!r}; allowed: {plan.MAXIMIZE}, {plan.MINIMIZE}")
     return {str(field): str(direction) for field, direction in given.items()}

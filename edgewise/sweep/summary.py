@@ -104,8 +104,10 @@ def make_rows(outcome: Outcome, plan: Plan) -> list[Row]:
     summary = summary_of(outcome.summary, f"the summary of the point {outcome.name}")
     for name in outcome.subjects:
         result = flatten_summary(summary.variants[name], summary.primary_metric)
-        values = [result[field] for field in plan.objectives]
-        complete = None not in values and result["status"] == "ok"
+        known = [
+            value for field in plan.objectives if (value := result.get(field)) is not None
+        ]  # one that failed has no scores of the task
+        complete = len(known) == len(plan.objectives) and result["status"] == "ok"
         rows.append(
             Row(
                 outcome.name,
@@ -113,7 +115,7 @@ def make_rows(outcome: Outcome, plan: Plan) -> list[Row]:
                 swept,
                 result["status"],
                 result["reason"],
-                tuple(values) if complete else None,
+                tuple(known) if complete else None,
                 result,
                 outcome.reference,
             )

@@ -82,3 +82,12 @@ def test_a_search_is_given_the_objectives_of_its_subject(outcomes):
     assert app.objective_values(outcomes[1], PLAN) == (0.9, 0.401, 11_300_000)
     assert app.objective_values(outcomes[1], replace(PLAN, subject="w")) is None
     assert app.objective_values(outcomes[-1], PLAN) is None
+
+
+def test_a_variant_that_failed_has_no_scores_of_the_task_and_stops_no_conclusion(outcomes, capsys):
+    other = replace(PLAN, objectives={"macro_f1": "maximize", "size_bytes": "minimize"})
+    assert app.objective_values(outcomes[-1], other) is None
+    summary = summarize(other, outcomes[-1:], conclusion.compute_importances(other, outcomes[-1:]))
+    assert [row.values for row in summary.rows] == [None] and summary.front == []
+    conclusion.print_summary(summary)
+    assert "failed" in capsys.readouterr().out
