@@ -10,6 +10,7 @@ from edgewise.errors import UserError
 if TYPE_CHECKING:
     from edgewise.artifacts.records import Summary
 
+SUFFIXES = {"json": "json", "junit": "xml"}
 NEED_CHECK = {"faster_than": [], "equivalent": [], "no_slower_than_last": False, "rev": None, "json": None, "junit": None}
 
 
@@ -40,6 +41,10 @@ def refuse_without_check(given: Namespace) -> None:
 def check(given: Namespace, summary: "Summary") -> int:
     """Print a line for each gate and write the files that were asked for. The exit code is that of gates.exit_code."""
     from edgewise.report import gates
+
+    for option in ("json", "junit"):
+        if (name := getattr(given, option)) is not None and (not name or Path(name).is_dir()):
+            raise UserError(f"edgewise report: --{option} {name!r} must be the name of a file, for example gates.{SUFFIXES[option]}")
 
     revision = given.rev or "HEAD"
     found = gates.run_gates(

@@ -15,6 +15,7 @@ from edgewise.report import verdicts
 from edgewise.report.verdicts import Rows
 from edgewise.stats import claims
 
+ON_THE_LIMIT = "it lies on the limit"
 PREFER = {
     "latency": "latency_ratio_to_reference",
     "size": "size_bytes",
@@ -126,7 +127,7 @@ def check_ratio(row: VariantSummary, limit: float, score: Score) -> Finding:
     if value is None or interval is None:
         return check_latency("ratio", row, value, interval, limit)
     text = f"latency ratio {value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}], limit {limit:g}"
-    return judge_interval(text, interval, limit, visits_missing(interval, limit), interval[1] / limit - 1)
+    return judge_interval(text, interval, limit, visits_missing(interval, limit), share_over(interval[1], limit))
 
 
 def check_p50(row: VariantSummary, limit: float, score: Score) -> Finding:
@@ -145,14 +146,19 @@ def check_latency(what: str, row: VariantSummary, value: float | None, interval:
         return cannot_tell("latency", str(row.latency.missing_reason))
     if interval is None:
         profile = f"the profile '{row.conditions.profile}'" if row.conditions else "the profile"
-        return cannot_tell("latency", f"{profile} gives no interval: use bench.name=quick or standard", value / limit - 1)
+        return cannot_tell("latency", f"{profile} gives no interval: use bench.name=quick or standard", share_over(value, limit))
     return check_interval(f"latency {what}", value, interval, limit, "ms", visits_missing(interval, limit))
 
 
 def check_interval(what: str, value: float, interval: tuple[float, ...], limit: float, unit: str, evidence: str) -> Finding:
     """evidence: what would decide it where the limit lies inside the interval."""
     text = f"{what} {value:.2f} {unit} [{interval[0]:.2f}, {interval[1]:.2f}], limit {limit:g} {unit}"
-    return judge_interval(text, interval, limit, evidence, (interval[1] - limit) / (limit or 1.0))
+    return judge_interval(text, interval, limit, evidence, share_over(interval[1], limit))
+
+
+def share_over(value: float, limit: float) -> float:
+    """How far a value lies over a limit, as a share of the limit; a limit of 0 counts as 1."""
+    return (value - limit) / (limit or 1.0)
 
 
 def judge_interval(text: str, interval: tuple[float, ...], limit: float, evidence: str, excess: float) -> Finding:
@@ -170,15 +176,14 @@ def cannot_tell(what: str, reason: str, excess: float = math.inf) -> Finding:
 def visits_missing(interval: tuple[float, ...], limit: float) -> str:
     """How many visits like this one would show on which side of the limit a latency lies. More runs within a visit would not."""
     times = claims.times_needed((interval[0] - limit, interval[1] - limit))
-    return "it lies on the limit" if times is None else f"needs about {max(times, 2):,} visits like this one"
+    return ON_THE_LIMIT if times is None else f"needs about {max(times, 2):,} visits like this one"
 
 
 def samples_missing(samples: int, value: float, interval: tuple[float, ...], limit: float) -> str:
     """How many more samples are needed: the half-width of an interval shrinks with the square root of their number."""
     low, high = interval
     margin = abs(limit - value) or (high - low) * 1e-2 or 1.0
-    needed = math.ceil(samples * ((high - low) / 2 / margin) ** 2)
-    return f"needs {max(1, needed - samples):,} more samples"
+    return ask_for_samples(samples, (high - low) / 2 / margin)
 
 
 def check_fit(row: VariantSummary, limit: float, score: Score) -> Finding:
@@ -202,7 +207,7 @@ def check_energy(row: VariantSummary, limit: float, score: Score) -> Finding:
     value, interval = figures.net_mj, figures.net_ci95_mj
     if interval is None:
         reason = "the sensor is too slow for an interval: raise bench.energy_s"
-        return cannot_tell(f"energy {value:.3g} mJ, limit {limit:g} mJ", reason, value / limit - 1)
+        return cannot_tell(f"energy {value:.3g} mJ, limit {limit:g} mJ", reason, share_over(value, limit))
     return check_interval("energy", value, interval, limit, "mJ", "needs a longer bench.energy_s")
 
 
@@ -248,9 +253,15 @@ def evidence_missing(row: VariantSummary, margin: float) -> str:
     margin: the estimated distance to the limit. What can be resolved shrinks with the square root of the number of samples.
     """
     if margin == 0 or row.quality.samples is None or row.quality.resolvable is None:
-        return "it lies on the limit"
-    needed = math.ceil(row.quality.samples * (row.quality.resolvable / margin) ** 2)
-    return f"needs {max(1, needed - row.quality.samples):,} more samples"
+        return ON_THE_LIMIT
+    return ask_for_samples(row.quality.samples, row.quality.resolvable / abs(margin))
+
+
+def ask_for_samples(samples: int, narrower: float) -> str:
+    """How many more samples make an interval narrower by this factor. More than claims.MOST_TIMES as many are no advice."""
+    if narrower > math.sqrt(claims.MOST_TIMES):
+        return ON_THE_LIMIT
+    return f"needs {max(1, math.ceil(samples * narrower**2) - samples):,} more samples"
 
 
 CHECKS: Mapping[str, Callable[[VariantSummary, float, Score], Finding]] = {  # limit of the budget -> how a variant is checked against it

@@ -225,9 +225,11 @@ def find_fallbacks(profiles: Profiles) -> str | None:
 
 def compare_top_operators(profiles: Profiles) -> str | None:
     """The operator that takes most of the time, where it is no faster than the one that takes most in the parent."""
-    if not profiles.timed or not profiles.parents or profiles.parents["status"] != "measured":
+    if not profiles.timed or not profiles.types() or not profiles.parents or profiles.parents["status"] != "measured":
         return None
-    mine, its = profiles.types()[0], profiles.parents["types"][0]
+    mine, its = profiles.types()[0], next(iter(profiles.parents["types"]), None)
+    if its is None or mine["share"] is None or its["share"] is None:  # a file without operators, or without times of some
+        return None
     took, before = (ratio * entry["share"] for ratio, entry in zip(profiles.ratios, (mine, its), strict=True))
     if mine["type"] == its["type"] and mine["dtype"] == its["dtype"] or took < AS_SLOW * before:
         return None
@@ -238,9 +240,8 @@ def compare_top_operators(profiles: Profiles) -> str | None:
 
 
 def describe_time(profiles: Profiles) -> str | None:
-    if not profiles.timed:
-        return None
-    return f"its time goes to {top_operators(profiles.types())}"
+    listed = top_operators(profiles.types()) if profiles.timed else ""
+    return f"its time goes to {listed}" if listed else None
 
 
 PROFILE_RULES: tuple[Callable[[Profiles], str | None], ...] = (compare_top_operators, find_conversions, find_fallbacks, describe_time)
@@ -248,7 +249,7 @@ PROFILE_RULES: tuple[Callable[[Profiles], str | None], ...] = (compare_top_opera
 
 def top_operators(entries: Iterable[Entry]) -> str:
     """The first few: "ConvInteger 88 %, Cast 10 %"."""
-    listed = [entry for entry in entries if entry["share"] >= LEAST_SHARE][:MOST_NAMED]
+    listed = [entry for entry in entries if (entry["share"] or 0.0) >= LEAST_SHARE][:MOST_NAMED]
     return ", ".join(f"{entry['type']} {format_share(entry['share'])}" for entry in listed)
 
 

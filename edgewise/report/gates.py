@@ -10,6 +10,7 @@ mistakes in the command itself.
 
 import json
 import math
+import re
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ CODES = {PASS: 0, FAIL: 1, OPEN: 4}
 SCHEMA = 1  # of --json
 USUAL_MARGIN = 0.05  # of --no-slower-than-last where bench.margin is not set
 SAME_MEASURE = ("scope", "interleave", "threads")  # conditions without which ratios of two runs are of different things
+NOT_IN_XML = re.compile(r"\x1b\[[0-9;]*m|[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # colours of a terminal, and all else
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,10 @@ def check_equivalent(summary: Summary, demand: Demand) -> Gate:
 def read_last(revision: str, folder: Path = Path()) -> Summary:
     """metrics/summary.json of a git revision, since a run overwrites the file itself. UserError where there is none."""
     where = f"{revision}:./{SUMMARY}"
-    done = subprocess.run(["git", "show", where], cwd=folder, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(["git", "show", where], cwd=folder, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise UserError("edgewise report: --no-slower-than-last: git, which has the last run, is not installed") from None
     if done.returncode:
         said = done.stderr.strip().splitlines()[-1:] or ["git failed"]
         raise UserError(
@@ -241,10 +246,15 @@ def write_junit(gates: Sequence[Gate], path: Path) -> None:
     failed, skipped = (str(sum(gate.verdict == verdict for gate in gates)) for verdict in (FAIL, OPEN))
     suite = ElementTree.Element("testsuite", name="edgewise", tests=str(len(gates)), errors="0", failures=failed, skipped=skipped)
     for gate in gates:
-        case = ElementTree.SubElement(suite, "testcase", classname="edgewise.gates", name=gate.name)
+        case = ElementTree.SubElement(suite, "testcase", classname="edgewise.gates", name=printable(gate.name))
         if gate.verdict == PASS:
-            ElementTree.SubElement(case, "system-out").text = gate.text
+            ElementTree.SubElement(case, "system-out").text = printable(gate.text)
         else:
-            ElementTree.SubElement(case, "failure" if gate.verdict == FAIL else "skipped", message=gate.text)
+            ElementTree.SubElement(case, "failure" if gate.verdict == FAIL else "skipped", message=printable(gate.text))
     path.parent.mkdir(parents=True, exist_ok=True)
     ElementTree.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
+
+
+def printable(text: str) -> str:
+    """Without the control characters that XML 1.0 does not have, such as those of colours in what a framework said."""
+    return NOT_IN_XML.sub("", text)

@@ -7,6 +7,7 @@ is split into groups (boxes, scores ...), each group is compared by itself, and 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -75,14 +76,24 @@ def _split_off(array: np.ndarray, axes: int) -> np.ndarray:
 def sqnr_db(reference: np.ndarray, other: np.ndarray) -> float:
     """Signal to quantization noise ratio, 10 log10(sum r^2 / sum (r - o)^2), in dB; 200 where they are equal.
 
-    The signal is taken about its mean over the samples (axis 0): a constant output then counts as no signal at all.
+    -200 where a value is not finite. The signal is taken about its mean over the samples (axis 0): a constant output then counts as no
+    signal at all. That of a single sample is taken about the mean of its own elements.
     """
     reference, other = reference.astype(np.float64), other.astype(np.float64)
-    signal = np.sum((reference - reference.mean(axis=0)) ** 2)
+    if not (np.isfinite(reference).all() and np.isfinite(other).all()):
+        return -HIGHEST_DB
     noise = np.sum((reference - other) ** 2)
     if noise == 0:
         return HIGHEST_DB
+    signal = np.sum((reference - _centre(reference)) ** 2)
     return float(min(HIGHEST_DB, 10 * np.log10(max(signal, 1e-30) / noise)))
+
+
+def _centre(reference: np.ndarray) -> Any:
+    """What the signal of outputs [n, ...] is taken about; of one number, 0."""
+    if len(reference) > 1:
+        return reference.mean(axis=0)
+    return reference.mean() if reference.size > 1 else 0.0
 
 
 def relative_variation(outputs: np.ndarray) -> float:

@@ -18,6 +18,7 @@ from edgewise.stats.timing import t_quantile
 
 CONFIDENCE = 0.95
 POWER = 0.80  # a difference is called resolvable when 4 of 5 test sets of this size would show it
+MOST_SAMPLES = 1_000_000_000  # more are no advice: such a difference is one of rounding
 Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
 Z_POWER = NormalDist().inv_cdf(POWER)
 
@@ -172,15 +173,16 @@ def discordance(gained: int, lost: int, samples: int) -> float:
 
 
 def samples_to_resolve(delta: float, variance: float, power: float = POWER) -> int | None:
-    """The number of samples that show a difference `delta` with the given power; None for a difference of 0. variance: of the paired
-    difference of one sample; for shares the discordance.
+    """The number of samples that show a difference `delta` with the given power; None where MOST_SAMPLES are too few, as for a difference
+    of 0. variance: of the paired difference of one sample; for shares the discordance.
 
     (z_0.975 + z_power)^2 variance / delta^2: Connor, Biometrics 43:207-211 (1987), without the small term delta^2
     that it subtracts, so that the number is slightly too high rather than too low.
     """
-    if delta == 0:
+    deviations = (Z + NormalDist().inv_cdf(power)) * math.sqrt(variance)
+    if deviations >= abs(delta) * math.sqrt(MOST_SAMPLES):
         return None
-    return math.ceil((Z + NormalDist().inv_cdf(power)) ** 2 * variance / delta**2)
+    return math.ceil((deviations / delta) ** 2)
 
 
 def resolvable_difference(variance: float, samples: int) -> float:

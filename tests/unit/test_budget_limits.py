@@ -116,3 +116,16 @@ def test_the_interval_of_energy_holds_what_was_put_in():
     assert np.mean(held) >= 0.9
     slow = [{**window, "at_ns": window["at_ns"][:9], "values": {"rail_w": window["values"]["rail_w"][:9]}} for window in windows(1, 0, 0)]
     assert net_interval_mj(source, *slow, 100.0) is None
+
+
+@pytest.mark.parametrize("limit", [{"latency_p50_ms": 0.0}, {"latency_p90_ms": 0.0}, {"energy_net_mj": 0.0}])
+def test_a_limit_of_nothing_is_missed_or_open_whatever_was_measured(limit):
+    """Also by a profile, or with a sensor, that gives no interval."""
+    assert not finding(ROW, **limit).met
+    found = finding(varied(ROW, latency_p50_ci95_ms=None, latency_p90_ci95_ms=None, energy=SLOW_SENSOR), **limit)
+    assert found.unsure and "cannot tell" in found.text and found.excess > 0
+
+
+def test_what_rounding_leaves_between_a_loss_and_its_limit_asks_for_no_samples():
+    row = varied(GOOD, score_delta=-0.01 + 1e-15, score_delta_ci95=(-0.02, 0.0))
+    assert "it lies on the limit" in finding(row, accuracy_drop_points=1.0).text

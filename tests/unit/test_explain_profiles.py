@@ -94,3 +94,12 @@ def test_the_report_reads_the_profiles_of_both(tmp_path, monkeypatch):
     assert blamed.startswith("20 ConvInteger take at least 1.53 of the reference's latency, the 20 Conv of onnx-fp32 at most 1.01")
     assert goes == "its time goes to ConvInteger 100 %"
     assert not any("its time goes" in text for text in rows["torch-int8-dynamic"].explanation)
+
+
+def test_a_profile_without_an_operator_or_a_time_explains_nothing():
+    """A runtime that runs the whole file as one, or times only some of it."""
+    empty, partly = profile(), profile(entry("Conv", None), entry("Relu", None))
+    for own, parent in ((empty, PARENT), (PARENT, empty), (empty, empty), (partly, PARENT), (PARENT, partly)):
+        said = describe_profiles(Profiles(own, parent, "onnx-fp32", {}, (1.2, 1.01)))
+        assert not any("take at least" in line for line in said)
+    assert explain.top_operators(partly["types"]) == ""

@@ -231,3 +231,25 @@ def test_an_option_that_would_be_ignored_is_refused(given):
     checking.refuse_without_check(Namespace(**usual))
     with pytest.raises(UserError, match="give that too"):
         checking.refuse_without_check(Namespace(**{**usual, **given}))
+
+
+def test_what_a_framework_printed_in_colour_leaves_xml_that_a_parser_reads(tmp_path):
+    said = "\x1b[31mFailed\x1b[0m:\x00 <a & b>\x08 \udce9 öß\n\tat line 3"
+    gates.write_junit([gates.Gate("variants", verdict, said) for verdict in ("fail", "not resolved", "pass")], tmp_path / "g.xml")
+    suite = ElementTree.parse(tmp_path / "g.xml").getroot()
+    assert suite[0][0].get("message") == suite[1][0].get("message") == suite[2][0].text == "Failed: <a & b>  öß\n\tat line 3"
+
+
+def test_without_git_the_last_run_is_a_mistake_of_the_user(committed, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="git, which has the last run, is not installed"):
+        gates.read_last("HEAD")
+
+
+@pytest.mark.parametrize("name", [".", "out", ""])
+@pytest.mark.parametrize("option", ["json", "junit"])
+def test_a_folder_is_no_file_for_the_verdicts(committed, option, name):
+    Path("out").mkdir(exist_ok=True)
+    setattr(committed, option, name)
+    with pytest.raises(UserError, match=f"--{option} '{name}' must be the name of a file"):
+        checking.check(committed, records.read_summary())

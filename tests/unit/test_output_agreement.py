@@ -7,7 +7,7 @@ import pytest
 
 from edgewise.errors import VariantFailed
 from edgewise.proof import checks
-from edgewise.stats.agreement import Group, compare_groups, find_groups, worst_of
+from edgewise.stats.agreement import Group, compare_groups, find_groups, sqnr_db, worst_of
 
 MIXED_SCALES = Path(__file__).parents[1] / "data/mixed_scales.onnx"  # out [n, 7]: four numbers in pixels, three confidences
 
@@ -98,3 +98,23 @@ def test_scores_that_share_their_scale_with_pixels_are_no_variant(tmp_path):
     assert not int8_out[:, 4:].any()
     with pytest.raises(VariantFailed, match=r"output out\[4:7\] is dead"):
         checks.check_outputs({"out": float_out}, {"out": int8_out}, 20.0)
+
+
+def test_values_that_are_not_finite_agree_with_nothing():
+    source = detector()
+    for broken in (np.nan, np.inf):
+        spoiled = source.copy()
+        spoiled[3, 7, 2] = broken
+        assert sqnr_db(source, spoiled) == sqnr_db(spoiled, source) == sqnr_db(spoiled, spoiled) == -200.0
+
+
+@pytest.mark.parametrize("shape", [(1, 10), (1,), (1, 1)])
+def test_a_single_sample_is_judged_by_its_own_elements(shape):
+    """Its mean over the samples is itself: about that there is no signal, and rounding would be a disaster."""
+    one = np.random.default_rng(0).normal(size=shape)
+    assert 70 < sqnr_db(one, one * (1 + 1e-4)) < 90
+    assert sqnr_db(one, one) == 200.0
+
+
+def test_outputs_without_an_element_are_equal():
+    assert sqnr_db(np.zeros((0, 3)), np.zeros((0, 3))) == sqnr_db(np.zeros((4, 0)), np.zeros((4, 0))) == 200.0

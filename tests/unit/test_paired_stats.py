@@ -100,6 +100,12 @@ def test_resolvable_difference_and_samples_are_inverse():
     assert paired.samples_to_resolve(0.0, 0.02) is None
 
 
+@pytest.mark.parametrize("delta", [1e-17, -1e-9, 1e-200])
+def test_no_number_of_samples_is_named_for_a_difference_of_rounding(delta):
+    assert paired.samples_to_resolve(delta, 0.02) is None
+    assert paired.samples_to_resolve(delta, 0.0) == 0, "nothing varies, so nothing hides it"
+
+
 def test_divergence_against_scipy():
     rng = np.random.default_rng(1)
     a, b = rng.normal(size=(50, 7)).astype(np.float32), rng.normal(size=(50, 7)).astype(np.float32)
