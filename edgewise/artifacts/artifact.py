@@ -122,12 +122,16 @@ def read(folder: Path) -> Manifest:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EdgewiseError(f"{path} does not exist: run `dvc repro` so that the stage before this one writes it") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # of JSON, or of UTF-8
         raise EdgewiseError(f"{path} is not JSON ({error}): delete {folder} and run `dvc repro`") from None
-    if raw.get("schema") != SCHEMA:
-        raise EdgewiseError(f"{path} has schema {raw.get('schema')}, this Edgewise reads {SCHEMA}: run `dvc repro --force`")
-    tensors = {side: tuple(Port(**{**t, "shape": tuple(t["shape"])}) for t in raw.pop(side)) for side in ("inputs", "outputs")}
-    return Manifest(**{**raw, **tensors, "labels": tuple(raw["labels"])})
+    schema = raw.get("schema") if isinstance(raw, dict) else None
+    if schema != SCHEMA:
+        raise EdgewiseError(f"{path} has schema {schema}, this Edgewise reads {SCHEMA}: run `dvc repro --force`")
+    try:
+        tensors = {side: tuple(Port(**{**t, "shape": tuple(t["shape"])}) for t in raw.pop(side)) for side in ("inputs", "outputs")}
+        return Manifest(**{**raw, **tensors, "labels": tuple(raw["labels"])})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise EdgewiseError(f"{path} is no manifest ({type(error).__name__}: {error}): delete {folder} and run `dvc repro`") from None
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:

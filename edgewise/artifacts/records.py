@@ -338,7 +338,7 @@ def read_plain(path: Path, anew: str = REPRO) -> dict[str, Any]:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EdgewiseError(f"{path} does not exist: {anew}") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # of JSON, or of UTF-8
         raise EdgewiseError(f"{path} is not JSON ({error}): delete it and {anew}") from None
     return _known_schema(raw, str(path), anew)
 

@@ -95,7 +95,10 @@ def read_store(fingerprint: str) -> dict[str, list[Visit]]:
 
 
 def read_visits(path: Path) -> list[Visit]:
-    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)]
+    return [
+        _parse(line, f"{path}, line {number}")
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
+    ]
 
 
 def _parse(line: str, where: str) -> Visit:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import util
@@ -162,14 +163,15 @@ def moved_in(folder: Path) -> Iterator[Path]:
     """
     target = folder.absolute()
     home = next(path for path in (target, *target.parents) if path.is_dir())
-    workshop = home / f".edgewise-init-{os.getpid()}"
+    private = Path(tempfile.mkdtemp(prefix=".edgewise-init-", dir=home))  # of this user alone, under a name that nobody can foresee
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    workshop = private / "project"
     try:
         workshop.mkdir()
         yield workshop
         move(workshop, target)
     finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+        shutil.rmtree(private, ignore_errors=True)
         signal.signal(signal.SIGTERM, before)
 
 

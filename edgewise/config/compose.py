@@ -23,7 +23,6 @@ from edgewise.config.schema import (
     LATENCY,
     MEMORY,
     PATH,
-    VARIANT_NAME,
     Bench,
     Budget,
     Config,
@@ -35,6 +34,7 @@ from edgewise.config.schema import (
     to_plain,
 )
 from edgewise.config.settings import build, nearest
+from edgewise.config.variant_checks import check_keys, check_name, check_removed, check_values
 from edgewise.errors import ConfigError
 
 PROFILE = "EDGEWISE_PROFILE"
@@ -192,8 +192,8 @@ def variant(name: str, choice: Any, options: Options) -> Variant:
     scheme = options.load("scheme", choice["scheme"], f"variants.{name}.scheme")
     check_name(name, choice["format"], choice["scheme"], where)
     given = {key: value for key, value in choice.items() if key not in OWN_KEYS}
+    defaults: Mapping[str, Any] = form["schemes"].get(choice["scheme"]) or {}
     if choice["scheme"] in form["schemes"]:
-        defaults = form["schemes"][choice["scheme"]] or {}
         check_keys(given, defaults, f"{choice['format']} {choice['scheme']}", where)
         given = overlay(defaults, given)
         check_values(given, part(form["module"], "make").SETTINGS.get(choice["scheme"], {}), where)
@@ -219,6 +219,7 @@ def variant(name: str, choice: Any, options: Options) -> Variant:
         "prune": overlay({}, choice["prune"]) if isinstance(choice.get("prune"), Mapping) else choice.get("prune"),
     }
     made = build(Variant, {key: value for key, value in fields.items() if value is not None}, where)
+    check_removed(made, defaults, where)
     check_prune(made.prune, f"{where}.prune")
     return made
 
@@ -237,38 +238,6 @@ def own(section: str, choice: Mapping[str, Any], form: Mapping[str, Any], allowe
     settings = overlay(defaults, given)
     check_values(settings, allowed, f"{where}.{section}")
     return {key: value for key, value in settings.items() if value is not None}
-
-
-def check_name(name: str, form: str, scheme: str, where: str) -> None:
-    wanted = f"{form}-{scheme}"
-    if not VARIANT_NAME.fullmatch(name) or not (name == wanted or name.startswith(f"{wanted}-")):
-        raise ConfigError(
-            f"{where}: a variant is named <format>-<scheme>[-more] in small letters and digits; here {wanted} or {wanted}-mine"
-        )
-
-
-def check_keys(given: Mapping[str, Any], defaults: Mapping[str, Any], whose: str, where: str) -> None:
-    """ConfigError for settings that the format's yaml does not list for this scheme, at any depth."""
-    for key, value in given.items():
-        if value is not None and key not in defaults:
-            raise ConfigError(f"{where}.{key}: unknown setting of {whose}; {nearest(key, defaults)}")
-        if isinstance(value, Mapping) and isinstance(defaults.get(key), Mapping):
-            check_keys(value, defaults[key], whose, f"{where}.{key}")
-
-
-def check_values(given: Mapping[str, Any], allowed: Mapping[str, tuple[Any, ...] | range | None], where: str) -> None:
-    """ConfigError for values that the format's tool does not have.
-
-    allowed: SETTINGS of make.py or ENGINE of run.py, dotted setting -> allowed values; None: not checked here.
-    """
-    for dotted, values in allowed.items():
-        value: Any = given
-        for key in dotted.split("."):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        if value is None or values is None or (value in values and type(value) in map(type, values)):
-            continue
-        hint = f"allowed: from {values[0]} to {values[-1]}" if isinstance(values, range) else nearest(value, map(str, values))
-        raise ConfigError(f"{where}.{dotted}: {value!r}; {hint}")
 
 
 def formats(made: Mapping[str, Variant], model: Plugin, options: Options) -> dict[str, Format]:

@@ -72,7 +72,12 @@ def building(place: Path) -> Iterator[None]:
 
 def run_or_explain(command: Sequence[str], requirement: Requirement) -> None:
     """UserError where pip knows no such release for this Python and machine, InfrastructureError where anything else fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=INSTALL_S)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=INSTALL_S)
+    except subprocess.TimeoutExpired:
+        raise InfrastructureError(
+            f"{requirement} was not installed within {INSTALL_S / 60:.0f} minutes; is the index of pip in reach?"
+        ) from None
     if done.returncode == 0:
         return
     said = " ".join((done.stderr or done.stdout).split())[-600:]

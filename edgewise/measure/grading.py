@@ -84,7 +84,7 @@ def _growth(block: Event, name: str) -> float | None:
 
 
 def _frequency_drop(blocks: Iterable[Event]) -> float | None:
-    means = [np.mean(values) for values in (read_values(block, "_khz") for block in blocks) if values]
+    means = [np.mean(values) for values in (read_values(block, "_khz") for block in blocks) if any(values)]  # 0: a clock that tells nothing
     return float(1 - min(means) / max(means)) if means else None
 
 

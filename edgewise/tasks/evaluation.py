@@ -76,7 +76,7 @@ def iterate_outputs(variant: schema.Variant, samples: Samples, indices: np.ndarr
     """All outputs of the variant, [n, ...] each, for some of the samples at a time. VariantFailed if they are NaN or infinite."""
     from tqdm import tqdm
 
-    settings = {"threads": os.cpu_count() or 1, **variant.engine}
+    settings = {"threads": len(os.sched_getaffinity(0)), **variant.engine}
     session = sessions.load(schema.part(variant.module, "run"), str(MODELS / "variants" / variant.name), settings, keep=True)
     chunk = find_chunk(samples, indices)
     starts = range(0, len(indices), chunk)

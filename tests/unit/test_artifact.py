@@ -1,6 +1,5 @@
 """Artifacts are complete or absent, and their manifests describe them."""
 
-import json
 import os
 import signal
 import subprocess
@@ -55,11 +54,22 @@ def test_a_killed_build_leaves_no_target_and_the_next_one_is_clean(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "does not exist: run `dvc repro`"), ("{", "is not JSON"), (json.dumps({"schema": 99}), "has schema 99")]
+    ("content", "message"),
+    [
+        (None, "does not exist: run `dvc repro`"),
+        (b"{", "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
+        (b"[]", "has schema None"),
+        (b'{"schema": 99}', "has schema 99"),
+        (b'{"schema": 1}', "is no manifest"),
+        (b'{"schema": 1, "kind": "x", "inputs": [{}], "outputs": [], "labels": []}', "is no manifest"),
+        (b'{"schema": 1, "kind": "x", "inputs": [], "outputs": [], "labels": null}', "is no manifest"),
+        (b'{"schema": 1, "kind": "x", "inputs": [], "outputs": [], "labels": [], "odd": 1}', "is no manifest"),
+    ],
 )
 def test_unreadable_manifests(tmp_path, content, message):
     if content is not None:
-        (tmp_path / "manifest.json").write_text(content)
+        (tmp_path / "manifest.json").write_bytes(content)
     with pytest.raises(EdgewiseError, match=message):
         artifact.read(tmp_path)
 

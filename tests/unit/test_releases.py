@@ -125,3 +125,13 @@ def test_the_code_goes_along_so_that_no_package_of_this_environment_is_imported(
         [sys.executable, "-S", "-c", program], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(code)}
     )
     assert done.returncode == 0 and str(code) in done.stdout and (code / "edgewise/formats/onnx/run.py").exists()
+
+
+def test_a_pip_that_hangs_is_a_failure_of_the_network_and_leaves_nothing(tmp_path, monkeypatch):
+    def hang(command, **_):
+        raise environments.subprocess.TimeoutExpired(command, environments.INSTALL_S)
+
+    monkeypatch.setattr(environments.subprocess, "run", hang)
+    with pytest.raises(InfrastructureError, match=r"^fake-runtime==1.2 was not installed within 30 minutes"):
+        environments.make_environment(OTHER, folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []

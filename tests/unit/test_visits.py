@@ -45,11 +45,11 @@ def test_the_key_changes_with_all_that_decides_a_latency():
     )
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"schema": 1}', '{"schema": 2, "key": "k"}'])
+@pytest.mark.parametrize("line", ["{", "[]", "\udcff\udcfe", '{"schema": 1}', '{"schema": 2, "key": "k"}'])
 def test_a_line_that_is_no_visit_is_named(line):
     visits.append(VISIT, BOARD)
     path = visits.device_folder(BOARD) / f"{VISIT.key}.jsonl"
-    path.write_text(path.read_text() + line + "\n")
+    path.write_text(path.read_text() + line + "\n", errors="surrogateescape")
     with pytest.raises(EdgewiseError) as caught:
         visits.read_store(BOARD)
     assert f"{path}, line 2" in str(caught.value)
