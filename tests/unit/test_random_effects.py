@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from benchmarks import own_variance
 from edgewise.stats import timing
 from edgewise.stats.random_effects import Estimate, Measured, Spread, between_visits, measured_from_interval, pool
 
@@ -101,3 +102,14 @@ def test_no_visit_cannot_be_pooled():
     with pytest.raises(ValueError, match="at least one"):
         pool([], None)
     assert Estimate(math.log(0.25), 0.0, 1).ratio == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("movement", own_variance.MOVEMENTS)
+def test_a_variant_that_moves_unlike_the_others_is_held_by_its_own_visits(movement):
+    cell = own_variance.simulate(movement, 8, "own", cases=150)
+    assert cell.holds >= 0.92
+
+
+def test_what_others_move_does_not_hold_a_variant_that_moves_more():
+    by_others, own = (own_variance.simulate(0.03, 8, rule, cases=150) for rule in ("of others", "own"))
+    assert by_others.holds < 0.75 < 0.92 <= own.holds and by_others.half_width < own.half_width
