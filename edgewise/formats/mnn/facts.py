@@ -5,12 +5,10 @@ operators, with at least two dimensions above 1; a table in a Const counts at th
 between float and integer when it loads a file, so that a file has none.
 """
 
-from collections import Counter
-from math import ceil
 from pathlib import Path
 from typing import Any
 
-from edgewise.formats.common.counting import count_elements
+from edgewise.formats.common.counting import collect_facts
 from edgewise.formats.mnn.graph import Operator, Weight, read
 
 BITS = {"float32": 32, "float16": 16}
@@ -18,20 +16,7 @@ BITS = {"float32": 32, "float16": 16}
 
 def facts(folder: Path) -> dict[str, Any]:
     """plugins.Facts of model.mnn."""
-    nodes = read(folder).read_weights()
-    unique = {weight.name: weight for _, weights in nodes for weight in weights}.values()
-    sizes: Counter[str] = Counter()
-    for weight in unique:
-        sizes[weight.stored] += ceil(weight.elements * count_bits(weight) / 8)
-    counts = count_elements([weights for _, weights in nodes])
-    described = [_describe(operator, weights, count) for (operator, weights), count in zip(nodes, counts, strict=True)]
-    return {
-        "operators": dict(Counter(f"{node['operator']}[{node['weights_dtype']}]" for node in described)),
-        "weights_bytes_by_dtype": dict(sizes),
-        "weights_elements": sum(weight.elements for weight in unique),
-        "nodes": described,
-        "conversions": {},
-    }
+    return collect_facts(read(folder).read_weights(), _describe, lambda weight: (weight.stored, count_bits(weight)))
 
 
 def count_bits(weight: Weight) -> int:

@@ -6,12 +6,12 @@ constants with at least two dimensions above 1 (a bias may be stored as [n, 1, 1
 index tables (int64, bool) are not weights.
 """
 
-from collections import Counter
-from math import ceil, prod
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgewise.formats.common.counting import count_elements
+from edgewise.formats.common.counting import collect_facts
 from edgewise.formats.common.onnx_graphs import iterate_graphs
 
 MODEL = "model.onnx"
@@ -54,21 +54,8 @@ def facts(folder: Path) -> dict[str, Any]:
 
     graph = Graph(onnx.load(Path(folder) / MODEL).graph)
     nodes = [(node, weights) for node in graph.nodes if node.op_type not in PASS_THROUGH and (weights := graph.weights(node))]
-    unique = {weight.name: weight for _, weights in nodes for weight in weights}.values()
-    sizes: Counter[str] = Counter()
-    for weight in unique:
-        sizes[weight.stored] += ceil(weight.elements * WEIGHT_BITS[weight.stored] / 8)
-    counts = count_elements([weights for _, weights in nodes])
-    described = [_describe(graph, node, weights, count) for (node, weights), count in zip(nodes, counts, strict=True)]
-    return {
-        "operators": dict(Counter(f"{node['operator']}[{node['weights_dtype']}]" for node in described)),
-        "weights_bytes_by_dtype": dict(sizes),
-        "weights_elements": sum(weight.elements for weight in unique),
-        "nodes": described,
-        "conversions": dict(
-            Counter(node.op_type for node in graph.nodes if node.op_type in CONVERSIONS and not graph.constant(node.output[0]))
-        ),
-    }
+    converting = (node.op_type for node in graph.nodes if node.op_type in CONVERSIONS and not graph.constant(node.output[0]))
+    return collect_facts(nodes, partial(_describe, graph), lambda weight: (weight.stored, WEIGHT_BITS[weight.stored]), converting)
 
 
 def _describe(graph: "Graph", node: Any, weights: list[Constant], elements: int) -> dict[str, Any]:

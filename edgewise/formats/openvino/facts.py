@@ -4,13 +4,12 @@ Weights are constants with at least two dimensions above 1 (biases are stored as
 of any size. A node computes in int8 or uint8 if its first input comes from a FakeQuantize of at most 256 levels, else in its float type.
 """
 
-from collections import Counter
 from collections.abc import Iterator
-from math import ceil, prod
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgewise.formats.common.counting import count_elements
+from edgewise.formats.common.counting import collect_facts
 
 MODEL = "model.xml"
 PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
@@ -53,22 +52,8 @@ def facts(folder: Path) -> dict[str, Any]:
 
     model = openvino.Core().read_model(Path(folder) / MODEL)
     nodes = [(node, found) for node in list_operators(model) if (found := weights(node))]
-    unique = {weight.name: weight for _, found in nodes for weight in found}.values()
-    sizes: Counter[str] = Counter()
-    for weight in unique:
-        name, bits = DTYPES[weight.stored]
-        sizes[name] += ceil(weight.elements * bits / 8)
-    counts = count_elements([found for _, found in nodes])
-    described = [_describe(node, found, count) for (node, found), count in zip(nodes, counts, strict=True)]
-    return {
-        "operators": dict(Counter(f"{node['operator']}[{node['weights_dtype']}]" for node in described)),
-        "weights_bytes_by_dtype": dict(sizes),
-        "weights_elements": sum(weight.elements for weight in unique),
-        "nodes": described,
-        "conversions": dict(
-            Counter(kind for node in list_operators(model) if (kind := node.get_type_name()) in CONVERSIONS and not constant(node))
-        ),
-    }
+    converting = (kind for node in list_operators(model) if (kind := node.get_type_name()) in CONVERSIONS and not constant(node))
+    return collect_facts(nodes, _describe, lambda weight: DTYPES[weight.stored], converting)
 
 
 def iterate_bodies(model: Any) -> Iterator[Any]:

@@ -4,12 +4,11 @@ Weights are float constants of products with two or more dimensions, and of othe
 with stands in no file: it is an engine setting.
 """
 
-from collections import Counter
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgewise.formats.common.counting import count_elements
+from edgewise.formats.common.counting import collect_facts
 from edgewise.formats.common.onnx_graphs import iterate_graphs
 from edgewise.formats.tract.recipes import PRODUCTS
 from edgewise.formats.tract.run import MODEL
@@ -33,19 +32,7 @@ def facts(folder: Path) -> dict[str, Any]:
     import onnx
 
     nodes = read_nodes(onnx.load(Path(folder) / MODEL))
-    unique = {weight.name: weight for _, weights in nodes for weight in weights}.values()
-    sizes: Counter[str] = Counter()
-    for weight in unique:
-        sizes[weight.dtype] += weight.elements * BYTES[weight.dtype]
-    counts = count_elements([weights for _, weights in nodes])
-    described = [describe(node, weights, count) for (node, weights), count in zip(nodes, counts, strict=True)]
-    return {
-        "operators": dict(Counter(f"{node['operator']}[{node['weights_dtype']}]" for node in described)),
-        "weights_bytes_by_dtype": dict(sizes),
-        "weights_elements": sum(weight.elements for weight in unique),
-        "nodes": described,
-        "conversions": {},
-    }
+    return collect_facts(nodes, describe, lambda weight: (weight.dtype, 8 * BYTES[weight.dtype]))
 
 
 def read_nodes(model: Any) -> list[tuple[Any, list[Weight]]]:
