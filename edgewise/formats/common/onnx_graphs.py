@@ -1,11 +1,13 @@
 """The graphs of an ONNX model, its own and the bodies of If, Loop and Scan: their nodes, ports and weights, and whether they are quantized
-already."""
+already; and the float model in models/onnx, of which other formats are made."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+MODEL = "model.onnx"
 TF2ONNX = "`python -m tf2onnx.convert {} --opset 18 --output mine.onnx` makes an ONNX file of it, to be brought in its place"
 WAYS_TO_ONNX = {  # for plugins.Maker.ELSEWHERE of formats that read ONNX and not these
     "keras": f"{TF2ONNX.format('--keras FILE')} (a SavedModel: `--saved-model FOLDER`)",
@@ -54,3 +56,19 @@ def read_rows(node: Any, tensors: Mapping[str, Any]) -> np.ndarray | None:
     if node.op_type in ("ConvTranspose", "MatMul") or (node.op_type == "Gemm" and not transposed):
         held = np.swapaxes(held, 0, 1)
     return np.asarray(held.reshape(len(held), -1))
+
+
+def read_float(folder: Path, refusal: str) -> tuple[Any, dict[str, list[dict[str, Any]]]]:
+    """The model of models/onnx, and its {"inputs", "outputs"} as plugins.Maker.convert returns them.
+
+    refusal: why the format takes no graph that is quantized already; the ValueError says it.
+    """
+    import onnx
+
+    model = onnx.load(folder / MODEL)
+    quantized = find_integer_operator(model)
+    if quantized:
+        raise ValueError(f"the file is quantized already ({quantized}): {refusal}; measure it as it is, with onnx")
+    held = {tensor.name for tensor in model.graph.initializer}
+    inputs = [describe_port(tensor) for tensor in model.graph.input if tensor.name not in held]
+    return model, {"inputs": inputs, "outputs": [describe_port(tensor) for tensor in model.graph.output]}

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.examples import make_example
+from edgewise.formats.common.exported import make_example
 from edgewise.formats.common.matching import number_names
 from edgewise.formats.executorch import rewriting
 from edgewise.formats.executorch.run import NAMES, import_runtime

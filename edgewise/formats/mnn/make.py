@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX
-from edgewise.formats.common.onnx_parent import MODEL as ONNX
-from edgewise.formats.common.onnx_parent import read_float
+from edgewise.formats.common.onnx_graphs import MODEL as ONNX
+from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX, read_float
 from edgewise.formats.mnn import converter, recipes
 from edgewise.formats.mnn.onnx_names import find_nodes
 from edgewise.formats.mnn.run import MODEL

@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.examples import make_example
-from edgewise.formats.common.exported import to_graph_module
+from edgewise.formats.common.exported import make_example, to_graph_module
 from edgewise.formats.common.onnx_graphs import find_integer_operator
 from edgewise.formats.common.quiet import suppress_warnings
 from edgewise.formats.ncnn import net_files, reductions, strided_slices

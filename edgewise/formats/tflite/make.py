@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.examples import make_example
+from edgewise.formats.common.exported import make_example
 from edgewise.formats.common.quiet import capture_output
 from edgewise.formats.tflite import edge_quantizer, facts, keras_converter, naming, tail
 from edgewise.formats.tflite.edge_quantizer import REFUSALS, first_line

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX
-from edgewise.formats.common.onnx_parent import read_float
+from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX, read_float
 from edgewise.formats.tract import recipes, run
 from edgewise.formats.tract.run import MODEL, PORTS
 
