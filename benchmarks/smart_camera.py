@@ -3,18 +3,19 @@
     make case-study                         # or, in a project with the choices of the study: dvc repro
     python -m benchmarks.smart_camera       --results metrics/studies/smart-camera, --out docs/smart-camera.md
 
-Writes the part of the page between the two markers. A goal is met only if the whole 95 % interval lies within it, and missed only if the
-whole interval lies beyond it.
+Writes the part of the page between the two markers. The results are a folder of the study, or metrics/ of such a project. A goal is met
+only if the whole 95 % interval lies within it, and missed only if the whole interval lies beyond it.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.readme import between, variants_table, vector_instructions
 from edgewise.artifacts.records import Summary, VariantSummary, read_plain, read_summary
+from edgewise.config.compose import read_choices
 from edgewise.report import changes, slimness
 from edgewise.report.table import format_signed
 from edgewise.stats.claims import NOT_RESOLVED
@@ -136,18 +137,18 @@ def show(value: float, goal: Goal) -> str:
     return format_signed(value, digits) if goal.unit == "%" or value < 0 else f"{value:.{digits}f}"
 
 
-def describe_run(summary: Summary, training: dict[str, Any]) -> str:
-    """On what machine every figure of this part was measured, and how long the source was trained."""
+def describe_run(summary: Summary, training: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
+    """On what machine every figure of this part was measured, and how the source was trained. choices: params.yaml of the run."""
     facts: dict[str, Any] = summary.device["facts"]
     conditions = next(row.conditions for row in summary.variants.values() if row.conditions)
     amx = "with AMX" if "amx_int8" in facts["isa"] else "without AMX"
     threads = "one thread" if conditions.threads == 1 else f"{conditions.threads} threads"
-    samples = summary.variants[summary.reference].quality.samples or 0
+    samples, side = summary.variants[summary.reference].quality.samples or 0, choices["data"]["image_size"]
     return (
         f"Every figure from here to the next line was measured on {facts['cpu']} ({facts['machine']}, {vector_instructions(facts['isa'])};"
         f" {amx}), batch 1, {threads}, profile {conditions.profile}; each variant was judged on {samples:,} test pictures."
-        f" The source was trained for {training['epochs']} epochs, and each slim net for as many as its line below says, with the same"
-        " augmentation. Brackets: 95 % intervals."
+        f" Pictures of {side}x{side}; the source was trained for {training['epochs']} epochs, and each slim net for as many more as its"
+        " line below says, with the same augmentation. Brackets: 95 % intervals."
     )
 
 
@@ -160,11 +161,11 @@ def cut_lines(report: str) -> list[str]:
 
 
 def write_results(folder: Path) -> str:
-    """The part of the page between the markers. folder: metrics/ of the study."""
+    """The part of the page between the markers."""
     summary, training = read_summary(folder / "summary.json"), read_plain(folder / "train.json")
     report = (folder / "report.md").read_text(encoding="utf-8")
     parts = [
-        describe_run(summary, training),
+        describe_run(summary, training, read_choices(find_choices(folder))),
         "## Before and after",
         changes.gains_table(summary).strip(),
         "## What was asked for",
@@ -177,9 +178,15 @@ def write_results(folder: Path) -> str:
     return "\n\n".join(parts)
 
 
+def find_choices(folder: Path) -> Path:
+    """A study keeps its params.yaml beside its results, a project one folder above metrics/."""
+    own = folder / "params.yaml"
+    return own if own.exists() else folder.resolve().parent / "params.yaml"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="metrics/ of the study")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="of the study, or metrics/ of a project")
     parser.add_argument("--out", type=Path, default=PAGE)
     given = parser.parse_args()
     before, _, after = between(given.out.read_text(encoding="utf-8"), BEGIN, END)

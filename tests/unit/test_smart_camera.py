@@ -72,6 +72,7 @@ def test_the_page_keeps_what_stands_outside_of_the_markers(summary, tmp_path: Pa
     write_summary(summary, tmp_path / "summary.json")
     (tmp_path / "train.json").write_text(json.dumps({"schema": METRICS_SCHEMA, "epochs": 3}))
     (tmp_path / "report.md").write_text(f"| a |\n\nWhat was cut out of the source:\n\n{CUT}\n\nOther:\n\n- no\n")
+    (tmp_path / "params.yaml").write_text("data: {image_size: 160}\n")
     page = tmp_path / "page.md"
     page.write_text(f"# Page\n\n{smart_camera.BEGIN}\n\nold\n\n{smart_camera.END}\n\n## More\n")
     for _ in range(2):  # a second time it is the same
@@ -79,7 +80,8 @@ def test_the_page_keeps_what_stands_outside_of_the_markers(summary, tmp_path: Pa
         smart_camera.main()
         text = page.read_text()
         assert text.startswith("# Page\n\n") and text.endswith(f"{smart_camera.END}\n\n## More\n") and "old" not in text
-        assert "A processor (x86_64, avx2 avx512_vnni; without AMX)" in text and "4,290 test pictures" in text and "3 epochs" in text
+        assert "A processor (x86_64, avx2 avx512_vnni; without AMX)" in text and "4,290 test pictures" in text
+        assert "Pictures of 160x160; the source was trained for 3 epochs" in text
         assert CUT in text and "- no" not in text and "| fewer operations | onnx-int8-static-slim |" in text
 
 
