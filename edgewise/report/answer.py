@@ -13,7 +13,7 @@ from edgewise.artifacts import artifact
 from edgewise.artifacts.records import Summary, VariantSummary
 from edgewise.report import table, verdicts
 from edgewise.report.verdicts import Rows
-from edgewise.stats.claims import WORSE
+from edgewise.stats.claims import IDENTICAL, WORSE
 
 VARIANTS = Path("models/variants")
 ROLES = FASTEST, SMALLEST, LEAST_MEMORY, CHOSEN = "fastest", "smallest", "least memory", "chosen"
@@ -160,5 +160,10 @@ def describe_pick(pick: Pick, summary: Summary) -> str:
     """Why it is the best, and its score, or where there is none its agreement."""
     row, metric = summary.variants[pick.name], summary.primary_metric
     score = f"{metric.title} {table.format_score(row, metric)}" if metric and row.quality.score is not None else ""
-    agreement = f"SQNR {table.format_sqnr(row)} dB" if metric is None and row.quality.sqnr_db is not None else ""
+    agreement = describe_agreement(row) if metric is None and row.quality.sqnr_db is not None else ""
     return "; ".join(text for text in (*pick.roles.values(), score, agreement) if text)
+
+
+def describe_agreement(row: VariantSummary) -> str:
+    found = table.format_sqnr(row)
+    return f"outputs {found}" if found == IDENTICAL else f"SQNR {found} dB"

@@ -16,7 +16,7 @@ from edgewise.config import compose, schema
 from edgewise.config.compose import Options
 from edgewise.config.schema import Budget
 from edgewise.errors import ConfigError
-from edgewise.report import changes, choice, page, terminal, verdicts
+from edgewise.report import answer, changes, choice, page, terminal, verdicts
 from edgewise.sweep import points, start
 from edgewise.track import run_set
 from tests.conftest import ROOT
@@ -90,6 +90,13 @@ def test_the_page_compares_the_agreement_of_the_chosen_variant(project):
     cards = {title: figure for title, _, figure in page.make_cards(summary)}
     assert f"SQNR {measured_db(INT4):.1f} dB" in cards["smallest"]
     assert page.score_caveat(summary.variants[REFERENCE], None) == "", "identical outputs need no caveat"
+
+
+def test_the_answer_has_no_unit_for_identical_outputs(project):
+    summary = report(project)
+    same, other = (answer.Pick(name, {answer.SMALLEST: "why"}, Path("x")) for name in (REFERENCE, STATIC))
+    assert answer.describe_pick(same, summary) == "why; outputs identical"
+    assert answer.describe_pick(other, summary) == f"why; SQNR {measured_db(STATIC):.1f} dB"
 
 
 def test_the_figure_is_of_the_agreement_against_latency(project):
