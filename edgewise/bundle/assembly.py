@@ -1,15 +1,28 @@
-"""Make the bundle of the chosen variant, and send it to the device."""
+"""Make the bundle of the chosen variant; copy it to the configured device and run it there once, on a test sample."""
 
-from pathlib import Path
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
 
 from edgewise.artifacts import artifact, records
 from edgewise.artifacts.artifact import Manifest
-from edgewise.bundle import card, contents, delivery
+from edgewise.artifacts.samples import Samples
+from edgewise.bundle import card, contents
 from edgewise.config import schema
-from edgewise.errors import ConfigError
+from edgewise.config.schema import Plugin
+from edgewise.devices.access import connect, lock
+from edgewise.errors import ConfigError, DeviceError
+from edgewise.measure.runs import Run
 
 MODELS = Path("models")
 BUNDLE = MODELS / "bundle"
+DEADLINE_S = 180.0  # to start python, import a runtime and answer once on a slow board
 
 
 def make_bundle() -> None:
@@ -35,5 +48,57 @@ def send_bundle() -> None:
     if not made.ok:
         raise ConfigError(f"{BUNDLE} is {made.status}: {made.reason}; a budget in params.yaml (budget.name) chooses a variant to bundle")
     settings = schema.read()
-    place, answer = delivery.run_on_device(settings.device, BUNDLE, MODELS / "data")
+    place, answer = run_on_device(settings.device, BUNDLE, MODELS / "data")
     print(f"bundle: on {settings.device.name} in {place}; its answer for the first test sample: {answer}")
+
+
+def run_on_device(device: Plugin, bundle: Path, data: Path) -> tuple[str, dict[str, Any]]:
+    """Returns the bundle's path on the device and its answer. Raises DeviceError with the reason where it gave none."""
+    with sample_input(bundle, data) as (folder, arguments), lock(device), connect(device) as connection:
+        place = connection.place(bundle)
+        beside = connection.place(folder)
+        given = ["--", *(f"{beside}/{each}" if isinstance(each, PurePath) else each for each in arguments)]  # a text may begin with a dash
+        job = {"kind": "bundle", "bundle": place, "arguments": given}
+        ended = Run.of(connection.run(job, DEADLINE_S), bundle=1).one("bundle")
+    if ended["code"]:
+        raise DeviceError("agent_error", failure_reason(ended))
+    return place, json.loads(ended["stdout"].splitlines()[0])
+
+
+def failure_reason(ended: Mapping[str, Any]) -> str:
+    """Why infer.py gave no answer, in one line: its own error, else the last line of stderr."""
+    lines = [line.strip() for line in ended["stderr"].splitlines() if line.strip()]
+    own = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return str((own[:1] or lines[-1:] or [f"infer.py ended with code {ended['code']}"])[0])
+
+
+@contextmanager
+def sample_input(bundle: Path, data: Path) -> Iterator[tuple[Path, list[str | PurePath]]]:
+    """A folder with the first test sample, and the arguments for infer.py: text, and paths in that folder."""
+    samples = Samples.open(data)
+    raw = samples.raw(samples.indices("test")[:1])
+    kind = samples.preprocessing["kind"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if kind == "image":
+            write_picture(next(iter(raw.values()))[0], folder / "sample.png")
+            yield folder, [PurePath("sample.png")]
+        elif kind == "text":
+            shutil.copyfile(bundle / samples.preprocessing["tokenizer"], folder / "tokenizer.json")
+            yield folder, [decode_text(folder / "tokenizer.json", next(iter(raw.values()))[0])]
+        else:
+            np.savez(folder / "sample.npz", **raw)  # type: ignore[arg-type]
+            yield folder, [PurePath("sample.npz")]
+
+
+def write_picture(image: np.ndarray, path: Path) -> None:
+    """Write a PNG. image: uint8 [height, width, 1 or 3]."""
+    from PIL import Image
+
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
+
+
+def decode_text(tokenizer: Path, ids: np.ndarray) -> str:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(tokenizer)).decode(ids.tolist())

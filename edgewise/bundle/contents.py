@@ -107,13 +107,19 @@ def runtime_range(made: Manifest, oldest: str, judged: str) -> tuple[str, str]:
     tied = made.details.get("file", {}).get("release")
     if tied:
         return tied, next_minor(tied)
-    return oldest, str(int(judged.split(".")[0]) + 1)
+    return oldest, str(numbers_of(judged)[0] + 1)
 
 
 def next_minor(version: str) -> str:
-    """1.6 of 1.5.1+cpu."""
-    major, minor, *_ = version.partition("+")[0].split(".")
-    return f"{major}.{int(minor) + 1}"
+    """1.6 of 1.5.1+cpu, and of 1.5rc1."""
+    major, minor = numbers_of(version)
+    return f"{major}.{minor + 1}"
+
+
+def numbers_of(version: str) -> tuple[int, int]:
+    """Major and minor number of a release; 0 for what is not there."""
+    release = infer.parse_release(version)
+    return (*release, 0, 0)[0], (*release, 0, 0)[1]
 
 
 def installed_versions(*packages: str) -> dict[str, str]:

@@ -12,13 +12,13 @@ from pathlib import Path
 from edgewise.artifacts import artifact
 from edgewise.artifacts.records import Summary, VariantSummary
 from edgewise.report import table, verdicts
+from edgewise.report.findings import name_some
 from edgewise.report.verdicts import Rows
 from edgewise.stats.claims import IDENTICAL, WORSE
 
 VARIANTS = Path("models/variants")
 ROLES = FASTEST, SMALLEST, LEAST_MEMORY, CHOSEN = "fastest", "smallest", "least memory", "chosen"
 MODEL_FILE = re.compile(r"model\.(?!.*(bin|data)$)[^/]+")  # weights beside a model are not what a program opens
-MOST_NAMED = 3
 Cost = Callable[[VariantSummary], float]
 Show = Callable[[VariantSummary], str]
 Describe = Callable[[VariantSummary, VariantSummary | None], str]
@@ -131,12 +131,6 @@ def instead(show: Show, row: VariantSummary, reference: VariantSummary | None) -
 
 def format_times(factor: float) -> str:
     return f"{factor:.1f}" if factor >= 1.95 else f"{factor:.2f}"
-
-
-def name_some(names: list[str]) -> str:
-    """The first few names, and how many more."""
-    shown, more = names[:MOST_NAMED], len(names) - MOST_NAMED
-    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
 def find_file(name: str) -> Path:

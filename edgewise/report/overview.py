@@ -14,7 +14,7 @@ from edgewise.artifacts.records import METRICS, Summary, VariantSummary
 from edgewise.config import schema
 from edgewise.measure import collecting
 from edgewise.plugins import Decisions, PrimaryMetric
-from edgewise.report import choice, explain, figure, page, pooling, rows, sanity, table, verdicts
+from edgewise.report import choice, explain, figure, page, rows, sanity, table, verdicts
 
 REPORT, DATA = Path("models/report"), Path("models/data")
 COMPARED = METRICS / "variants"
@@ -25,7 +25,7 @@ def summarize(settings: schema.Config) -> Summary:
     device = read_device(settings)
     metric = rows.Judge.of(settings.task).task.PRIMARY_METRIC
     trust = collecting.read_trust()
-    pooled = pooling.pool_rows(rows.read_rows(settings), collecting.read_visits(), trust, settings.reference)
+    pooled = rows.pool_rows(rows.read_rows(settings), collecting.read_visits(), trust, settings.reference)
     found = verdicts.add_verdicts(pooled, settings.reference, metric, settings.margins)
     answers = read_class_answers(settings)
     judged = sanity.add_warnings(explain.explain_rows(found, device["facts"]), answers, settings.reference)

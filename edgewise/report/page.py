@@ -19,7 +19,7 @@ from edgewise.artifacts.records import METRICS, Interval, Summary, VariantSummar
 from edgewise.config import schema
 from edgewise.config.schema import Config
 from edgewise.plugins import PrimaryMetric
-from edgewise.report import disturbance, findings, gallery, output_agreement, slimness, table, verdicts
+from edgewise.report import findings, gallery, slimness, table, verdicts
 from edgewise.report.changes import find_steps, list_changes, score_heading
 from edgewise.report.rows import Judge
 from edgewise.stats.claims import FASTER, IDENTICAL, WORSE
@@ -88,7 +88,7 @@ def build_context(summary: Summary, settings: Config) -> dict[str, Any]:
         "settings": settings,
         "rows": table.sort_variants(summary),
         "hold": table.describe_hold(summary),
-        "disturbances": disturbance.describe_disturbances(summary),
+        "disturbances": findings.describe_disturbances(summary),
         "reading": table.explain_table(summary)[0],
         "unresolved": table.describe_margins(summary) + table.describe_lost(summary) + table.describe_unresolved(summary),
         "on_device": table.describe_agreement(summary),
@@ -101,8 +101,8 @@ def build_context(summary: Summary, settings: Config) -> dict[str, Any]:
         **findings.page_sections(summary),
         "engines": {name: (found.reason, list(findings.engine_rows(found))) for name, found in findings.engine_grids(summary).items()},
         "engine_titles": findings.TITLES,
-        "output_title": output_agreement.TITLE,
-        "output_tables": output_agreement.page_tables(summary),
+        "output_title": table.OUTPUTS_TITLE,
+        "output_tables": table.output_tables(summary),
         "cuts": slimness.list_cuts(summary),
         "cut_title": slimness.TITLE,
         "classes": class_changes(summary.reference, focus) if focus else [],

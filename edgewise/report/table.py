@@ -1,13 +1,14 @@
-"""The table: its columns and cells, the same in the terminal, in metrics/report.md and in the page, and the lines under it."""
+"""The table: its columns and cells, the same in the terminal, in metrics/report.md and in the page; the lines under it; and the table of
+agreement by output, and by groups of an output whose values differ in kind."""
 
 import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edgewise.artifacts.records import Agreement, Interval, Summary, VariantSummary
+from edgewise.artifacts.records import Agreement, Interval, OutputAgreement, Summary, VariantSummary
 from edgewise.plugins import PrimaryMetric
-from edgewise.report import disturbance, findings, output_agreement, slimness, verdicts
+from edgewise.report import findings, slimness, verdicts
 from edgewise.report.verdicts import worst_ratio
 from edgewise.stats.agreement import HIGHEST_DB
 from edgewise.stats.claims import BETTER, EQUIVALENT, IDENTICAL, NO_CLAIM, NOT_RESOLVED, WORSE
@@ -16,6 +17,8 @@ TRUST_FIRST = "`edgewise trust` measures how far visits lie apart"
 MINUS = "\N{MINUS SIGN}"
 BREAK = re.compile(r" (?=[\[(])")
 Columns = dict[str, Callable[[VariantSummary], str]]
+OutputCells = dict[str, dict[str, float]]  # variant -> output with its group -> SQNR in dB
+OUTPUTS_TITLE = "Outputs against the source's, SQNR in dB"
 SAID_OF_SCORES = (BETTER, WORSE, EQUIVALENT, IDENTICAL)  # what is not resolved stands under the table
 SAID_OF_LATENCY = {NOT_RESOLVED: "latency not resolved", NO_CLAIM: "no claim on latency"}
 
@@ -34,7 +37,7 @@ def markdown_report(summary: Summary) -> str:
             *lines,
             "",
             *(f"- {line}" for line in explain_table(summary)),
-            *output_agreement.markdown_table(summary),
+            *output_table(summary),
             *slimness.markdown_tables(summary),
             *findings.engine_tables(summary),
             "",
@@ -118,8 +121,8 @@ def explain_table(summary: Summary) -> list[str]:
     lines += [
         f"{name}: {warning}" for name, row in sort_variants(summary) for warning in row.warnings if not verdicts.is_about_noise(warning)
     ]
-    lines += disturbance.describe_disturbances(summary)
-    lines += output_agreement.describe_worst(summary)
+    lines += findings.describe_disturbances(summary)
+    lines += describe_worst_outputs(summary)
     lines += [f"{name}: {'; '.join(row.explanation)}" for name, row in sort_variants(summary) if row.explanation]
     return (
         lines
@@ -209,6 +212,58 @@ def describe_margins(summary: Summary) -> list[str]:
     if margins.latency is not None:
         told.append(f"latency within {100 * margins.latency:g} %")
     return [f"Equivalent: the whole interval lies within the margin ({', '.join(told)})."] if told else []
+
+
+def name_output_group(one: OutputAgreement) -> str:
+    """scores, or boxes[0:4] where the output has parts of different kinds."""
+    return one.output + one.group
+
+
+def output_columns(summary: Summary) -> list[str]:
+    """All groups of all outputs by name; empty where there is only one, which the table shows as it is."""
+    found = dict.fromkeys(name_output_group(one) for row in summary.variants.values() for one in row.proof.outputs)
+    return sorted(found) if len(found) > 1 else []
+
+
+def output_cells(summary: Summary) -> OutputCells:
+    """The figures of each variant that was made."""
+    return {
+        name: {name_output_group(one): one.sqnr_db for one in row.proof.outputs}
+        for name, row in summary.variants.items()
+        if row.proof.outputs
+    }
+
+
+def describe_worst_outputs(summary: Summary) -> list[str]:
+    """A line that names, for each variant, the output or group that lost most; none where there is only one."""
+    if not output_columns(summary):
+        return []
+    worst = {name: row.proof.outputs[0] for name, row in summary.variants.items() if row.proof.outputs}
+    texts = [f"{name} {name_output_group(one)} {one.sqnr_db:.1f}" for name, one in worst.items()]
+    return [f"Output that lost most against the source, SQNR in dB: {', '.join(texts)}"] if texts else []
+
+
+def output_table(summary: Summary) -> list[str]:
+    """The table for report.md, in Markdown; empty where there is only one group."""
+    columns = output_columns(summary)
+    if not columns:
+        return []
+    lines = ["", f"{OUTPUTS_TITLE}:", "", "| " + " | ".join(["variant", *columns]) + " |", "|---" * (len(columns) + 1) + "|"]
+    return [
+        *lines,
+        *("| " + " | ".join([name, *format_output_cells(cells, columns)]) + " |" for name, cells in output_cells(summary).items()),
+    ]
+
+
+def format_output_cells(cells: Mapping[str, float], columns: list[str]) -> list[str]:
+    return [f"{cells[column]:.1f}" if column in cells else "" for column in columns]
+
+
+def output_tables(summary: Summary) -> dict[str, list[str]]:
+    """{variant: cells} for the page, with the heading under an empty name; empty where there is only one group."""
+    columns = output_columns(summary)
+    rows = {name: format_output_cells(cells, columns) for name, cells in output_cells(summary).items()}
+    return {"": columns, **rows} if columns else {}
 
 
 def name_objectives(summary: Summary) -> str:

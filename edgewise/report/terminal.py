@@ -8,10 +8,11 @@ import subprocess
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import filterfalse
 from pathlib import Path
 
 from edgewise.artifacts.records import Summary, VariantSummary
-from edgewise.report import answer, page, remarks, table, verdicts
+from edgewise.report import answer, findings, page, table, verdicts
 from edgewise.report.overview import REPORT
 
 UNLIMITED = 150  # columns of what is no terminal: a file or a pipe
@@ -22,6 +23,8 @@ KEPT = ("ratio", "verdict")
 LEFT_ALIGNED = ("variant", "grade", "verdict")
 Arrange = Callable[[Sequence[str], Sequence[str], dict[str, list[str]]], "tuple[Column, ...]"]  # names, marks, cells by title
 VERDICT_WIDTH = 22  # "latency not resolved", indented; a longer verdict is wrapped
+MOST_REMARKS = 5
+LONGEST_REMARK = 230  # characters: three lines of 80
 
 
 NEXT_STEPS = f"""where to look next:
@@ -84,7 +87,7 @@ def print_report(summary: Summary, verbose: bool = False) -> None:
     say("")
     for paragraph in [
         *captions(summary, layout, console.width),
-        *(table.explain_table(summary)[1:] if verbose else remarks.pick_remarks(summary)),
+        *(table.explain_table(summary)[1:] if verbose else pick_remarks(summary)),
     ]:
         say(wrap(paragraph, console.width))
 
@@ -179,6 +182,52 @@ def format_line(layout: Layout, row: Sequence[tuple[str, ...]], number: int) -> 
         text = lines[number] if number < len(lines) else ""
         texts.append(text.ljust(column.width) if column.left else text.rjust(column.width))
     return (" " * layout.gap).join(texts).rstrip()
+
+
+def pick_remarks(summary: Summary) -> list[str]:
+    """The first MOST_REMARKS remarks; the last one of them says how many lines there are besides."""
+    found = [textwrap.shorten(text, LONGEST_REMARK, placeholder=" ...") for text in find_remarks(summary)]
+    rest = len(table.explain_table(summary)) - 1  # without how to read the table
+    more = f"{rest} lines on all variants: edgewise report --verbose"
+    return [*found[: MOST_REMARKS - 1], more]
+
+
+def find_remarks(summary: Summary) -> Iterator[str]:
+    """What failed, what is wrong with the source or the data, then what limits the claims."""
+    yield from describe_failures(summary)
+    yield from summary.warnings
+    yield from describe_profile(summary)
+    yield from describe_warnings(summary)
+    yield from findings.describe_disturbances(summary)
+    yield from table.describe_unresolved(summary)
+
+
+def describe_failures(summary: Summary) -> Iterator[str]:
+    failed = summary.failed
+    if failed:
+        first, *others = failed
+        more = f"; also {findings.name_some(others)}" if others else ""
+        yield f"{len(failed)} of {len(summary.variants)} variants failed: {first}: {failed[first].reason}{more}"
+
+
+def describe_profile(summary: Summary) -> Iterator[str]:
+    """That a short profile claims nothing, and that `-S` has written it into params.yaml, where it stays."""
+    if not verdicts.makes_claims(summary.variants):
+        profile = next((row.conditions.profile for row in summary.variants.values() if row.conditions), "")
+        yield (
+            f"profile {profile} gives no intervals, so nothing is claimed about latency; `dvc exp run -S bench.name=quick` measures longer"
+            f" (if you have set {profile} with -S, it is in params.yaml and stays there until you change it)"
+        )
+
+
+def describe_warnings(summary: Summary) -> Iterator[str]:
+    """The warnings of variants; those with the same text together."""
+    same: dict[str, list[str]] = {}
+    for name, row in table.sort_variants(summary):
+        for warning in filterfalse(verdicts.is_about_noise, row.warnings):
+            same.setdefault(warning, []).append(name)
+    for warning, names in same.items():
+        yield f"{findings.name_some(names)}: {warning}"
 
 
 def next_steps(summary: Summary) -> str:

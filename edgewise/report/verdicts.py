@@ -110,7 +110,7 @@ def latency_verdict(row: VariantSummary, aa_ratio_ci95: Interval, margin: float 
 
 
 def is_about_noise(warning: str) -> bool:
-    """Whether the report says it in the one line of report.disturbance instead."""
+    """Whether the report says it in the lines of findings.describe_disturbances instead."""
     return NOISE in warning
 
 

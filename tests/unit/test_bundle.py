@@ -1,6 +1,7 @@
 """The bundle: whole, on its own, and clear about what is wrong with it."""
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -8,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
@@ -16,9 +17,9 @@ from PIL import Image
 
 from edgewise.agent import answers, feeds, infer, preprocess, sessions
 from edgewise.artifacts import artifact
-from edgewise.artifacts.artifact import Port
-from edgewise.bundle import assembly, contents, delivery
-from edgewise.config.schema import Budget
+from edgewise.artifacts.artifact import Manifest, Port
+from edgewise.bundle import assembly, contents
+from edgewise.config.schema import Budget, Plugin
 from edgewise.errors import ConfigError
 from tests.support.fabricate import FIVE, LABELS, fabricate, write_report
 
@@ -143,7 +144,7 @@ def test_what_a_file_manager_leaves_behind_is_no_harm(copy):
     ],
 )
 def test_of_what_a_bundle_said_on_the_device_the_reason_is_told(stderr, said):
-    assert delivery.failure_reason({"code": 2, "stderr": stderr}) == said
+    assert assembly.failure_reason({"code": 2, "stderr": stderr}) == said
 
 
 @pytest.mark.parametrize("name", ["model/parts.json", "code/json.py"])
@@ -356,3 +357,37 @@ def test_on_the_device_it_answers_for_the_first_test_sample(tmp_path, monkeypatc
 
     with pytest.raises(DeviceError, match=r"model/model\.onnx: damaged"):
         assembly.send_bundle()
+
+
+@pytest.mark.parametrize(
+    ("version", "following"), [("1.5.1+cpu", "1.6"), ("1.5rc1", "1.6"), ("3", "3.1"), ("2.0", "2.1"), ("2026.4.0.dev20261101", "2026.5")]
+)
+def test_the_next_minor_release_of_whatever_is_installed(version, following):
+    assert contents.next_minor(version) == following
+
+
+def test_a_release_candidate_of_the_runtime_has_a_range():
+    plain = Manifest(kind="variant")
+    assert contents.runtime_range(plain, "1.19", "2.0rc1") == ("1.19", "3")
+    tied = replace(plain, details={"file": {"release": "1.20rc2"}})
+    assert contents.runtime_range(tied, "1.19", "1.20rc2") == ("1.20rc2", "1.21")
+
+
+@pytest.mark.parametrize("text", ["-5 stars, FOLDER", "--check", "a plain sentence"])
+def test_a_sentence_that_looks_like_an_option_is_a_sample_on_the_device(tmp_path, monkeypatch, text):
+    """Given as it is: no option of infer.py, and no word in it is replaced."""
+    given: list[dict] = []
+
+    class Board:
+        def place(self, folder):
+            return f"/there/{folder.name}"
+
+        def run(self, job, deadline_s):
+            given.append(job)
+            return [{"event": "bundle", "code": 0, "stdout": "{}\n", "stderr": ""}]
+
+    monkeypatch.setattr(assembly, "sample_input", lambda bundle, data: contextlib.nullcontext((tmp_path, [text, PurePath("sample.npz")])))
+    monkeypatch.setattr(assembly, "lock", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(assembly, "connect", lambda device: contextlib.nullcontext(Board()))
+    assembly.run_on_device(Plugin("board", "board"), Path("bundle"), Path("data"))
+    assert given[0]["arguments"] == ["--", text, f"/there/{tmp_path.name}/sample.npz"]

@@ -9,7 +9,6 @@ from edgewise.artifacts.records import Evaluation, VariantSummary
 from edgewise.errors import ConfigError, DataError
 from edgewise.plugins import Predictions
 from edgewise.report import rows
-from edgewise.stats import neighbours
 from edgewise.stats.paired import exact_interval
 from edgewise.tasks import embedding
 from edgewise.tasks.embedding import Settings
@@ -26,13 +25,13 @@ def nearest(array: np.ndarray, k: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("k", [1, 5])
-@pytest.mark.parametrize("cells", [neighbours.MAX_CELLS, 500], ids=["at once", "in blocks"])
+@pytest.mark.parametrize("cells", [embedding.MAX_CELLS, 500], ids=["at once", "in blocks"])
 def test_neighbours_are_those_of_scikit_learn(k, cells, monkeypatch):
-    monkeypatch.setattr(neighbours, "MAX_CELLS", cells)
+    monkeypatch.setattr(embedding, "MAX_CELLS", cells)
     one, other = vectors(), vectors(noise=0.3)
     pairs = zip(nearest(one, k), nearest(other, k), strict=True)
     expected = [len(set(before) & set(after)) / k for before, after in pairs]
-    assert neighbours.neighbours_kept(one, other, k) == pytest.approx(expected)
+    assert embedding.neighbours_kept(one, other, k) == pytest.approx(expected)
     assert 0.2 < np.mean(expected) < 0.95
 
 
@@ -41,13 +40,13 @@ def test_a_twin_of_the_neighbour_is_as_near():
     other = np.concatenate([one, one[:1]])  # of the last sample the first is the neighbour, and the other way round
     again = other.copy()
     again[1] = other[0]  # now a third one is as near
-    assert neighbours.neighbours_kept(other, again, 1)[[0, -1]].tolist() == [1.0, 1.0]
+    assert embedding.neighbours_kept(other, again, 1)[[0, -1]].tolist() == [1.0, 1.0]
 
 
 def test_cosines_of_scaled_turned_and_empty_vectors():
     one = np.array([[1, 0], [3, 4], [0, 0], [0, 0], [1, 1]], np.float32)
     other = np.array([[5, 0], [-3, -4], [0, 0], [1, 0], [1, 0]], np.float32)
-    assert neighbours.cosines(one, other) == pytest.approx([1, -1, 1, 0, np.sqrt(0.5)])
+    assert embedding.cosines(one, other) == pytest.approx([1, -1, 1, 0, np.sqrt(0.5)])
 
 
 def compared(one: np.ndarray, other: np.ndarray):

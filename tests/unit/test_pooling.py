@@ -11,8 +11,8 @@ from edgewise.artifacts import artifact
 from edgewise.artifacts.records import Noise, NoiseEvidence, Trust
 from edgewise.artifacts.visits import Movement, Visit
 from edgewise.config.schema import Budget
-from edgewise.report import disturbance, table, verdicts
-from edgewise.report.pooling import pool_row
+from edgewise.report import findings, table, verdicts
+from edgewise.report.rows import pool_row
 from tests.support.fabricate import FINGERPRINT, fabricate, write_report
 from tests.support.records import made, varied
 
@@ -125,19 +125,19 @@ def test_grades_are_one_line_with_what_to_do(tmp_path, monkeypatch):
     summary = write_report()
     shares = dict(zip(summary.variants, (0.35, 0.73, 0.5), strict=False))
     rows = {n: replace(row, noise=noisy("disturbed_share", shares[n]) if n in shares else None) for n, row in summary.variants.items()}
-    (line,) = disturbance.describe_disturbances(replace(summary, variants=rows))
+    (line,) = findings.describe_disturbances(replace(summary, variants=rows))
     assert line == (
         "3 of 3 noisy: other processes took the processor in 35 to 73 % of the runs; stop them or measure again with"
         " `dvc repro --single-item --force bench-on-device@... && dvc repro`"
     )
     Path("Makefile").write_text("x: y\n\nremeasure: setup\n")
     rows["onnx-fp32"] = replace(rows["onnx-fp32"], noise=noisy("throttled_share", 0.5, "degraded"))
-    both = disturbance.describe_disturbances(replace(summary, variants=rows))
+    both = findings.describe_disturbances(replace(summary, variants=rows))
     assert (
         len(both) == 2 and both[1].startswith("onnx-fp32 degraded: the firmware throttled 50 %") and "make remeasure V=onnx-fp32" in both[1]
     )
     lines = table.explain_table(replace(summary, variants=rows))
     assert [line for line in lines if "noisy" in line] == [both[0]], "the evidence of each variant stands in the page alone"
-    assert disturbance.format_range([1.0, 0.034]) == "3.4 to 100 %"
+    assert findings.format_range([1.0, 0.034]) == "3.4 to 100 %"
     clean = {name: replace(row, noise=Noise("clean") if row.noise else None) for name, row in rows.items()}
-    assert disturbance.describe_disturbances(replace(summary, variants=clean)) == []
+    assert findings.describe_disturbances(replace(summary, variants=clean)) == []
