@@ -136,12 +136,12 @@ def encode_columns(items: Sequence[Item], settings: Any) -> tuple[list[str], np.
 def encode_boxes(items: Sequence[Item], settings: Any) -> tuple[list[str], BoxTable]:
     """The class names in the order of the model's outputs, and the boxes. DataError where no picture shows an object."""
     names, given = settings.class_names(), [item.label for item in items]
-    table = BoxTable.of([boxes for boxes in given if isinstance(boxes, Boxes)])
-    if not len(table.every):
+    if not any(isinstance(boxes, Boxes) and len(boxes) for boxes in given):
         raise DataError(
             f"data: {len(items)} pictures without any object{describe_left_out(items)}; check that the labels belong to these pictures, and"
             " their unit (yolo: shares of the sides; coco, voc: pixels)"
         )
+    table = BoxTable.of([boxes for boxes in given if isinstance(boxes, Boxes)])
     labels, number = settings.index_classes(names)
     place = np.array([number[name] for name in names], np.int64)
     every = Boxes(table.every.corners, place[table.every.classes], table.every.areas, table.every.crowd)

@@ -66,7 +66,7 @@ def read(settings: Settings) -> dict[str, np.ndarray]:
     arrays = load(Path(settings.path).expanduser())
     for key, path in ((LABELS, settings.labels), (GROUPS, settings.groups)):
         if path:
-            arrays[key] = next(iter(load(Path(path).expanduser()).values()))
+            arrays[key] = only_array(Path(path).expanduser(), "labels" if key == LABELS else key)
     lengths = {name: array.shape[0] if array.ndim else 0 for name, array in arrays.items()}
     if len(set(lengths.values())) > 1 or 0 in lengths.values() or not set(arrays) - {LABELS, GROUPS}:
         raise DataError(f"data.path: {settings.path}: rows by array: {lengths}; each input, y and groups must have one row per sample")
@@ -76,6 +76,14 @@ def read(settings: Settings) -> dict[str, np.ndarray]:
             "for other targets set data.targets to multi_label or values"
         )
     return arrays
+
+
+def only_array(path: Path, key: str) -> np.ndarray:
+    """The array of a file, the first of several. DataError if it has none. key: of the setting."""
+    array = next(iter(load(path).values()), None)
+    if array is None:
+        raise DataError(f"data.{key}: {path}: holds no array; give a .npy file")
+    return array
 
 
 # what numpy, zipfile and zlib raise for files that are damaged, encrypted or of another type (OverflowError, SyntaxError: in a header)

@@ -1,5 +1,7 @@
 """Pictures with objects as COCO describes them: JSON files with images, categories and annotations (boxes, polygons, RLE, crowds).
 
+Run lengths are those of pixels outside and inside of a region in turn, column by column from the left, as pycocotools writes them.
+
 path: a JSON file, or a folder that holds several, each of which is a split: annotations/instances_train2017.json and
 instances_val2017.json, or train/, valid/ and test/ with _annotations.coco.json. Without a test file, val is the test split.
 """
@@ -20,7 +22,6 @@ from edgewise.config.settings import option
 from edgewise.data.encoders import PictureEncoder
 from edgewise.data.objects import ObjectSettings, Shape, read_objects
 from edgewise.data.pictures import PictureFile, printable, probe_files
-from edgewise.data.rle import decode_counts, decode_text
 from edgewise.errors import DataError
 from edgewise.plugins import Item, Unreadable
 
@@ -32,6 +33,8 @@ PATTERNS = ("annotations/instances_*.json", "*/_annotations.coco.json", "annotat
 SPLIT_WORD = re.compile(r"train|valid|val|test|dev")
 SPLITS = {"train": None, "val": "validation", "valid": "validation", "dev": "validation", "test": "test"}
 STRAY = "annotations of pictures that their file does not list, left out"
+ZERO = 48  # the character 0 of run lengths as text: each character has 5 bits of a number, and one that says whether more follow
+BITS, MORE, SIGN = 5, 0x20, 0x10
 encoder = PictureEncoder
 
 
@@ -110,22 +113,36 @@ def find_split(path: Path, place: Path) -> str | None:
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path, stamp: int) -> Mapping[str, Any]:
-    return json.loads(path.read_bytes())  # type: ignore[no-any-return]
+def _read(path: Path, stamp: int) -> tuple[Any, str]:
+    """The content, and what is wrong with it: nothing where it is empty. stamp: time of modification."""
+    content = json.loads(path.read_bytes())
+    return content, find_fault(content)
+
+
+def find_fault(content: Any) -> str:
+    missing = [name for name in SECTIONS if not isinstance(content, dict) or not isinstance(content.get(name), list)]
+    if missing:
+        return f"has no list of {' and '.join(missing)}"
+    for name in SECTIONS:
+        odd = next((number for number, entry in enumerate(content[name]) if not isinstance(entry, dict)), None)
+        if odd is not None:
+            return f"{name}[{odd}] is a {type(content[name][odd]).__name__} and no mapping"
+    unnamed = next((number for number, image in enumerate(content["images"]) if not {"id", "file_name"} <= image.keys()), None)
+    return "" if unnamed is None else f"images[{unnamed}] lacks id or file_name"
 
 
 def read_file(path: Path) -> Mapping[str, Any]:
-    """The content, read once. DataError if it is no JSON, or lacks a section."""
+    """The content, read once. DataError if it is no JSON, lacks a section, or has an entry that is none."""
     try:
-        content = _read(path, path.stat().st_mtime_ns)
+        content, fault = _read(path, path.stat().st_mtime_ns)
     except OSError as error:
         raise DataError(f"data.path: {printable(path)}: {error.strerror}; {EXPECTED}") from None
     except ValueError as error:
         raise DataError(f"data.path: {printable(path)} is not JSON: {error}; {EXPECTED}") from None
-    missing = [name for name in SECTIONS if not isinstance(content, dict) or not isinstance(content.get(name), list)]
-    if missing:
-        raise DataError(f"data.path: {printable(path)}: has no list of {' and '.join(missing)}; {EXPECTED}")
-    return content
+    if fault:
+        raise DataError(f"data.path: {printable(path)}: {fault}; {EXPECTED}")
+    found: Mapping[str, Any] = content
+    return found
 
 
 def read_categories(settings: Settings) -> Categories:
@@ -193,9 +210,10 @@ def check_size(image: Mapping[str, Any], size: tuple[int, int]) -> None:
 def read_object(entry: Mapping[str, Any], size: tuple[int, int], categories: Categories) -> Shape:
     """One annotation. ValueError if it has no box."""
     number, box = entry.get("category_id"), entry.get("bbox")
-    if not isinstance(box, list) or len(box) != 4:
-        raise ValueError(f"annotation {entry.get('id')}: bbox: {box!r} must be x, y, width, height")
-    x, y, width, height = map(float, box)
+    try:
+        x, y, width, height = map(float, box if isinstance(box, list) else ())
+    except (TypeError, ValueError):
+        raise ValueError(f"annotation {entry.get('id')}: bbox: {box!r} must be x, y, width, height") from None
     polygons, region = read_outline(entry, size)
     area = entry.get("area")
     known = float(area) if isinstance(area, (int, float)) else None
@@ -212,6 +230,33 @@ def read_outline(entry: Mapping[str, Any], size: tuple[int, int]) -> tuple[tuple
             rows, columns = given["size"]
             return (), (decode_text if isinstance(counts, str) else decode_counts)(counts, (int(rows), int(columns)), size)
         polygons = tuple(np.array(points, np.float64).reshape(-1, 2) for points in given)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"annotation {entry.get('id')}: segmentation: {error}; it must be polygons or run lengths") from None
     return polygons, None
+
+
+def decode_counts(counts: Sequence[int], shape: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """bool [height, width] from lengths of runs. shape: that of the region, which must be size. ValueError if the runs do not fill it."""
+    if shape != size:
+        raise ValueError(f"a region of {list(shape)} for a picture of {list(size)} (height, width)")
+    runs = np.asarray(counts, np.int64)
+    if runs.ndim != 1 or (runs < 0).any() or runs.sum() != shape[0] * shape[1]:
+        raise ValueError(f"{len(runs)} runs of {runs.sum()} pixels for {shape[0] * shape[1]}")
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(shape[::-1]).T
+
+
+def decode_text(text: str, shape: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """As decode_counts, from the compressed form: numbers of 5 bits a character, lowest first; from the fourth run on they are differences
+    from the run before the last (rleFrString of pycocotools)."""
+    runs: list[int] = []
+    value = shift = 0
+    for character in text:
+        part = ord(character) - ZERO
+        value |= (part & 0x1F) << shift
+        shift += BITS
+        if part & MORE:
+            continue
+        value -= (1 << shift) if part & SIGN else 0
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    return decode_counts(runs, shape, size)

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import importlib.metadata
+import itertools
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -149,8 +150,9 @@ def make_unique(names: Sequence[str]) -> list[str]:
     seen: set[str] = set()
     found = []
     for place, name in enumerate(names):
-        found.append(f"{name} ({place})" if name in seen else name)
-        seen.add(name)
+        numbered = (f"{name} ({number})" for number in itertools.count(place))
+        found.append(next(each for each in itertools.chain([name], numbered) if each not in seen))
+        seen.add(found[-1])
     return found
 
 

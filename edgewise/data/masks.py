@@ -205,7 +205,7 @@ def read_colors(path: Path) -> dict[str, tuple[int, ...]]:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream, skipinitialspace=True))
         found = {row["name"].strip(): tuple(int(row[column]) for column in COLUMNS[1:]) for row in rows}
-    except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
+    except (OSError, csv.Error, AttributeError, KeyError, TypeError, ValueError) as error:  # AttributeError: a row without a name
         reason = f"no column {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
         raise DataError(f"data.color_table: {path}: {reason}; give a CSV file with the columns {','.join(COLUMNS)}") from None
     if len(found) < len(rows) or not found:

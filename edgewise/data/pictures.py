@@ -149,6 +149,15 @@ def printable(name: str | Path) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list of names, without a byte order mark. DataError if it cannot be read, or is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or f"not UTF-8 at byte {error.start}"  # type: ignore[union-attr]
+        raise DataError(f"data.path: {printable(path)}: {reason}; give a text file with a name in each line") from None
+
+
 def read_groups(path: Path) -> dict[str, str]:
     """The CSV file as {file: group}; file is relative to the data folder. Other columns are ignored."""
     try:

@@ -24,6 +24,7 @@ __all__ = ["Settings", "encoder", "items", "probe"]
 KIND = Kind((".csv", ".tsv"), "give a CSV file, or a folder with train.csv, dev.csv and test.csv", "record")
 AUTO = "auto"
 DELIMITERS = (",", ";", "\t", "|")  # that `auto` tries
+RESERVED = '"\r\n'  # by the rules of CSV
 TRIED_RECORDS = 20
 encoder = WordPieceEncoder
 
@@ -40,8 +41,8 @@ class Settings(TextFileSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.delimiter != AUTO and len(self.delimiter) != 1:
-            raise ConfigError(f"data.delimiter: {self.delimiter!r} must be one character, or {AUTO}")
+        if self.delimiter != AUTO and (len(self.delimiter) != 1 or self.delimiter in RESERVED):
+            raise ConfigError(f"data.delimiter: {self.delimiter!r} must be one character, or {AUTO}; no quote and no line break")
         if not self.text_columns:
             raise ConfigError("data.text_columns: empty; name one column or more")
         given = (*self.text_columns, *([self.label_column] if self.labelled else []))

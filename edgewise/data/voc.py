@@ -15,7 +15,7 @@ from edgewise.artifacts.targets import BOXES, NONE
 from edgewise.config.settings import option
 from edgewise.data.encoders import PictureEncoder
 from edgewise.data.objects import ObjectSettings, Shape, read_objects
-from edgewise.data.pictures import PictureFile, list_files, printable, probe_files
+from edgewise.data.pictures import PictureFile, list_files, printable, probe_files, read_lines
 from edgewise.errors import DataError
 from edgewise.plugins import Item, Unreadable
 
@@ -120,8 +120,8 @@ def read_splits(folder: Path) -> dict[str, str | None]:
 
 
 def read_list(path: Path) -> list[str]:
-    """The names; of lists for one class, which have 1 or -1 beside each, too."""
-    return [line.split()[0] for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    """The names; of lists for one class, which have 1 or -1 beside each, too. DataError if it is no text."""
+    return [line.split()[0] for line in read_lines(path) if line.strip()]
 
 
 def parse(path: Path) -> ElementTree.Element:
@@ -130,7 +130,7 @@ def parse(path: Path) -> ElementTree.Element:
         return ElementTree.parse(path).getroot()
     except OSError as error:
         raise ValueError(f"{ANNOTATIONS}/{path.name}: {error.strerror}") from None
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the latter two: an encoding that Python or expat does not have
         raise ValueError(f"{ANNOTATIONS}/{path.name} is not XML: {error}") from None
 
 
@@ -160,7 +160,7 @@ def read_annotation(path: Path, size: tuple[int, int], place: Mapping[str, int],
             raise ValueError(f"for {written[1]}x{written[0]} pixels, the picture has {size[1]}x{size[0]}")
         found = [(entry, (entry.findtext("difficult") or "0").strip() == "1") for entry in root.iter("object")]
         return [read_object(entry, place, hard and difficult == CROWD) for entry, hard in found if not (hard and difficult == DROP)]
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"{ANNOTATIONS}/{path.name}: {error}") from None
 
 

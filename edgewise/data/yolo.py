@@ -17,7 +17,7 @@ from edgewise.artifacts.targets import NONE
 from edgewise.config.settings import option
 from edgewise.data.encoders import PictureEncoder
 from edgewise.data.objects import ObjectSettings, Shape, read_objects
-from edgewise.data.pictures import PictureFile, list_files, printable, probe_files
+from edgewise.data.pictures import PictureFile, list_files, printable, probe_files, read_lines
 from edgewise.errors import DataError
 from edgewise.plugins import Item, Unreadable
 
@@ -129,7 +129,7 @@ def open_entry(path: Path, root: Path, key: str, entry: str) -> list[Path]:
         return list_files(place)
     if place.suffix.lower() != ".txt":
         return [place]
-    lines = place.read_text(encoding="utf-8").splitlines()
+    lines = read_lines(place)
     return [place.parent / line if line.startswith("./") else root / line for line in map(str.strip, lines) if line]
 
 
@@ -153,14 +153,19 @@ def labels_of(picture: Path, labels: str) -> Path:
 
 
 def read_labels(path: Path, size: tuple[int, int], keypoints: bool = False) -> list[Shape]:
-    """The objects of one picture; [] without a file. ValueError for a line that is neither a box nor an outline.
+    """The objects of one picture; [] without a file. ValueError for a file that cannot be read, and for a line that is
+    neither a box nor an outline.
 
     keypoints: numbers after a box are no outline.
     """
     if not path.exists():
         return []
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    try:
+        content = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ValueError(f"{path.name}: {error.strerror}") from None
+    for number, line in enumerate(content.splitlines(), 1):
         if line.strip():
             try:
                 words = line.split()

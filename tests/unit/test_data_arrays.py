@@ -77,6 +77,14 @@ def test_files_that_are_no_arrays(tmp_path, content):
             action(build(arrays.Settings, {"path": str(path)}, "data"))
 
 
+@pytest.mark.parametrize("key", ["labels", "groups"])
+def test_a_file_of_labels_without_an_array_is_named(tmp_path, key):
+    np.save(tmp_path / "x.npy", X)
+    np.savez(tmp_path / "empty.npz")
+    with pytest.raises(DataError, match=rf"data.{key}: .*empty.npz: holds no array"):
+        list(arrays.items(build(arrays.Settings, {"path": str(tmp_path / "x.npy"), key: str(tmp_path / "empty.npz")}, "data")))
+
+
 @pytest.mark.parametrize("given", [{"x": X}, {"x": X, "groups": np.arange(60) // 2}])
 def test_arrays_without_labels(tmp_path, given):
     np.savez(tmp_path / "set.npz", **given)

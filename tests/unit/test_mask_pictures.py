@@ -171,7 +171,9 @@ def test_wrong_settings(tmp_path, given, error, message):
         made(folder, tmp_path, **given)
 
 
-@pytest.mark.parametrize("table", ["name,r,g\na,1,2\n", "name,r,g,b\na,1,2,x\n", "name,r,g,b\na,1,2,3\na,4,5,6\n", ""])
+@pytest.mark.parametrize(
+    "table", ["name,r,g\na,1,2\n", "name,r,g,b\na,1,2,x\n", "name,r,g,b\na,1,2,3\na,4,5,6\n", "r,g,b,name\n1,2,3\n", ""]
+)
 def test_tables_that_are_none(tmp_path, table):
     (tmp_path / "table.csv").write_text(table)
     with pytest.raises(DataError, match=r"data.color_table: .*table.csv: .*; give"):

@@ -12,9 +12,9 @@ from PIL import Image
 from edgewise.artifacts.artifact import Manifest
 from edgewise.artifacts.samples import Samples
 from edgewise.config.settings import build
-from edgewise.data import coco, objects, rle, voc, yolo
+from edgewise.data import coco, objects, voc, yolo
 from edgewise.data.objects import Shape
-from edgewise.errors import ConfigError, DataError
+from edgewise.errors import DataError
 from edgewise.plugins import IGNORED, Boxes, Item, Unreadable
 from tests.support.object_sets import NAMES, SCENES, WRITERS, class_map, coco_entry, voc_file, write_coco, write_voc, write_yolo
 from tests.unit.test_prepare_data import plugin, prepare
@@ -351,26 +351,6 @@ def test_a_polygon_of_two_points_is_left_out_and_told(tmp_path):
     assert not masks["part00"].any()
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda p: p / "absent.json", "absent.json: No such file or directory; give a JSON file with images"),
-        (lambda p: spoiled(p / "x.json", "[1, 2"), "x.json is not JSON: .*; give a JSON file"),
-        (lambda p: spoiled(p / "x.json", '{"images": [], "categories": {}}'), "has no list of annotations and categories; give"),
-        (lambda p: p, "no JSON files; give a JSON file with images"),
-        (lambda p: changed(write_coco(p / "set"), "train", lambda c: c["images"].clear()), "instances_train.json: images: empty; give"),
-        (lambda p: write_coco(p / "set", only=("val", "test")), "instances_val.json: none is named after train, .* set data.pooled=true"),
-        (
-            lambda p: changed(write_coco(p / "set"), "val", lambda c: c["categories"][0].update(name="screw")),
-            "instances_val.json: category 90 is 'screw', in another file 'washer'; give files that agree",
-        ),
-    ],
-)
-def test_wrong_coco_sets(tmp_path, make, message):
-    with pytest.raises(DataError, match=message):
-        read("coco", make(tmp_path))
-
-
 def test_pictures_that_are_not_where_they_are_sought(tmp_path):
     folder = write_coco(tmp_path / "set")
     (folder / "train").rename(folder / "photos")
@@ -405,24 +385,6 @@ def test_a_box_of_voc_that_ends_where_it_begins_has_no_area(tmp_path):
     assert manifest.details["problems"][objects.FLAT]["count"] == 1 and found["part00"].corners.tolist() == [[0, 0, 60, 40]]
 
 
-def test_wrong_voc_sets(tmp_path):
-    folder = write_voc(tmp_path / "set")
-    for name, content in (("part00", "<annotation>"), ("part01", voc_file(41, 60, ()).replace("</size>", "</size><object/>"))):
-        (folder / f"Annotations/{name}.xml").write_text(content)
-    (folder / "Annotations/part02.xml").unlink()
-    reasons = {item.name[-10:-4]: item.reason for item in read("voc", folder, max_unreadable_share=0.2) if isinstance(item, Unreadable)}
-    assert reasons["part00"].startswith("Annotations/part00.xml is not XML: no element found")
-    assert reasons["part01"] == "Annotations/part01.xml: an <object> without <name>"
-    assert reasons["part02"] == "Annotations/part02.xml: No such file or directory"
-    (folder / "ImageSets/Main/test.txt").write_text("part00\n")
-    with pytest.raises(DataError, match=r"part00 is in test.txt and in another list of ImageSets/Main/; keep one of them"):
-        read("voc", folder)
-    with pytest.raises(DataError, match="no XML files in Annotations/; the folder must hold JPEGImages/"):
-        read("voc", tmp_path)
-    with pytest.raises(ConfigError, match=r"data.targets: 'masks'; allowed: boxes, none"):
-        read("voc", folder, targets="masks")
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_pictures_that_cannot_be_read_are_counted_and_named(form, tmp_path):
     path = FORMS[form](tmp_path / "set")
@@ -441,7 +403,7 @@ def test_run_lengths_are_those_of_pycocotools():
         smooth = np.asarray(Image.fromarray(rng.random((6, 6)).astype(np.float32)).resize(size[::-1], Image.Resampling.BICUBIC))
         for region in (rng.random(size) > 0.5, smooth > 0.5, np.zeros(size, bool), np.ones(size, bool)):
             text = masks.encode(np.asfortranarray(region.astype(np.uint8)))["counts"].decode()
-            assert np.array_equal(rle.decode_text(text, size, size), region)
+            assert np.array_equal(coco.decode_text(text, size, size), region)
 
 
 @pytest.mark.parametrize(
@@ -454,7 +416,7 @@ def test_run_lengths_are_those_of_pycocotools():
 )
 def test_run_lengths_that_do_not_fit(counts, shape, message):
     with pytest.raises(ValueError, match=message):
-        rle.decode_counts(counts, shape, (3, 3))
+        coco.decode_counts(counts, shape, (3, 3))
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -87,6 +87,11 @@ def test_names_are_numbered_as_the_model_does(names_file):
     assert common.find_classes(["Tinca_Tinca", "Hot Dog", "crane (3)"], plain) == {"Tinca_Tinca": 0, "Hot Dog": 2, "crane (3)": 3}
 
 
+def test_names_that_are_numbered_already_stay_apart():
+    assert common.make_unique(["a (2)", "a", "a", "a", "b"]) == ["a (2)", "a", "a (3)", "a (4)", "b"]
+    assert len(set(common.make_unique(["a", "a", "a (1)", "a (1)"]))) == 4
+
+
 def test_labels_that_fit_no_name_or_two(names_file, tmp_path):
     with pytest.raises(DataError, match=r"'trench', a class of the data, is not among the 4 names; similar: tench"):
         common.find_classes(["trench"], common.read_class_names(names_file, 0))

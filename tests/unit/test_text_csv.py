@@ -105,6 +105,8 @@ def test_records_without_text_or_label_are_counted_and_named(tmp_path):
         ({"text_columns": ["title"]}, DataError, "data.label_column: .* has no column 'label'; allowed: body, id, stars, title"),
         ({**BOTH, "header": False}, DataError, "data.text_columns: 'title', but data.header is false; give the column's number"),
         ({**BOTH, "delimiter": "tab"}, ConfigError, "data.delimiter: 'tab' must be one character, or auto"),
+        ({**BOTH, "delimiter": '"'}, ConfigError, "must be one character, or auto; no quote and no line break"),
+        ({**BOTH, "delimiter": "\n"}, ConfigError, "must be one character, or auto; no quote and no line break"),
         ({"text_columns": []}, ConfigError, "data.text_columns: empty; name one column or more"),
         ({"text_columns": [-1]}, ConfigError, "-1 must be the name of a column, or its number from 0"),
         ({"text_columns": [1], "label_column": True}, ConfigError, "True must be the name of a column"),
