@@ -23,7 +23,7 @@ from edgewise.data.splitting import DECLARED
 from edgewise.errors import EdgewiseError
 from edgewise.plugins import PrimaryMetric
 from edgewise.report.verdicts import say_latency
-from edgewise.track.view import make_view
+from edgewise.track.view import list_main_metrics, make_view
 
 MODELS = Path("models")
 SHARED = (
@@ -120,7 +120,7 @@ def make_record(name: str, settings: Config, summary: Summary, lock: Mapping[str
         key=key,
         ok=row.ok,
         params=dict(flatten(configuration | ({"engine_chosen": row.engine_auto.settings} if row.engine_auto else {}))),
-        metrics=dict(metric_values(found)),
+        metrics=order_metrics(dict(metric_values(found)), summary.primary_metric),
         tags={
             KEY: key,
             **make_tags(name, row, summary),
@@ -159,6 +159,11 @@ def metric_values(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
             yield from ((f"{name}_low", value[0]), (f"{name}_high", value[1]))
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             yield name, float(value)
+
+
+def order_metrics(found: Mapping[str, float], metric: PrimaryMetric | None) -> dict[str, float]:
+    """The main ones first: MLflow's page of a run shows them in the order in which they were written."""
+    return {name: found[name] for name in (*list_main_metrics(metric), *found) if name in found}
 
 
 def make_tags(name: str, row: VariantSummary, summary: Summary) -> dict[str, str]:

@@ -24,9 +24,8 @@ def make_view(
     metric: PrimaryMetric | None, order: str = RATIO, ascending: bool = True, shown: str = "tags.current = 'true'"
 ) -> dict[str, Any]:
     """The state of the table. metric: the task's; None: the agreement with the reference is shown in place of a score."""
-    score = ("sqnr_db",) if metric is None or metric.relative else (metric.name, score_metric_name(metric, "delta"))
     verdicts = ("latency_verdict", *([score_metric_name(metric, "verdict")] if metric else []))
-    columns = [*as_columns("metrics", (*score[:1], *FIGURES, *score[1:])), *as_columns("tags", ("chosen", *verdicts))]
+    columns = [*as_columns("metrics", list_main_metrics(metric)), *as_columns("tags", ("chosen", *verdicts))]
     return {
         "searchFilter": shown,
         "orderByKey": f"metrics.`{order}`",
@@ -37,6 +36,12 @@ def make_view(
         "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
     }
+
+
+def list_main_metrics(metric: PrimaryMetric | None) -> tuple[str, ...]:
+    """Names of the metrics that a reader looks for first."""
+    score = ("sqnr_db",) if metric is None or metric.relative else (metric.name, score_metric_name(metric, "delta"))
+    return (*score[:1], *FIGURES, *score[1:])
 
 
 def as_columns(kind: str, names: Iterable[str]) -> list[str]:

@@ -69,6 +69,7 @@ def test_a_run_holds_everything_that_the_files_say(project):
     tags = run.data.tags
     assert tags["current"] == "true" and tags["device.fingerprint"] and len(tags["sha256.model.onnx"]) == 64 and tags["lock.quantize"]
     assert tags["pareto"] == "true" and tags["chosen"] == "false"
+    assert [*run.data.metrics][:4] == ["accuracy_top1", "latency_ratio_to_reference", "size_bytes", "peak_rss_bytes"]
     assert [tag for tag in tags if not tag.startswith("mlflow.")][:4] == ["status", "latency_verdict", "accuracy_verdict", "chosen"]
     (used,) = run.inputs.dataset_inputs
     assert used.dataset.name == "digits" and used.dataset.digest == "5f" * 6
