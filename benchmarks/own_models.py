@@ -31,9 +31,12 @@ ROOT = Path(__file__).parents[1]
 HOME = ROOT / ".edgewise/own-models"
 HEAD = """# Public models, brought as a user would
 
-Written by `python -m benchmarks.own_models --data DIR`, which runs each through the whole pipeline; measured on shared public files, which
-are not shipped. Sizes are of all files of a variant, changes against the float32 of the same format. Δ is the difference to the model's
-reference (the row with [+0.00, +0.00]), on the same samples, in points with its 95 % interval. A dash: not measured yet.
+Good for: what to expect of a small ONNX file, a Keras model, a quantized TFLite file and a text model. Each ran through the entire pipeline.
+
+Sizes are of all files of a variant, changes against the float32 of the same format. Δ is the difference to the model's reference (the row
+with [+0.00, +0.00]), on the same samples, in points with its 95 % interval. A dash: not measured yet.
+
+Written by `python -m benchmarks.own_models --data DIR` from public files that are not part of this repository.
 """
 COLUMNS = ("model", "variant", "accuracy", "Δ points", "kB", "size", "p50 ms", "ratio")
 POINTS, SHARE = 2.0, 0.75  # target of an int8 text model: at most so many points lost, at least this share smaller
