@@ -42,13 +42,23 @@ COLUMNS = ("model", "variant", "accuracy", "Δ points", "kB", "size", "p50 ms", 
 POINTS, SHARE = 2.0, 0.75  # target of an int8 text model: at most so many points lost, at least this share smaller
 
 
-def carry(params: Mapping[str, Any], folder: Path) -> Summary:
-    """The whole pipeline in a clone that shares the project's cache. params: the content of params.yaml."""
+def make_project(params: Mapping[str, Any], folder: Path) -> None:
+    """A clone that shares the project's cache. params: the content of params.yaml."""
     parent = clone.Parent(ROOT, take_snapshot(ROOT), dvc_cache_folder(ROOT))
     clone.make_clone(parent, folder, yaml.safe_dump(dict(params), sort_keys=False))
-    done = subprocess.run((*DVC, "repro", "report"), cwd=folder, env=environment(folder))
+
+
+def repro(folder: Path, stage: str) -> None:
+    """What a stage needs, and the stage. InfrastructureError if it fails."""
+    done = subprocess.run((*DVC, "repro", stage), cwd=folder, env=environment(folder))
     if done.returncode:
         raise InfrastructureError(f"{folder.name}: `dvc repro` ended with exit code {done.returncode}, see above")
+
+
+def carry(params: Mapping[str, Any], folder: Path) -> Summary:
+    """The whole pipeline in a clone."""
+    make_project(params, folder)
+    repro(folder, "report")
     return read_summary(folder / SUMMARY)
 
 

@@ -21,7 +21,10 @@ ISOLATED = False
 SMALL_SIDE = 192  # pixels; below, the finest grid has a stride of 4, else of 8
 COARSEST = 32  # stride of the last stage of most backbones
 LEAST_CELLS = 4  # of a grid, in each direction
-DECODING = {"head": "grid", "outputs": {"boxes": "boxes", "scores": "scores"}, "channels_first": True, "activation": "sigmoid"}
+DECODING = {
+    **{"head": "grid", "outputs": {"boxes": "boxes", "scores": "scores"}, "channels_first": True, "activation": "sigmoid"},
+    "nms_threshold": 0.5,  # each point in the middle of an object gives a box; of a thin one 0.65 keeps several
+}
 RARE = 0.01  # probability of an object at any point, with which training begins (Lin et al. 2017)
 
 

@@ -112,6 +112,14 @@ def test_training_and_decoding_mean_the_same_boxes(objective: BoxObjective) -> N
         np.testing.assert_array_equal(found.classes, classes[order])
 
 
+def test_the_boxes_that_two_points_of_an_object_give_become_one_detection() -> None:
+    scores, boxes = torch.full((1, 2, 80), -20.0), torch.zeros(1, 4, 80)
+    scores[0, 0, [34, 35]] = torch.tensor([2.0, 1.0])  # neighbours on the finer grid
+    boxes[0, 2:, [34, 35]] = float(np.log(4))  # 16 pixels each, 4 apart: they overlap by 0.6
+    (found,) = decode({"scores": scores.numpy(), "boxes": boxes.numpy()}, DECODING)
+    assert found.scores == pytest.approx([torch.tensor(2.0).sigmoid().item()])
+
+
 def test_the_truth_has_no_loss_and_an_ap50_of_1(objective: BoxObjective) -> None:
     indices = objective.samples.indices("validation")
     truth = perfect(objective, indices)
