@@ -130,7 +130,7 @@ def check_scheme(
         )
     _check_kept_nodes(facts, "keep_float", float_nodes, "float")
     _check_kept_nodes(facts, "keep_int8", int8_nodes, "int8")
-    if not done and not float_nodes:
+    if not done and not float_nodes and scheme["weights"] != "float32":
         raise VariantFailed(f"{name} covers {', '.join(scheme['covers'])} only, and found none here to change: nothing was done")
     covered = sum(node["elements"] for node in facts["nodes"] if same_width(node["weights_dtype"], scheme["weights"]))
     return float(covered / max(1, facts["weights_elements"]))

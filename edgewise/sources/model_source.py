@@ -50,11 +50,17 @@ def find_collapsed(source: Path) -> list[str]:
     if not any(relative_variation(array) for array in inputs.values()):  # a single sample, repeated
         return []
     shares = {name: relative_variation(array) for name, array in outputs.items()}
-    return [
+    moving = any(share >= COLLAPSED for share in shares.values())
+    still = {name for name, array in outputs.items() if moving and (array == array[:1]).all()}
+    constants = [
+        f"the source gives the same {name} for every sample: it is a constant of the model, as anchors are, or has learned nothing"
+        for name in still
+    ]
+    return constants + [
         f"the source gives the same {name} for every sample (they vary by {share:.1g} of their size): no variant can be compared with it;"
         " it has learned nothing yet, or is fed wrongly: train longer (train.epochs), or check the file and the data's preprocessing"
         for name, share in shares.items()
-        if share < COLLAPSED
+        if share < COLLAPSED and name not in still
     ]
 
 

@@ -76,8 +76,9 @@ def _split_off(array: np.ndarray, axes: int) -> np.ndarray:
 def sqnr_db(reference: np.ndarray, other: np.ndarray) -> float:
     """Signal to quantization noise ratio, 10 log10(sum r^2 / sum (r - o)^2), in dB; 200 where they are equal.
 
-    -200 where a value is not finite. The signal is taken about its mean over the samples (axis 0): a constant output then counts as no
-    signal at all. That of a single sample is taken about the mean of its own elements.
+    -200 where a value is not finite. The signal is taken about its mean over the samples (axis 0): an output that hardly moves then counts
+    as hardly any signal. One that is the same for every sample, such as the anchors of a detector, is a constant, whose size is the signal.
+    That of a single sample is taken about the mean of its own elements.
     """
     reference, other = reference.astype(np.float64), other.astype(np.float64)
     if not (np.isfinite(reference).all() and np.isfinite(other).all()):
@@ -90,10 +91,22 @@ def sqnr_db(reference: np.ndarray, other: np.ndarray) -> float:
 
 
 def _centre(reference: np.ndarray) -> Any:
-    """What the signal of outputs [n, ...] is taken about; of one number, 0."""
+    """What the signal of outputs [n, ...] is taken about; of one number, and of a constant, 0."""
+    if len(reference) > 1 and not _moves(reference):
+        return 0.0
     if len(reference) > 1:
         return reference.mean(axis=0)
     return reference.mean() if reference.size > 1 else 0.0
+
+
+def decisions_db(reference: np.ndarray, other: np.ndarray) -> float:
+    """Of integers, such as the classes of an argmax: -20 log10 of the share that differs, in dB; 200 where they are equal.
+
+    Noise of a share s of the signal's amplitude moves about a share s of the decisions that are made of it, so that this is comparable to
+    the SQNR of the values behind them; that of the integers themselves depends on how the classes are numbered.
+    """
+    share = float(np.mean(reference != other)) if reference.size else 0.0
+    return float(min(HIGHEST_DB, -20 * np.log10(share))) if share else HIGHEST_DB
 
 
 def relative_variation(outputs: np.ndarray) -> float:
@@ -142,9 +155,11 @@ def compare_groups(expected: Mapping[str, np.ndarray], given: Mapping[str, np.nd
 
 
 def _compare_group(name: str, group: Group, reference: np.ndarray, other: np.ndarray) -> GroupAgreement:
+    whole = reference.dtype.kind in "biu"
     own, made = group.of(reference).astype(np.float64), group.of(other).astype(np.float64)
     largest = float(np.abs(own - made).max()) if own.size else 0.0
-    return GroupAgreement(name, group.name, sqnr_db(own, made), largest, _moves(own) and not _moves(made))
+    agreement = max(sqnr_db(own, made), decisions_db(own, made)) if whole else sqnr_db(own, made)
+    return GroupAgreement(name, group.name, agreement, largest, _moves(own) and not _moves(made))
 
 
 def _moves(array: np.ndarray) -> bool:

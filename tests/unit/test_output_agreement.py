@@ -65,6 +65,15 @@ def test_a_source_that_is_constant_itself_kills_no_variant():
     assert not worst_of(compare_groups({"logits": constant}, {"logits": constant})).dead
 
 
+def test_a_constant_of_the_model_is_compared_by_its_size():
+    """Anchors as an output: rounded to float16 they are as good as any other output."""
+    anchors = np.repeat(np.random.default_rng(0).uniform(size=(1, 20, 4)), 16, axis=0)
+    (found,) = compare_groups({"anchors": anchors}, {"anchors": anchors.astype(np.float16)})
+    assert 60 < found.sqnr_db < 90 and not found.dead
+    (lost,) = compare_groups({"anchors": anchors}, {"anchors": np.zeros_like(anchors)})
+    assert lost.sqnr_db == 0
+
+
 def test_the_worst_group_is_named_with_its_own_ratio():
     source = detector()
     rounded = source.copy()
@@ -98,6 +107,18 @@ def test_scores_that_share_their_scale_with_pixels_are_no_variant(tmp_path):
     assert not int8_out[:, 4:].any()
     with pytest.raises(VariantFailed, match=r"output out\[4:7\] is dead"):
         checks.check_outputs({"out": float_out}, {"out": int8_out}, 20.0)
+
+
+def test_classes_are_compared_by_how_many_differ():
+    """One pixel in a thousand, numbered 0 in place of 20, is as good as numbered 19; of pixel values the distance counts."""
+    classes = np.random.default_rng(0).integers(0, 21, (16, 1000))
+    classes[:, 0] = 20
+    near, far = classes.copy(), classes.copy()
+    near[:, 0], far[:, 0] = 19, 0
+    found = [worst_of(compare_groups({"classes": classes}, {"classes": other})).sqnr_db for other in (near, far)]
+    assert found[1] == pytest.approx(60) and found[0] >= 60
+    pixels = np.random.default_rng(0).integers(0, 255, (16, 1000))
+    assert worst_of(compare_groups({"pixels": pixels}, {"pixels": pixels + 1})).sqnr_db > 35
 
 
 def test_values_that_are_not_finite_agree_with_nothing():
