@@ -84,9 +84,9 @@ def quantize(
 
 def _check_own_scheme(parent: Path, scheme: str) -> None:
     """ValueError if a file that is quantized already is to be something else than it is."""
-    largest = max(
-        facts.facts(parent)["nodes"], key=lambda node: node["elements"], default={"weights_dtype": "no", "activations_dtype": "no"}
-    )
+    nodes = facts.facts(parent)["nodes"]
+    integer = [node for node in nodes if "float" not in node["weights_dtype"]]
+    largest = max(integer or nodes, key=lambda node: node["elements"], default={"weights_dtype": "no", "activations_dtype": "no"})
     kind = [largest[key].removeprefix("u") for key in ("weights_dtype", "activations_dtype")]
     own = [name for name, declared in SCHEMES.items() if [declared["weights"], declared["activations"]] == kind]
     if scheme not in own:

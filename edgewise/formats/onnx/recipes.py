@@ -9,7 +9,7 @@ import numpy as np
 
 from edgewise.formats.common.onnx_graphs import iterate_graphs
 from edgewise.formats.onnx import channels
-from edgewise.formats.onnx.qdq import TABLES, int8_static
+from edgewise.formats.onnx.qdq import TABLES, copy_shared_weights, int8_static
 from edgewise.formats.onnx.ranges import Arrays
 
 Recipe = Callable[[Any, Mapping[str, Any], Sequence[Arrays], list[str]], Any]
@@ -43,6 +43,7 @@ def int8_dynamic(model: Any, settings: Mapping[str, Any], calibration: Sequence[
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    _separate_filters(model)
     floats = channels.read_filters(model)
     _replace_gemm(model)
     reduced, bodies = bool(settings.get("reduce_range")), len([*iterate_graphs(model.graph)]) > 1
@@ -60,6 +61,13 @@ def int8_dynamic(model: Any, settings: Mapping[str, Any], calibration: Sequence[
     if settings["per_channel"]:
         channels.scale_channels(model, floats)
     return model
+
+
+def _separate_filters(model: Any) -> None:
+    """Give other nodes their own copy of the weights of convolutions, whose scales and zero points only convolutions can read."""
+    nodes = [node for graph in iterate_graphs(model.graph) for node in graph.node]
+    filters = {node.input[1] for node in nodes if node.op_type == "Conv"}
+    copy_shared_weights(model, [node.name for node in nodes if node.op_type != "Conv" and filters.intersection(node.input)])
 
 
 def int4_weight(model: Any, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: list[str]) -> Any:

@@ -27,8 +27,8 @@ class Session(run.Session):
     difference of n and n - 1 times these means. Its error is up to n microseconds; that of a median over many runs, a few microseconds.
     """
 
-    def __init__(self, compiled: Any):
-        super().__init__(compiled)
+    def __init__(self, model: Any, compiled: Any):
+        super().__init__(model, compiled)
         self._runs: list[list[dict[str, Any]]] = []
         self._totals_us: dict[tuple[str, str], int] = {}
 
@@ -48,7 +48,7 @@ class Session(run.Session):
 
 
 def load(folder: str, settings: Mapping[str, Any]) -> Session:
-    return Session(run.compiled(folder, settings, PERF_COUNT=True))
+    return Session(*run.compiled(folder, settings, PERF_COUNT=True))
 
 
 def _operator(node: Any, time_ns: int) -> dict[str, Any]:

@@ -44,12 +44,13 @@ class Session:
     Inputs are written into tensors that stay: handed to every call anew they cost 6 % of a MobileNetV2 at 64x64.
     """
 
-    def __init__(self, compiled: Any):
+    def __init__(self, model: Any, compiled: Any):
+        """model: the file. compiled: of it, where a port may have further names, of what the runtime folds behind it."""
         self._request = compiled.create_infer_request()
         self._types = [port.get_element_type() for port in compiled.inputs]
         self._held: Dict[int, np.ndarray] = {}
-        self.inputs = [_describe(port) for port in compiled.inputs]
-        self.outputs = [_describe(port) for port in compiled.outputs]
+        self.inputs = [_describe(own, port) for own, port in zip(model.inputs, compiled.inputs)]
+        self.outputs = [_describe(own, port) for own, port in zip(model.outputs, compiled.outputs)]
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         for index, described in enumerate(self.inputs):
@@ -71,9 +72,10 @@ class Session:
         return self._held[index]
 
 
-def _describe(port: Any) -> dict[str, Any]:
+def _describe(own: Any, port: Any) -> dict[str, Any]:
+    """own: the port in the file, which has its name."""
     shape = [None if size.is_dynamic else size.get_length() for size in port.get_partial_shape()]
-    return {"name": port.get_any_name(), "shape": shape, "dtype": np.dtype(port.get_element_type().to_dtype()).name}
+    return {"name": own.get_any_name(), "shape": shape, "dtype": np.dtype(port.get_element_type().to_dtype()).name}
 
 
 def _copied(array: np.ndarray) -> np.ndarray:
@@ -82,11 +84,11 @@ def _copied(array: np.ndarray) -> np.ndarray:
 
 def load(folder: str, settings: Mapping[str, Any]) -> Session:
     """Load folder/model.xml; settings as for `compiled`."""
-    return Session(compiled(folder, settings))
+    return Session(*compiled(folder, settings))
 
 
-def compiled(folder: str, settings: Mapping[str, Any], **more: Any) -> Any:
-    """An openvino.CompiledModel; `more`: further properties of the CPU plugin.
+def compiled(folder: str, settings: Mapping[str, Any], **more: Any) -> Tuple[Any, Any]:
+    """The file as an openvino.Model, and compiled as an openvino.CompiledModel; `more`: further properties of the CPU plugin.
 
     settings: as in ENGINE; conf/format/openvino.yaml says what they mean. Float parts are computed in f32 unless asked otherwise:
     OpenVINO itself would pick bf16 where the processor has it, and call that fp32. ValueError for an unknown setting.
@@ -112,7 +114,9 @@ def compiled(folder: str, settings: Mapping[str, Any], **more: Any) -> Any:
     if static_batch:
         model.reshape({port: _one_sample(port) for port in model.inputs})
     made = core.compile_model(model, "CPU", properties)
-    return core.compile_model(model, "CPU", {**properties, "SNIPPETS_MODE": "DISABLE"}) if _fuses_integers(model, made) else made
+    if _fuses_integers(model, made):
+        made = core.compile_model(model, "CPU", {**properties, "SNIPPETS_MODE": "DISABLE"})
+    return model, made
 
 
 def _fuses_integers(model: Any, made: Any) -> bool:
