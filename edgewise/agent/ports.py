@@ -126,7 +126,7 @@ def count_steps(feeds: Mapping[str, np.ndarray]) -> int:
 
 def from_samples_first(array: np.ndarray, axis: Optional[int]) -> np.ndarray:
     """An array [n, ...] as the file takes it: samples on `axis`, or for None the one sample without an axis for it."""
-    return array[0] if axis is None else np.ascontiguousarray(np.moveaxis(array, 0, axis)) if axis else array
+    return np.asarray(array[0]) if axis is None else np.ascontiguousarray(np.moveaxis(array, 0, axis)) if axis else array
 
 
 def to_samples_first(array: np.ndarray, axis: Optional[int]) -> np.ndarray:
@@ -135,13 +135,10 @@ def to_samples_first(array: np.ndarray, axis: Optional[int]) -> np.ndarray:
 
 
 def make_zeros(port: Spec, count: int) -> np.ndarray:
-    """State at the start of `count` sequences: zeros of the port's shape, with its open axes (the sample axis) as long as needed."""
+    """State at the start of `count` sequences: zeros of the port's shape, with its sample axis as long as needed. Another axis that is open
+    starts empty and grows with each step, as that of a cache of keys and values does."""
     axis = port.get("sample_axis", FIRST)
-    shape = [count if place == axis else size for place, size in enumerate(port["shape"])]
-    open_axes = [place for place, size in enumerate(shape) if size is None]
-    if open_axes:
-        raise ValueError(f"state of shape {list(port['shape'])}: axis {open_axes[0]} is open; only the sample axis {axis} may be")
-    return np.zeros(shape, port["dtype"])
+    return np.zeros([count if place == axis else size or 0 for place, size in enumerate(port["shape"])], port["dtype"])
 
 
 def split_steps(feeds: Sequence[Mapping[str, np.ndarray]]) -> List[Arrays]:

@@ -28,6 +28,7 @@ NEAREST = {
     "uint64": "int64",
 }  # of types that they lack
 DTYPE = option(STORED, "type of the model's inputs; stored: that of each array, float32 for float64", choices=(STORED, *PORT_TYPES))
+LONGEST_NAME_BYTES = 200  # most file systems take 255, with the ending
 SIZES_FILE, SHAPES_FILE = "sizes.npy", "shapes.npy"
 SIDE_RANGE = (8, 2048)  # pixels
 LETTERBOX_GREY = 114  # of YOLOX, Ultralytics and those before them
@@ -242,6 +243,11 @@ def check_name(name: str) -> str:
     """Names become files, those with / in folders. DataError for one that could lie elsewhere."""
     if not re.fullmatch(r"[\w:-][\w:.-]*(/[\w:-][\w:.-]*)*", name):
         raise DataError(f"data: {name!r} cannot be the name of an input; allowed: letters, digits and _ : - . /; rename the array")
+    if max(len(part.encode()) for part in name.split("/")) > LONGEST_NAME_BYTES:
+        raise DataError(
+            f"data: the name of an input, {name[:20]}..., is {len(name)} characters long, more than a file's name can be; rename the array"
+            " (arrays are taken in order where their names are not those of the model)"
+        )
     return name
 
 

@@ -20,7 +20,9 @@ IMAGE, IDS, MASK, AUDIO, FEATURES = "image", "ids", "mask", "audio", "features"
 STATE, CONSTANT = "state", "constant"
 SCORES, MAP, EMBEDDING, VALUES = "scores", "map", "embedding", "values"
 
-HELD = re.compile(r"(^|[_.:/])([hc](_?(x|n|t|in|0|prev))?|state|hidden|cell|cache|past|mem|memory|carry|context)([_.:/\d]|in|prev|$)", re.I)
+HELD = re.compile(
+    r"(^|[_.:/])([hc](_?(x|n|t|in|0|prev))?|states?|hidden|cell|caches?|past|mem|memory|carry|context)([_.:/\d]|in|prev|$)", re.I
+)
 RATE = re.compile(r"^(sr|fs|(sample|sampling)_?rate)$", re.I)
 TRAINING = re.compile(r"(^|_)(is_)?training$|^train(_mode)?$", re.I)
 PICTURE_SIZE = re.compile(r"(im|img|image|orig|target|input)_?(target_)?(size|shape)s?$", re.I)
@@ -132,13 +134,21 @@ def guess_state(found: Inspection) -> dict[str, str]:
     pairs = oracle.suggest_state(inputs, outputs)
     for port in inputs:
         same = [out.name for out in outputs if oracle.fits_state(port, out) and out.name not in pairs.values()]
-        if port.name not in pairs and len(same) == 1 and len(port.shape) > 1 and HELD.search(port.name):
+        if port.name not in pairs and len(same) == 1 and is_long(port.shape) and HELD.search(port.name):
             pairs[port.name] = same[0]
+        counted = [name for name in same if name not in pairs.values() and oracle.is_related(port.name, name)]
+        if port.name not in pairs and counted and pairs and all(size == 1 for size in port.shape):  # a step that is counted
+            pairs[port.name] = counted[0]
     others = [port for port in found.inputs if port.name not in pairs and not is_single(port)]
     if others:
         return pairs
     named = {name: out for name, out in pairs.items() if HELD.search(name)}
     return named if len(named) < len(pairs) else {}
+
+
+def is_long(shape: Sequence[int | None]) -> bool:
+    """Whether it may be that of a state: several axes, or one of a fixed length above one."""
+    return len(shape) > 1 or any(size is not None and size > 1 for size in shape)
 
 
 def is_tensor(port: Port) -> bool:
@@ -219,7 +229,9 @@ def find_layout(sizes: Sequence[int | None]) -> str | None:
 
 
 def guess_sample_axis(port: Port) -> int | None:
-    """The first axis if it is open or one; else the only other one that is; else none."""
+    """The axis that the file calls the batch; else the first if it is open or one; else the only other one that is; else none."""
+    if port.batch_axis is not None:
+        return port.batch_axis
     if not port.shape or port.shape[0] in (None, 1):
         return 0 if port.shape else None
     free = [place for place, size in enumerate(port.shape) if size in (None, 1)]

@@ -19,6 +19,7 @@ from edgewise.inspect.pictures_section import describe_pictures, limits_of, real
 from edgewise.inspect.user_data import UserData
 from edgewise.plugins import IGNORED
 from edgewise.sources.inspection import Inspection
+from edgewise.sources.oracle import is_number
 
 USUAL = ("fp32", "fp16", "int8-dynamic", "int8-static")
 FLOAT = ("fp32", "fp16")
@@ -29,7 +30,7 @@ PIECE, LONG_PIECE, LENGTH, STEPS = 512, 16_000, 64, 16
 USUAL_SAMPLES, LEAST_SAMPLES = 64, 16  # random ones, as conf/data/random.yaml has them, and of a model that takes much
 MOST_NUMBERS = 30_000_000  # of all random samples together
 BACKGROUND = 1001  # outputs of a model for ImageNet's 1000 classes and a background
-SAFE = re.compile(r"[^\w:./-]")
+SAFE, LONGEST_NAME = re.compile(r"[^\w:./-]"), 64
 TASKS = {CLASSES: "classification", MULTI_LABEL: "multi_label", VALUES: "regression"}
 GUESS, MISSING = "a guess", "VALUE"
 Shapes = Mapping[str, tuple[int | None, ...]]
@@ -75,13 +76,16 @@ def suggest_model(found: Inspection, guesses: Guesses, settings: frozenset[str],
     given: dict[str, Any] = dict(found.model or {})
     inputs: dict[str, Any] = {name: MISSING if value is None else value for name, value in guesses.constants.items()}
     inputs |= {name: {"sample_axis": axis} for name, axis in axes.items()}
-    wanted = {"inputs": inputs, "state": guesses.state, "step_ms": guess_step_ms(guesses)}
+    odd = [guess.port for guess in guesses.outputs if not is_number(guess.port.dtype)]
+    kept = [guess.port.name for guess in guesses.outputs if odd and guess.port not in odd]
+    wanted = {"inputs": inputs, "state": guesses.state, "outputs": kept, "step_ms": guess_step_ms(guesses)}
     given |= {key: value for key, value in wanted.items() if value and key in settings}
     unknown = [f"{name} ({guess_type(guesses, name)})" for name, value in guesses.constants.items() if value is None]
     guessed = [name for name, value in guesses.constants.items() if value is not None]
     words = [f"VALUE must be given: {', '.join(unknown)}"] if unknown else []
     words += [f"{', '.join(guessed)}: {GUESS}"] if guessed else []
     remarks = {"inputs": "; ".join(words), "state": GUESS, "step_ms": f"{GUESS}: time that one step covers, for the real-time factor"}
+    remarks["outputs"] = f"without {', '.join(f'{port.name} ({port.dtype})' for port in odd)}, which is no array of numbers"
     return Section(given, {key: remark for key, remark in remarks.items() if remark and key in given})
 
 
@@ -157,7 +161,8 @@ def suggest_text(guesses: Guesses, known: Known, user: UserData) -> Section:
 
 
 def suggest_random(guesses: Guesses, known: Known) -> Section:
-    inputs = {SAFE.sub("_", guess.port.name): describe_random(guess, guesses, known) for guess in guesses.fed}
+    names = name_arrays([guess.port.name for guess in guesses.fed])
+    inputs = {name: describe_random(guess, guesses, known) for name, guess in zip(names, guesses.fed, strict=True)}
     head = ["random inputs, for a first look at speed and size only; quality needs data:"]
     tail: list[str] = []
     if guesses.picture:
@@ -174,13 +179,23 @@ def suggest_random(guesses: Guesses, known: Known) -> Section:
     return Section({"name": "random", "inputs": inputs, **few}, {}, head, tail)
 
 
+def name_arrays(ports: Sequence[str]) -> list[str]:
+    """A name for the array of each of these inputs: the input's own as far as it can be that of a file (see encoders.check_name)."""
+    names: list[str] = []
+    for port in ports:
+        parts = (part.lstrip(".") for part in SAFE.sub("_", port).split("/"))
+        name = "/".join(part for part in parts if part)[:LONGEST_NAME].rstrip("/") or "input"
+        names.append(name if name not in names else f"{name}_{len(names)}")
+    return names
+
+
 def describe_random(guess: Guess, guesses: Guesses, known: Known) -> dict[str, Any]:
     """An entry of data.inputs."""
     sizes = list(fill_sizes(guess, guesses, known))
     return {
         "shape": [STEPS, *sizes] if guesses.state else sizes,
         "dtype": guess.dtype,
-        "range": guess_limits(guess, known),
+        "range": guess_limits(guess, guesses, known),
     }
 
 
@@ -195,17 +210,17 @@ def fill_sizes(guess: Guess, guesses: Guesses, known: Known) -> tuple[int, ...]:
     return tuple(usual if size is None else size for size in guess.sizes)
 
 
-def guess_limits(guess: Guess, known: Known) -> list[float]:
+def guess_limits(guess: Guess, guesses: Guesses, known: Known) -> list[float]:
     """Smallest and largest value, such that any model takes them."""
     if guess.meaning == IMAGE:
         return limits_of(describe_pictures(guess, known.sides)[0])
     if guess.port.quantization:
         return [float(f"{limit:.4g}") for limit in real_limits(guess.port)]
-    if guess.meaning == MASK:
+    if guess.meaning == MASK and len(guesses.fed) > 1:  # nothing is hidden
         return [1, 1]
     if guess.meaning == IDS:
         return [0, 0] if TYPES.search(guess.port.name) else [0, known.most_id]
-    return [0, 1] if guess.dtype == "bool" or guess.dtype.startswith("uint") else [-1, 1]
+    return [0, 1] if guess.meaning == MASK or guess.dtype == "bool" or guess.dtype.startswith("uint") else [-1, 1]
 
 
 # The task
@@ -289,6 +304,11 @@ def suggest_variants(found: Inspection, source: str, formats: Formats, schemes: 
     absent = [name for name in ordered if name in formats.missing and not {*every[name]["schemes"]}.isdisjoint(wanted)]
     if not made and absent:
         raise MissingExtra(absent[0], formats.missing[absent[0]])
+    if not made and found.schemes is not None and not any({*found.schemes} & {*form["schemes"]} for form in every.values()):
+        raise ConfigError(
+            f"{found.kind}: it is quantized in a way that is none of the schemes here and cannot be measured as it is; quantized again it"
+            " would lose more: bring the float model that it was made of"
+        )
     if not made:
         raise ConfigError(f"--schemes: none of {', '.join(schemes)} can be made from this file; {nearest('', found.schemes or USUAL)}")
     tail = [f"{name} is not installed here: pip install 'edgewise[{formats.missing[name]}]'" for name in absent if name not in formats.rare]

@@ -17,7 +17,8 @@ class Port:
 
     shape: batch included, None for a dynamic dimension, () for a scalar and where not even the rank is known. dtype: as numpy spells it;
     one of CONTAINERS for what is no tensor. quantization: scale and zero point of an integer tensor. mean, std: of a picture, where the
-    file says how it is normalized: (pixel from 0 to 255 - mean) / std, one or one for each channel.
+    file says how it is normalized: (pixel from 0 to 255 - mean) / std, one or one for each channel. batch_axis: the axis that the file
+    itself calls the batch.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Port:
     known_rank: bool = True
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    batch_axis: int | None = None
 
     @property
     def scalar(self) -> bool:

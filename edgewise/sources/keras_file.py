@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,6 +134,11 @@ def load(path: Path) -> Any:
         raise ModelError(
             f"model.path: {path} is not a file that ends in {', '.join(SUFFIXES)}, nor a SavedModel;"
             " save the model with model.save('model.keras')"
+        )
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
+        raise ModelError(
+            f"model.path: {path} is not a Keras file (a zip archive): empty, truncated, or of another format under this name; save it"
+            " again with model.save('model.keras')"
         )
     keras = import_keras()
     try:

@@ -80,7 +80,7 @@ def _set_batch(model: Any) -> int:
     Returns the batch size that the file fixes, or 1."""
     held = {tensor.name for tensor in model.graph.initializer}
     inputs = [tensor.type.tensor_type.shape.dim for tensor in model.graph.input if tensor.name not in held]
-    axes = [next((dim for dim in dims if _is_batch(dim.dim_param)), dims[0]) for dims in inputs if len(dims)]
+    axes = [next((dim for dim in dims if is_batch(dim.dim_param)), dims[0]) for dims in inputs if len(dims)]
     names = {axis.dim_param for axis in axes} - {""}
     opened = [axis for axis in axes if axis.dim_value <= 0]
     for dim in (*opened, *(dim for dims in inputs for dim in dims if dim.dim_param in names)):
@@ -88,7 +88,7 @@ def _set_batch(model: Any) -> int:
     return 1 if opened else next((dims[0].dim_value for dims in inputs if len(dims) > 1), 1)
 
 
-def _is_batch(name: str) -> bool:
+def is_batch(name: str) -> bool:
     return name.casefold() in ("b", "bs", "n") or "batch" in name.casefold()
 
 

@@ -19,7 +19,7 @@ from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Train
 from edgewise.config.settings import option
 from edgewise.errors import ModelError
-from edgewise.sources import imported, onnx_counting, onnx_graph, onnx_precision, onnx_quantized
+from edgewise.sources import imported, onnx_counting, onnx_graph, onnx_precision, onnx_quantized, onnx_repair
 from edgewise.sources.inspection import Inspection, Port, one_line
 from edgewise.sources.onnx_reading import list_nodes
 from edgewise.sources.oracle import Oracle, fit_ports
@@ -43,6 +43,7 @@ def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path
 
     manifest, samples, path = artifact.read(data), Samples.open(data), Path(settings.path)
     model = load(path)
+    check_shapes(path, model)
     session = FileSession(path)
     fit = fit_ports(path, settings, session, manifest, imported.make_probe(samples))
     sizes, found = {port.name: fit.sizes(port, manifest) for port in fit.fed}, describe_numbers(model)
@@ -63,6 +64,15 @@ def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path
         "tools": {"onnx": onnx.__version__},
         "weights": FILE,
     }
+
+
+def check_shapes(path: Path, model: Any) -> None:
+    """ModelError for an input that has no shape, not even a number of axes."""
+    name = next((tensor.name for tensor in onnx_graph.list_inputs(model) if not tensor.type.tensor_type.HasField("shape")), None)
+    if name is not None:
+        raise ModelError(
+            f"model.path: {path}: input {name} has no shape in the file; export it with one, whose first size is open: [batch, ...]"
+        )
 
 
 def describe_numbers(model: Any) -> dict[str, Any]:
@@ -112,6 +122,7 @@ def load(path: Path) -> Any:
         ) from error
     if not model.graph.node:
         raise ModelError(f"model.path: {path} is not an ONNX file: it has no nodes; name an .onnx file")
+    model, _ = onnx_repair.repair(model)
     fault = onnx_graph.find_unsupported(model)
     if fault:
         raise ModelError(f"model.path: {path}: {fault}")
@@ -129,7 +140,7 @@ class FileSession:
         options.intra_op_num_threads = 1  # fixed order of sums: the same probe on all machines of a type
         self.path = path
         with self._convert_errors():
-            self._session = onnxruntime.InferenceSession(_with_open_axes(path) or path, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(_repaired(path) or path, options, providers=["CPUExecutionProvider"])
         self.inputs: Sequence[Mapping[str, Any]] = [_describe_port(tensor) for tensor in self._session.get_inputs()]
         self.outputs: Sequence[Mapping[str, Any]] = [_describe_port(tensor) for tensor in self._session.get_outputs()]
 
@@ -148,21 +159,21 @@ class FileSession:
             raise ModelError(f"model.path: ONNX Runtime rejects {self.path}: {one_line(error)}; export it again") from error
 
 
-def _with_open_axes(path: Path) -> bytes | None:
-    """The content of the file with its open sizes open, if it says of one that it is 0 or -1: the runtime takes a 0 literally."""
+def _repaired(path: Path) -> bytes | None:
+    """The content of the file as `load` reads it, where the runtime would refuse it or take it otherwise: a size of 0 literally, say."""
     import onnx
 
-    if not onnx_graph.open_axes(onnx.load(path, load_external_data=False)):
+    _, changed = onnx_repair.repair(onnx.load(path, load_external_data=False))
+    if not changed:
         return None
-    model = onnx.load(path)
-    onnx_graph.open_axes(model)
+    model, _ = onnx_repair.repair(onnx.load(path))
     content: bytes = model.SerializeToString()
     return content
 
 
 def _describe_port(tensor: Any) -> dict[str, Any]:
     """Name, shape (None for an open dimension, which some exporters write as -1) and type of one input or output."""
-    kind: str = tensor.type[len("tensor(") : -1]
+    kind: str = tensor.type.removeprefix("tensor(").removesuffix(")") if tensor.type.startswith("tensor(") else tensor.type
     shape = [side if isinstance(side, int) and side > 0 else None for side in tensor.shape]
     return {"name": tensor.name, "shape": shape, "dtype": {"float": "float32", "double": "float64"}.get(kind, kind)}
 
@@ -200,5 +211,8 @@ def _port(tensor: Any) -> Port:
         return Port(tensor.name, (), kind.removesuffix("_type"), known_rank=False)
     if not tensor.type.tensor_type.elem_type:
         return Port(tensor.name, (), "unknown type", known_rank=False)
-    entry = onnx_graph.describe_tensor(tensor)
-    return Port(entry["name"], tuple(entry["shape"]), entry["dtype"], known_rank=tensor.type.tensor_type.HasField("shape"))
+    entry, dims = onnx_graph.describe_tensor(tensor), tensor.type.tensor_type.shape.dim
+    batch = next((place for place, dim in enumerate(dims) if onnx_counting.is_batch(dim.dim_param)), None)
+    known = tensor.type.tensor_type.HasField("shape")
+    dtype = "string" if entry["dtype"] == "object" else entry["dtype"]
+    return Port(entry["name"], tuple(entry["shape"]), dtype, known_rank=known, batch_axis=batch)

@@ -6,14 +6,15 @@ whatever else were done to it, its runtime would round in another way.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 
 from edgewise.artifacts.artifact import Port
 from edgewise.sources import onnx_folding, onnx_precision, onnx_quantized
-from edgewise.sources.onnx_reading import iterate_graphs
+from edgewise.sources.onnx_reading import iterate_graphs, make_names
+from edgewise.sources.onnx_repair import replace_nodes
 from edgewise.sources.oracle import Fit
 
 OPSET = 20  # older files are converted to it; see conf/format/onnx.yaml
@@ -78,25 +79,12 @@ def describe_tensor(tensor: Any) -> dict[str, Any]:
     return {"name": tensor.name, "shape": shape, "dtype": onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name}
 
 
-def open_axes(model: Any) -> bool:
-    """Make dynamic dimensions of those that are written as -1 or 0, as paddle2onnx does. Whether there were any."""
-    found = False
-    for graph in iterate_graphs(model.graph):
-        for tensor in (*graph.input, *graph.output, *graph.value_info):
-            for dim in tensor.type.tensor_type.shape.dim:
-                if dim.HasField("dim_value") and dim.dim_value <= 0:
-                    dim.ClearField("dim_value")
-                    found = True
-    return found
-
-
 def normalize(model: Any, fit: Fit, sizes: Mapping[str, Sequence[int | None]]) -> tuple[Any, list[str]]:
     """The normalized model and notes on what was changed.
 
     fit: what each port of the file is; outputs that it does not name are removed, constant inputs become part of the graph. sizes: name of
     an input in the file -> the data's sizes of one sample, None for one that stays open.
     """
-    open_axes(model)
     found = onnx_quantized.recognize(model)
     if found:
         onnx_folding.round_weights(model)
@@ -111,7 +99,6 @@ def keep_float16(model: Any, fit: Fit, sizes: Mapping[str, Sequence[int | None]]
     if onnx_precision.find_precision(model) != "float16":
         return None
     kept = type(model).FromString(model.SerializeToString())
-    open_axes(kept)
     _fit_ports(kept, fit, sizes)
     kept.graph.ClearField("value_info")
     onnx_precision.widen_ports(kept.graph)
@@ -120,11 +107,11 @@ def keep_float16(model: Any, fit: Fit, sizes: Mapping[str, Sequence[int | None]]
 
 def _fit_ports(model: Any, fit: Fit, sizes: Mapping[str, Sequence[int | None]]) -> list[str]:
     """Names, sizes and constant inputs as the pipeline has them; names for all nodes, and all constants as initializers. Returns notes."""
-    notes = [*_freeze(model, fit.inputs), *_choose_ports(model, fit.names)]
+    notes = [*_freeze(model, fit.inputs), *_choose_ports(model, fit.made)]
     _name_nodes(model)
     lift_constants(model)
     notes += _fix_sizes(model, fit, sizes)
-    _rename(model.graph, fit.names)
+    _rename(model.graph, {**fit.given, **fit.made})
     return notes
 
 
@@ -165,8 +152,22 @@ def _fold(model: Any) -> Any:
         node.name = restored.get(node.name, node.name)
     for node, weight, _ in _nodes_with_weights(model):
         node.name = owners.get(weight, node.name)
+    _compute_constants(model.graph)
     _name_nodes(model)
     return model
+
+
+def _compute_constants(graph: Any) -> None:
+    """Let a node give each output that is a constant: the tools that narrow types look for the node behind an output."""
+    from onnx import helper
+
+    ends = {tensor.name for tensor in graph.output}
+    names = {tensor.name: f"{tensor.name}/constant" for tensor in graph.initializer if tensor.name in ends}
+    for tensor in graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    graph.node.extend(helper.make_node("Identity", [held], [name]) for name, held in names.items())
 
 
 def _restored(names: Iterable[str], originals: Set[str]) -> dict[str, str]:
@@ -194,13 +195,7 @@ def lift_constants(model: Any) -> None:
             else:
                 kept.append(node)
         if len(kept) < len(graph.node):
-            _replace_nodes(graph, kept)
-
-
-def _replace_nodes(graph: Any, nodes: list[Any]) -> None:
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    graph.ClearField("node")
-    graph.node.extend(copies)
+            replace_nodes(graph, kept)
 
 
 def _find_owners(model: Any) -> dict[str, str]:
@@ -230,7 +225,7 @@ def _convert_opset(model: Any) -> list[str]:
         return []
     try:
         raised = version_converter.convert_version(model, OPSET)
-    except RuntimeError as error:
+    except (RuntimeError, version_converter.ConvertError) as error:
         return [f"opset {opset} is kept, onnx cannot convert it to {OPSET}: {' '.join(str(error).split())[:160]}"]
     model.CopyFrom(raised)
     return [f"opset {opset} was converted to {OPSET}, since quantizers need {QUANTIZABLE} or later"]
@@ -242,13 +237,8 @@ def _name_nodes(model: Any) -> None:
     for graph in iterate_graphs(model.graph):
         for place, node in enumerate(graph.node):
             if not node.name or node.name in taken:
-                node.name = next(name for name in _candidates(node.op_type, place) if name not in taken)
+                node.name = next(name for name in make_names(node.op_type, place) if name not in taken)
             taken.add(node.name)
-
-
-def _candidates(kind: str, place: int) -> Iterator[str]:
-    yield f"{kind}_{place}"
-    yield from (f"{kind}_{place}_{number}" for number in range(1, 1_000_000))
 
 
 def _rename(graph: Any, names: Mapping[str, str]) -> None:
@@ -265,12 +255,19 @@ def _rename(graph: Any, names: Mapping[str, str]) -> None:
 def _fix_sizes(model: Any, fit: Fit, sizes: Mapping[str, Sequence[int | None]]) -> list[str]:
     """Set dynamic dimensions to the sizes that the data has, except the sample axis, which gets one name in all ports. Returns a note for
     each fixed batch size, and for each input whose sizes were open."""
-    axes = {port.name: port.sample_axis for port in (*fit.inputs, *fit.outputs)}
+    axes, made = ({port.name: port.sample_axis for port in side} for side in (fit.inputs, fit.outputs))
+    samples = {port.name: None if port.sample_axis is None else port.shape[port.sample_axis] for port in fit.inputs}
     pictures = {port.name for port in fit.inputs if port.meaning == "image"}
     notes = []
     for tensor in model.graph.input:
         dims, axis = tensor.type.tensor_type.shape.dim, axes[tensor.name]
-        if axis is not None and dims[axis].HasField("dim_value"):
+        taken = None if axis is None else samples[tensor.name]
+        if taken is not None and not dims[axis].HasField("dim_value"):
+            dims[axis].dim_value = taken
+            notes.append(
+                f"input {tensor.name} leaves the number of samples open; it is fixed to {taken}: with more, the file fails or mixes them"
+            )
+        elif taken is not None:
             notes.append(f"input {tensor.name} has the fixed batch size {dims[axis].dim_value}")
         rest = [dim for place, dim in enumerate(dims) if place != axis]
         wanted = sizes.get(tensor.name, [None] * len(rest))
@@ -281,8 +278,8 @@ def _fix_sizes(model: Any, fit: Fit, sizes: Mapping[str, Sequence[int | None]]) 
             given = " x ".join("any" if size is None else str(size) for size in wanted)
             more = "; with data.resize=as_is pictures keep their own sizes" if tensor.name in pictures else ""
             notes.append(f"input {tensor.name} had open sizes; they are fixed to those of the data, {given}{more}")
-    for tensor in (*model.graph.input, *model.graph.output):
-        dims, axis = tensor.type.tensor_type.shape.dim, axes[tensor.name]
+    for tensor, axis in (*((t, axes[t.name]) for t in model.graph.input), *((t, made[t.name]) for t in model.graph.output)):
+        dims = tensor.type.tensor_type.shape.dim
         if axis is not None and axis < len(dims) and not dims[axis].HasField("dim_value"):
             dims[axis].dim_param = BATCH
     return notes

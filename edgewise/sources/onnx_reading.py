@@ -13,6 +13,12 @@ def iterate_graphs(graph: Any) -> Iterator[Any]:
                 yield from iterate_graphs(inner)
 
 
+def make_names(kind: str, place: int) -> Iterator[str]:
+    """Names for a node of this kind at this place, best first."""
+    yield f"{kind}_{place}"
+    yield from (f"{kind}_{place}_{number}" for number in range(1, 1_000_000))
+
+
 def list_nodes(model: Any) -> list[Any]:
     """The nodes of a graph and of its subgraphs."""
     return [node for graph in iterate_graphs(model.graph) for node in graph.node]

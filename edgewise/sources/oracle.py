@@ -5,6 +5,7 @@ oracle = Oracle(session, fit)
 oracle.run(feeds)                                                          # by the names of the data, samples first
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,7 @@ Arrays = dict[str, np.ndarray]
 INPUT_KEYS = ("value", "sample_axis")
 SCORES = "logits"  # the name of the output that has one value for each label
 STATE = "state"
+TRIED = 4  # samples with which an output is found that has another shape for another sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +56,14 @@ class PortSettings:
 
 @dataclass(frozen=True)
 class Fit:
-    """inputs, outputs: ports under the names of the file. names: of the inputs and outputs in the file -> in the pipeline. scored: the
-    output, under its name in the pipeline, that has one value for each label; None: there is none."""
+    """inputs, outputs: ports under the names of the file. given, made: their names in the file -> in the pipeline, where an output has
+    another name than any input. scored: the output, under its name in the pipeline, that has one value for each label; None: there is
+    none."""
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    names: Mapping[str, str]
+    given: Mapping[str, str]
+    made: Mapping[str, str]
     scored: str | None = None
 
     @property
@@ -69,15 +73,14 @@ class Fit:
 
     def sizes(self, port: Port, data: Manifest) -> tuple[int | None, ...]:
         """The sizes of what the file takes of one sample (of one step of it, with state), as the data has them. port: one that it feeds."""
-        given = next(entry for entry in data.inputs if entry.name == self.names[port.name])
+        given = next(entry for entry in data.inputs if entry.name == self.given[port.name])
         return given.shape[2:] if any(each.state for each in self.inputs) else given.shape[1:]
 
-    def renamed(self, ports: Sequence[Port]) -> tuple[Port, ...]:
-        return tuple(
-            replace(port, name=self.names[port.name], state=self.names[port.state] if port.state else None)
-            for port in ports
-            if port.name in self.names
-        )
+    def rename_inputs(self) -> tuple[Port, ...]:
+        return tuple(replace(p, name=self.given[p.name], state=self.made[p.state] if p.state else None) for p in self.inputs)
+
+    def rename_outputs(self) -> tuple[Port, ...]:
+        return tuple(replace(port, name=self.made[port.name]) for port in self.outputs)
 
     def plan(self) -> dict[str, dict[str, Any]]:
         """As ports.json has it, by the names of the file."""
@@ -88,20 +91,50 @@ class Oracle:
     """The original file. Feeds and outputs have the names of the pipeline, and their samples first."""
 
     def __init__(self, session: Session, fit: Fit):
-        self.fit, self._session = fit, PortsSession(session, fit.plan())
-        self._inner = {new: old for old, new in fit.names.items()}
+        self.fit, self._session = fit, PortsSession(FittedSession(session, fit), fit.plan())
+        self._inner = {new: old for old, new in fit.given.items()}
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         """Outputs by name, [n, ...] or of various sizes (see agent.ragged); floating ones as float32."""
         given = {self._inner[name]: array for name, array in feeds.items()}
-        results = run_batched(self._session, given, batch=len(next(iter(given.values()))))
-        return {self.fit.names[name]: ragged.apply(widen, array) for name, array in results.items() if name in self.fit.names}
+        try:
+            results = run_batched(self._session, given, batch=len(next(iter(given.values()))))
+        except ValueError as error:
+            raise self._explain_shapes(given) or error from error
+        return {self.fit.made[name]: ragged.apply(widen, array) for name, array in results.items()}
+
+    def _explain_shapes(self, given: Mapping[str, np.ndarray]) -> ModelError | None:
+        """The error where an output has another shape for another sample; None where none has."""
+        size = next((entry["shape"][0] for entry in self._session.inputs if entry["shape"][0] is not None), 1)
+        parts = [{name: array[start : start + size] for name, array in given.items()} for start in range(0, TRIED * size, size)]
+        runs = [self._session.run(part) for part in parts if len(next(iter(part.values()))) == size]
+        shapes = {name: sorted({run[name].shape[1:] for run in runs}) for name in runs[0]}
+        varying = {name: found for name, found in shapes.items() if len(found) > 1}
+        if not varying:
+            return None
+        others = [name for name in shapes if name not in varying]
+        keep = f"keep the others with model.outputs=[{', '.join(others)}], or " if others else ""
+        told = "; ".join(f"{name} {format_shapes(found[:2]).replace('], [', '] and [')}" for name, found in varying.items())
+        return ModelError(
+            f"model.path: outputs have other shapes for other samples, as where a model keeps only what it finds: {told}; {keep}export the"
+            " model without the steps that choose (NonMaxSuppression, NonZero, TopK of a varying number)"
+        )
 
     def first_feeds(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         """What the file itself is fed first, by its own names: two samples, or as many as it takes at once; with constants and state."""
         count = next((entry["shape"][0] for entry in self._session.inputs if entry["shape"][0] is not None), 2)
         given = {self._inner[name]: array[:count] for name, array in feeds.items()}
         return next(iter(self._session.iterate_file_feeds(given)))
+
+
+class FittedSession:
+    """The file with the ports that a fit names: its outputs without those that are not kept, its inputs with the sizes found for them."""
+
+    def __init__(self, session: Session, fit: Fit):
+        shapes = {port.name: list(port.shape) for port in fit.inputs}
+        self.inputs = [{**entry, "shape": shapes[entry["name"]]} for entry in session.inputs]
+        self.outputs = [entry for entry in session.outputs if entry["name"] in fit.made]
+        self.run = session.run
 
 
 def widen(array: np.ndarray) -> np.ndarray:
@@ -123,14 +156,34 @@ def fit_ports(path: Any, settings: PortSettings, session: Session, data: Manifes
     fed = [port for port in marked if port.value is None and port.state is None]
     pairs = match_inputs(path, fed, outputs, data)
     placed = {old.name: place_samples(path, old, new, settings, data) for old, new in pairs}
-    every = tuple(placed.get(port.name, port) for port in marked)
-    names = {port.name: port.name for port in marked} | {old.name: new.name for old, new in pairs}
+    single = not any(port.sample_axis is not None and port.shape[port.sample_axis] is None for port in placed.values())
+    held = {port.name: replace(port, sample_axis=find_state_axis(port, settings, single)) for port in marked if port.state}
+    every = tuple((placed | held).get(port.name, port) for port in marked)
+    given = {port.name: port.name for port in marked} | {old.name: new.name for old, new in pairs}
     carried = {port.state: port.sample_axis for port in every if port.state}
-    found = find_output_axes(session, every, outputs, {old.name: feeds[new.name] for old, new in pairs}, carried)
-    kept = [port for port in found if not settings.outputs or port.name in settings.outputs or port.name in carried]
-    chosen = name_scores(kept, carried, data)
-    names |= name_outputs(kept, {*names.values(), *chosen.values()}, chosen)
-    return Fit(every, tuple(kept), names, next(iter(chosen.values()), None))
+    chosen = [port for port in outputs if not settings.outputs or port.name in settings.outputs or port.name in carried]
+    check_numbers(path, chosen)
+    every, kept = find_output_axes(session, every, chosen, {old.name: feeds[new.name] for old, new in pairs}, carried)
+    scores = name_scores(kept, carried, data)
+    made = name_outputs(kept, {*given.values()}, scores)
+    return Fit(every, tuple(kept), given, made, next(iter(scores.values()), None))
+
+
+def check_numbers(path: Any, outputs: Sequence[Port]) -> None:
+    """ModelError for outputs of strings, sequences or maps."""
+    odd = [port for port in outputs if not is_number(port.dtype)]
+    if odd:
+        told = ", ".join(f"{port.name} ({port.dtype})" for port in odd)
+        others = ", ".join(port.name for port in outputs if port not in odd)
+        advice = f"keep the others with model.outputs=[{others}]" if others else "export it with arrays of numbers as outputs"
+        raise ModelError(f"model.path: {path} gives {told}, which is no array of numbers and cannot be compared; {advice}")
+
+
+def is_number(dtype: str) -> bool:
+    try:
+        return np.dtype(dtype).kind in "biuf"
+    except TypeError:  # a name that numpy does not know, such as bfloat16, or the type of a sequence
+        return dtype == "bfloat16"
 
 
 def check_names(setting: str, given: Any, ports: Sequence[Port]) -> None:
@@ -143,7 +196,7 @@ def check_names(setting: str, given: Any, ports: Sequence[Port]) -> None:
 def mark_input(port: Port, settings: PortSettings) -> Port:
     """The port with its constant value or its state, if it has one."""
     if port.name in settings.state:
-        return replace(port, state=settings.state[port.name], meaning=STATE, sample_axis=find_state_axis(port, settings))
+        return replace(port, state=settings.state[port.name], meaning=STATE)
     given = settings.inputs.get(port.name)
     if isinstance(given, Mapping):
         unknown = next((key for key in given if key not in INPUT_KEYS), None)
@@ -165,14 +218,15 @@ def mark_input(port: Port, settings: PortSettings) -> Port:
     return replace(port, value=value.tolist(), meaning="constant", sample_axis=None)
 
 
-def find_state_axis(port: Port, settings: PortSettings) -> int | None:
-    """Where a state input has its samples: as model.inputs says, else the first open axis, else the first axis of length one."""
+def find_state_axis(port: Port, settings: PortSettings, single: bool) -> int | None:
+    """Where a state input has its samples: as model.inputs says, else the first open axis, else the first axis of length one. single: the
+    file takes one sample at a time, so that an axis of length one comes first; an open one then is the length of a cache."""
     given = settings.inputs.get(port.name)
     if isinstance(given, Mapping) and "sample_axis" in given:
         return given["sample_axis"]  # type: ignore[no-any-return]
     free = [place for place, size in enumerate(port.shape) if size is None]
-    single = [place for place, size in enumerate(port.shape) if size == 1]
-    return next(iter([*free, *single]), None)
+    ones = [place for place, size in enumerate(port.shape) if size == 1]
+    return next(iter([*ones, *free] if single else [*free, *ones]), None)
 
 
 def match_inputs(path: Any, fed: Sequence[Port], outputs: Sequence[Port], data: Manifest) -> list[tuple[Port, Port]]:
@@ -264,20 +318,24 @@ def find_sample_axis(port: Port, rank: int, settings: PortSettings) -> int | Non
 
 def find_output_axes(
     session: Session, inputs: Sequence[Port], outputs: Sequence[Port], feeds: Arrays, carried: Mapping[str, int | None]
-) -> list[Port]:
-    """The outputs with their sample axes, found by running different numbers of samples. carried: axes of the outputs that feed state."""
-    ports = PortsSession(session, plan_ports(inputs, ()))
-    fixed = next((e["shape"][0] for e in ports.inputs if e["shape"][0] is not None), None)
-    counts = (fixed,) if fixed else (2, 3)
-    runs = [run_first_step(session, ports, {n: take_some(a, count) for n, a in feeds.items()}) for count in counts]
+) -> tuple[tuple[Port, ...], list[Port]]:
+    """The inputs, and the outputs with their sample axes, found by running different numbers of samples. carried: axes of the outputs that
+    feed state.
+
+    Some files leave the number of samples open and take one only, which a Reshape inside them has, or compare each sample with every other
+    one, as two towers do: the inputs then have one sample.
+    """
+    runs, fixed = run_several(session, inputs, outputs, feeds)
+    if fixed == 1:
+        inputs = [fix_samples(port, 1) for port in inputs]
     found = []
     for port in outputs:
         shapes = [run[port.name].shape for run in runs]
-        axis = carried[port.name] if port.name in carried else find_moving_axis(shapes, fixed)
+        axis = carried[port.name] if port.name in carried else find_moving_axis(port.name, shapes, fixed)
         found.append(
             replace(port, sample_axis=axis, shape=port.shape or (None,) * len(shapes[0]), dtype=str(widen(runs[0][port.name]).dtype))
         )
-    return found
+    return tuple(inputs), found
 
 
 def take_some(array: np.ndarray, count: int) -> np.ndarray:
@@ -287,21 +345,61 @@ def take_some(array: np.ndarray, count: int) -> np.ndarray:
     return array[np.arange(count) % len(array)]
 
 
-def run_first_step(session: Session, ports: PortsSession, feeds: Arrays) -> Arrays:
-    return session.run(next(iter(ports.iterate_file_feeds(feeds))))
-
-
-def find_moving_axis(shapes: Sequence[tuple[int, ...]], fixed: int | None) -> int | None:
-    """The axis of an output that grows with the number of samples. shapes: for 2 and 3 samples, or one for the fixed number that the file
-    takes."""
+def run_several(session: Session, inputs: Sequence[Port], outputs: Sequence[Port], feeds: Arrays) -> tuple[Sequence[Arrays], int | None]:
+    """What the file gives for 2 and for 3 samples, or for the one number that it takes; and that number."""
+    ports = PortsSession(session, plan_ports(inputs, ()))
+    fixed = next((e["shape"][0] for e in ports.inputs if e["shape"][0] is not None), None)
     if fixed:
-        return 0 if shapes[0][:1] == (fixed,) else None
-    return next((place for place, sizes in enumerate(zip(*shapes, strict=True)) if sizes == (2, 3)), None)
+        return run_counts(session, ports, feeds, (fixed,)), fixed
+    with contextlib.suppress(ModelError):
+        runs = run_counts(session, ports, feeds, (2, 3))
+        if not any(count_moving([run[port.name].shape for run in runs]) > 1 for port in outputs):
+            return runs, None
+    return run_counts(session, ports, feeds, (1,)), 1
+
+
+def count_moving(shapes: Sequence[tuple[int, ...]]) -> int:
+    """The axes that grow with the number of samples. shapes: for 2 and 3 samples."""
+    return sum(sizes == (2, 3) for sizes in zip(*shapes, strict=False))
+
+
+def fix_samples(port: Port, count: int) -> Port:
+    """The port of a file that takes `count` samples at a time."""
+    sizes = [count if place == port.sample_axis and size is None else size for place, size in enumerate(port.shape)]
+    return replace(port, shape=tuple(sizes))
+
+
+def run_counts(session: Session, ports: PortsSession, feeds: Arrays, counts: Sequence[int]) -> list[Arrays]:
+    """What the file gives, in its first step, for each of these numbers of samples."""
+    batches = ({name: take_some(array, count) for name, array in feeds.items()} for count in counts)
+    return [session.run(next(iter(ports.iterate_file_feeds(batch)))) for batch in batches]
+
+
+def find_moving_axis(name: str, shapes: Sequence[tuple[int, ...]], fixed: int | None) -> int | None:
+    """The axis of an output that grows with the number of samples. shapes: for 2 and 3 samples, or one for the fixed number that the file
+    takes. ModelError where a file takes several samples and an output has no axis for them."""
+    if not fixed:
+        return next((place for place, sizes in enumerate(zip(*shapes, strict=False)) if sizes == (2, 3)), None)
+    if fixed == 1:
+        return 0 if shapes[0][:1] == (1,) else None
+    if fixed not in shapes[0]:
+        raise ModelError(
+            f"model.path: the file takes {fixed} samples at a time, and its output {name} {list(shapes[0])} has no axis of {fixed}; keep"
+            " the others with model.outputs=[NAMES], or export it with a batch of 1"
+        )
+    return shapes[0].index(fixed)
 
 
 def name_outputs(outputs: Sequence[Port], taken: set[str], chosen: Mapping[str, str]) -> dict[str, str]:
     """The names of the outputs in the pipeline: those of the file, except for `chosen` and for names that another port has there."""
-    return {port.name: chosen.get(port.name, f"{port.name}_out" if port.name in taken else port.name) for port in outputs}
+    taken = taken | {*chosen.values()}
+    names = {port.name: chosen.get(port.name, port.name) for port in outputs if port.name in chosen or port.name not in taken}
+    for port in outputs:
+        name = port.name
+        while port.name not in names and name in taken | {*names.values()}:
+            name = f"{name}_out"
+        names.setdefault(port.name, name)
+    return names
 
 
 def name_scores(outputs: Sequence[Port], carried: Mapping[str, int | None], data: Manifest) -> dict[str, str]:

@@ -79,7 +79,7 @@ def _take_ports(model: Any, session: "FileSession", fit: Fit) -> list[str]:
 def warn_of_integers(session: "FileSession", fit: Fit, data: Manifest) -> list[str]:
     """A warning for each quantized input that the data feeds with integers: whether they are meant as stored ones cannot be seen."""
     given = {port.name: port.dtype for port in data.inputs}
-    fed = [(port.name, given[fit.names[port.name]]) for port in fit.fed]
+    fed = [(port.name, given[fit.given[port.name]]) for port in fit.fed]
     return [
         f"input {name} of the file is quantized, and the data gives {dtype}: these are taken as real values, not as what the file stores;"
         f" {session.quantized[name]}"

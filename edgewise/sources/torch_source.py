@@ -157,7 +157,7 @@ def export(source: Any, feeds: Mapping[str, np.ndarray], outputs: Sequence[str],
         some = ({name: array[np.arange(count) % len(array)] for name, array in feeds.items()} for count in (2, 3))
         shapes = [[tuple(result.shape) for result in training.run(source, taken)] for taken in some]
         results = {name: to_numpy(result) for name, result in zip(outputs, training.run(source, feeds), strict=True)}
-    axes = {name: find_moving_axis(sizes, None) for name, sizes in zip(outputs, zip(*shapes, strict=True), strict=True)}
+    axes = {name: find_moving_axis(name, sizes, None) for name, sizes in zip(outputs, zip(*shapes, strict=True), strict=True)}
     lost = next((name for name, axis in axes.items() if axis is None), None)
     if lost is not None:
         raise ModelError(f"output {lost} of the model is the same for any number of samples; return values for each sample only")

@@ -73,7 +73,7 @@ TORCH: dict[str, Case] = {
 }
 KERAS: dict[str, Case] = {
     "h5 that is text": (keras_file, lambda f: text(f / "mine.h5"), "cannot load"),
-    "keras cut short": (keras_file, lambda f: text(f / "mine.keras", b"PK\x03\x04" + bytes(40)), "cannot load"),
+    "keras cut short": (keras_file, lambda f: text(f / "mine.keras", b"PK\x03\x04" + bytes(40)), "is not a Keras file"),
     "another suffix": (keras_file, lambda f: text(f / "mine.hd5"), "is not a file that ends in"),
     "a folder of something": (keras_file, lambda f: f, r"is a folder without saved_model\.pb"),
 }

@@ -12,6 +12,7 @@ from edgewise.agent.jobs import make_call
 from edgewise.agent.sessions import run_batched
 from edgewise.artifacts.artifact import Manifest, Port
 from edgewise.errors import ConfigError, ModelError
+from edgewise.sources import imported
 from edgewise.sources.oracle import Oracle, PortSettings, fit_ports, suggest_state
 
 RNG = np.random.default_rng(0)
@@ -142,6 +143,78 @@ def test_an_output_named_as_an_input_gets_another_name():
     session = Session({"x": [None, 2]}, {"image": [None, 2]}, lambda feeds: {"image": feeds["x"]})
     x = RNG.normal(size=(4, 2)).astype(np.float32)
     assert list(oracle(session, PortSettings(), image=x).run({"image": x})) == ["image_out"]
+
+
+def test_an_input_and_an_output_of_one_name_stay_apart():
+    def step(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"h": feeds["h"] + feeds["x"], "h_out": feeds["x"] * 2}
+
+    session = Session({"x": [None, 3], "h": [None, 3]}, {"h": [None, 3], "h_out": [None, 3]}, step)
+    x = sequences()
+    found = oracle(session, PortSettings(state={"h": "h"}), x=x)
+    np.testing.assert_array_equal(found.run({"x": x})["h_out"], x * 2)
+    assert [port.name for port in found.fit.rename_inputs()] == ["x", "h"]
+    assert [port.name for port in found.fit.rename_outputs()] == ["h_out_out", "h_out"]
+    assert found.fit.rename_inputs()[1].state == "h_out_out"
+
+
+def test_a_file_that_takes_one_sample_only_although_it_leaves_their_number_open():
+    def one(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if len(feeds["x"]) > 1:
+            raise ModelError("the input tensor cannot be reshaped to {1, 4}")
+        return {"y": feeds["x"].reshape(1, 4)}
+
+    session, x = Session({"x": [None, 2, 2]}, {"y": [None, 4]}, one), RNG.normal(size=(5, 2, 2)).astype(np.float32)
+    found = oracle(session, PortSettings(), x=x)
+    assert found.fit.inputs[0].shape == (1, 2, 2)
+    np.testing.assert_array_equal(found.run({"x": x})["y"], x.reshape(5, 4))
+
+
+def test_a_fixed_number_of_samples_is_found_on_any_axis_of_an_output():
+    session = Session({"x": [4, 2]}, {"y": [2, 4]}, lambda feeds: {"y": feeds["x"].T})
+    x = RNG.normal(size=(6, 2)).astype(np.float32)
+    np.testing.assert_array_equal(oracle(session, PortSettings(), x=x).run({"x": x})["y"], x)
+    flat = Session({"x": [4, 2]}, {"y": [8]}, lambda feeds: {"y": feeds["x"].ravel()})
+    with pytest.raises(ModelError, match=r"takes 4 samples at a time, and its output y \[8\] has no axis of 4"):
+        oracle(flat, PortSettings(), x=x)
+
+
+def test_outputs_of_another_shape_for_another_sample_are_named_and_can_be_left_out():
+    def find(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"scores": feeds["x"], "found": np.argwhere(feeds["x"] > 0)}
+
+    x = np.array([[1, -1, 1], [-1, 1, -1], [1, 1, 1]], np.float32)
+    session = Session({"x": [1, 3]}, {"scores": [1, 3], "found": [None, 2]}, find)
+    with pytest.raises(ModelError, match=r"found \[1, 2\] and \[2, 2\]; keep the others with model\.outputs=\[scores\]"):
+        oracle(session, PortSettings(), x=x).run({"x": x})
+    assert list(oracle(session, PortSettings(outputs=["scores"]), x=x).run({"x": x})) == ["scores"]
+
+
+@pytest.mark.parametrize("kind", ["string", "object", "seq(tensor(float))"])
+def test_outputs_that_are_no_arrays_of_numbers_are_named(kind):
+    session = Session({"x": [None, 2]}, {"y": [None, 2], "label": []}, lambda feeds: {"y": feeds["x"], "label": ["a"]}, label=kind)
+    x = RNG.normal(size=(4, 2)).astype(np.float32)
+    with pytest.raises(ModelError, match=r"gives label \(.*\), which is no array of numbers .*model\.outputs=\[y\]"):
+        oracle(session, PortSettings(), x=x)
+    assert list(oracle(session, PortSettings(outputs=["y"]), x=x).run({"x": x})) == ["y"]
+
+
+def test_outputs_that_differ_from_run_to_run_are_refused():
+    session = Session({"x": [None, 2]}, {"y": [None, 2]}, lambda feeds: {"y": feeds["x"] + RNG.normal(size=feeds["x"].shape)})
+    x = RNG.normal(size=(4, 2)).astype(np.float32)
+    found = oracle(session, PortSettings(), x=x)
+    with pytest.raises(ModelError, match=r"gives another y each time for the same samples"):
+        imported.check_steady("mine", found, {"x": x}, found.run({"x": x}))
+
+
+def test_samples_that_influence_each_other_are_warned_of():
+    session = Session({"x": [None, None, 3]}, {"y": [None, None, 3]}, lambda feeds: {"y": np.cumsum(feeds["x"][::-1], axis=0)[::-1]})
+    x = RNG.normal(size=(6, 5, 3)).astype(np.float32)
+    over_time = oracle(session, PortSettings(), x=x)
+    (warning,) = imported.check_steady("mine", over_time, {"x": x}, over_time.run({"x": x}))
+    assert "what a sample gets in y depends on the samples beside it" in warning and "sample_axis: 1" in warning
+    right = oracle(session, PortSettings(inputs={"x": {"sample_axis": 1}}), x=x)
+    assert imported.check_steady("mine", right, {"x": x}, right.run({"x": x})) == []
 
 
 ERRORS: dict[str, tuple[dict[str, Any], dict[str, np.ndarray], str]] = {

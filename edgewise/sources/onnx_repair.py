@@ -1,0 +1,114 @@
+"""Rewrite what is allowed in an ONNX file and troubles its readers; what it computes stays the same.
+
+sizes written as -1 or 0               open, as paddle2onnx means them
+functions of the file's own            their nodes in its graph, where tools look for weights
+nodes before those that they read      in the order of computation
+two nodes of one name                  another name for the second; newer runtimes refuse the file
+outputs that are inputs themselves     copies, NAME_out
+initializers that are no inputs        an IR version in which they need not be
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from edgewise.sources.onnx_reading import iterate_graphs, make_names
+
+PASSED = "_out"  # behind the name of an input that is given back
+PLAIN_INITIALIZERS = 4  # the first IR version whose initializers need not be listed among the inputs
+
+
+def repair(model: Any) -> tuple[Any, bool]:
+    """The model, changed in place where it had no functions, and whether anything was changed."""
+    from onnx import inliner
+
+    inlined = bool(model.functions)
+    model = inliner.inline_local_functions(model) if inlined else model
+    steps = (open_axes, sort_nodes, rename_nodes, copy_passed, raise_version)
+    changed = [inlined, *(step(model) for step in steps)]
+    return model, any(changed)
+
+
+def open_axes(model: Any) -> bool:
+    """Make dynamic dimensions of those that are written as -1 or 0, as paddle2onnx does. Whether there were any."""
+    found = False
+    for graph in iterate_graphs(model.graph):
+        for tensor in (*graph.input, *graph.output, *graph.value_info):
+            for dim in tensor.type.tensor_type.shape.dim:
+                if dim.HasField("dim_value") and dim.dim_value <= 0:
+                    dim.ClearField("dim_value")
+                    found = True
+    return found
+
+
+def sort_nodes(model: Any) -> bool:
+    """Put each node behind those whose results it reads. Whether one stood before them."""
+    moved = [_sort_graph(graph) for graph in iterate_graphs(model.graph)]
+    return any(moved)
+
+
+def _sort_graph(graph: Any) -> bool:
+    left, placed = list(graph.node), list[Any]()
+    missing = {name for node in left for name in node.output}
+    while left:
+        waiting = []
+        for node in left:
+            if missing.intersection(_list_reads(node)):
+                waiting.append(node)
+            else:
+                placed.append(node)
+                missing.difference_update(node.output)
+        if len(waiting) == len(left):  # a circle, which every runtime refuses
+            return False
+        left = waiting
+    if all(a is b for a, b in zip(placed, graph.node, strict=True)):
+        return False
+    replace_nodes(graph, placed)
+    return True
+
+
+def _list_reads(node: Any) -> set[str]:
+    """What a node reads, and the bodies in it."""
+    bodies = (inner for a in node.attribute for body in (*a.graphs, *([a.g] if a.HasField("g") else [])) for inner in iterate_graphs(body))
+    read = {name for body in bodies for each in (*body.node, *body.output) for name in getattr(each, "input", [getattr(each, "name", "")])}
+    return {*node.input, *read} - {""}
+
+
+def replace_nodes(graph: Any, nodes: Sequence[Any]) -> None:
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    graph.ClearField("node")
+    graph.node.extend(copies)
+
+
+def rename_nodes(model: Any) -> bool:
+    """Give another name to nodes that have the same as one before them; nodes without a name keep none. Whether there were any."""
+    taken: set[str] = set()
+    found = False
+    for graph in iterate_graphs(model.graph):
+        for place, node in enumerate(graph.node):
+            if node.name and node.name in taken:
+                node.name = next(name for name in make_names(node.op_type, place) if name not in taken)
+                found = True
+            taken.add(node.name)
+    return found
+
+
+def copy_passed(model: Any) -> bool:
+    """Give back a copy of an input under a name of its own. Whether an output is an input."""
+    from onnx import helper
+
+    graph = model.graph
+    given = {tensor.name for tensor in graph.input}
+    passed = [tensor for tensor in graph.output if tensor.name in given]
+    for tensor in passed:
+        graph.node.append(helper.make_node("Identity", [tensor.name], [f"{tensor.name}{PASSED}"]))
+        tensor.name = f"{tensor.name}{PASSED}"
+    return bool(passed)
+
+
+def raise_version(model: Any) -> bool:
+    """Whether initializers are missing among the inputs of a file whose IR version wants them there; it gets a later one."""
+    given = {tensor.name for tensor in model.graph.input}
+    wrong = 0 < model.ir_version < PLAIN_INITIALIZERS and any(tensor.name not in given for tensor in model.graph.initializer)
+    if wrong:
+        model.ir_version = PLAIN_INITIALIZERS
+    return bool(wrong)
