@@ -30,8 +30,8 @@ def warn_of_source(reference: str, found: Decisions | None) -> Iterator[str]:
     if len(set(found.decided)) == 1 < len(set(found.truth)):
         share = Counter(found.truth)[found.decided[0]] / len(found.truth)
         yield (
-            f"{reference} answers {found.decided[0]!r} for every test sample ({share:.1%} are): the source has learned nothing, or is fed"
-            " wrongly: train longer (train.epochs), or check the data's preprocessing"
+            f"{reference} answers {found.decided[0]!r} for every test sample ({share:.1%} are): the source has learned nothing, or its"
+            " preprocessing is wrong: train longer (train.epochs), or check the data section"
         )
         return
     yield from warn_of_constant(reference, found)

@@ -113,7 +113,11 @@ def format_answer(summary: Summary, width: int) -> Iterator[str]:
 def captions(summary: Summary, layout: Layout, width: int) -> Iterator[str]:
     """How to read the table, and what it leaves out."""
     ranked = verdicts.makes_claims(summary.variants)
-    order = "Fastest first, by the upper end of the ratio's interval" if ranked else "In no order of speed: this profile claims nothing"
+    order = (
+        "Fastest first, by the upper end of the ratio's interval"
+        if ranked
+        else "Not ordered by speed: this profile makes no claim about latency"
+    )
     yield f"{order}. {table.explain_table(summary)[0]}"
     if layout.left_out:
         yield f"Left out at {width} columns: {', '.join(layout.left_out)}; metrics/report.md has them, and a wider terminal"
@@ -188,7 +192,7 @@ def pick_remarks(summary: Summary) -> list[str]:
     """The first MOST_REMARKS remarks; the last one of them says how many lines there are besides."""
     found = [textwrap.shorten(text, LONGEST_REMARK, placeholder=" ...") for text in find_remarks(summary)]
     rest = len(table.explain_table(summary)) - 1  # without how to read the table
-    more = f"{rest} lines on all variants: edgewise report --verbose"
+    more = f"all {rest} remarks: edgewise report --verbose"
     return [*found[: MOST_REMARKS - 1], more]
 
 

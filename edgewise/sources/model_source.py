@@ -58,7 +58,7 @@ def find_collapsed(source: Path) -> list[str]:
     ]
     return constants + [
         f"the source gives the same {name} for every sample (they vary by {share:.1g} of their size): no variant can be compared with it;"
-        " it has learned nothing yet, or is fed wrongly: train longer (train.epochs), or check the file and the data's preprocessing"
+        " it has learned nothing yet, or its preprocessing is wrong: train longer (train.epochs), or check the file and the data section"
         for name, share in shares.items()
         if share < COLLAPSED and name not in still
     ]

@@ -44,8 +44,10 @@ def prepare(name: str, arguments: Sequence[str], searched: bool, search: Mapping
         objectives=choose_objectives(search.get("objectives"), checked),
     )
     made = run_common_stages(made, checked)
-    what = f"a search, {len(every)} values checked" if searched else f"{len(every)} points"
-    print(f"sweep {name}: {what} over {', '.join(made.keys) or 'nothing'}; {describe_code(made.code)}")
+    points_made = "1 point" if len(every) == 1 else f"{len(every)} points"
+    what = f"a search, {len(every)} values checked" if searched else points_made
+    over = f" over {', '.join(made.keys)}" if made.keys else ""
+    print(f"sweep {name}: {what}{over}; {describe_code(made.code)}")
     return made
 
 

@@ -81,7 +81,7 @@ def test_variants_that_cannot_be_told_apart_are_named(project):
 def test_a_short_profile_names_none_fastest(project, shown):
     said = shown(without_intervals(summarize()), 100)
     assert "Fastest: profile quick is too short to say; measure with `dvc exp run -S bench.name=quick`" in said
-    assert "set quick with -S, it is in params.yaml" in " ".join(said.split()) and "In no order of speed" in said
+    assert "set quick with -S, it is in params.yaml" in " ".join(said.split()) and "Not ordered by speed" in said
     assert re.findall("^(Fastest|Smallest|Chosen)", said, re.MULTILINE) == ["Fastest", "Smallest", "Chosen"]
 
 
@@ -139,7 +139,7 @@ def test_there_are_at_most_five_remarks_and_the_first_are_failures(project, show
     assert len(found) == terminal.MOST_REMARKS and found[0].startswith(
         "1 of 10 variants failed: openvino-int8-static: int8-static covers 0 %"
     )
-    assert found[1] == "note 0" and found[-1].endswith("lines on all variants: edgewise report --verbose")
+    assert found[1] == "note 0" and found[-1].endswith(" remarks: edgewise report --verbose")
     short, long = shown(summary, 120), shown(summary, 120, verbose=True)
     assert "note 8" in long and "note 8" not in short
 
