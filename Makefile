@@ -34,7 +34,7 @@ repro: setup ## run the pipeline and print the table; PROFILE=smoke|quick|standa
 test: setup ## the test suite, without the contracts of formats and whole runs of the pipeline (five minutes on two cores)
 	$(PYTEST) --durations=10
 
-test-fast: setup ## what needs no framework (a minute)
+test-fast: setup ## what needs no framework, no long simulation and no process to wait for (a minute)
 	$(PYTEST) --fast --durations=10
 
 test-formats: setup ## the contract of every format and source, and each format by itself (two minutes)

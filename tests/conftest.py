@@ -27,7 +27,9 @@ FIRST = ("pipeline", "contract", "test_tuning", "test_track", "test_inspect")  #
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fast", action="store_true", help="leave out what imports a framework; a test that imports one all the same fails")
+    parser.addoption(
+        "--fast", action="store_true", help="leave out what is lengthy or imports a framework; a test that imports one all the same fails"
+    )
     parser.addoption(
         "--hide", default="", metavar="NAMES", help="packages that shall look as if not installed, by import name: openvino,nncf"
     )
@@ -35,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.fast:
-        config.option.markexpr = "not framework and not slow and not pipeline and not formats and not system"
+        config.option.markexpr = "not framework and not lengthy and not slow and not pipeline and not formats and not system"
     if config.option.hide:
         os.environ["EDGEWISE_TESTS_HIDE"] = config.option.hide
         before = os.environ.get("PYTHONPATH")
@@ -44,9 +46,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With --fast, a file whose first marker is `framework` is not even imported."""
+    """With --fast, a file whose first marker is `framework` or `lengthy` is not even imported."""
     if config.option.fast and collection_path.suffix == ".py":
-        return bool(re.search(r"^pytestmark = .*\bframework\b", collection_path.read_text(encoding="utf-8"), re.M)) or None
+        return bool(re.search(r"^pytestmark = .*\b(framework|lengthy)\b", collection_path.read_text(encoding="utf-8"), re.M)) or None
     return None
 
 

@@ -191,6 +191,7 @@ def test_in_a_repository_of_the_user_nothing_of_it_is_touched(here, given, every
     assert f"nothing is committed in {here}" in said and f"git add {given}" in said
 
 
+@pytest.mark.lengthy
 def test_dvc_works_in_the_subfolder_of_a_repository(here, every_format):
     """As after `dvc init --subdir`: the folder is a DVC project of its own, kept by the user's git."""
     git(here, "init", "-q")

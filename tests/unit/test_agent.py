@@ -17,6 +17,8 @@ from edgewise.devices.local import COMMAND, LocalDevice
 from tests.conftest import ROOT
 from tests.support.fake_format.run import HANG_S
 
+pytestmark = pytest.mark.lengthy  # agents that run, and waits for them
+
 WARMUP = {"min_runs": 3, "min_s": 0.0, "max_s": 0.05, "spread": 0.05}
 TIMING = {"warmup": WARMUP, "blocks": 2, "block_s": 0.05, "min_runs": 4}
 GUARD = """

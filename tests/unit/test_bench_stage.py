@@ -19,6 +19,8 @@ from stages import bench_on_device, probe_device
 from tests.conftest import ROOT
 from tests.unit.test_agent import write_onnx
 
+pytestmark = pytest.mark.lengthy  # agents that run, and waits for them
+
 FAKE = "tests.support.fake_format"
 LOCAL = Plugin("local", "edgewise.devices.local", to_plain(local.Settings()))
 BENCH = Bench(

@@ -13,6 +13,8 @@ from edgewise.agent.protocol import Fault, encode_event
 from edgewise.devices import channel
 from edgewise.devices.local import LocalDevice
 
+pytestmark = pytest.mark.lengthy  # agents that run, and waits for them
+
 HELLO = encode_event(0, "hello", {"schema": 1, "python": "3", "versions": {}, "modules": [], "cpus": [0]})
 DONE = encode_event(1, "done", {})
 PROBE = {"kind": "probe", "packages": []}

@@ -300,6 +300,7 @@ def test_the_hash_of_the_settings_leaves_out_code_and_runtimes(tmp_path):
     assert same != schema.settings_sha256(other)
 
 
+@pytest.mark.lengthy
 def test_no_value_anywhere_ends_in_anything_but_a_clear_line():
     full = choices()
     for key, value in FULL.items():

@@ -24,6 +24,8 @@ from tests.support import fake_device
 from tests.support.fabricate import FINGERPRINT, fabricate, write_report
 from tests.unit.test_bench_stage import BENCH, bench, make_data
 
+pytestmark = pytest.mark.lengthy  # agents that run, and waits for them
+
 SIX = replace(BENCH, agreement_samples=6)
 EMULATOR = Plugin("emulator", "tests.support.fake_emulator", {"threads": 1, "cool_down_degc": None, "cool_down_max_s": 1.0})
 BOTH = {"fake-a": {"sleep_ms": 1}, "fake-b": {"sleep_ms": 1}}

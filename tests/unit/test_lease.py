@@ -13,6 +13,8 @@ from edgewise.agent import cache, lease
 from edgewise.agent.protocol import Fault
 from edgewise.devices.access import Lease
 
+pytestmark = pytest.mark.lengthy  # agents that run, and waits for them
+
 COMMAND = (sys.executable, lease.__file__)
 
 

@@ -14,6 +14,8 @@ from edgewise.measure import passes
 from edgewise.measure.runs import PlacedVariant, Run, check_limits
 from tests.unit.test_agent import make_job
 
+pytestmark = pytest.mark.lengthy  # agents that run, and waits for them
+
 BENCH = Bench("smoke", memory=False, fits_mb=(64, 300))
 
 

@@ -79,6 +79,7 @@ def test_mcnemar_of_many_flips_is_exact_and_its_time_grows_no_faster_than_their_
     assert found == pytest.approx(stats.binomtest(gained, gained + lost, 0.5).pvalue, rel=1e-8)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(("hits", "total"), [(1, 1_000_000), (499_000, 1_000_000), (999_999, 1_000_000)])
 def test_the_exact_interval_of_many_samples_is_scipys_and_its_time_grows_no_faster_than_their_number(hits, total):
     found = paired.exact_interval(hits, total)

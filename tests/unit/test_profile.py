@@ -15,6 +15,8 @@ from tests.support.fake_format.profile import operators
 from tests.unit.test_agent import make_job, run, write_onnx
 from tests.unit.test_bench_stage import BENCH, bench  # noqa: F401
 
+pytestmark = pytest.mark.lengthy  # agents that run, and waits for them
+
 
 def runs(*times_ns: tuple[int, ...]) -> Run:
     """One run for each tuple: a Conv, a Cast and a Conv that took so long; an inference takes 100 us more."""

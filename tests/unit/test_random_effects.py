@@ -30,12 +30,14 @@ def coverage(deviation: float, visits: int, studied: int, noise: float = 1.0, ca
     return held / cases
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("deviation", [0.0, 0.01, 0.03])
 @pytest.mark.parametrize("visits", [1, 2, 5])
 def test_intervals_hold_other_visits_too(deviation, visits):
     assert coverage(deviation, visits, studied=8) >= 0.93
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("noise", [4.0, 13.0])
 @pytest.mark.parametrize("visits", [1, 2, 5])
 def test_intervals_hold_after_a_study_in_noise_which_hides_what_moves(noise, visits):
@@ -104,12 +106,14 @@ def test_no_visit_cannot_be_pooled():
     assert Estimate(math.log(0.25), 0.0, 1).ratio == pytest.approx(0.25)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("movement", own_variance.MOVEMENTS)
 def test_a_variant_that_moves_unlike_the_others_is_held_by_its_own_visits(movement):
     cell = own_variance.simulate(movement, 8, "own", cases=150)
     assert cell.holds >= 0.92
 
 
+@pytest.mark.lengthy
 def test_what_others_move_does_not_hold_a_variant_that_moves_more():
     by_others, own = (own_variance.simulate(0.03, 8, rule, cases=150) for rule in ("of others", "own"))
     assert by_others.holds < 0.75 < 0.92 <= own.holds and by_others.half_width < own.half_width

@@ -12,6 +12,8 @@ import pytest
 
 from edgewise.stats import timing as ts
 
+pytestmark = pytest.mark.lengthy  # simulations
+
 TRUE = 0.2
 GAP_S, BLOCK_S, STEP_S, RUNS = 1.0, 0.8, 0.05, 60
 SESSIONS = 150

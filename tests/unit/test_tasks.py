@@ -199,6 +199,7 @@ def test_a_softmax_gives_the_same_detector_as_its_logits():
     )
 
 
+@pytest.mark.lengthy
 def test_the_interval_of_an_auroc_difference_holds_the_truth_nineteen_times_in_twenty():
     def pair(seed: int, samples: int) -> list[Predictions]:
         made = [parts(samples, 1.0, seed, noise) for noise in (0.0, 0.8)]

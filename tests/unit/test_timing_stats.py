@@ -78,6 +78,7 @@ def test_median_interval_of_independent_samples_is_scipys():
     assert ts.median_interval([[np.array([s])] for s in samples]) == pytest.approx((expected.low, expected.high), rel=0.05)
 
 
+@pytest.mark.lengthy
 def test_the_interval_of_many_turns_is_no_wider_than_their_scatter_asks(monkeypatch):
     """Where only the turns scatter: as wide as the middle 95 % of what other sessions find, and holding the truth as often."""
     monkeypatch.setattr(ts, "DRAWS", 1000)
@@ -92,6 +93,7 @@ def test_the_interval_of_many_turns_is_no_wider_than_their_scatter_asks(monkeypa
     assert 0.8 < np.median(high - low) / spread < 1.35
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("processes", [5, 7, 9])
 def test_intervals_cover_the_truth_where_runs_are_correlated(processes, monkeypatch):
     monkeypatch.setattr(ts, "DRAWS", 1000)
@@ -139,6 +141,7 @@ def test_the_weighted_quantile_is_numpys_of_the_repeated_samples(q):
         assert ts._weighted_quantile(samples, counts, q) == pytest.approx(np.quantile(samples.repeat(counts), q))
 
 
+@pytest.mark.lengthy
 def test_the_reported_median_is_not_outside_a_point_interval_by_a_rounding():
     """Two formulas of one quantile may differ in the last bit; where all processes have the same runs that is the whole interval."""
     random = np.random.default_rng(11)
@@ -153,6 +156,7 @@ def test_processes_may_have_unequal_numbers_of_blocks():
     assert 1.0 <= low < np.median(ts.pool_samples(side)) < high <= 3.0
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(("q", "true"), [(0.5, 1.0), (0.9, 1 + scipy.stats.norm.ppf(0.9) * np.hypot(0.05, 0.03))])
 def test_the_interval_of_a_quantile_counts_the_scatter_of_blocks_once(q, true, monkeypatch):
     """Where blocks scatter and processes do not, drawing blocks again within the processes held the truth in 99 of 100 sessions."""

@@ -23,6 +23,8 @@ from tests.unit.test_bench_stage import BENCH, configure, make_data, make_varian
 from tests.unit.test_report_findings import add
 from tests.unit.test_report_page import PAGE, Structure
 
+pytestmark = pytest.mark.lengthy  # agents that run, and waits for them
+
 CLAIMING = replace(BENCH, name="quick", processes=3, max_processes=3, claims=True)
 SLEEPER = {"sleep_ms": 6, "at": {"fast": {"sleep_ms": 2}, "same": {}, "odd": {"load": "refuse"}, "wrong": {"negate": True}}}
 

@@ -23,6 +23,8 @@ from tests.conftest import ROOT
 from tests.support.fake_format.run import HANG_S
 from tests.unit.test_agent import make_job
 
+pytestmark = pytest.mark.lengthy  # agents that run, and waits for them
+
 BLOCKS = 6
 BENCH = Bench(name="x", processes=1, blocks=BLOCKS, block_s=0.02, min_samples=1, warmup=Warmup(min_runs=2, min_s=0.0, max_s=0.02))
 
