@@ -1,15 +1,18 @@
-"""What all data sets share: their settings, the names of the classes, and what happens to samples that cannot be read."""
+"""What all data sets share: their settings, the names of the classes, what happens to samples that cannot be read, and how far reading has
+come: a bar on a terminal, elsewhere (a log file, CI) a line every half minute."""
 
 import difflib
 import importlib
 import importlib.metadata
 import itertools
+import sys
+import time
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -22,6 +25,9 @@ from edgewise.plugins import Unreadable
 BACKGROUND = "background"
 DEFECT = "defect"
 MAX_LISTED = 3  # unreadable samples in an error message
+LINE_EVERY_S = 30.0
+BAR_AFTER_S = 3.0
+T = TypeVar("T")
 SPLIT_NAMES = {"train": None, "test": "test", "dev": "validation", "val": "validation", "valid": "validation", "validation": "validation"}
 # names of folders and files of a data set that is split already; None: split further, calibration is taken out of it
 
@@ -216,3 +222,26 @@ def import_or_raise(package: str, extra: str) -> ModuleType:
         return importlib.import_module(package)
     except ModuleNotFoundError:
         raise MissingExtra(package, extra) from None
+
+
+def follow(given: Iterable[T], doing: str, unit: str, total: int | None = None) -> Iterator[T]:
+    """The same elements. doing: what is done, 'reading'; unit: of what, in the singular; total: None: its length, if it has one."""
+    count = total if total is not None else len(given) if isinstance(given, Sized) else None
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(given, desc=doing, unit=unit, total=count, delay=BAR_AFTER_S)
+    else:
+        yield from _print_lines(given, doing, unit, count)
+
+
+def _print_lines(given: Iterable[T], doing: str, unit: str, total: int | None) -> Iterator[T]:
+    begun = said = time.monotonic()
+    for number, element in enumerate(given, 1):
+        yield element
+        now = time.monotonic()
+        if now - said >= LINE_EVERY_S:
+            said = now
+            print(
+                f"{doing}: {number}{f' of {total}' if total is not None else ''} {unit}s, {now - begun:.0f} s", file=sys.stderr, flush=True
+            )

@@ -16,9 +16,8 @@ import numpy as np
 
 from edgewise.agent import preprocess
 from edgewise.config.settings import option
-from edgewise.data.common import check_unreadable
+from edgewise.data.common import check_unreadable, follow
 from edgewise.data.encoders import PictureSettings
-from edgewise.data.progress import follow
 from edgewise.errors import DataError
 from edgewise.plugins import Item, Label, Unreadable
 

@@ -21,9 +21,8 @@ from typing import Any
 import numpy as np
 
 from edgewise.config.settings import option
-from edgewise.data.common import TargetSettings, sort_numerically
+from edgewise.data.common import TargetSettings, follow, sort_numerically
 from edgewise.data.encoders import PORT_TYPES, STORED, ArrayEncoder, PictureEncoder, PictureSettings, content_hash
-from edgewise.data.progress import follow
 from edgewise.data.splitting import SPLITS
 from edgewise.errors import ConfigError, DataError
 from edgewise.plugins import Encoder, Item

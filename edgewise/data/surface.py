@@ -15,9 +15,8 @@ import numpy as np
 
 from edgewise.artifacts.targets import BOXES, CLASSES, MASKS, NONE, SHAPED
 from edgewise.config.settings import option
-from edgewise.data.common import BACKGROUND, DEFECT
+from edgewise.data.common import BACKGROUND, DEFECT, follow
 from edgewise.data.encoders import PictureEncoder, PictureSettings
-from edgewise.data.progress import follow
 from edgewise.plugins import Boxes, Item, Label, Mask
 
 __all__ = ["Settings", "encoder", "items", "probe"]

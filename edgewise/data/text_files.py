@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewise.config.settings import option
-from edgewise.data.common import SPLIT_NAMES, check_unreadable, sort_numerically
-from edgewise.data.progress import follow
+from edgewise.data.common import SPLIT_NAMES, check_unreadable, follow, sort_numerically
 from edgewise.data.wordpiece import TextSettings
 from edgewise.errors import DataError
 from edgewise.plugins import Item, Unreadable
