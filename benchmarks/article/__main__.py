@@ -29,10 +29,12 @@ CLAIMS: Mapping[str, Callable[[Made], Finding]] = {
 PACKAGES = ("torch", "transformers", "onnxruntime", "ai-edge-litert", "openvino")
 COMMAND = "python -m benchmarks.article"
 FORMATS = ("torch", "onnx", "tflite", "openvino")
-HEAD = f"""# The advice, checked
+HEAD = f"""# An article, checked
 
-Written by `{COMMAND} --out docs/article-checked.md`; edit that, not this. Every number was measured by that command,
-and the verdicts are computed from them. They are verdicts for this machine; run the command on yours.
+Good for: knowing which common advice on edge models holds. An article gave six pieces of it, such as "transformers shrink by 75 %". Each was
+measured here, and its verdict is computed from the measurement. It holds for this machine; run the command on yours.
+
+Written by `{COMMAND} --out docs/article-checked.md`; edit that, not this.
 
 """
 
