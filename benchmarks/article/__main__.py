@@ -31,8 +31,8 @@ COMMAND = "python -m benchmarks.article"
 FORMATS = ("torch", "onnx", "tflite", "openvino")
 HEAD = f"""# An article, checked
 
-Good for: knowing which common advice on edge models holds. An article gave six pieces of it, such as "transformers shrink by 75 %". Each was
-measured here, and its verdict is computed from the measurement. It holds for this machine; run the command on yours.
+Good for: knowing which common advice on edge models holds. An article gave six pieces of it, such as "transformers shrink by 75 %". Each
+was measured here, and its verdict is computed from the measurement. It holds for this machine; run the command on yours.
 
 Written by `{COMMAND} --out docs/article-checked.md`; edit that, not this.
 
