@@ -99,8 +99,8 @@ def find_files(settings: Settings) -> dict[Path, str | None]:
         return dict.fromkeys(paths)
     if "train" not in known.values():
         raise DataError(
-            f"data.path: {printable(place)}: {', '.join(path.name for path in paths)}: none is named after train, of which the calibration "
-            "split is taken; set data.pooled=true to split all of them"
+            f"data.path: {printable(place)}: {', '.join(path.name for path in paths)}: none is named after train, from which the "
+            "calibration split is taken; set data.pooled=true to split all of them"
         )
     has_test = "test" in known.values()
     return {path: SPLITS[word] if has_test or word == "train" else "test" for path, word in known.items()}

@@ -127,7 +127,7 @@ def list_pictures(settings: Settings) -> list[PictureFile]:
     divided = not settings.pooled and len(tops & SPLIT_NAMES.keys()) > 1
     if divided and "train" not in tops:
         raise DataError(
-            f"data.path: {printable(folder)}: {', '.join(sorted(tops))}, but no train/, of which the calibration split is taken; "
+            f"data.path: {printable(folder)}: {', '.join(sorted(tops))}, but no train/, from which the calibration split is taken; "
             "set data.pooled=true to split all pictures"
         )
     return [

@@ -103,7 +103,7 @@ def list_pictures(settings: Settings) -> list[PictureFile]:
     if not found:
         raise DataError(f"data.path: {printable(path)}: names no pictures; {EXPECTED}")
     if not given.get("train") and not settings.pooled:
-        raise DataError(f"data.path: {printable(path)}: has no `train`, of which the calibration split is taken; set data.pooled=true")
+        raise DataError(f"data.path: {printable(path)}: has no `train`, from which the calibration split is taken; set data.pooled=true")
     return found
 
 

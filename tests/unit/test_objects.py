@@ -204,7 +204,7 @@ def spoiled(path: Path, content: str) -> Path:
         (lambda p: yolo_set(p, names={0: "bolt", 2: "nut"}), "names: no name for class 1; number the 2 names from 0"),
         (lambda p: yolo_set(p, nc=4), "nc: 4 classes, but 3 names; make them the same"),
         (lambda p: yolo_set(p, train="pictures/train"), r"train: 'pictures/train' is not there \(.*set/pictures/train\); correct it, or"),
-        (lambda p: yolo_set(p, train=None), "has no `train`, of which the calibration split is taken; set data.pooled=true"),
+        (lambda p: yolo_set(p, train=None), "has no `train`, from which the calibration split is taken; set data.pooled=true"),
         (lambda p: yolo_set(p, train=None, val=None, test=None), "names no pictures; a dataset yaml has"),
     ],
 )
