@@ -30,8 +30,8 @@ WHEN = {  # role of report.answer -> when a reader takes the variant that has it
     answer.LEAST_MEMORY: "memory is short",
 }
 SCHEMES = {  # of which the fastest is taken -> when
-    ("int8-dynamic", "int8-weight", "int4-weight"): "you have no samples to calibrate with",
-    ("fp32", "fp16"): "nothing may change",
+    ("int8-dynamic", "int8-weight", "int4-weight"): "you have no calibration samples",
+    ("fp32", "fp16"): "the outputs must not change",
 }
 BEGIN, END = "<!-- results: python -m benchmarks.readme -->", "<!-- end of results -->"
 
@@ -72,7 +72,7 @@ def find_reasons(summary: Summary) -> Iterator[tuple[str, str]]:
         rows = {name: row for name, row in summary.variants.items() if row.ok and row.scheme in schemes}
         if rows and verdicts.makes_claims(rows):
             yield verdicts.fastest_group(rows)[0], text
-    yield summary.reference, "you need the yardstick"
+    yield summary.reference, "you need a baseline"
 
 
 def figures(row: VariantSummary, metric: PrimaryMetric | None) -> tuple[str, str, str, str]:
