@@ -188,6 +188,40 @@ def test_a_convolution_and_its_relu6_are_one_operator(tmp_path):
     assert sqnr_db(expected["y"][:8], np.concatenate([session.run(feed)["y"] for feed in feeds])) > 20
 
 
+class Reordered(torch.nn.Module):
+    """Convolutions behind an operator, the last one behind a convolution."""
+
+    def __init__(self, change: Any) -> None:
+        super().__init__()
+        self.change, self.first, self.second = change, torch.nn.Conv2d(3, 8, 3, stride=2), torch.nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Any) -> Any:
+        return self.second(torch.nn.functional.hardswish(self.first(self.change(x))))
+
+
+CHANGES = {
+    "padding": lambda x: torch.nn.functional.pad(x, (0, 1, 0, 1)),
+    "slice": lambda x: torch.relu(x[:, :, 1:, 2:]),
+    "transpose": lambda x: x.transpose(2, 3),
+    "sum": lambda x: x + 1,
+    "pooling": lambda x: torch.nn.functional.max_pool2d(x, 2),
+    "none": lambda x: x,
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_convolutions_that_xnnpack_would_run_on_other_axes_stay_float(name, tmp_path):
+    """Quantized with dynamic inputs they fail as the model runs: Propagating input shapes failed."""
+    source = write_source(Reordered(CHANGES[name]), numbers(8, 3, 8, 8), tmp_path / "source")
+    inputs, expected = checks.read_probe(source)
+    make.quantize(tmp_path, source, tmp_path, "int8-dynamic", {}, [], [])
+    nodes = {node["name"]: node["weights_dtype"] for node in facts.facts(tmp_path)["nodes"]}
+    assert nodes == {"first": "int8" if name in ("pooling", "none") else "float32", "second": "int8"}
+    session = run.load(str(tmp_path), {"threads": 1})
+    given = [session.run({"x": inputs["x"][i : i + 1]})["y"] for i in range(4)]
+    assert sqnr_db(expected["y"][:4], np.concatenate(given)) > 25
+
+
 REFUSED = {
     "empty": (lambda whole, _: b"", "offset 0"),
     "truncated": (lambda whole, _: whole[:1000], "File size is too small"),

@@ -19,15 +19,19 @@ ELSEWHERE = {
 }
 REQUIRES = {"torch": "executorch", "executorch": "executorch", "torchao": "executorch"}
 PRODUCTS = ("Conv1d", "Conv2d", "DepthwiseConv2d", "ConvTranspose2d", "FullyConnected")
+STATIC = {"weights": "int8", "activations": "int8", "covers": PRODUCTS}
 SCHEMES: Mapping[str, Mapping[str, Any]] = {
     "fp32": {"weights": "float32", "activations": "float32", "covers": (*PRODUCTS, "GroupConvTranspose2d", "convolution", "embedding")},
-    "int8-static": {"weights": "int8", "activations": "int8", "covers": PRODUCTS},
+    "int8-static": STATIC,
+    "int8-mixed": STATIC,
+    "int8-qat": STATIC,
     "int8-dynamic": {"weights": "int8", "activations": "dynamic", "covers": ("Conv2d", "FullyConnected")},
     "int4-weight": {"weights": "int4", "activations": "dynamic", "covers": ("FullyConnected",)},
 }
+STATIC_SETTINGS: Mapping[str, tuple[Any, ...]] = {"calibration.method": tuple(recipes.METHODS), "per_channel": (False, True)}
 SETTINGS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "fp32": {},
-    "int8-static": {"calibration.method": tuple(recipes.METHODS), "per_channel": (False, True)},
+    **dict.fromkeys(("int8-static", "int8-mixed", "int8-qat"), STATIC_SETTINGS),
     "int8-dynamic": {},
     "int4-weight": {},
 }

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgewise.formats.common.quiet import suppress_warnings
-from edgewise.formats.executorch.lowering import Prepared, read_mark
+from edgewise.formats.executorch.lowering import Prepared, packet_name, read_mark
 
 Arrays = Mapping[str, np.ndarray]
 METHODS = {  # -> torchao's observers
@@ -17,6 +17,15 @@ METHODS = {  # -> torchao's observers
 }
 SMALLEST_SCALE = 2**-12  # of activations, as XNNPACK's quantizer has it
 INT4 = {"weight_qmin": -8, "weight_qmax": 7}
+ARITHMETIC = ("add", "sub", "rsub", "mul", "div", "pow")
+POOLING = ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "mean")
+PICTURE_OPERATORS = (
+    "conv2d",
+    "conv_transpose2d",
+    "upsample_bilinear2d",
+    "cat",
+    *POOLING,
+)  # the lowering turns their inputs to channels last
 PATTERNS = {"int4-weight": ("linear",)}  # of XNNPACK's quantizer; all of them for other schemes
 
 
@@ -117,12 +126,27 @@ def find_float(graph: Any, kept: Sequence[str]) -> set[str]:
 
 
 def find_undelegated(graph: Any) -> set[str]:
-    """Names of the transposed convolutions of one input channel, which XNNPACK takes for depthwise and does not run with dynamic inputs;
-    its quantizer would mark them all the same."""
+    """Names of the convolutions that XNNPACK does not run with dynamic inputs (ExecuTorch 1.5), though its quantizer would mark them:
+    transposed ones of one input channel, which it takes for depthwise, and those of `is_misplaced`."""
     import torch
 
-    nodes = graph.find_nodes(op="call_function", target=torch.ops.aten.conv_transpose2d.input)
-    return {node.name for node in nodes if node.args[1].meta["val"].shape[0] == 1}
+    aten = torch.ops.aten
+    transposed = graph.find_nodes(op="call_function", target=aten.conv_transpose2d.input)
+    convolutions = graph.find_nodes(op="call_function", target=aten.conv2d.default)
+    flat = {node.name for node in transposed if node.args[1].meta["val"].shape[0] == 1}
+    return flat | {node.name for node in (*transposed, *convolutions) if is_misplaced(node.args[0])}
+
+
+def is_misplaced(node: Any) -> bool:
+    """Whether a value that is to be rounded as the model runs comes from an input of the model, by way of operators that do not turn it to
+    channels last themselves, or from a slice or a sum or product with a number. The lowering then puts the change to channels last in
+    front of all of them and leaves their axes as they were: the program fails with `Propagating input shapes failed`."""
+    packet = packet_name(node).rstrip("_")
+    if node.op != "call_function" or packet in PICTURE_OPERATORS:
+        return False
+    if packet == "slice" or (packet in ARITHMETIC and any(isinstance(each, int | float) for each in node.args[:2])):
+        return True
+    return any(each.op == "placeholder" or is_misplaced(each) for each in node.all_input_nodes)
 
 
 def find_owner(node: Any) -> Any:
@@ -161,6 +185,8 @@ def int4_config(settings: Mapping[str, Any]) -> Any:
 
 CONFIGS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "int8-static": static_config,
+    "int8-mixed": static_config,  # with the layers in float that the search found
+    "int8-qat": static_config,  # of a model fine-tuned for it
     "int8-dynamic": dynamic_config,
     "int4-weight": int4_config,
 }

@@ -107,9 +107,11 @@ def load(folder: str, settings: Mapping[str, Any]) -> Session:
 def open_method(folder: str, settings: Mapping[str, Any], profiled: bool = False) -> Tuple[Any, Any]:
     """(program, method) of folder/model.pte. profiled: with records of the times of its operators."""
     chosen = dict(settings)
-    threads = int(chosen.pop("threads", 1))
+    threads = chosen.pop("threads", 1)
     if chosen:
         raise ValueError(f"unknown engine settings {sorted(chosen)}; allowed: {', '.join(ENGINE)}")
+    if threads not in ENGINE["threads"]:
+        raise ValueError(f"engine.threads: {threads!r}; allowed: from 1 to 1024")
     runtime, path, said = import_runtime(), os.path.join(folder, MODEL), []  # type: Any, str, List[str]
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path} does not exist")

@@ -24,13 +24,14 @@ SCHEMES = {
     "int8-weight": {"weights": "int8", "activations": "float32", "covers": PRODUCTS},
     "int8-static": STATIC,
     "int8-mixed": STATIC,
+    "int8-qat": STATIC,
     "int4-weight": {"weights": "int4", "activations": "float32", "covers": PRODUCTS},
 }
+STATIC_SETTINGS = {"calibration.method": tuple(recipes.METHODS)}
 BLOCKS = (None, 32, 64, 128, 256)
 SETTINGS = {
     "int8-weight": {"block_size": BLOCKS, "symmetric": (False, True)},
-    "int8-static": {"calibration.method": tuple(recipes.METHODS)},
-    "int8-mixed": {"calibration.method": tuple(recipes.METHODS)},
+    **dict.fromkeys(("int8-static", "int8-mixed", "int8-qat"), STATIC_SETTINGS),
     "int4-weight": {"block_size": BLOCKS, "symmetric": (False, True)},
 }
 BITS = {"int8-weight": 8, "int4-weight": 4}

@@ -139,5 +139,6 @@ RECIPES: dict[str, Recipe] = {
     "int8-weight": packed,
     "int8-static": int8_static,
     "int8-mixed": int8_static,  # with the layers in float that the search found
+    "int8-qat": int8_static,  # of a model fine-tuned for it
     "int4-weight": packed,
 }
