@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from edgewise.formats.common.channel_ranges import lost_bits
 from edgewise.formats.onnx import facts, make, run, spread
 from edgewise.stats.agreement import sqnr_db
 from tests.support.onnx_sources import model, node, normal
@@ -56,9 +57,8 @@ def test_spread_channels_are_found_with_the_layer_that_feeds_them():
 
 
 def test_lost_bits_are_those_of_one_scale_for_all_channels():
-    assert spread._lost_bits(np.array([-1.0, 0, 0]), np.array([3.0, 1, 0])) == pytest.approx(
-        1
-    )  # of 0 and 2 bits; a dead channel not counted
+    found = lost_bits(np.array([-1.0, 0, 0]), np.array([3.0, 1, 0]))
+    assert found == pytest.approx(1)  # of 0 and 2 bits; a dead channel not counted
 
 
 def test_layers_that_one_scale_spoils_stay_float_unless_asked(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX
 from edgewise.formats.ncnn import layer_names, net_files, pnnx_converter, recipes
+from edgewise.formats.ncnn.channel_spread import find_spread
 from edgewise.formats.ncnn.run import PORTS
 
 SOURCES = ("torch", "onnx")
@@ -86,12 +87,14 @@ def quantize(
     settings: Mapping[str, Any],
     calibration: Sequence[dict[str, np.ndarray]],
     keep_nodes: Sequence[str],
-) -> None:
+) -> list[str]:
     """plugins.Maker.quantize."""
     layers = net_files.read(parent)
     check_kept(keep_nodes, {layer.name for layer in layers if layer.arrays})
-    net_files.write(folder, recipes.RECIPES[scheme](recipes.Job(parent, layers, settings, calibration, frozenset(keep_nodes))))
+    left = find_spread(parent, layers, calibration) if settings.get("spread") == "float" else []
+    net_files.write(folder, recipes.RECIPES[scheme](recipes.Job(parent, layers, settings, calibration, frozenset([*keep_nodes, *left]))))
     shutil.copyfile(parent / PORTS, folder / PORTS)
+    return left
 
 
 def check_kept(keep_nodes: Sequence[str], known: set[str]) -> None:

@@ -37,9 +37,11 @@ SCHEMES: Mapping[str, Mapping[str, Any]] = {
     "int4-weight": {"weights": "int4", "activations": "float32", "covers": ROWS},
 }
 STATIC_SETTINGS = {"calibration.method": thresholds.METHODS, "per_channel": (False, True), "reduce_range": (False, True)}
+SPREAD_SETTINGS = {**STATIC_SETTINGS, "spread": ("float", "int8")}
 BLOCKS = {"block_size": (32, 64, 128)}
 SETTINGS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
-    **dict.fromkeys(("int8-static", "int8-mixed", "int8-qat"), STATIC_SETTINGS),
+    **dict.fromkeys(("int8-static", "int8-mixed"), SPREAD_SETTINGS),
+    "int8-qat": STATIC_SETTINGS,
     **dict.fromkeys(("int8-weight", "int4-weight"), BLOCKS),
 }
 

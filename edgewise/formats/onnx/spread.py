@@ -1,8 +1,7 @@
 """Depthwise convolutions whose input channels differ so much in range that one scale of 8 bits is too coarse for most of them.
 
-Each channel of such a layer is an output by itself, so nothing makes up for what its input lost. ONNX Runtime has no int8 kernel with a
-scale for each input channel. So these layers stay float, and so do the layers whose results they read, behind activations alone: rounded to
-one scale there, the same channels would be lost. YOLOX-Nano has 8 of them among 30 depthwise convolutions; AP .23 becomes .32.
+ONNX Runtime has no int8 kernel with a scale for each input channel, so these layers stay float with those that feed them (see
+common.channel_ranges): YOLOX-Nano's AP of .23 becomes .32.
 """
 
 import tempfile
@@ -11,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.formats.common.channel_ranges import BITS, SAMPLES, lost_bits
 from edgewise.formats.onnx import run
 from edgewise.formats.onnx.ranges import Arrays, join_batches
 
-BITS = 2.0  # of 8, lost in the mean over the channels; MobileNetV2 on digits loses half a bit
-SAMPLES = 32  # whose ranges are looked at
 ELEMENTWISE = ("Clip", "Elu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mul", "PRelu", "Relu", "Sigmoid")
 
 
@@ -24,7 +22,7 @@ def find_spread(model: Any, feeds: Sequence[Arrays]) -> list[str]:
     depthwise = {node.name: node.input[0] for node in model.graph.node if _is_depthwise(node, model)}
     if not depthwise or not feeds:
         return []
-    bits = {name: _lost_bits(low, high) for name, (low, high) in _find_extremes(model, [*depthwise.values()], feeds).items()}
+    bits = {name: lost_bits(low, high) for name, (low, high) in _find_extremes(model, [*depthwise.values()], feeds).items()}
     found = [name for name, tensor in depthwise.items() if bits[tensor] > BITS]
     producers = {name: node for node in model.graph.node for name in node.output}
     feeding = {feeder for name in found for feeder in _find_feeders(depthwise[name], producers)}
@@ -57,14 +55,6 @@ def _find_extremes(model: Any, tensors: Sequence[str], feeds: Sequence[Arrays]) 
             low, high = found.get(name, (np.inf, -np.inf))
             found[name] = np.minimum(low, rows.min(axis=1)), np.maximum(high, rows.max(axis=1))
     return found
-
-
-def _lost_bits(low: np.ndarray, high: np.ndarray) -> float:
-    """How much finer the channels' own scales would be than that of the whole tensor: mean log2 of the ratio. Channels that are always 0
-    do not count."""
-    low, high = np.minimum(low, 0), np.maximum(high, 0)
-    widths = (high - low)[high > low]
-    return float(np.log2((high.max() - low.min()) / widths).mean()) if len(widths) else 0.0
 
 
 def _find_feeders(tensor: str, producers: Mapping[str, Any]) -> Iterator[str]:
