@@ -35,6 +35,8 @@ def _compute(module: str, folder: str, settings: Mapping[str, Any], feeds: Array
 def _translate_refusal() -> Iterator[None]:
     try:
         yield
+    except ABSENT as error:
+        raise VariantFailed(f"a file of the model is missing: {error.filename or error}; make the model again") from None
     except (*RERAISED, MemoryError):
         raise
     except Exception as error:  # runtimes raise classes of their own

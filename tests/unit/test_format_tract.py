@@ -1,11 +1,12 @@
 """tract: what the contract of all formats does not ask."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgewise.formats.tract import profile, recipes, run
+from edgewise.formats.tract import make, profile, recipes, run
 from tests.support.onnx_sources import model, node, normal
 
 pytestmark = [pytest.mark.framework, pytest.mark.formats]
@@ -54,3 +55,15 @@ def test_a_file_that_is_cut_short_is_refused_in_one_line(tmp_path):
     (tmp_path / run.PORTS).write_text(json.dumps({"inputs": [], "outputs": [], "operators": {}}))
     with pytest.raises(RuntimeError, match=r"^[^\n]*[Pp]rotobuf[^\n]*$"):
         run.load(str(tmp_path), {})
+
+
+def test_an_operator_that_tract_lacks_is_named(tmp_path: Path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("tract")
+    for name in ("onnx", "tract"):
+        (tmp_path / name).mkdir()
+    net = model([node("Foo", ["x"], ["y"], name="foo", domain="com.microsoft")], {"x": [1, 3]}, {"y": [1, 3]})
+    onnx.save(net, tmp_path / "onnx" / run.MODEL)
+    (tmp_path / "onnx/layers.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"^tract cannot load this model: [^\n]*Foo[^\n]*; use onnx for it$"):
+        make.convert(tmp_path / "onnx", tmp_path / "tract", {})

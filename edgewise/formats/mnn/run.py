@@ -54,6 +54,7 @@ class Session:
         self._manager = mnn.nn.create_runtime_manager((chosen,))
         self._manager.set_hint(WINOGRAD_MEMORY_LEVEL, level)
         path = os.path.join(folder, MODEL)
+        os.stat(path)  # FileNotFoundError, where MNN has one message for whatever it cannot read
         try:
             self._module = mnn.nn.load_module_from_file(path, [], [], runtime_manager=self._manager)
         except SystemError as error:  # which hides what MNN has raised

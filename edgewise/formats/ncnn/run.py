@@ -103,9 +103,12 @@ def load(folder: str, settings: Mapping[str, Any]) -> Session:
 
 def read_ports(folder: str) -> Dict[str, List[Dict[str, Any]]]:
     """The content of model.json: {"inputs", "outputs": lists of {"name", "shape", "dtype" as the source has it, "blob", "held": its type in
-    the net, "axis": that of samples, which the blob lacks, or None}}."""
-    with open(os.path.join(folder, PORTS), encoding="utf-8") as stream:
-        ports: Dict[str, List[Dict[str, Any]]] = json.load(stream)
+    the net, "axis": that of samples, which the blob lacks, or None}}. ValueError for a damaged file."""
+    try:
+        with open(os.path.join(folder, PORTS), encoding="utf-8") as stream:
+            ports: Dict[str, List[Dict[str, Any]]] = json.load(stream)
+    except ValueError as error:
+        raise ValueError(f"{PORTS} is damaged ({error}); make the variant again") from error
     return ports
 
 
@@ -157,6 +160,7 @@ def _load_files(net: Any, folder: str) -> None:
         raise RuntimeError(f"{PARAM} is not a .param file of ncnn: its first line is not {MAGIC}; make the variant again")
     if net.load_param(param):
         raise RuntimeError(f"ncnn refuses {PARAM}: {_find_fault(text)}")
+    os.stat(os.path.join(folder, BIN))  # FileNotFoundError, where ncnn says that the file is short
     if net.load_model(os.path.join(folder, BIN)):
         raise RuntimeError(f"ncnn refuses {BIN}: it is shorter than {PARAM} says, or of another model; make the variant again")
 

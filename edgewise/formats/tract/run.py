@@ -26,8 +26,7 @@ class Session:
 
     def __init__(self, folder: str, settings: Mapping[str, Any]):
         half = choose(settings)["precision"] == "f16"
-        with open(os.path.join(folder, PORTS), encoding="utf-8") as file:
-            self.described: Dict[str, Any] = json.load(file)
+        self.described = read_ports(folder)
         self.inputs: List[Dict[str, Any]] = self.described["inputs"]
         self.outputs: List[Dict[str, Any]] = self.described["outputs"]
         self._given = [(port["name"], np.float16 if half and port["dtype"] == "float32" else port["dtype"]) for port in self.inputs]
@@ -43,6 +42,16 @@ class Session:
         except self._error as error:
             raise RuntimeError(shorten(error)) from error
         return {port["name"]: _plain(array) for port, array in zip(self.outputs, results)}
+
+
+def read_ports(folder: str) -> Dict[str, Any]:
+    """The content of model.json: {"inputs", "outputs": lists of {"name", "shape", "dtype"}, "operators"}. ValueError for a damaged file."""
+    try:
+        with open(os.path.join(folder, PORTS), encoding="utf-8") as file:
+            described: Dict[str, Any] = json.load(file)
+    except ValueError as error:
+        raise ValueError(f"{PORTS} is damaged ({error}); convert the model again") from error
+    return described
 
 
 def prepare(path: str, names: List[str], half: bool) -> Tuple[Any, Any]:
