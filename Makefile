@@ -55,7 +55,7 @@ test-system: setup ## tests with a real sshd, network, control groups and emulat
 	edgewise/devices/arm64.sh || echo "skipped by the system tests: all that needs an emulated arm64 board, for the reason above"
 	$(PYTEST) -m system -W default -rs --durations=10
 
-arm64: setup ## build an emulated arm64 board in .arm64/ (330 MB, a minute, no root; Debian) for device.name=arm64_emulated
+arm64: setup ## build an emulated arm64 board in .arm64/ (390 MB, a minute, no root; Debian) for device.name=arm64_emulated
 	edgewise/devices/arm64.sh
 
 check: setup ## format, lint, types, and the length of files and functions

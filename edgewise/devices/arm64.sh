@@ -5,7 +5,7 @@
 set -euo pipefail
 project=$(cd "$(dirname "$0")/../.." && pwd)
 target=$(realpath -m "${1:-$project/.arm64}")
-wheels=(numpy onnxruntime ai-edge-litert openvino)
+wheels=(numpy onnxruntime ai-edge-litert openvino mnn ncnn)
 # Debian 12 has the Python that constraints.txt is for; its qemu 7.2 crashes on onnxruntime, that of Debian 13 does not
 suite=bookworm qemu_suite=trixie python=3.11 glibc=36
 packages=(python$python-minimal libpython$python-minimal libpython$python-stdlib libc6 libgcc-s1 libstdc++6 zlib1g libexpat1 libffi8
@@ -62,6 +62,6 @@ mv "$work/made" "$target"
 echo "a first start, which compiles the Python files"
 env -i PATH="$PATH" PYTHONHOME="$target/root/usr" PYTHONPATH="$target/site" PYTHONNOUSERSITE=1 \
     "$target/qemu-aarch64" -cpu cortex-a76 -L "$target/root" "$target/root/usr/bin/python$python" \
-    -c "import numpy, onnxruntime, openvino, ai_edge_litert.interpreter as litert, sys; litert.Interpreter; print(sys.version)"
+    -c "import numpy, onnxruntime, openvino, MNN, ncnn, ai_edge_litert.interpreter as litert, sys; litert.Interpreter; print(sys.version)"
 echo "$key" > "$target/key"
 echo "$target: $(du -sm "$target" | cut -f1) MB in $SECONDS s"
