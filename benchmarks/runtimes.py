@@ -1,11 +1,13 @@
 """One model in every runtime, float and in 8 bits, on this machine: the tables of docs/runtimes.md.
 
-    python -m benchmarks.runtimes --out docs/runtimes.md                       resnet18, mobilenet_v2, vit_tiny
-    python -m benchmarks.runtimes --out docs/runtimes.md --shared FOLDER       also YOLOX-Nano, whose file and pictures lie there
-    python -m benchmarks.runtimes --out docs/runtimes.md --only mobilenet_v2 --profile smoke train.epochs=2
+    python -m benchmarks.runtimes --prepare [--shared FOLDER]      make and score all variants, and measure nothing: at any time
+    python -m benchmarks.runtimes                                  measure resnet18, mobilenet_v2, vit_tiny: on a quiet machine
+    python -m benchmarks.runtimes --shared FOLDER                  also YOLOX-Nano, whose file and pictures lie there
+    python -m benchmarks.runtimes --only mobilenet_v2 --profile smoke train.epochs=2
 
-Each model is a run of conf/studies/runtimes.yaml. Formats that conf/format/ does not have are left out of it; those whose packages are
-missing stand in the table with that reason. A run writes the tables of its models anew and leaves those of the others as they are.
+Each model is a run of conf/studies/runtimes.yaml; what one run has made or measured the next one takes from DVC's cache, so a run that was
+stopped goes on where it was. Formats that conf/format/ does not have are left out; those whose packages are missing stand in the table with
+that reason. The page docs/runtimes.md (--out) gets the tables of these models anew, each as soon as it is measured, and keeps the others.
 """
 
 import argparse
@@ -28,7 +30,7 @@ from edgewise.agent import machine
 from edgewise.artifacts.records import Summary, VariantSummary
 from edgewise.config.compose import Options
 from edgewise.config.schema import part
-from edgewise.study.runner import CONF, run_study
+from edgewise.study.runner import CONF, make_variants, run_study
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = "runtimes"
@@ -134,19 +136,30 @@ def describe_runtime(name: str) -> str:
     )
 
 
+def runtimes_table(formats: Sequence[str]) -> str:
+    rows = [describe_runtime(name) for name in formats if is_installed(name)]
+    return "\n".join([RUNTIME_COLUMNS, "|" + " --- |" * (RUNTIME_COLUMNS.count("|") - 1), *rows])
+
+
 # the models in them
 
 
-def study_overrides(label: str, shared: Path | None, profile: str, known: Sequence[str], more: Sequence[str]) -> list[str]:
-    """The choices of one model over those of the study. known: the formats of conf/format/."""
+def study_overrides(label: str, shared: Path | None, profile: str | None, known: Sequence[str], more: Sequence[str]) -> list[str]:
+    """The choices of one model over those of the study. profile: of conf/bench/, in place of the study's bench as a whole. known: the
+    formats of conf/format/."""
     absent = [f"~variants.{name}" for name, chosen in read_variants().items() if chosen["format"] not in known]
-    return [*(text.format(shared=shared) for text in CASES[label]), f"bench.name={profile}", *absent, *more]
+    own = [f"~bench.{key}" for key in read_study()["bench"] if key != "name"]
+    return [*(text.format(shared=shared) for text in CASES[label]), *([f"bench.name={profile}", *own] if profile else []), *absent, *more]
+
+
+def read_study() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / CONF / f"{STUDY}.yaml").read_text(encoding="utf-8"))
+    return found
 
 
 def read_variants() -> dict[str, dict[str, str]]:
     """The variants of the study, by name: format and scheme."""
-    found: dict[str, dict[str, str]] = yaml.safe_load((ROOT / CONF / f"{STUDY}.yaml").read_text(encoding="utf-8"))["variants"]
-    return found
+    return dict(read_study()["variants"])
 
 
 def table(summary: Summary) -> str:
@@ -204,11 +217,17 @@ def write_page(path: Path, made: Mapping[str, str]) -> None:
     path.write_text(f"{head.rstrip()}\n\n{MARK}\n\n{body}\n", encoding="utf-8")
 
 
-def circumstances(profile: str) -> str:
+def circumstances(profile: str | None) -> str:
     """In what the figures were measured: a busy machine makes them worth less, and that is said."""
     cores, load = os.cpu_count() or 1, os.getloadavg()[0]
     loaded = f"; the machine was busy with other work (load {load:.1f} on {cores} cores): do not rely on the times" if load > cores else ""
-    return f"{machine.facts(())['cpu']}, one thread, bench profile `{profile}`{loaded}."
+    return f"{machine.facts(())['cpu']}, one thread, bench profile {describe_bench(profile)}{loaded}."
+
+
+def describe_bench(profile: str | None) -> str:
+    own = read_study()["bench"]
+    changed = ", ".join(f"{key} {value}" for key, value in own.items() if key != "name")
+    return f"`{profile or own['name']}`" + (f" with {changed}" if changed and not profile else "")
 
 
 def main() -> None:
@@ -216,18 +235,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs/runtimes.md")
     parser.add_argument("--only", nargs="*", choices=CASES, help="these models; without names, the table of the runtimes alone")
     parser.add_argument("--shared", type=Path, help=f"where pretrained/ and coco128/ lie, for {YOLOX}")
-    parser.add_argument("--profile", default="quick", help="of conf/bench/")
+    parser.add_argument("--profile", help="of conf/bench/, in place of the bench of the study")
+    parser.add_argument("--prepare", action="store_true", help="make and score the variants, and measure nothing")
     parser.add_argument("overrides", nargs="*", help="further choices, as for `edgewise study`")
     arguments = parser.parse_intermixed_args()
     formats = Options(ROOT / "conf").names("format")
     chosen = [label for label in CASES if label != YOLOX or arguments.shared] if arguments.only is None else arguments.only
-    runtimes = [describe_runtime(name) for name in formats if is_installed(name)]
-    made: dict[str, Any] = {"The runtimes": "\n".join([RUNTIME_COLUMNS, "|" + " --- |" * (RUNTIME_COLUMNS.count("|") - 1), *runtimes])}
-    for label in chosen:
-        summary = run_study(ROOT, STUDY, study_overrides(label, arguments.shared, arguments.profile, formats, arguments.overrides))
-        made[label] = f"{circumstances(arguments.profile)}\n\n{table(summary)}"
-        write_page(arguments.out, made)
-    write_page(arguments.out, made)
+    choices = {label: study_overrides(label, arguments.shared, arguments.profile, formats, arguments.overrides) for label in chosen}
+    if arguments.prepare:
+        for overrides in choices.values():
+            make_variants(ROOT, STUDY, overrides)
+        return
+    write_page(arguments.out, {"The runtimes": runtimes_table(formats)})
+    for label, overrides in choices.items():
+        summary = run_study(ROOT, STUDY, overrides)
+        write_page(arguments.out, {label: f"{circumstances(arguments.profile)}\n\n{table(summary)}"})
 
 
 if __name__ == "__main__":

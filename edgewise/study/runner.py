@@ -20,6 +20,7 @@ from edgewise.sweep.start import dvc_cache_folder
 CONF = Path("conf/studies")
 RESULTS = METRICS / "studies"
 NOT_COPIED = ("studies", "sweeps", ".gitignore")
+SCORED = "evaluate"  # the stages that score variants, the last before they are measured
 
 
 def run_study(root: Path, name: str, overrides: Sequence[str]) -> Summary:
@@ -28,18 +29,36 @@ def run_study(root: Path, name: str, overrides: Sequence[str]) -> Summary:
     The clone is made from the working tree each time. It shares the project's DVC cache, so finished stages are not run again.
     Raises ConfigError for an unknown study or wrong choices, InfrastructureError where `dvc repro` fails.
     """
-    chosen = compose_point(read_study(root, name), tuple(overrides), Options(root / "conf"))
-    code, folder = take_snapshot(root), root / HOME / "studies" / name
-    clone.make_clone(clone.Parent(root, code, dvc_cache_folder(root)), folder, chosen.params)
+    code, folder = make_clone(root, name, overrides)
     begun = time.monotonic()
-    done = subprocess.run((*DVC, "repro", LAST), cwd=folder, env=environment(folder))
-    if done.returncode:
-        raise InfrastructureError(
-            f"study {name}: `dvc repro` ended with exit code {done.returncode}, see above; run the same command again to go on"
-        )
+    reproduce(folder, LAST)
     provenance = {"commit": code.head, "uncommitted": list(code.carried), "seconds": round(time.monotonic() - begun, 1)}
     copy_results_back(folder, root / RESULTS / name, provenance)
     return read_summary(folder / SUMMARY)
+
+
+def make_variants(root: Path, name: str, overrides: Sequence[str]) -> None:
+    """Make and score the variants of the study and measure nothing: a later `run_study` of the same choices finds them in DVC's cache.
+    Raises as `run_study`."""
+    _, folder = make_clone(root, name, overrides)
+    reproduce(folder, SCORED)
+
+
+def make_clone(root: Path, name: str, overrides: Sequence[str]) -> tuple[clone.Code, Path]:
+    """The snapshot of the code, and the clone of it with the choices of the study."""
+    chosen = compose_point(read_study(root, name), tuple(overrides), Options(root / "conf"))
+    code, folder = take_snapshot(root), root / HOME / "studies" / name
+    clone.make_clone(clone.Parent(root, code, dvc_cache_folder(root)), folder, chosen.params)
+    return code, folder
+
+
+def reproduce(folder: Path, stage: str) -> None:
+    """`dvc repro` of a stage in the clone of a study."""
+    done = subprocess.run((*DVC, "repro", stage), cwd=folder, env=environment(folder))
+    if done.returncode:
+        raise InfrastructureError(
+            f"study {folder.name}: `dvc repro` ended with exit code {done.returncode}, see above; run the same command again to go on"
+        )
 
 
 def read_study(root: Path, name: str) -> str:

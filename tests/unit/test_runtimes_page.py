@@ -4,8 +4,11 @@ from pathlib import Path
 
 from benchmarks import runtimes
 from edgewise.artifacts.records import FileFacts, JudgedLatency, Proof, Quality, Summary, VariantSummary
-from edgewise.config.schema import Budget
+from edgewise.config.compose import Options, section
+from edgewise.config.schema import Bench, Budget
 from edgewise.plugins import PrimaryMetric
+from edgewise.sweep.points import compose_point
+from tests.conftest import ROOT
 from tests.support.formats import FORMATS, form
 
 HEAD = "# Runtimes\n\nText.\n\n## Measured\n"
@@ -18,8 +21,18 @@ def summary(**variants: VariantSummary) -> Summary:
 
 def test_formats_that_are_not_there_are_left_out_and_all_others_run():
     chosen = runtimes.study_overrides("vit_tiny", None, "smoke", [name for name in FORMATS if name != "ncnn"], ["train.epochs=1"])
-    assert [text for text in chosen if text.startswith("~")] == ["~variants.ncnn-fp32", "~variants.ncnn-int8-static"]
+    assert [text for text in chosen if text.startswith("~variants")] == ["~variants.ncnn-fp32", "~variants.ncnn-int8-static"]
     assert chosen[:1] == ["model.name=vit_tiny"] and chosen[-1] == "train.epochs=1" and "bench.name=smoke" in chosen
+
+
+def test_a_profile_takes_the_place_of_the_studys_own_measuring():
+    text, options = (ROOT / "conf/studies/runtimes.yaml").read_text(), Options(ROOT / "conf")
+    own, smoke = (runtimes.study_overrides("mobilenet_v2", None, profile, FORMATS, ()) for profile in (None, "smoke"))
+    bench = compose_point(text, tuple(own), options).config.bench
+    assert (bench.name, bench.processes, bench.blocks) == ("quick", 4, 16) and bench.claims
+    assert compose_point(text, tuple(smoke), options).config.bench == section(Bench, "bench", {"name": "smoke"}, options)
+    assert runtimes.describe_bench("smoke") == "`smoke`"
+    assert runtimes.describe_bench(None) == "`quick` with processes 4, max_processes 4, blocks 16"
 
 
 def test_the_study_has_every_format_in_float_and_in_8_bits_where_it_has_them():
