@@ -5,7 +5,7 @@ embedding, values or state. Sample axes are guessed too: the first one, unless a
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -132,11 +132,10 @@ def guess_state(found: Inspection) -> dict[str, str]:
     """Inputs that carry state, with the outputs that feed them. At least one input is left for the data."""
     inputs, outputs = ([artifact.Port(p.name, p.shape, p.dtype) for p in side if is_tensor(p)] for side in (found.inputs, found.outputs))
     pairs = oracle.suggest_state(inputs, outputs)
+    pairs |= pair_in_order([port for port in inputs if port.name not in pairs], outputs, {*pairs.values()})
     for port in inputs:
         same = [out.name for out in outputs if oracle.fits_state(port, out) and out.name not in pairs.values()]
-        if port.name not in pairs and len(same) == 1 and is_long(port.shape) and HELD.search(port.name):
-            pairs[port.name] = same[0]
-        counted = [name for name in same if name not in pairs.values() and oracle.is_related(port.name, name)]
+        counted = [name for name in same if oracle.is_related(port.name, name)]
         if port.name not in pairs and counted and pairs and all(size == 1 for size in port.shape):  # a step that is counted
             pairs[port.name] = counted[0]
     others = [port for port in found.inputs if port.name not in pairs and not is_single(port)]
@@ -144,6 +143,18 @@ def guess_state(found: Inspection) -> dict[str, str]:
         return pairs
     named = {name: out for name, out in pairs.items() if HELD.search(name)}
     return named if len(named) < len(pairs) else {}
+
+
+def pair_in_order(inputs: Sequence[artifact.Port], outputs: Sequence[artifact.Port], taken: Set[str]) -> dict[str, str]:
+    """Inputs that are named like state, with the outputs of their shape, where there are as many of one as of the other."""
+    held = [port for port in inputs if is_long(port.shape) and HELD.search(port.name)]
+    found = {}
+    for port in held:
+        peers = [other.name for other in held if (other.shape, other.dtype) == (port.shape, port.dtype)]
+        same = [out.name for out in outputs if out.name not in taken and oracle.fits_state(port, out)]
+        if len(same) == len(peers):
+            found[port.name] = same[peers.index(port.name)]
+    return found
 
 
 def is_long(shape: Sequence[int | None]) -> bool:

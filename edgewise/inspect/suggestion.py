@@ -18,13 +18,14 @@ from edgewise.inspect.detectors_choice import Choice
 from edgewise.inspect.meanings import AUDIO, IDS, IMAGE, Guesses, guess_ports, name_scores, picture_sides
 from edgewise.inspect.params_text import Section
 from edgewise.inspect.pictures_section import GUESSED, find_scaling
-from edgewise.inspect.sections import USUAL, Formats, Known, suggest_data, suggest_model, suggest_task, suggest_variants
+from edgewise.inspect.sections import MISSING, USUAL, Formats, Known, suggest_data, suggest_model, suggest_task, suggest_variants
 from edgewise.inspect.trial_run import Tried
 from edgewise.sources.inspection import Inspection
 
 SIDES = ((320, 320), (640, 640), (48, 192), (48, 320), (32, 100), (96, 96))  # of pictures whose size the file leaves open
 
 
+STAND_IN = 1  # in the place of a constant that only the user knows, while a file is tried
 LENGTHS = (128, 16, 1)  # of other open axes
 TEXT = {"object": "strings", "string": "strings"}  # as onnx and others name their type
 
@@ -61,6 +62,7 @@ def suggest(found: Inspection, asked: Asked) -> tuple[dict[str, Section], list[s
         known = dataclasses.replace(known, outputs=shapes_of(tried))
         known = dataclasses.replace(known, choice=find_choice(found, asked, guesses, known, tried))
     notes += [f"missing        {name}: only you know it; give it in the place of VALUE" for name in missing_values(guesses)]
+    notes += [f"tried          with {STAND_IN} in the place of VALUE"] if tried.outputs and missing_values(guesses) else []
     notes += describe_trial(tried)
     return assemble(found, asked, guesses, known) | {"reference": Section(next(iter(variants.values))), "variants": variants}, notes
 
@@ -96,7 +98,7 @@ def settings_of(importer: ModuleType) -> frozenset[str]:
 
 def try_sizes(found: Inspection, asked: Asked, guesses: Guesses, known: Known) -> tuple[Known, Tried]:
     """Run the file with the suggested data; where it leaves sizes open, with usual ones until one works."""
-    if not asked.run or trial_run.find_opener(asked.importer) is None or missing_values(guesses):
+    if not asked.run or trial_run.find_opener(asked.importer) is None:
         return known, Tried()
     first = try_once(found, asked, guesses, known)
     if first.error is None:
@@ -106,7 +108,7 @@ def try_sizes(found: Inspection, asked: Asked, guesses: Guesses, known: Known) -
         tried = try_once(found, asked, guesses, now)
         if tried.error is None:
             return now, tried
-    return known, first
+    return known, Tried() if missing_values(guesses) else first  # which may fail for the value alone
 
 
 def list_fills(guesses: Guesses, known: Known) -> Iterator[dict[str, Any]]:
@@ -126,7 +128,10 @@ def try_once(found: Inspection, asked: Asked, guesses: Guesses, known: Known) ->
     feeds = trial_run.make_feeds(items, settings)
     if not feeds:
         return Tried()
-    return trial_run.run(asked.importer.__name__, asked.path, sections["model"].values, [feeds])[0]
+    model = dict(sections["model"].values)
+    if missing_values(guesses):
+        model["inputs"] = {name: STAND_IN if given == MISSING else given for name, given in model["inputs"].items()}
+    return trial_run.run(asked.importer.__name__, asked.path, model, [feeds])[0]
 
 
 def shapes_of(tried: Tried) -> dict[str, tuple[int | None, ...]]:

@@ -186,6 +186,36 @@ def test_a_constant_that_only_the_user_knows_is_named(tmp_path):
     assert "missing        model.inputs.scale: only you know it; give it in the place of VALUE" in notes
 
 
+def test_ids_fit_the_table_although_a_constant_is_not_known(tmp_path, here):
+    """The file is tried with 1 in the place of the constant."""
+    table, looked_up = RANDOM.normal(size=(9, 4)).astype(np.float32), [node("Gather", "table ids", "e"), node("Mul", "e gain", "y")]
+    made = net([value("ids", [1, 3], onnx.TensorProto.INT64), value("gain", [])], [value("y", [1, 3, 4])], *looked_up, table=table)
+    onnx.save(made, tmp_path / "m.onnx")
+    text, notes = suggest(tmp_path / "m.onnx")
+    assert yaml.safe_load(text)["data"]["inputs"]["ids"]["range"] == [0, 1]
+    assert any(note.startswith("tried") and "with 1 in the place of VALUE" in note for note in notes)
+
+
+def test_a_mask_alone_is_not_the_same_for_every_sample(tmp_path):
+    onnx.save(net([value("x", [1, 40], onnx.TensorProto.BOOL)], [value("y", [1, 40])], node("Cast", "x", "y", to=1)), tmp_path / "m.onnx")
+    text, _ = suggest(tmp_path / "m.onnx", run=False)
+    assert yaml.safe_load(text)["data"]["inputs"]["x"]["range"] == [0, 1]
+
+
+def test_the_axis_that_the_file_calls_the_batch_counts_samples(tmp_path):
+    onnx.save(net([value("x", ["time", "batch", 6])], [value("y", ["time", "batch", 6])], node("Relu", "x", "y")), tmp_path / "m.onnx")
+    text, _ = suggest(tmp_path / "m.onnx", run=False)
+    assert yaml.safe_load(text)["model"]["inputs"] == {"x": {"sample_axis": 1}}
+
+
+def test_each_input_has_an_array_of_its_own_whatever_its_name(tmp_path):
+    inputs = [value(name, [1, 4]) for name in ("a b", "a_b", "../x", "y" * 300)]
+    onnx.save(net(inputs, [value("z", [1, 4])], *[node("Relu", "a_b", "z")]), tmp_path / "m.onnx")
+    text, _ = suggest(tmp_path / "m.onnx", run=False)
+    assert list(yaml.safe_load(text)["data"]["inputs"]) == ["a_b", "a_b_1", "x", "y" * 64]
+    paste(text)
+
+
 def test_a_model_that_does_not_run_with_the_suggestion_is_said_to(tmp_path, here):
     broken = net(
         [value("x", [1, 40])], [value("y", [1, 5])], node("Reshape", "x s", "r"), node("MatMul", "r w", "y"), w=W, s=np.array([3, 9])
@@ -200,6 +230,17 @@ STATES = {
     "the only other port of its shape": ([("x", (1, 9)), ("h", (1, 1, 8))], [("y", (1, 2)), ("out_1", (1, 1, 8))], {"h": "out_1"}),
     "a filter of its input": ([("input", (1, 64))], [("output", (1, 64))], {}),
     "two filtered inputs": ([("a", (1, 64)), ("b", (1, 64))], [("a_out", (1, 64)), ("b_out", (1, 64))], {}),
+    "a vector": ([("x", (1, 9)), ("states", (8,))], [("y", (1, 2)), ("new_states", (8,))], {"states": "new_states"}),
+    "two of one shape, in order": (
+        [("x", (None, 6)), ("state_0", (1, None, 8)), ("state_1", (1, None, 8))],
+        [("output_0", (None, 3)), ("output_1", (1, None, 8)), ("output_2", (1, None, 8))],
+        {"state_0": "output_1", "state_1": "output_2"},
+    ),
+    "a step that is counted": (
+        [("x", (1, 6)), ("cache", (1, 8)), ("step", (1,))],
+        [("y", (1, 3)), ("cache_next", (1, 8)), ("step_out", (1,))],
+        {"cache": "cache_next", "step": "step_out"},
+    ),
     "a cache of keys": (
         [("ids", (None, 1)), ("past_0", (None, 2, None, 8))],
         [("logits", (None, 1, 50)), ("present_0", (None, 2, None, 8))],
