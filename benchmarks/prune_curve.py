@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -60,14 +61,15 @@ class Row:
 
 
 @contextlib.contextmanager
-def project(seed: int, epochs: int) -> Iterator[Config]:
-    """A trained source in a temporary folder, which is the current one meanwhile."""
+def project(seed: int, epochs: int, size: int = 32, **more: Any) -> Iterator[Config]:
+    """A trained source in a temporary folder, which is the current one meanwhile. size: of the pictures. more: choices beside those."""
     before = Path.cwd()
     choices = read_choices(ROOT / "params.yaml")
     choices["seed"] = seed
-    choices["data"] = {"name": "digits", "image_size": 32}
+    choices["data"] = {"name": "digits", "image_size": size}
     choices["model"] = {"name": "resnet18", "arguments": MODEL}
     choices["train"] = {"name": "default", "epochs": epochs, "threads": 1}
+    choices |= more
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:

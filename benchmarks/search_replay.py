@@ -2,7 +2,7 @@
 
     python -m benchmarks.search_replay search-grid.json                  --search NAME of conf/sweep/search/, --seeds 20, --share 0.25
 
-The grid is one of benchmarks.search_grid. Hydra's own sweeper picks points, with the sampler and the directions of
+The grid is one of benchmarks.search_grid or slim_grid. Hydra's own sweeper picks points, with the sampler and the directions of
 conf/sweep/search/NAME.yaml; a launcher looks the results up instead of running jobs. It is compared with as many different points drawn
 at random with the same seeds, by the hypervolume (Zitzler and Thiele, 1999): every objective is scaled over the grid, 0 its best and 1 its
 worst value, and the reference point is 1.1 in each, so that the ends of the front count. Exit code 1 if the target is missed.
@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from edgewise.sweep.app import silence_optuna
+from edgewise.sweep.points import parse_overrides
 
 TARGET = 0.95  # of the hypervolume of the whole grid, in the median over the seeds
 REFERENCE = 1.1  # in scaled objectives
@@ -93,14 +96,13 @@ def configured(name: str) -> Any:
 
 def search(config: Any, grid: Grid, trials: int, seed: int) -> list[Settings]:
     """The points that Hydra's sweeper asks for, the same one as often as it asks."""
-    import optuna
     from hydra.utils import instantiate
     from omegaconf import OmegaConf, open_dict
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     own = config.hydra.sweeper.copy()
+    silence_optuna(own._target_)
     with open_dict(own):
-        own.params = {key: f"choice({','.join(values)})" for key, values in grid.choices.items()}
+        own.params = draw_as(dict(config.hydra.sweeper.params), grid)
         own.n_trials, own.sampler.seed = trials, seed
     sweeper, answers = instantiate(own).sweeper, Answers(grid)
     with tempfile.TemporaryDirectory() as folder:
@@ -108,6 +110,18 @@ def search(config: Any, grid: Grid, trials: int, seed: int) -> list[Settings]:
         sweeper.hydra_context = object()
         sweeper.sweep([])
     return answers.asked
+
+
+def draw_as(params: Mapping[str, Any], grid: Grid) -> dict[str, str]:
+    """How each key of the grid is drawn: by the search's own range where that gives the values of the grid, else as one of them."""
+    ranges = {key.lstrip("+"): str(given) for key, given in params.items() if str(given).startswith("range(")}
+    chosen = {key: f"choice({','.join(values)})" for key, values in grid.choices.items()}
+    return {key: ranges[key] if list_values(ranges.get(key)) == [*grid.choices[key]] else choice for key, choice in chosen.items()}
+
+
+def list_values(sweep: str | None) -> list[str] | None:
+    """The values of Hydra's range(start, stop, step), as text."""
+    return [*parse_overrides([f"key={sweep}"])[0].sweep_string_iterator()] if sweep else None
 
 
 def by_chance(grid: Grid, count: int, seed: int) -> list[Settings]:

@@ -8,7 +8,7 @@ A variant that cannot be made ends it with the reason, since each is needed.
 from pathlib import Path
 
 from edgewise.artifacts import artifact
-from edgewise.compress import float_models, variants
+from edgewise.compress import float_models, pruned_sources, variants
 from edgewise.config import schema
 from edgewise.errors import EdgewiseError, VariantFailed, run_main
 from stages import compose, prepare_data, train_export
@@ -19,6 +19,8 @@ def main() -> None:
     prepare_data.main()
     train_export.main()
     configuration, source = schema.read(), artifact.read(Path("models/source"))
+    if any(configuration.prunings.values()):
+        pruned_sources.update(configuration, {})
     for name, form in configuration.formats.items():
         if form.used:
             float_models.convert(name, form, source)

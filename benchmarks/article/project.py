@@ -32,12 +32,13 @@ CHOICES = {"seed": 0, "device": {"name": "local", "threads": 1}, "bench": {"name
 
 @dataclass(frozen=True)
 class Ratio:
-    """Latency against the eager module, interleaved in fresh processes. p50_ms: of the variant."""
+    """Latency against another subject, interleaved in fresh processes. p50_ms: of the variant; other_p50_ms: of that subject."""
 
     value: float
     low: float
     high: float
     p50_ms: float
+    other_p50_ms: float
     grade: str
 
 
@@ -88,11 +89,14 @@ class Project:
         return str(self.models / "inputs.npz")
 
     def against_eager(self, measured: PlacedVariant) -> Ratio:
-        eager = self.eager()
-        found = measure_pairs(make_pair_runner(measured, eager, BENCH), BENCH, measured.name)
+        return self.against(measured, self.eager())
+
+    def against(self, measured: PlacedVariant, other: PlacedVariant, bench: schema.Bench = BENCH) -> Ratio:
+        found = measure_pairs(make_pair_runner(measured, other, bench), bench, measured.name)
         sides = blocks_by_process(found.variant), blocks_by_process(found.reference)
         noise, _ = grade(gather_evidence(found.variant, found.reference))
-        return Ratio(median_ratio(*sides), *ratio_interval(*sides), float(np.median(pool_samples(sides[0]))), noise)
+        p50, other_p50 = (float(np.median(pool_samples(side))) for side in sides)
+        return Ratio(median_ratio(*sides), *ratio_interval(*sides), p50, other_p50, noise)
 
 
 Made = Callable[[], Project]  # makes the camera's project at the first call

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -166,6 +167,7 @@ def silence_optuna(sweeper: str) -> None:
 
         optuna.logging.set_verbosity(logging.WARNING)
         logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", "The distribution is specified by")  # Optuna counts the stop of a range, Hydra does not
 
 
 @contextmanager

@@ -30,7 +30,7 @@ def test_a_claim_about_several_things_holds_in_part():
 
 
 def test_a_ratio_is_told_as_times_faster_with_its_interval_turned():
-    assert format_speedup(Ratio(0.5, 0.4, 0.8, 1.0, "clean")) == "2.00 [1.25, 2.50]"
+    assert format_speedup(Ratio(0.5, 0.4, 0.8, 1.0, 2.0, "clean")) == "2.00 [1.25, 2.50]"
     assert less(40.0, 30.0) == "−25.0 %"
 
 

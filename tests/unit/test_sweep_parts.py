@@ -103,7 +103,7 @@ def test_every_search_that_ships_has_points_that_are_valid(name, options):
         config = compose("params", search, return_hydra_config=True)
     every = points.representative_points([f"{key}={value}" for key, value in config.hydra.sweeper.params.items()])
     made = points.compose_all((ROOT / "params.yaml").read_text(), every, options)
-    assert len(made) > 5 and config.search.subject in made[0].config.variants
+    assert len(made) > 4 and config.search.subject in made[0].config.variants
     directions = [str(getattr(direction, "name", direction)) for direction in config.hydra.sweeper.direction]
     assert directions == list(start.choose_objectives(config.search.objectives, made).values())
 
