@@ -158,8 +158,8 @@ def encode_masks(items: Sequence[Item], settings: Any) -> tuple[list[str], MaskT
     names = list(settings.class_names()) or [str(number) for number in range(found[-1] + 1)]
     if len(found) < 2:
         raise DataError(
-            f"data: all pixels of {len(items)} masks are {names[found[0]]}{describe_left_out(items)}; two classes or more are needed to tell"
-            " them apart: check the masks, or the outlines that they are drawn from"
+            f"data: all pixels of {len(items)} masks are {names[found[0]]}{describe_left_out(items)}; two classes or more are needed to"
+            " tell them apart: check the masks, or the outlines that they are drawn from"
         )
     labels, number = settings.index_classes(names)
     if len(labels) > MOST_CLASSES:

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgewise.agent import ragged
 from edgewise.artifacts.samples import Samples
+from edgewise.artifacts.targets import MASKS
 from edgewise.config.settings import option
 from edgewise.errors import ModelError
 from edgewise.sources import trial
@@ -16,6 +17,7 @@ from edgewise.sources.oracle import Oracle, PortSettings
 from edgewise.stats.agreement import as_rows
 
 PROBE_SAMPLES = 16
+PROBABILITIES = "probabilities"
 PAIR = 2  # samples that are run again
 UNSTEADY = 0.1  # RMS difference, as a share of the outputs' size: rounding, also of ranges found over a batch, stays far below
 
@@ -49,6 +51,7 @@ def record(settings: Settings, oracle: Oracle, samples: Samples, folder: Path) -
     np.savez(folder / "probe.npz", **ragged.pack(stored))  # type: ignore[arg-type]
     fit = oracle.fit
     meanings = {fit.scored: find_meaning(settings, results[fit.scored])} if fit.scored else {}
+    meanings |= {name: PROBABILITIES for name, array in results.items() if samples.kind == MASKS and is_bounded(array)}
     outputs = [replace(port, meaning=meanings.get(port.name, port.meaning)) for port in fit.rename_outputs()]
     details = {"step_ms": settings.step_ms} if settings.step_ms is not None else {}
     return {
@@ -96,11 +99,16 @@ def _try_preprocessing(oracle: Oracle, samples: Samples, warnings: Sequence[str]
     return {**told, **({"warnings": every} if every else {})}
 
 
+def is_bounded(array: np.ndarray) -> bool:
+    """Whether these are floating numbers that may be probabilities, of scores or of maps."""
+    return bool(array.dtype.kind == "f" and array.size and array.min() >= 0 and array.max() <= 1)
+
+
 def find_meaning(settings: Settings, scores: np.ndarray) -> str:
     """`logits` or `probabilities`. ModelError if the setting says probabilities and the scores cannot be."""
-    bounded = bool(scores.min() >= 0 and scores.max() <= 1)
+    bounded = is_bounded(scores)
     if settings.scores == "probabilities" and not bounded:
         raise ModelError(
             f"model.scores: {settings.scores!r}, but {settings.path} returns {scores.min():.3g} to {scores.max():.3g}; set it to logits"
         )
-    return settings.scores or ("probabilities" if bounded else "logits")
+    return settings.scores or (PROBABILITIES if bounded else "logits")

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from edgewise.artifacts.samples import Samples
-from edgewise.sources import trial
+from edgewise.config.schema import Train
+from edgewise.sources import onnx_file, trial
 from edgewise.sources.trial_marks import Areas, Located, choose_marks
 from tests.support import object_sets
+from tests.support.onnx_sources import model, node, normal
 from tests.unit.test_prepare_data import plugin, prepare
 
 Arrays = dict[str, np.ndarray]
@@ -68,3 +70,18 @@ def test_what_cannot_be_read_says_nothing(tmp_path):
     odd = {"embedding": np.zeros((12, 7), np.float32)}
     assert trial.try_preprocessing(lambda feeds: odd, boxes, None) is None is trial.try_preprocessing(lambda feeds: odd, masks, None)
     assert isinstance(choose_marks(boxes, None), Located) and isinstance(choose_marks(masks, None), Areas)
+
+
+@pytest.mark.framework
+@pytest.mark.parametrize("last", ["Sigmoid", "Identity"])
+def test_a_map_of_probabilities_is_told_from_one_of_logits(last, tmp_path):
+    """Of one channel: a threshold of logits would take every pixel of a sigmoid for the object."""
+    onnx = pytest.importorskip("onnx")
+    nodes = [node("Conv", ["image", "w"], ["a"], name="conv"), node(last, ["a"], ["map"], name="last")]
+    weights = {"w": normal(1, 3, 1, 1, seed=1)}
+    onnx.save(model(nodes, {"image": ["batch", 3, SIDE, SIDE]}, {"map": ["batch", 1, SIDE, SIDE]}, weights), tmp_path / "mine.onnx")
+    samples("masks", tmp_path, range=[0, 1])
+    (tmp_path / "source").mkdir()
+    settings = onnx_file.Settings(path=str(tmp_path / "mine.onnx"))
+    fields = onnx_file.obtain(settings, tmp_path / "models/data", Train("none"), 0, tmp_path / "source")
+    assert [port["meaning"] == "probabilities" for port in fields["outputs"]] == [last == "Sigmoid"]
