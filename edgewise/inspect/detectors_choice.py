@@ -16,6 +16,10 @@ PICTURES = 12  # labelled ones that decide
 RANGES = ((0, 255), (0, 1), (-1, 1))
 FOUND = 0.15  # share of the objects from which on a way to read the boxes is believed; the least of three that the right one should exceed
 SHOWN = 3
+# how pictures are prepared for detectors that have a way of their own; with another one all scores are near 0
+OWN_WAYS: Mapping[str, Mapping[str, Any]] = {
+    "yolox": {"range": [0, 255], "channel_order": "bgr", "resize": "letterbox", "pad_anchor": "corner"}
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ def guess(tried: Tried, size: Sequence[int]) -> Choice | None:
         f"its outputs look like those of a detector, a guess: {first.words}{others}",
         "with labelled pictures (--data of a YOLO yaml, COCO json or VOC folder) inspect finds out, and prints task: {name: detection}",
     )
-    return Choice({}, {}, first.words, hints=hints)
+    own = OWN_WAYS.get(first.spec["head"], {})
+    return Choice({}, own, f"a guess: as {first.words} is trained, where it is one" if own else first.words, hints=hints)
 
 
 @dataclass(frozen=True)
