@@ -139,7 +139,7 @@ def cells(name: str, row: VariantSummary) -> list[str]:
     return [
         name,
         *kept,
-        "" if quality.sqnr_db is None else f"{quality.sqnr_db:.1f}",
+        "" if row.proof.sqnr_to_source_db is None else f"{row.proof.sqnr_to_source_db:.1f}",
         f"{(row.file.size_bytes or 0) / 1000:.0f}",
         speed(row)[1],
     ]
