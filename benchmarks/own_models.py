@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 HOME = ROOT / ".edgewise/own-models"
 HEAD = """# Public models, brought as a user would
 
-Good for: what to expect of a small ONNX file, a Keras model, a quantized TFLite file and a text model. Each ran through the entire pipeline.
+Good for: what to expect of a small ONNX file, a Keras model, a quantized TFLite file and a text model. Each ran through the whole pipeline.
 
 Sizes are of all files of a variant, changes against the float32 of the same format. Δ is the difference to the model's reference (the row
 with [+0.00, +0.00]), on the same samples, in points with its 95 % interval. A dash: not measured yet.

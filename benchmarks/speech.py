@@ -109,7 +109,8 @@ def compare(model: Path, project: Path, target: Path, names: list[str]) -> None:
         print(describe(name, given, expected) + describe_speed(project, name))
         if name == chosen:
             print(
-                f"{name}: largest difference of the bundle's stream to this {np.abs(stream(project / 'models/bundle', long) - given).max():.2g}"
+                f"{name}: largest difference of the bundle's stream to this "
+                f"{np.abs(stream(project / 'models/bundle', long) - given).max():.2g}"
             )
 
 

@@ -145,7 +145,8 @@ def test_splits_again_and_pictures_alone(tmp_path):
     manifest, found = made(folder, tmp_path, targets="none")
     assert manifest.labels == () and set(found.values()) == {None}
     (folder / "images/train").rename(folder / "images/dev")
-    with pytest.raises(DataError, match=r"images: dev, val, but no train/, from which the calibration split is taken; set data.pooled=true"):
+    words = r"images: dev, val, but no train/, from which the calibration split is taken; set data.pooled=true"
+    with pytest.raises(DataError, match=words):
         read(folder)
 
 

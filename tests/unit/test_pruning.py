@@ -339,7 +339,8 @@ def test_a_variant_can_name_another_whose_settings_it_takes():
     assert config.prunings["onnx-fp32-too"] == config.prunings["onnx-fp32-slim"] == Pruning(Prune(macs_share=0.4))
     for named in ("onnx-fp32", "onnx-fp32-slm", "onnx-fp32-too"):
         chosen["variants"]["onnx-fp32-too"]["prune"] = named
-        with pytest.raises(ConfigError, match=rf"onnx-fp32-too\.prune: '{named}' is not a variant with settings of prune; .*allowed: onnx-fp32-slim"):
+        words = rf"onnx-fp32-too\.prune: '{named}' is not a variant with settings of prune; .*allowed: onnx-fp32-slim"
+        with pytest.raises(ConfigError, match=words):
             compose_choices(chosen, Options(ROOT / "conf"))
 
 
