@@ -1,7 +1,7 @@
 """Evaluate a variant: its outputs on the splits that the task needs, through its format's own session, and their scores."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -76,8 +76,9 @@ def iterate_outputs(variant: schema.Variant, samples: Samples, indices: np.ndarr
     """All outputs of the variant, [n, ...] each, for some of the samples at a time. VariantFailed if they are NaN or infinite."""
     from tqdm import tqdm
 
-    settings = {"threads": len(os.sched_getaffinity(0)), **variant.engine}
-    session = sessions.load(schema.part(variant.module, "run"), str(MODELS / "variants" / variant.name), settings, keep=True)
+    run = schema.part(variant.module, "run")
+    settings = {"threads": count_threads(run.ENGINE["threads"]), **variant.engine}
+    session = sessions.load(run, str(MODELS / "variants" / variant.name), settings, keep=True)
     chunk = find_chunk(samples, indices)
     starts = range(0, len(indices), chunk)
     for start in tqdm(starts, desc=f"evaluate {variant.name}", unit="chunk", disable=len(starts) < 2, mininterval=1):
@@ -86,6 +87,12 @@ def iterate_outputs(variant: schema.Variant, samples: Samples, indices: np.ndarr
         if broken.any():
             raise VariantFailed(f"{np.sum(broken)} of {len(broken)} {split} samples have NaN or infinite outputs")
         yield {name: array.astype(np.float32, copy=False) for name, array in outputs.items()}
+
+
+def count_threads(allowed: Sequence[int] | None) -> int:
+    """All cores that this process may use, or as many of them as the runtime can: ENGINE of run.py, where None leaves it to the runtime."""
+    cores = len(os.sched_getaffinity(0))
+    return cores if allowed is None else max((count for count in allowed if count <= cores), default=min(allowed))
 
 
 def find_chunk(samples: Samples, indices: np.ndarray) -> int:

@@ -32,3 +32,10 @@ def test_a_variant_is_judged_with_its_own_threads_and_else_on_every_core_that_it
     with pytest.raises(Loaded) as asked:
         next(evaluation.iterate_outputs(replace(VARIANT, engine=engine), SAMPLES, SAMPLES.indices("test"), "test"))
     assert asked.value.args[0] == {**engine, "threads": threads}
+
+
+@pytest.mark.parametrize(("allowed", "threads"), [((1,), 1), (range(1, 1025), 2), ((4, 8), 4), (None, 2)])
+def test_a_runtime_is_asked_for_as_many_threads_as_it_can_use(allowed, threads, monkeypatch):
+    """tract has a single one: its variants could not be judged on a machine with two cores."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
+    assert evaluation.count_threads(allowed) == threads
