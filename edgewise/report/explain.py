@@ -137,7 +137,7 @@ def find_reasons(case: Case) -> list[str]:
 
 
 def left_float(case: Case) -> Reason:
-    kept = f"; keep_float asks for {', '.join(case.kept_float)}" if case.kept_float else ""
+    kept = f"; kept so by keep_float, a search or the format's own rule: {', '.join(case.kept_float)}" if case.kept_float else ""
     return Reason(case.having(weights=["float32"]), f"compute in float32{kept}")
 
 
