@@ -60,10 +60,17 @@ def compare_outputs(expected: Arrays, given: Arrays, min_db: float) -> list[Grou
     if worst.sqnr_db < min_db:
         where = f" of {worst.name}" if worst.group or len(expected) > 1 else ""
         raise OutputsDiffer(
-            f"outputs differ from the source: SQNR {worst.sqnr_db:.1f} dB{where}, this scheme needs at least {min_db:g} dB (min_sqnr_db)",
+            f"outputs differ from the source: SQNR {_show_below(worst.sqnr_db, min_db)} dB{where}, this scheme needs at least {min_db:g} dB"
+            " (min_sqnr_db)",
             *(worst.output, _find_span(worst, expected[worst.output])),
         )
     return found
+
+
+def _show_below(found_db: float, least_db: float) -> str:
+    """An SQNR with one digit, or with as many as show that it is less than the limit."""
+    shown = (f"{found_db:.{digits}f}" for digits in range(1, 9))
+    return next((text for text in shown if float(text) < least_db), str(found_db))
 
 
 def _check_shapes(name: str, given: np.ndarray, reference: np.ndarray) -> None:

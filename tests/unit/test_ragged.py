@@ -103,6 +103,14 @@ def test_a_sample_of_another_size_is_another_shape():
     assert are_same(ports[0], ports[2]) and not are_same(ports[0], ports[1])
 
 
+def test_an_sqnr_just_below_the_limit_is_shown_below_it():
+    reference = np.random.default_rng(0).normal(size=(16, 40)).astype(np.float32)
+    noise = reference - reference.mean(axis=0)
+    given = reference + (noise * 10 ** (-2.98 / 20)).astype(np.float32)
+    with pytest.raises(VariantFailed, match=r"SQNR 2\.98 dB, this scheme needs at least 3 dB"):
+        checks.compare_outputs({"y": reference}, {"y": given}, 3.0)
+
+
 class Doubler:
     """Twice its input. batch: the number of samples that it takes at once; None: any."""
 
