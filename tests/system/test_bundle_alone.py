@@ -4,22 +4,16 @@ In this Python, and in 3.9, the oldest that a device may have; there the variant
 """
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
-from edgewise.artifacts import artifact
-from edgewise.data import digits
-from edgewise.tasks.predictions import read_predictions
 from tests.support.workspace import TINY, Workspace
+from tests.system.bundles import check_answers, infer, make_environment, write_pictures
 
 pytestmark = pytest.mark.system
 OLDEST = "3.9"
@@ -38,56 +32,18 @@ def workspace(tmp_path_factory) -> Workspace:
 
 @pytest.fixture(scope="module")
 def pictures(workspace, tmp_path_factory) -> Path:
-    """The test split as the files that it came from."""
-    folder = tmp_path_factory.mktemp("pictures")
-    test = set(json.loads((workspace.folder / "models/data/splits.json").read_text())["test"])
-    for number, item in enumerate(digits.items(digits.Settings())):
-        if number in test:
-            Image.fromarray(item.value[:, :, 0]).save(folder / f"{item.name}.png")
-    return folder
-
-
-def interpreter(version: str) -> str:
-    """One that runs: on the PATH, or among those of pyenv."""
-    found = [shutil.which(f"python{version}"), *map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))]
-    for path in filter(None, found):
-        if subprocess.run([path, "-c", ""], capture_output=True).returncode == 0:
-            return path
-    pytest.skip(f"there is no Python {version} on this machine")
+    return write_pictures(workspace.folder / "models/data/splits.json", tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="module", params=[f"{sys.version_info[0]}.{sys.version_info[1]}", OLDEST])
 def python(request, workspace, tmp_path_factory) -> str:
-    """Of a fresh environment with the bundle's requirements and nothing else."""
-    folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([interpreter(request.param), "-m", "venv", folder], check=True)
-    requirements = workspace.folder / "models/bundle/requirements.txt"
-    command = [folder / "bin/python", "-m", "pip", "install", "-q", "-r", requirements]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    if done.returncode:
-        pytest.skip(f"no packages to be had: {done.stderr[-200:]}")
-    return str(folder / "bin/python")
-
-
-def infer(python: str, bundle: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [python, str(bundle / "infer.py"), *arguments]
-    environment = {"PATH": os.environ["PATH"]}
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment, cwd=bundle.parent)
+    return make_environment(request.param, workspace.folder / "models/bundle/requirements.txt", tmp_path_factory.mktemp("environment"))
 
 
 def test_every_test_picture_gets_the_answer_of_the_evaluation(workspace, pictures, python):
     models = workspace.folder / "models"
     chosen = json.loads((workspace.folder / "metrics/summary.json").read_text())["chosen"]
-    judged = read_predictions(models / "evaluate" / chosen)
-    outputs, targets = judged.outputs, judged.targets
-    labels = artifact.read(models / "bundle").labels
-    done = infer(python, models / "bundle", str(pictures))
-    assert done.returncode == 0, done.stderr
-    said = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(said) == len(targets) == 539 and np.mean(outputs.argmax(1) == targets) > 0.5
-    assert [each["label"] for each in said] == [labels[i] for i in outputs.argmax(1)]
-    powers = np.exp(outputs - outputs.max(1, keepdims=True)).max(1) / np.exp(outputs - outputs.max(1, keepdims=True)).sum(1)
-    assert [each["probability"] for each in said] == pytest.approx(powers.tolist(), abs=1e-5)
+    check_answers(python, models / "bundle", models / "evaluate" / chosen, pictures)
 
 
 @pytest.mark.parametrize("python", [OLDEST], indirect=True)
