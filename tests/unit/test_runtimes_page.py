@@ -29,10 +29,10 @@ def test_a_profile_takes_the_place_of_the_studys_own_measuring():
     text, options = (ROOT / "conf/studies/runtimes.yaml").read_text(), Options(ROOT / "conf")
     own, smoke = (runtimes.study_overrides("mobilenet_v2", None, profile, FORMATS, ()) for profile in (None, "smoke"))
     bench = compose_point(text, tuple(own), options).config.bench
-    assert (bench.name, bench.processes, bench.blocks) == ("quick", 4, 16) and bench.claims
+    assert (bench.name, bench.processes, bench.blocks) == ("quick", 3, 16) and bench.claims
     assert compose_point(text, tuple(smoke), options).config.bench == section(Bench, "bench", {"name": "smoke"}, options)
     assert runtimes.describe_bench("smoke") == "`smoke`"
-    assert runtimes.describe_bench(None) == "`quick` with processes 4, max_processes 4, blocks 16"
+    assert runtimes.describe_bench(None) == "`quick` with processes 3, max_processes 3, blocks 16"
 
 
 def test_the_study_has_every_format_in_float_and_in_8_bits_where_it_has_them():
