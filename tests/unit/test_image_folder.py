@@ -145,7 +145,7 @@ def test_wrong_folders(folder, make, message):
         ({"image_size": "big"}, "data.image_size: 'big' must be"),
         ({"image_size": True}, "data.image_size: True must be"),
         ({"channels": 4}, "data.channels: 4; allowed: 1, 3"),
-        ({"resize": "squeeze"}, "data.resize: 'squeeze'; allowed: crop, letterbox, pad, stretch"),
+        ({"resize": "squeeze"}, "data.resize: 'squeeze'; allowed: as_is, crop, letterbox, pad, stretch"),
         ({"mean": [0.5, 0.5]}, r"data.mean: \[0.5, 0.5\] must be 1 number, or 3"),
         ({"std": [0.0]}, r"data.std: \[0.0\] must be above 0"),
         ({"path": "???"}, "data.path: missing; give it as data.path=VALUE"),
