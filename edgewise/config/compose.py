@@ -171,7 +171,7 @@ def is_user_choice(message: str, group: str, choice: Mapping[str, Any]) -> bool:
 
 
 GOALS = (LATENCY, MEMORY)
-OWN_KEYS = ("format", "scheme", "engine", "load", "file", "prune")
+OWN_KEYS = ("format", "scheme", "engine", "load", "file", "prune", "min_sqnr_db")
 
 
 def variants(choices: Mapping[str, Any], options: Options) -> dict[str, Variant]:
@@ -210,7 +210,7 @@ def variant(name: str, choice: Any, options: Options) -> Variant:
         "format": choice["format"],
         "scheme": choice["scheme"],
         "module": form["module"],
-        "min_sqnr_db": scheme["min_sqnr_db"],
+        "min_sqnr_db": scheme["min_sqnr_db"] if choice.get("min_sqnr_db") is None else choice["min_sqnr_db"],
         "min_device_sqnr_db": scheme["min_device_sqnr_db"],
         "load": dict(load),
         "file": file,

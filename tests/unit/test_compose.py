@@ -161,6 +161,13 @@ def test_formats_are_used_where_a_variant_needs_them_or_the_way_to_one():
     assert used == {"openvino", "onnx"}
 
 
+def test_a_variant_may_ask_for_another_sqnr_than_its_scheme():
+    scheme = composed(choices()).variants["onnx-int8-static"].min_sqnr_db
+    for given, expected in ((None, scheme), (1.5, 1.5), (0, 0.0), (-10, -10.0)):
+        tree = put(choices(), "variants/onnx-int8-static/min_sqnr_db", given)
+        assert composed(tree).variants["onnx-int8-static"].min_sqnr_db == expected
+
+
 def test_a_scheme_that_the_format_lacks_is_left_to_quantize():
     assert composed(put(choices(), "variants/torch-int4-weight", {"format": "torch", "scheme": "int4-weight"})).variants[
         "torch-int4-weight"
@@ -232,6 +239,7 @@ WRONG = [
     ("variants/tflite-int8-static/calibration/method", "percentile", "calibration.method: 'percentile'; allowed: minmax"),
     ("variants/onnx-int8-static/per_channel", "yes", "per_channel: 'yes'"),
     ("variants/onnx-int8-static/keep_float", "fc", "keep_float: 'fc' must be a list"),
+    ("variants/onnx-fp32/min_sqnr_db", "low", "min_sqnr_db: 'low' must be a number"),
     ("variants/onnx-fp32/per_channel", True, "per_channel: unknown setting of onnx fp32"),
     ("variants/onnx-fp32/engine", {"thread": 2}, "engine.thread: unknown setting of the engine of onnx"),
 ]
