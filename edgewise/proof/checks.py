@@ -133,7 +133,8 @@ def check_scheme(
         examples = ", ".join(f"{n['name']} ({n['operator']}, {n['weights_dtype']})" for n in missed[:3])
         raise VariantFailed(
             f"{name} did less than its name says: {len(missed)} of {len(covered_nodes)} nodes are not {scheme['weights']} with "
-            f"{scheme['activations'] or 'any'} activations, for example {examples}"
+            f"{scheme['activations'] or 'any'} activations, for example {examples}; the tool left them so: list their layers in"
+            " keep_float, or use another scheme"
         )
     _check_kept_nodes(facts, "keep_float", float_nodes, "float")
     _check_kept_nodes(facts, "keep_int8", int8_nodes, "int8")
