@@ -22,7 +22,8 @@ from edgewise.formats.onnx import run as onnx_run
 from edgewise.proof import checks
 from tests.conftest import ROOT
 from tests.support.formats import PAIRS, form, part
-from tests.system.test_bundle_alone import OLDEST, interpreter
+from tests.system.bundles import interpreter
+from tests.system.test_bundle_alone import OLDEST
 
 pytestmark = pytest.mark.system
 RUNNER = "edgewise.formats.onnx.run"
