@@ -233,7 +233,7 @@ def test_a_model_with_branches_runs_and_its_profile_is_one_operator(tmp_path):
         feeds = {"x": (sign * abs(normal(1, 8))).astype(np.float32)}
         np.testing.assert_allclose(session.run(feeds)["y"], oracle(parent, feeds)["y"], rtol=1e-4, atol=1e-5)
     assert [len(operators) for operators in session.profile()["runs"]] == [1, 1]
-    with pytest.raises(ValueError, match=r"If or Loop .*: use int8-weight"):
+    with pytest.raises(ValueError, match=r"an If or a Loop .*: use int8-weight"):
         quantized(parent, "int8-static", feeds=[feeds])
 
 
