@@ -7,6 +7,7 @@ here, from what formats/F/facts.py reads in the file and from the outputs of a r
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ def _show_below(found_db: float, least_db: float) -> str:
 
 def _check_shapes(name: str, given: np.ndarray, reference: np.ndarray) -> None:
     """VariantFailed unless both have one shape, or where samples have various sizes the same shape for each."""
-    for made, wanted in zip(ragged.find_shapes(given), ragged.find_shapes(reference), strict=False):
+    shapes = zip_longest(ragged.find_shapes(given), ragged.find_shapes(reference), fillvalue="nothing more")
+    for made, wanted in shapes:
         if made != wanted:
             raise VariantFailed(f"output {name} has shape {made}, the source gives {wanted}")
 

@@ -222,3 +222,9 @@ def test_a_task_or_model_of_one_size_is_refused(changes, message):
 def test_an_onnx_file_without_a_task_takes_them():
     tree = {**choices(), "data": AS_IS, "task": {"name": "none"}, "model": {"name": "onnx_file", "path": "x.onnx"}}
     assert composed(put(tree, "data/pad_stride", 32)).data.settings["pad_stride"] == 32
+
+
+def test_a_sample_that_is_missing_among_various_sizes_is_noticed():
+    expected = make_ragged((3, 4), (5, 6), (7, 8))
+    with pytest.raises(VariantFailed, match=r"output y has shape nothing more, the source gives \(7, 8\)"):
+        checks.compare_outputs({"y": expected}, {"y": expected[:2]}, 60.0)
