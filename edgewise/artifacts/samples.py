@@ -8,6 +8,7 @@ session.run(samples.feeds(test[:32]))
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,14 @@ class Samples:
     def _cut_out(self, pixels: np.ndarray, index: int) -> np.ndarray:
         """One picture, [1, h, w, c], of the pixels of all of them."""
         assert self.shapes is not None
-        counts = self.shapes.astype(np.int64).prod(axis=1)
-        start = int(counts[:index].sum())
-        return np.asarray(pixels[start : start + counts[index]]).reshape(1, *self.shapes[index], pixels.shape[1])
+        start, end = self._ends[index : index + 2]
+        return np.asarray(pixels[start:end]).reshape(1, *self.shapes[index], pixels.shape[1])
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """Where each picture begins among the pixels of all of them, and where the last one ends: int64 [n + 1]."""
+        assert self.shapes is not None
+        return np.concatenate([[0], np.cumsum(self.shapes.astype(np.int64).prod(axis=1))])
 
     def raw_of_one_size(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """As `raw`; pictures of various sizes are stretched to data.image_size, at which latency is measured."""
