@@ -1,6 +1,7 @@
 """YOLOX-Nano in every format and scheme that its file reaches: mean average precision, what is lost of its detections, size and speed.
 
-    python -m benchmarks.detector --shared FOLDER --out docs/detection.md
+    python -m benchmarks.detector --shared FOLDER --prepare              make and score all variants, and measure nothing: at any time
+    python -m benchmarks.detector --shared FOLDER --out docs/detection.md      the rest, on a quiet machine
     python -m benchmarks.detector --shared FOLDER --only onnx openvino --profile smoke
 
 Reads   FOLDER/pretrained/yolox/yolox_nano.onnx; FOLDER/coco128, whose val is the test split and whose train the calibration
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.own_models import ROOT, carry, speed
+from benchmarks.own_models import ROOT, carry, make_project, repro, speed
 from edgewise.agent import machine
 from edgewise.artifacts.records import Summary, VariantSummary
 from edgewise.config import runtimes
@@ -128,6 +129,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="the page whose tables are written anew; without it they are printed")
     parser.add_argument("--only", nargs="*", default=(), help="formats and variants; without it all that are possible")
     parser.add_argument("--profile", default="quick", help="how to measure: smoke claims nothing, quick, standard")
+    parser.add_argument("--prepare", action="store_true", help="make and score the variants, and measure nothing")
     parser.add_argument("--samples", type=int, default=64, help="pictures of the calibration")
     arguments = parser.parse_args()
     if not (arguments.shared / FILE).is_file():
@@ -136,7 +138,11 @@ def main() -> None:
     wanted = {*(arguments.only or modules), REFERENCE}
     every = choose_variants(modules, arguments.samples)
     variants = {name: chosen for name, chosen in every.items() if name in wanted or chosen["format"] in wanted}
-    summary = carry(write_params(arguments.shared.resolve(), variants, arguments.profile), HOME)
+    params = write_params(arguments.shared.resolve(), variants, arguments.profile)
+    if arguments.prepare:
+        make_project(params, HOME)
+        return repro(HOME, "evaluate")
+    summary = carry(params, HOME)
     facts = machine.facts(())
     text = f"{facts['cpu']} ({', '.join(facts['isa'])}), one thread, profile {arguments.profile}.\n\n{make_table(summary, missing)}"
     if arguments.out is None:
