@@ -141,7 +141,8 @@ def main() -> None:
     params = write_params(arguments.shared.resolve(), variants, arguments.profile)
     if arguments.prepare:
         make_project(params, HOME)
-        return repro(HOME, "evaluate")
+        repro(HOME, "evaluate")
+        return
     summary = carry(params, HOME)
     facts = machine.facts(())
     text = f"{facts['cpu']} ({', '.join(facts['isa'])}), one thread, profile {arguments.profile}.\n\n{make_table(summary, missing)}"
