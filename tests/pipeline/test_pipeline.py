@@ -234,7 +234,7 @@ def test_killed_in_the_middle_the_next_run_finishes_right(workspace, tmp_path, s
     expected = (workspace.folder / "models/source/weights.safetensors").read_bytes()
     log = tmp_path / "log"
     process = workspace.start("dvc", "repro", "--single-item", "--force", stage, log=log)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while f"Running stage '{stage}'" not in log.read_text() and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(1.0)

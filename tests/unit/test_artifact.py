@@ -1,7 +1,6 @@
 """Artifacts are complete or absent, and their manifests describe them."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -46,8 +45,8 @@ def test_a_killed_build_leaves_no_target_and_the_next_one_is_clean(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE
     )
     assert process.stdout and process.stdout.readline() == b"ready\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.communicate()
     assert not (tmp_path / "thing").exists()
     with artifact.building(tmp_path / "thing", tmp_path) as folder:
         assert not list(folder.iterdir())

@@ -84,7 +84,7 @@ def copy(made, tmp_path):
 def run(folder: Path, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess:
     """infer.py as a device would: another folder, no project on the path."""
     command = [sys.executable, "-I", str(folder / "infer.py"), *arguments]
-    return subprocess.run(command, input=stdin, capture_output=True, timeout=60, cwd=folder.parent)
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=120, cwd=folder.parent)
 
 
 def said(done: subprocess.CompletedProcess) -> list[dict]:
@@ -238,7 +238,7 @@ def test_a_name_that_is_not_utf_8_stops_nothing(made, tmp_path):
     (folder / "1.png").rename(folder / "1\u00e4.png")
     command = [sys.executable, str(made / "infer.py"), str(folder)]
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
-    done = subprocess.run(command, capture_output=True, timeout=60, env=environment)
+    done = subprocess.run(command, capture_output=True, timeout=120, env=environment)
     assert [Path(each["sample"]).name for each in said(done)][:2] == ["0\udcff\udce4.png", "1\u00e4.png"]
 
 

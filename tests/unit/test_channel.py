@@ -18,11 +18,11 @@ pytestmark = pytest.mark.lengthy  # agents that run, and waits for them
 HELLO = encode_event(0, "hello", {"schema": 1, "python": "3", "versions": {}, "modules": [], "cpus": [0]})
 DONE = encode_event(1, "done", {})
 PROBE = {"kind": "probe", "packages": []}
-HANG_S = 60
+HANG_S = 600
 SLEEP = f"time.sleep({HANG_S})"
 
 
-def converse(code: str, deadline_s: float = 10.0) -> list[dict]:
+def converse(code: str, deadline_s: float = 120.0) -> list[dict]:
     prelude = f"import os, signal, subprocess, sys, time\nHELLO, DONE = {HELLO!r}, {DONE!r}\nwrite = lambda b: os.write(1, b)\n"
     return list(channel.run_agent([sys.executable, "-S", "-c", prelude + code], PROBE, deadline_s))
 
@@ -57,30 +57,38 @@ def test_a_hang_ends_at_the_limit(code, monkeypatch):
     start = time.monotonic()
     with pytest.raises(Fault) as caught:
         converse(code, deadline_s=0.7)
-    assert time.monotonic() - start < HANG_S / 4
+    assert time.monotonic() - start < HANG_S / 10
     assert caught.value.word == "deadline" or "too long" in str(caught.value)
 
 
 def test_helpers_of_the_agent_do_not_survive_it(tmp_path: Path):
     note = tmp_path / "pid"
-    child = (
-        f"p = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(60)']); open({str(note)!r}, 'w').write(str(p.pid))\n"
-    )
+    sleeper = "p = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(600)'])"
+    child = f"{sleeper}; open({str(note)!r}, 'w').write(str(p.pid))\n"
     assert [e["event"] for e in converse(child + "write(HELLO + DONE)")] == ["hello", "done"]
-    for _ in range(50):
-        if not Path(f"/proc/{note.read_text()}/status").exists() or "Z (" in Path(f"/proc/{note.read_text()}/status").read_text():
+    helper = int(note.read_text())
+    for _ in range(600):
+        if not lives(helper):
             return
         time.sleep(0.05)
-    os.kill(int(note.read_text()), signal.SIGKILL)
+    os.kill(helper, signal.SIGKILL)
     pytest.fail("a helper process outlived the run")
 
 
+def lives(process: int) -> bool:
+    """Whether a process runs; not one that has ended and was not reaped yet."""
+    try:
+        return "Z (" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+
+
 def test_a_consumer_that_stops_early_leaves_nothing(tmp_path: Path):
-    events = channel.run_agent([sys.executable, "-S", "-c", f"import os, time; os.write(1, {HELLO!r}); time.sleep(60)"], PROBE, 30.0)
+    events = channel.run_agent([sys.executable, "-S", "-c", f"import os, time; os.write(1, {HELLO!r}); time.sleep({HANG_S})"], PROBE, 120.0)
     next(events)
     start = time.monotonic()
     events.close()
-    assert time.monotonic() - start < HANG_S / 4
+    assert time.monotonic() - start < HANG_S / 10
 
 
 def test_a_kill_is_for_memory_only_with_the_kernels_word(monkeypatch):
@@ -88,19 +96,19 @@ def test_a_kill_is_for_memory_only_with_the_kernels_word(monkeypatch):
 
     kill = LocalDevice((sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"))
     with pytest.raises(Fault) as caught:
-        list(kill.run(PROBE, 5))
+        list(kill.run(PROBE, 120))
     assert caught.value.word == "killed"
     counts = iter((3, 4, 4))
     monkeypatch.setattr(local, "count_oom_kills", lambda: next(counts))
     with pytest.raises(Fault, match="counts 1 kill") as caught:
-        list(kill.run(PROBE, 5))
+        list(kill.run(PROBE, 120))
     assert caught.value.word == "oom_killed"
 
 
 LONG = {"kind": "probe", "packages": ["x" * 300_000]}  # more than a pipe holds
 
 
-def talk(code: str, deadline_s: float = 10.0) -> list[dict]:
+def talk(code: str, deadline_s: float = 120.0) -> list[dict]:
     prelude = f"import os, sys, time\nHELLO, DONE = {HELLO!r}, {DONE!r}\nwrite = lambda b: os.write(1, b)\n"
     return list(channel.run_agent([sys.executable, "-S", "-c", prelude + code], LONG, deadline_s))
 
@@ -117,7 +125,7 @@ class Over(subprocess.Popen):
 def test_an_agent_that_ends_before_its_job_is_written_is_a_fault(job, monkeypatch):
     monkeypatch.setattr(channel.subprocess, "Popen", Over)
     with pytest.raises(Fault, match=r"exit code 1 .no module named numpy") as caught:
-        list(channel.run_agent([sys.executable, "-S", "-c", "import sys; sys.exit('no module named numpy')"], job, 10.0))
+        list(channel.run_agent([sys.executable, "-S", "-c", "import sys; sys.exit('no module named numpy')"], job, 120.0))
     assert caught.value.word == "agent_error"
 
 
@@ -126,7 +134,7 @@ def test_an_agent_that_never_reads_its_job_ends_at_the_limit(monkeypatch):
     start = time.monotonic()
     with pytest.raises(Fault) as caught:
         talk(SLEEP, deadline_s=0.7)
-    assert caught.value.word == "deadline" and time.monotonic() - start < HANG_S / 4
+    assert caught.value.word == "deadline" and time.monotonic() - start < HANG_S / 10
 
 
 def test_a_long_job_arrives_whole():

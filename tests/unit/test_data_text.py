@@ -71,7 +71,7 @@ def test_every_process_learns_the_same_tokenizer(tmp_path):
     hashes = set()
     for name in ("one", "two", "three"):
         (tmp_path / name).mkdir()
-        subprocess.run([sys.executable, "-c", code, str(path), str(tmp_path / name)], cwd=ROOT, check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", code, str(path), str(tmp_path / name)], cwd=ROOT, check=True, timeout=120)
         hashes.add(hashlib.sha256((tmp_path / name / "tokenizer.json").read_bytes()).hexdigest())
     assert len(hashes) == 1
 

@@ -17,7 +17,7 @@ PROGRAM = Path(cache.__file__).read_text()
 
 def ask(workdir: Path, act: str, content: bytes = b"", **request) -> dict:
     line = json.dumps({"act": act, "workdir": str(workdir), **request}).encode() + b"\n"
-    done = subprocess.run([sys.executable, "-S", "-c", PROGRAM], input=line + content, capture_output=True, timeout=30)
+    done = subprocess.run([sys.executable, "-S", "-c", PROGRAM], input=line + content, capture_output=True, timeout=120)
     replies = [text for text in done.stdout.decode().splitlines() if text.startswith(cache.MARK)]
     return json.loads(replies[0][len(cache.MARK) :]) if replies else {"ended": done.stderr.decode()}
 
@@ -72,10 +72,10 @@ def test_room_is_made_by_what_was_not_used_for_longest(tmp_path, monkeypatch):
 
 def test_a_lost_run_is_ended_by_its_name(tmp_path):
     lost, other = (
-        subprocess.Popen(["sh", "-c", "sleep 60; :", name], start_new_session=True) for name in ("edgewise-lost", "edgewise-other")
+        subprocess.Popen(["sh", "-c", "sleep 600; :", name], start_new_session=True) for name in ("edgewise-lost", "edgewise-other")
     )
     assert ask(tmp_path, "kill", runs=["edgewise-lost"]) == {"killed": 1}
-    assert lost.wait(5) == -9 and other.poll() is None
+    assert lost.wait(60) == -9 and other.poll() is None
     os.killpg(other.pid, 9)
     other.wait()
 

@@ -21,7 +21,7 @@ from edgewise.config.schema import Plugin
 from edgewise.devices.access import lock
 with lock(Plugin("board", "edgewise.devices.local", {"host": sys.argv[1], "threads": 4})):
     print(time.monotonic_ns(), flush=True)
-    time.sleep(float(sys.argv[2]))
+    sys.stdin.read()
     print(time.monotonic_ns(), flush=True)
 """
 
@@ -31,21 +31,38 @@ def own_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
 
 
-def holder(host: str, seconds: float) -> subprocess.Popen:
-    command = [sys.executable, "-c", HOLDER, host, str(seconds)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def holder():
+    """holder(HOST) starts a process that holds the device until its stdin is closed; it prints when it got the lock and when it ended."""
+    started = []
+
+    def start(host: str) -> subprocess.Popen:
+        pipe = subprocess.PIPE
+        command = [sys.executable, "-c", HOLDER, host]
+        started.append(subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        with process:  # closes its pipes
+            process.kill()
 
 
-def test_two_processes_never_hold_one_device_at_once():
-    processes = [holder("board-1", 0.3) for _ in range(3)]
-    said = [process.communicate(timeout=60) for process in processes]
-    times = sorted(tuple(map(int, out.split())) for out, _ in said)
+def test_two_processes_never_hold_one_device_at_once(holder):
+    first = holder("board-1")
+    taken = first.stdout.readline()
+    others = [holder("board-1") for _ in range(2)]
+    for other in others:
+        other.stdin.close()  # it lets go as soon as it has got the lock
+        other.stdin = None
+        assert "another process measures on the device 'board'" in other.stderr.readline()
+    said = [taken + first.communicate(timeout=120)[0], *(other.communicate(timeout=120)[0] for other in others)]
+    times = sorted(tuple(map(int, out.split())) for out in said)
     assert all(end <= start for (_, end), (start, _) in itertools.pairwise(times))
-    assert sum("another process measures on the device 'board'" in err for _, err in said) >= 1
 
 
-def test_a_killed_holder_blocks_no_one(capfd):
-    process = holder("board-1", 600)
+def test_a_killed_holder_blocks_no_one(holder, capfd):
+    process = holder("board-1")
     process.stdout.readline()
     process.kill()
     process.wait()
@@ -53,13 +70,10 @@ def test_a_killed_holder_blocks_no_one(capfd):
         assert "waiting" not in capfd.readouterr().err
 
 
-def test_another_device_is_not_waited_for(capfd):
-    process = holder("board-2", 600)
-    process.stdout.readline()
+def test_another_device_is_not_waited_for(holder, capfd):
+    holder("board-2").stdout.readline()
     with lock(BOARD):
         assert "waiting" not in capfd.readouterr().err
-    process.kill()
-    process.communicate()
 
 
 def test_how_a_device_is_used_does_not_make_it_another():

@@ -21,7 +21,7 @@ COMMAND = (sys.executable, lease.__file__)
 class Host:
     """A host that talks to agent.lease directly."""
 
-    def __init__(self, workdir, who: str, wait_s: float = 20.0, silent_s: float = 20.0):
+    def __init__(self, workdir, who: str, wait_s: float = 120.0, silent_s: float = 120.0):
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe)
         request = {"workdir": str(workdir), "who": who, "wait_s": wait_s, "silent_s": silent_s}
@@ -44,9 +44,8 @@ def host(tmp_path):
 
     yield ask
     for one in started:
-        one.process.kill()
-        one.process.wait()
-        one.process.stdout.close()
+        with one.process:  # closes its pipes
+            one.process.kill()
 
 
 def test_a_second_host_waits_and_learns_who_holds_the_lease(host):
@@ -72,7 +71,7 @@ def test_the_next_host_gets_the_lease_however_the_holder_ends(host, end):
 def test_a_holder_whose_host_is_silent_releases_the_lease(host):
     first = host("ann@desk", silent_s=0.5)
     assert "held" in first.reply()
-    assert first.process.wait(20) == 0
+    assert first.process.wait(120) == 0
     assert host("bob@laptop", wait_s=0.0).reply() == {"held": True}
 
 

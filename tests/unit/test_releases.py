@@ -73,7 +73,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     make_data()
     settings = replace(BENCH, processes=1, max_processes=1, blocks=2, agreement_samples=2)
-    configure({name: make_variant(name, does) for name, does in (("fake-a", {"sleep_ms": 1}), ("fake-b", {"sleep_ms": 1}))}, settings)
+    configure({name: make_variant(name, does) for name, does in (("fake-a", {"sleep_ms": 1}), ("fake-b", {"sleep_ms": 5}))}, settings)
     other = tmp_path / "python-of-the-other"
     other.write_text(f'#!/bin/sh\necho other >> {tmp_path}/started\nexec {sys.executable} "$@"\n')
     other.chmod(0o755)

@@ -151,7 +151,7 @@ def test_show_prints_the_table_of_the_last_report(project):
     fabricate(project)
     run()
     command = [sys.executable, "-m", "edgewise.cli.main", "report"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={"PYTHONPATH": str(report.__file__).rsplit("/", 2)[0]})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={"PYTHONPATH": str(report.__file__).rsplit("/", 2)[0]})
     assert done.returncode == 0, done.stderr
     assert "onnx-int8-static" in done.stdout and "mlflow ui" in done.stdout
     assert "1 of 5 variants failed: openvino-int8-static: " in done.stdout
