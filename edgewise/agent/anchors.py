@@ -56,7 +56,16 @@ def _checked(options: Mapping[str, Any]) -> Mapping[str, Any]:
         raise ValueError(f"anchors: unknown option {sorted(unknown)[0]!r}; allowed: {', '.join(OPTIONS)}")
     if missing:
         raise ValueError(f"anchors: {', '.join(sorted(missing))} must be given")
+    if not _all_positive(options["strides"], int):
+        raise ValueError(f"strides {options['strides']!r} must be a list of integers from 1, such as [8, 16, 16, 16]")
+    if not _all_positive(options.get("aspect_ratios", [1.0]), (int, float)):
+        raise ValueError(f"aspect_ratios {options['aspect_ratios']!r} must be a list of numbers above 0, such as [1.0, 2.0, 0.5]")
     return options
+
+
+def _all_positive(given: Any, kinds: Any) -> bool:
+    numbers = isinstance(given, (list, tuple)) and bool(given)
+    return numbers and all(isinstance(one, kinds) and not isinstance(one, bool) and one > 0 for one in given)
 
 
 def _generate(options: Mapping[str, Any], size: Sequence[int]) -> np.ndarray:

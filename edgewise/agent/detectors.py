@@ -154,7 +154,7 @@ def _class_scores(array: np.ndarray, count: int, spec: Spec) -> np.ndarray:
 
 def _unrolled(array: np.ndarray, count: int) -> np.ndarray:
     """[boxes, numbers of each] where all stand in one row, as SSD's layers in Caffe leave them; other arrays as they are."""
-    return array.reshape(count, -1) if array.ndim == 1 and array.size % count == 0 else array
+    return array.reshape(count, -1) if array.ndim == 1 and count and array.size % count == 0 else array
 
 
 def read_ssd(arrays: Arrays, spec: Spec) -> Found:

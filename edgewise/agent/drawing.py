@@ -28,9 +28,11 @@ def draw_boxes(picture: np.ndarray, corners: np.ndarray, classes: Sequence[int],
     width = max(1, round(min(image.size) / 200))
     for box, number, caption in zip(corners, classes, captions):
         color = color_of(int(number))
-        pencil.rectangle([float(side) for side in box], outline=color, width=width)
+        left, right = sorted((float(box[0]), float(box[2])))  # Pillow refuses a box whose sides are swapped
+        top, bottom = sorted((float(box[1]), float(box[3])))
+        pencil.rectangle([left, top, right, bottom], outline=color, width=width)
         if caption:
-            place = (float(box[0]) + width, max(0.0, float(box[1]) - 12))
+            place = (left + width, max(0.0, top - 12))
             pencil.rectangle(pencil.textbbox(place, caption, font=font), fill=color)
             pencil.text(place, caption, fill=(255, 255, 255), font=font)
     return image

@@ -128,7 +128,7 @@ def available_method() -> str:
 
 
 def _try_methods(limit_bytes: int) -> Iterator[Optional[MemoryLimit]]:
-    for line in OWN_GROUPS.read_text().splitlines():
+    for line in _read_own_groups():
         _, controllers, path = line.split(":", 2)
         version = "v2" if not controllers else "v1"
         if version == "v2" or "memory" in controllers.split(","):
@@ -137,6 +137,14 @@ def _try_methods(limit_bytes: int) -> Iterator[Optional[MemoryLimit]]:
                 yield _try_cgroup(version, parent, limit_bytes)
     for user in ((), ("--user",)):
         yield _try_systemd(user, limit_bytes)
+
+
+def _read_own_groups() -> List[str]:
+    """The lines of /proc/self/cgroup; none on a kernel without control groups."""
+    try:
+        return OWN_GROUPS.read_text().splitlines()
+    except OSError:
+        return []
 
 
 def _try_cgroup(version: str, parent: Path, limit_bytes: int) -> Optional[MemoryLimit]:

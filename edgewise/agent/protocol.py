@@ -58,14 +58,17 @@ MAX_LINE_BYTES = 64 << 20  # a block of a minute of 10 us runs is about 40 MB
 MAX_SKIPPED_LINES = 1000
 TERMINAL = ("done", "error")
 SCOPES = ("model", "end_to_end")
+MAX_INTEGER = (1 << 63) - 1  # what an int64 of numpy holds
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_INTEGER
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_INTEGER
 
 
 def _is_count_list(value: Any) -> bool:
@@ -120,7 +123,7 @@ CHECKS: Dict[str, Callable[[Any], bool]] = {
     OBJECT_OF_COUNTS: lambda value: _all_values(value, _is_count),
     READINGS: lambda value: _all_values(value, _is_reading),
     SERIES: lambda value: _all_values(value, lambda series: isinstance(series, list) and all(map(_is_reading, series))),
-    FAULT: lambda value: value in FAULTS,
+    FAULT: lambda value: isinstance(value, str) and value in FAULTS,
     SCOPE: lambda value: value in SCOPES,
 }
 

@@ -374,6 +374,9 @@ SSD = {"head": "ssd", "size": SIZE, "outputs": {"boxes": "a", "scores": "b"}, "a
         ({**SSD, "anchors": [[1, 2, 3]]}, r"decoding\.anchors: .*\[1, 3\] is not a list of rows"),
         ({**SSD, "anchors": {"strides": [8]}}, r"decoding\.anchors: .*max_scale, min_scale must be given"),
         ({**SSD, "anchors": {**FACE, "num_layers": 4}}, r"decoding\.anchors: .*unknown option 'num_layers'; allowed: strides"),
+        ({**SSD, "anchors": {**FACE, "strides": [8, 0]}}, r"decoding\.anchors: strides \[8, 0\] must be a list of integers from 1"),
+        ({**SSD, "anchors": {**FACE, "strides": 8}}, r"decoding\.anchors: strides 8 must be a list of integers from 1"),
+        ({**SSD, "anchors": {**FACE, "aspect_ratios": [0]}}, r"decoding\.anchors: aspect_ratios \[0\] must be a list of numbers above 0"),
         ({**SSD, "variances": [0.1, 0.2]}, r"decoding\.variances: \[0\.1, 0\.2\] must be 4 numbers"),
         ({"head": "callable", "size": SIZE}, r"decoding\.callable: None; write it as package\.module:function"),
         ({"head": "callable", "size": SIZE, "callable": "no.such:thing"}, r"decoding\.callable: 'no\.such:thing': No module named 'no'"),
@@ -413,6 +416,13 @@ def zeros(**shapes):
 def test_a_head_that_does_not_fit_names_the_outputs_that_there_are(spec, outputs, message):
     with pytest.raises(ValueError, match=message):
         decode(outputs, spec)
+
+
+@pytest.mark.parametrize("scores", [(1, 0), (1, 0, 3)])
+def test_a_model_that_returns_no_box_at_all_found_nothing(scores):
+    """As exports with suppression inside do, whose number of boxes is open."""
+    spec = {"head": "boxes_scores", "size": SIZE, "outputs": {"boxes": "a", "scores": "b"}}
+    assert [len(found) for found in decode(zeros(a=(1, 0, 4), b=scores), spec)] == [0]
 
 
 def test_of_too_many_boxes_the_highest_are_looked_at(monkeypatch):

@@ -1,6 +1,8 @@
 """Memory limits, enforced by this machine's kernel where it allows."""
 
 import os
+import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +33,7 @@ def kernel_limit():
 def subject(folder: Path, does: dict) -> PlacedVariant:
     job = make_job(folder, does=does)
     fields = {key: job[key] for key in ("runner", "model", "settings", "inputs", "scope", "preprocessing", "answer")}
-    return PlacedVariant("fake-b", fields, LocalDevice(), 20.0, {})
+    return PlacedVariant("fake-b", fields, LocalDevice(), 120.0, {})
 
 
 def test_what_fits_and_what_is_killed(tmp_path, kernel_limit):
@@ -41,7 +43,16 @@ def test_what_fits_and_what_is_killed(tmp_path, kernel_limit):
     assert "oom_kill 1" in found["64"].evidence and kernel_limit.how in found["64"].evidence
     assert found["64"].p50_ms is found["64"].major_faults is None
     assert found["300"].p50_ms is not None and found["300"].p50_ms >= 0 and found["300"].major_faults is not None
-    assert not kernel_limit.folder or not list(kernel_limit.folder.parent.glob("edgewise-*")), "no group is left behind"
+    assert not kernel_limit.folder or removed(kernel_limit.folder.parent.glob("edgewise-*")), "no group is left behind"
+
+
+def removed(groups: Iterable[Path], within_s: float = 60.0) -> bool:
+    """Whether all of them are gone soon: another test may have made a group of its own just now."""
+    end, left = time.monotonic() + within_s, list(groups)
+    while left and time.monotonic() < end:
+        time.sleep(0.05)
+        left = [group for group in left if group.exists()]
+    return not left
 
 
 @pytest.mark.parametrize(("does", "last"), [({"load": "refuse"}, "Frobnicate"), ({"load": "kill"}, "hello")])
@@ -82,6 +93,12 @@ def test_version_2_is_found_and_a_group_without_the_controller_is_left_alone(tmp
     limit = memory.create_limit(64 << 20)
     assert limit.how == "cgroup v2" and limit.folder == tmp_path / f"user/edgewise-{os.getpid()}" and limit.oom_kills() == 3
     assert (limit.folder / "memory.max").read_text().startswith(str(64 << 20)) and (limit.folder / "memory.swap.max").read_text() == "0"
+
+
+def test_not_tested_on_a_kernel_without_control_groups(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "absent")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert memory.available_method() == "none"
 
 
 @pytest.mark.parametrize("limit_mb", [0, -4, 7, 1 << 30])

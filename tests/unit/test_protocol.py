@@ -105,6 +105,20 @@ def test_readings_of_sensors_that_came_and_went_are_an_event():
     assert len(read(lines(("hello", HELLO), ("energy", energy), ("block", block)))) == 3
 
 
+@pytest.mark.parametrize(
+    ("event", "fields"),
+    [
+        ("error", {"fault": ["killed"], "phase": "run", "message": ""}),
+        ("error", {"fault": {}, "phase": "run", "message": ""}),
+        ("cooled", {"waited_s": 10**400, "hottest_mdegc": None}),
+        ("loaded", {"wall_ns": 10**400}),
+    ],
+)
+def test_values_that_cannot_be_looked_up_or_are_too_large_are_no_event(event, fields):
+    with pytest.raises(ProtocolFault, match="bad field"):
+        read([GOOD[0], protocol.encode_event(1, event, fields)])
+
+
 def test_nan_is_no_number():
     with pytest.raises(ProtocolFault, match="not json"):
         read([GOOD[0], GOOD[1].replace(b"5", b"NaN", 1)])
