@@ -128,6 +128,12 @@ def _fits(given: Sequence[int], wanted: Sequence[Optional[int]]) -> bool:
 
 def read_steps(inputs: Sequence[Mapping[str, Any]]) -> Iterator[Sample]:
     """Each step of one sequence from stdin: the values of all inputs one after the other, in the type and shape that the model takes."""
+    for entry in inputs:
+        if None in entry["shape"][2:]:
+            shown = str(entry["shape"][2:]).replace("None", "any")
+            raise ValueError(
+                f"--stream: input {entry['name']} has steps of {shown}, whose length stdin does not tell; give its samples as files"
+            )
     number = 0
     while True:
         feed: Feeds = {}
@@ -160,8 +166,7 @@ def read_array_files(paths: Sequence[str], inputs: Sequence[Mapping[str, Any]]) 
 def read_array_file(path: str, inputs: Sequence[Mapping[str, Any]]) -> Feeds:
     """The arrays of one file by input, [n, ...]. ValueError if it cannot be read, lacks one, or their shapes do not fit."""
     try:
-        loaded = np.load(path, allow_pickle=False)
-        found = {name: loaded[name] for name in loaded.files} if hasattr(loaded, "files") else {inputs[0]["name"]: loaded}
+        found = load_arrays(path, inputs[0]["name"])
         rows = {entry["name"]: np.atleast_1d(found[entry["name"]]).astype(entry["dtype"]) for entry in inputs}
     except READ_ERRORS as error:
         names = ", ".join(entry["name"] for entry in inputs)
@@ -175,3 +180,10 @@ def read_array_file(path: str, inputs: Sequence[Mapping[str, Any]]) -> Feeds:
         counts = ", ".join(f"{name} has {len(array)} rows" for name, array in rows.items())
         raise ValueError(f"{path}: {counts}; give the same number of rows for each input")
     return rows
+
+
+def load_arrays(path: str, only: str) -> Feeds:
+    """The arrays of an .npz file by name, or that of an .npy file under the name `only`. READ_ERRORS for a broken one."""
+    with open(path, "rb") as stream:
+        loaded = np.load(stream, allow_pickle=False)
+        return {only: loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}

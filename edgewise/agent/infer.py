@@ -19,16 +19,18 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import re
 import sys
 from importlib import metadata
-from typing import Any, Callable, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Iterator, List, Mapping, Optional, Set, Tuple, Union
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DRAWN = ("boxes", "map")  # answers that can be drawn
 CHECKSUMS, SETTINGS, MODEL, CODE = "checksums.json", "bundle.json", "model", "code"
+CHUNK_BYTES = 1 << 20
 
 
 class BundleError(ValueError):
@@ -42,7 +44,7 @@ def main() -> None:
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     try:
         run(sys.argv[1:])
-    except ValueError as error:  # Wrong, or what a reader or the runtime cannot take
+    except ValueError as error:  # BundleError, or what a reader cannot take
         print_error(error)
         sys.exit(2)
     except BrokenPipeError:  # the reader of stdout has closed it
@@ -82,8 +84,7 @@ def verify_files() -> None:
     checksums = read_json(CHECKSUMS)
     for name, wanted in checksums.items():
         try:
-            with open(os.path.join(HERE, *name.split("/")), "rb") as stream:
-                found = hashlib.sha256(stream.read()).hexdigest()
+            found = sha256(os.path.join(HERE, *name.split("/")))
         except OSError as error:
             raise BundleError(f"{name}: {error.strerror}; copy the whole bundle again") from None
         if found != wanted:
@@ -91,6 +92,15 @@ def verify_files() -> None:
     unknown = sorted({name for folder in (MODEL, CODE) for name in list_files(folder)} - set(checksums))
     if unknown:
         raise BundleError(f"{unknown[0]}: not a file of this bundle; remove it, or copy the whole bundle into an empty folder")
+
+
+def sha256(path: str) -> str:
+    """Of a file, read piece by piece: a model may take most of the memory that a device has."""
+    found = hashlib.sha256()
+    with open(path, "rb") as stream:
+        for chunk in iter(lambda: stream.read(CHUNK_BYTES), b""):
+            found.update(chunk)
+    return found.hexdigest()
 
 
 def list_files(folder: str) -> Iterator[str]:
@@ -126,32 +136,40 @@ def iterate_answers(arguments: argparse.Namespace, settings: Mapping[str, Any]) 
     """Yield a line of JSON for each sample, or what is wrong with it."""
     from edgewise.agent import feeds, sessions
 
-    runner = importlib.import_module(settings["runner"])
-    session = sessions.load(runner, os.path.join(HERE, MODEL), settings["engine"])
+    try:
+        session = sessions.load(importlib.import_module(settings["runner"]), os.path.join(HERE, MODEL), settings["engine"])
+    except Exception as error:  # each runtime has errors of its own
+        raise BundleError(f"the model cannot be loaded: {describe(error)}; see card.md for the device it was measured on") from error
     run, samples = session.run, feeds.read_samples(arguments.samples, arguments.frames, settings, HERE)
+    drawings = None if arguments.draw is None else Drawings(arguments.draw)
     if arguments.stream:
         if not getattr(session, "stateful", False):
             raise BundleError("--stream: this model carries no state from step to step; give its samples as files")
         run, samples = session.step, feeds.read_steps(settings["inputs"])
     for name, sample in samples:
-        yield sample if isinstance(sample, ValueError) else make_line(run, name, sample, settings, arguments.draw)
+        yield sample if isinstance(sample, ValueError) else make_line(run, name, sample, settings, drawings)
+
+
+def describe(error: Exception) -> str:
+    """An error of another library in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def make_line(
-    run: Callable[[Any], Any], name: str, sample: Any, settings: Mapping[str, Any], draw: Optional[str] = None
+    run: Callable[[Any], Any], name: str, sample: Any, settings: Mapping[str, Any], drawings: Optional[Drawings] = None
 ) -> Union[str, BundleError]:
-    """The answer for one sample, a feeds.Given, as a line of JSON. run: its outputs by name, from its feeds; draw: folder for pictures."""
+    """The answer for one sample, a feeds.Given, as a line of JSON. run: its outputs by name, from its feeds."""
     from edgewise.agent.sample_answer import answer_sample
 
     try:
         outputs, geometry = run(sample.feeds), find_geometry(sample.picture, settings)
         found = answer_sample(outputs, settings["answer"], settings["labels"], geometry)
-        if draw is not None:
-            draw_answer(draw, name, sample.picture, outputs, found, settings)
+        if drawings is not None:
+            draw_answer(drawings, name, sample.picture, outputs, found, settings)
     except BundleError as error:
         return error
     except Exception as error:  # each runtime has errors of its own, and the next sample may fit
-        return BundleError(f"{name}: the model gives no answer: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        return BundleError(f"{name}: the model gives no answer: {describe(error)}")
     try:
         return json.dumps({"sample": name, **found}, ensure_ascii=False, allow_nan=False)
     except ValueError:
@@ -167,21 +185,41 @@ def find_geometry(picture: Any, settings: Mapping[str, Any]) -> Any:
     return Geometry.of(settings["preprocessing"], *picture.shape[:2])
 
 
-def draw_answer(folder: str, name: str, picture: Any, outputs: Any, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+class Drawings:
+    """The files in the folder of --draw: street.png, and street-2.png for the next picture that is called street."""
+
+    def __init__(self, folder: str):
+        self.folder = folder
+        self._taken: Set[str] = set()
+
+    def place(self, name: str) -> str:
+        """The path for the drawing of a sample, without its suffix."""
+        stem = re.sub(r"[^\w.-]+", "-", os.path.splitext(os.path.basename(name))[0])
+        numbered = (f"{stem}-{number}" if number > 1 else stem for number in itertools.count(1))
+        free = next(place for place in numbered if place not in self._taken)
+        self._taken.add(free)
+        return os.path.join(self.folder, free)
+
+
+def draw_answer(drawings: Drawings, name: str, picture: Any, outputs: Any, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Write the picture with what was found in it, NAME.png, and of a map also the class numbers, NAME.mask.png."""
     from edgewise.agent import drawing, sample_answer
 
     spec = settings["answer"]
     if picture is None or spec["answer"] not in DRAWN:
         raise BundleError("--draw: this model answers with neither boxes nor a map; leave it out")
-    os.makedirs(folder, exist_ok=True)
-    place = os.path.join(folder, re.sub(r"[^\w.-]+", "-", os.path.splitext(os.path.basename(name))[0]))
     if spec["answer"] == "boxes":
-        drawing.draw_objects(picture, found["objects"], settings["labels"]).save(place + ".png")
-        return
-    class_map = sample_answer.map_classes(outputs, spec, find_geometry(picture, settings))
-    drawing.draw_map(picture, class_map).save(place + ".png")
-    drawing.to_image(class_map[..., None]).convert("L").save(place + ".mask.png")
+        images = {".png": drawing.draw_objects(picture, found["objects"], settings["labels"])}
+    else:
+        class_map = sample_answer.map_classes(outputs, spec, find_geometry(picture, settings))
+        images = {".png": drawing.draw_map(picture, class_map), ".mask.png": drawing.to_image(class_map[..., None]).convert("L")}
+    try:
+        os.makedirs(drawings.folder, exist_ok=True)
+        place = drawings.place(name)
+        for suffix, image in images.items():
+            image.save(place + suffix)
+    except OSError as error:
+        raise BundleError(f"{name}: cannot be drawn: {error.strerror} ({error.filename}); name another folder in --draw") from None
 
 
 def print_answers(found: Iterator[Union[str, ValueError]]) -> int:

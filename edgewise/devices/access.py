@@ -100,6 +100,14 @@ def check_lock_folder(folder: Path, found: os.stat_result) -> None:
         raise StorageError(f"any user may write into the lock folder {folder}; run: chmod 700 {folder}")
 
 
+def find_user() -> str:
+    """The name of this user; its number where it has none, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # before Python 3.13 and since
+        return f"uid-{os.getuid()}"
+
+
 class Lease:
     """A lease of a device, kept while this process lives. Call `ensure` before each use: the process on the device ends with its link.
 
@@ -108,8 +116,7 @@ class Lease:
 
     def __init__(self, command: Sequence[str], host: str, workdir: str, wait_s: float, explain: Callable[[int, str], Fault]):
         self.command, self.host, self.explain = command, host, explain
-        who = f"{getpass.getuser()}@{platform.node()}"
-        self.request = {"workdir": workdir, "who": who, "wait_s": wait_s, "silent_s": SILENT_S}
+        self.request = {"workdir": workdir, "who": f"{find_user()}@{platform.node()}", "wait_s": wait_s, "silent_s": SILENT_S}
         self.process: subprocess.Popen[bytes] | None = None
         self.ended = threading.Event()
 

@@ -170,12 +170,18 @@ class ProcessEnd:
         return " | ".join([*lines[-3:], *frame])[-500:] or "it printed nothing"
 
 
+def describe_code(code: int) -> str:
+    """The exit code of a process as in subprocess: SIGSEGV, signal 35, exit code 1."""
+    if code >= 0:
+        return f"exit code {code}"
+    return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+
+
 def explain_end(ending: ProcessEnd) -> Fault:
     """The fault behind an end, for any transport; each may look for faults of its own first."""
     if ending.code is None or ending.elapsed_s >= ending.deadline_s:
         return Fault("deadline", f"the run took more than {ending.deadline_s:g} s ({ending.last_words})")
-    name = signal.Signals(-ending.code).name if ending.code < 0 else f"exit code {ending.code}"
-    seen = f"the run ended with {name} ({ending.last_words})"
+    seen = f"the run ended with {describe_code(ending.code)} ({ending.last_words})"
     if "bad_alloc" in ending.stderr:
         return Fault("out_of_memory", seen)
     if -ending.code in ABORT_SIGNALS and ending.started:

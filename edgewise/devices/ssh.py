@@ -179,7 +179,9 @@ def explain_end(ending: channel.ProcessEnd, run: str, link: SshConnection) -> Fa
     report = re.search(rf"^{run} ended (\d+) (\d+) (\d*)$", ending.stderr, re.MULTILINE)
     if report:
         code, before, after = (int(number or 0) for number in report.groups())
-        ended = replace(ending, code=128 - code if code > 128 else code, stderr=ending.stderr.replace(report.group(), ""))
+        ended = replace(
+            ending, code=128 - code if code - 128 in signal.valid_signals() else code, stderr=ending.stderr.replace(report.group(), "")
+        )
         if ended.code == -signal.SIGKILL and after > before:
             return Fault("oom_killed", f"the run ended with SIGKILL and the device's kernel counts {after - before} kill for memory")
         return channel.explain_end(ended)

@@ -1,6 +1,8 @@
 """What ssh says and what it means, without a network; tests/system provokes each for real."""
 
+import getpass
 import json
+import os
 import signal
 import subprocess
 
@@ -9,6 +11,7 @@ import pytest
 from edgewise.agent import cache
 from edgewise.agent.protocol import Fault
 from edgewise.devices import shipping, ssh
+from edgewise.devices.access import Lease
 from edgewise.devices.channel import ProcessEnd
 from edgewise.devices.openssh import SshConnection, explain_refusal
 from edgewise.devices.ssh import explain_end
@@ -54,6 +57,7 @@ class FakeLink:
         (255, f"edgewise-1 ended {128 + signal.SIGABRT} 0 0\n", False, "model_aborted"),
         (255, "std::bad_alloc\nedgewise-1 ended 134 0 0\n", False, "out_of_memory"),
         (255, "edgewise-1 ended 1 0 0\n", True, "agent_error"),
+        (255, "edgewise-1 ended 255 0 0\n", False, "agent_error"),
         (255, "edgewise-2 ended 137 3 4\nclient_loop: send disconnect: Broken pipe\n", True, "dropped"),
         (255, "", False, "killed"),
         (None, "", False, "deadline"),
@@ -61,6 +65,17 @@ class FakeLink:
 )
 def test_how_a_run_ended(code, stderr, lost, word):
     assert explain_end(ProcessEnd(code, stderr, True, 1.0, 9.0), "edgewise-1", FakeLink(lost)).word == word
+
+
+def test_a_user_without_a_name_still_has_a_lease(monkeypatch):
+    """As in a container that runs as a number."""
+
+    def no_name():
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr(getpass, "getuser", no_name)
+    lease = Lease(("true",), "board", "work", 1.0, lambda code, stderr: Fault("no_python", stderr))
+    assert lease.request["who"].startswith(f"uid-{os.getuid()}@")
 
 
 def test_a_reply_of_the_cache_that_breaks_off_is_a_lost_link(tmp_path):
