@@ -33,6 +33,7 @@ PATTERNS = ("annotations/instances_*.json", "*/_annotations.coco.json", "annotat
 SPLIT_WORD = re.compile(r"train|valid|val|test|dev")
 SPLITS = {"train": None, "val": "validation", "valid": "validation", "dev": "validation", "test": "test"}
 STRAY = "annotations of pictures that their file does not list, left out"
+LARGEST_AREA = 1e12  # pixels; what an annotation gives beyond that, or as NaN, is no area
 ZERO = 48  # the character 0 of run lengths as text: each character has 5 bits of a number, and one that says whether more follow
 BITS, MORE, SIGN = 5, 0x20, 0x10
 encoder = PictureEncoder
@@ -69,14 +70,14 @@ def items(settings: Settings) -> Iterator[Item | Unreadable]:
     for path, split in files.items():
         pictures = list_pictures(path, split, settings)
         by_image = objects_by_image(path)
-        listed = {picture.label["id"] for picture in pictures}
+        listed = {number_of(picture.label, "id") for picture in pictures}
         objects |= {(path, number): given for number, given in by_image.items() if number in listed}
         stray += [(STRAY, f"{path.name}: {number}") for number, given in by_image.items() if number not in listed for _ in given]
         found += [replace(picture, label={**picture.label, "file": path}) for picture in pictures]
 
     def shapes(picture: PictureFile, size: tuple[int, int]) -> list[Shape]:
         check_size(picture.label, size)
-        given = objects.get((picture.label["file"], picture.label["id"]), ())
+        given = objects.get((picture.label["file"], number_of(picture.label, "id")), ())
         return [read_object(each, size, categories) for each in given]
 
     for item in read_objects(found, settings, shapes):
@@ -137,7 +138,7 @@ def read_file(path: Path) -> Mapping[str, Any]:
         content, fault = _read(path, path.stat().st_mtime_ns)
     except OSError as error:
         raise DataError(f"data.path: {printable(path)}: {error.strerror}; {EXPECTED}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"data.path: {printable(path)} is not JSON: {error}; {EXPECTED}") from None
     if fault:
         raise DataError(f"data.path: {printable(path)}: {fault}; {EXPECTED}")
@@ -150,7 +151,7 @@ def read_categories(settings: Settings) -> Categories:
     named: dict[Any, str] = {}
     for path in find_files(settings):
         for entry in read_file(path)["categories"]:
-            number, name = entry.get("id"), str(entry.get("name"))
+            number, name = number_of(entry, "id"), str(entry.get("name"))
             if named.setdefault(number, name) != name:
                 raise DataError(
                     f"data.path: {printable(path)}: category {number} is {name!r}, in another file {named[number]!r}; give files that agree"
@@ -196,8 +197,14 @@ def find_folder(path: Path, names: Sequence[str], settings: Settings) -> Path:
 def objects_by_image(path: Path) -> dict[Any, list[Mapping[str, Any]]]:
     found = defaultdict(list)
     for entry in read_file(path)["annotations"]:
-        found[entry.get("image_id")].append(entry)
+        found[number_of(entry, "image_id")].append(entry)
     return dict(found)
+
+
+def number_of(entry: Mapping[str, Any], name: str) -> Any:
+    """The number of a picture or a class, as a key. What is a list or a mapping, and so no number, is told by its text."""
+    value = entry.get(name)
+    return str(value) if isinstance(value, (list, dict)) else value
 
 
 def check_size(image: Mapping[str, Any], size: tuple[int, int]) -> None:
@@ -209,14 +216,14 @@ def check_size(image: Mapping[str, Any], size: tuple[int, int]) -> None:
 
 def read_object(entry: Mapping[str, Any], size: tuple[int, int], categories: Categories) -> Shape:
     """One annotation. ValueError if it has no box."""
-    number, box = entry.get("category_id"), entry.get("bbox")
+    number, box = number_of(entry, "category_id"), entry.get("bbox")
     try:
         x, y, width, height = map(float, box if isinstance(box, list) else ())
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         raise ValueError(f"annotation {entry.get('id')}: bbox: {box!r} must be x, y, width, height") from None
     polygons, region = read_outline(entry, size)
     area = entry.get("area")
-    known = float(area) if isinstance(area, (int, float)) else None
+    known = float(area) if isinstance(area, (int, float)) and 0 <= area < LARGEST_AREA else None
     corners, crowd = (x, y, x + width, y + height), bool(entry.get("iscrowd", 0))
     return Shape(categories.places.get(number, -1), corners, polygons, region, known, crowd, str(number))
 

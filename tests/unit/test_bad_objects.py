@@ -1,10 +1,12 @@
 """One bad file, line or entry of a data set of pictures with objects costs its picture alone; a list or a set that is none is named."""
 
+import numpy as np
 import pytest
 import yaml
 
+from edgewise.data import coco, objects
 from edgewise.errors import ConfigError, DataError
-from edgewise.plugins import Unreadable
+from edgewise.plugins import Item, Unreadable
 from tests.support.object_sets import voc_file, write_coco, write_voc, write_yolo
 from tests.unit.test_objects import changed, made, read, spoiled
 
@@ -14,6 +16,26 @@ def test_one_box_of_coco_that_is_none_costs_its_picture_alone(tmp_path, box):
     folder = changed(write_coco(tmp_path / "set"), "train", lambda content: content["annotations"][0].update(bbox=box))
     (bad,) = [item for item in read("coco", folder) if isinstance(item, Unreadable)]
     assert bad.reason.endswith(f"bbox: {box!r} must be x, y, width, height")
+
+
+@pytest.mark.parametrize(("field", "problem"), [("image_id", coco.STRAY), ("category_id", objects.UNKNOWN)])
+def test_a_number_of_an_annotation_of_coco_that_is_a_list_costs_it_alone(tmp_path, field, problem):
+    folder = changed(write_coco(tmp_path / "set"), "train", lambda content: content["annotations"][0].update({field: [1]}))
+    found = [what for item in read("coco", folder, max_unreadable_share=1.0) if isinstance(item, Item) for what, _ in item.problems]
+    assert found == [problem]
+
+
+@pytest.mark.parametrize("section", ["images", "categories"])
+def test_a_number_of_coco_that_is_a_list_stops_no_other(tmp_path, section):
+    folder = changed(write_coco(tmp_path / "set"), "train", lambda content: content[section][0].update(id=[1]))
+    assert len([item for item in read("coco", folder) if isinstance(item, Item)]) == 24
+
+
+@pytest.mark.parametrize("area", [float("nan"), float("inf"), -4.0, 10**400], ids=["nan", "inf", "negative", "huge"])
+def test_an_area_of_coco_that_is_none_is_that_of_the_box(tmp_path, area):
+    folder = changed(write_coco(tmp_path / "set"), "train", lambda content: content["annotations"][0].update(area=area))
+    areas = np.concatenate([item.label.areas for item in read("coco", folder) if isinstance(item, Item)])
+    assert np.isfinite(areas).all() and (areas > 0).all()
 
 
 @pytest.mark.parametrize(
@@ -87,6 +109,7 @@ def test_wrong_voc_sets(tmp_path):
         (lambda p: p / "absent.json", "absent.json: No such file or directory; give a JSON file with images"),
         (lambda p: spoiled(p / "x.json", "[1, 2"), "x.json is not JSON: .*; give a JSON file"),
         (lambda p: spoiled(p / "x.json", '{"images": [], "categories": {}}'), "has no list of annotations and categories; give"),
+        (lambda p: spoiled(p / "x.json", "[" * 100_000), "x.json is not JSON: .*; give a JSON file"),
         (lambda p: p, "no JSON files; give a JSON file with images"),
         (lambda p: changed(write_coco(p / "set"), "train", lambda c: c["images"][2].pop("id")), r"images\[2\] lacks id or file_name; give"),
         (
