@@ -5,11 +5,15 @@ functions of the file's own            their nodes in its graph, where tools loo
 nodes before those that they read      in the order of computation
 two nodes of one name                  another name for the second; newer runtimes refuse the file
 outputs that are inputs themselves     copies, NAME_out
+outputs that are listed twice          copies, NAME_out
+sparse weights                         dense ones, which converters read
 initializers that are no inputs        an IR version in which they need not be
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+import numpy as np
 
 from edgewise.sources.onnx_reading import iterate_graphs, make_names
 
@@ -23,7 +27,7 @@ def repair(model: Any) -> tuple[Any, bool]:
 
     inlined = bool(model.functions)
     model = inliner.inline_local_functions(model) if inlined else model
-    steps = (open_axes, sort_nodes, rename_nodes, copy_passed, raise_version)
+    steps = (fill_sparse, open_axes, sort_nodes, rename_nodes, copy_passed, raise_version)
     changed = [inlined, *(step(model) for step in steps)]
     return model, any(changed)
 
@@ -93,16 +97,57 @@ def rename_nodes(model: Any) -> bool:
 
 
 def copy_passed(model: Any) -> bool:
-    """Give back a copy of an input under a name of its own. Whether an output is an input."""
+    """Give back a copy, under a name of its own, of an input that is an output and of an output that is listed before. Whether there is
+    such an output."""
     from onnx import helper
 
     graph = model.graph
     given = {tensor.name for tensor in graph.input}
-    passed = [tensor for tensor in graph.output if tensor.name in given]
-    for tensor in passed:
-        graph.node.append(helper.make_node("Identity", [tensor.name], [f"{tensor.name}{PASSED}"]))
-        tensor.name = f"{tensor.name}{PASSED}"
-    return bool(passed)
+    taken = {*given, *(name for node in graph.node for name in node.output), *(tensor.name for tensor in graph.initializer)}
+    found = False
+    for tensor in graph.output:
+        if tensor.name in given:
+            name = next(name for name in _copy_names(tensor.name) if name not in taken)
+            graph.node.append(helper.make_node("Identity", [tensor.name], [name]))
+            tensor.name = name
+            taken.add(name)
+            found = True
+        given.add(tensor.name)
+    return found
+
+
+def _copy_names(name: str) -> Iterator[str]:
+    """NAME_out, NAME_out_out ..."""
+    while True:
+        name = f"{name}{PASSED}"
+        yield name
+
+
+def fill_sparse(model: Any) -> bool:
+    """Store sparse weights as dense ones. Whether there were any."""
+    from onnx import helper, numpy_helper
+
+    graphs = [*iterate_graphs(model.graph)]
+    held = [(graph, tensor) for graph in graphs for tensor in graph.sparse_initializer]
+    for graph, tensor in held:
+        graph.initializer.append(numpy_helper.from_array(_to_dense(tensor), tensor.values.name))
+    for graph in graphs:
+        graph.ClearField("sparse_initializer")
+    constants = [node for graph in graphs for node in graph.node if [each.name for each in node.attribute] == ["sparse_value"]]
+    for node in constants:
+        dense = numpy_helper.from_array(_to_dense(node.attribute[0].sparse_tensor), node.output[0])
+        node.attribute[0].CopyFrom(helper.make_attribute("value", dense))
+    return bool(held or constants)
+
+
+def _to_dense(tensor: Any) -> np.ndarray:
+    """A sparse tensor with all its zeros. Its indices count in the flat tensor, or stand as [values, axes]."""
+    from onnx import numpy_helper
+
+    values, indices = numpy_helper.to_array(tensor.values), numpy_helper.to_array(tensor.indices)
+    dense = np.zeros(list(tensor.dims), values.dtype)
+    dense[np.unravel_index(indices, dense.shape) if indices.ndim == 1 else tuple(indices.T)] = values
+    return dense
 
 
 def raise_version(model: Any) -> bool:

@@ -52,7 +52,27 @@ def of_an_early_version():
     return made
 
 
-KINDS = {"functions": with_functions, "equal names": with_equal_names, "no order": in_no_order, "an early version": of_an_early_version}
+def with_sparse_weights():
+    """One in the place of an initializer, whose indices count in the flat tensor; one in a Constant node, with indices by axis."""
+    from onnx import helper, numpy_helper
+
+    first, last = WEIGHTS["v"], WEIGHTS["w"]
+    flat = numpy_helper.from_array(np.arange(first.size), "places")
+    sparse = helper.make_sparse_tensor(numpy_helper.from_array(first.ravel(), "v"), flat, list(first.shape))
+    by_axis = numpy_helper.from_array(np.argwhere(np.ones_like(last)), "places")
+    constant = helper.make_sparse_tensor(numpy_helper.from_array(last.ravel(), "w"), by_axis, list(last.shape))
+    made = model([node("Constant", [], ["w"], sparse_value=constant), *NODES], *SIDES)
+    made.graph.sparse_initializer.append(sparse)
+    return made
+
+
+KINDS = {
+    "sparse weights": with_sparse_weights,
+    "functions": with_functions,
+    "equal names": with_equal_names,
+    "no order": in_no_order,
+    "an early version": of_an_early_version,
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -68,6 +88,19 @@ def test_an_output_that_is_an_input_is_given_back(tmp_path):
     sides = SIDES[0], {"y": ["batch", 3], "x": ["batch", 6]}
     source = imported(model(NODES, *sides, WEIGHTS), {"x": X}, tmp_path / "source")
     np.testing.assert_array_equal(checks.read_probe(source)[1]["x_out"], X[:16])
+    assert worst_db("onnx", converted("onnx", source, tmp_path / "float"), source) > 100
+
+
+def test_an_output_that_is_listed_twice_is_given_twice(tmp_path):
+    """As torch's older exporter writes a module that returns one tensor two times. A value with the name of the copy is there already."""
+    nodes = [node("MatMul", ["x", "v"], ["y_out"], name="first"), NODES[1], NODES[2]]
+    nodes[1] = node("Relu", ["y_out"], ["r"], name="relu")
+    net = model(nodes, *SIDES, WEIGHTS)
+    net.graph.output.append(net.graph.output[0])
+    source = imported(net, {"x": X}, tmp_path / "source")
+    outputs = checks.read_probe(source)[1]
+    assert list(outputs) == ["y", "y_out_out"]
+    np.testing.assert_array_equal(*outputs.values())
     assert worst_db("onnx", converted("onnx", source, tmp_path / "float"), source) > 100
 
 
