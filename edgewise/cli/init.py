@@ -202,8 +202,12 @@ def move(workshop: Path, target: Path) -> None:
 # What is said at the end
 
 
+OWN_MODEL = """with a model file of your own, before dvc repro:
+  edgewise inspect my.onnx --data pictures/ --output params.yaml"""
+
+
 def described(made: Created) -> str:
-    """What was made, what is missing, and the next three commands."""
+    """What was made, what is missing, and the next commands."""
     folder = shlex.quote(str(made.folder))
     choices = yaml.safe_load((made.folder / "params.yaml").read_text(encoding="utf-8"))
     said = [
@@ -216,7 +220,7 @@ def described(made: Created) -> str:
         "  dvc repro",
         "  edgewise report",
     ]
-    return "\n".join([*said[:-4], *environment_lines(), *said[-4:]])
+    return "\n".join([*said[:-4], *environment_lines(), *said[-4:], OWN_MODEL])
 
 
 def missing_lines(made: Created, choices: Mapping[str, Any]) -> list[str]:

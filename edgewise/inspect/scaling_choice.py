@@ -8,7 +8,7 @@ import numpy as np
 from edgewise.agent import preprocess
 from edgewise.data import image_folder
 from edgewise.data.pictures import read_picture
-from edgewise.inspect.detectors_choice import Choice, Way
+from edgewise.inspect.detectors_choice import SHOWN, Choice, Way
 from edgewise.inspect.meanings import name_scores
 from edgewise.inspect.trial_run import Tried
 from edgewise.plugins import Item
@@ -73,10 +73,21 @@ def decide(targets: np.ndarray, classes: int, ways: Sequence[Way], runs: Sequenc
     for place in range(1, len(ways)):
         if is_lower(losses[place], losses[best]):
             best = place
-    right = int((known[best].argmax(axis=1) == targets).sum())
-    sure = SURE if right > len(targets) / 2 else GUESSED
-    words = f"{sure}, right on {right} of {len(targets)} labelled pictures; {len(ways)} usual ways were tried"
-    return Choice({}, ways[best].data, words, sure=True)
+    right = [int((array.argmax(axis=1) == targets).sum()) for array in known]
+    return Choice({}, ways[best].data, say_why(ways, right, best, len(targets)), sure=True)
+
+
+def say_why(ways: Sequence[Way], right: Sequence[int], best: int, pictures: int) -> str:
+    """Of how many pictures each way is right; those that are as often right as the best are named."""
+    sure = SURE if right[best] > pictures / 2 else GUESSED
+    equal = [say_way(way) for place, way in enumerate(ways) if place != best and right[place] >= right[best]]
+    also = f"; as often right: {', '.join(equal[:SHOWN])}: take the one of your training" if equal else ""
+    return f"{sure}, right on {right[best]} of {pictures} labelled pictures; {len(ways)} usual ways were tried{also}"
+
+
+def say_way(way: Way) -> str:
+    """Its settings as `data` takes them: range [0, 255], mean [0.485, 0.456, 0.406], channel_order bgr."""
+    return " ".join(f"{key} {value}" for key, value in way.data.items())
 
 
 def find_losses(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:

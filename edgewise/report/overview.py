@@ -35,6 +35,7 @@ def summarize(settings: schema.Config) -> Summary:
         [] if reference.ok else [f"the reference {settings.reference} failed, so nothing could be compared with it: {reference.reason}"]
     )
     problems += sanity.warn_of_source(settings.reference, answers.get(settings.reference))
+    problems += sanity.warn_of_low_score(settings.reference, reference.quality.score, metric)
     problems += verdicts.warn_of_other_devices(judged, device["fingerprint"])
     return Summary(
         margins=settings.margins,

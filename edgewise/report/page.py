@@ -19,7 +19,7 @@ from edgewise.artifacts.records import METRICS, Interval, Summary, VariantSummar
 from edgewise.config import schema
 from edgewise.config.schema import Config
 from edgewise.plugins import PrimaryMetric
-from edgewise.report import findings, gallery, slimness, table, verdicts
+from edgewise.report import answer, findings, gallery, slimness, table, verdicts
 from edgewise.report.changes import find_steps, list_changes, score_heading
 from edgewise.report.rows import Judge
 from edgewise.stats.claims import FASTER, IDENTICAL, WORSE
@@ -130,7 +130,6 @@ def was_evaluated(row: VariantSummary) -> bool:
 def make_cards(summary: Summary) -> Iterator[tuple[str, str, str]]:
     """(title, variant, figure) of the fastest, the smallest and the leanest variant; the fastest only where a claim holds."""
     ok = {name: row for name, row in summary.variants.items() if row.ok}
-    base = summary.variants[summary.reference]
     fastest = verdicts.fastest_group({name: row for name, row in ok.items() if row.latency.verdict == FASTER})
     if fastest:
         first = ok[fastest[0]]
@@ -139,23 +138,16 @@ def make_cards(summary: Summary) -> Iterator[tuple[str, str, str]]:
             yield "fastest", fastest[0], f"{speed}{score_caveat(first, summary.primary_metric)}"
         else:
             yield "fastest: cannot tell", " or ".join(fastest), f"their intervals overlap; {fastest[0]} is {speed}"
-    sized = {name: row.file.size_bytes for name, row in ok.items() if row.file.size_bytes}
-    if sized and base.file.size_bytes:
-        name = min(sized, key=lambda n: sized[n])
-        yield (
-            "smallest",
-            name,
-            f"{sized[name] / 1e6:.1f} MB, {base.file.size_bytes / sized[name]:.1f} times smaller"
-            f"{score_caveat(ok[name], summary.primary_metric)}",
-        )
-    lean = {
-        name: row.memory.peak_rss_above_baseline_bytes
-        for name, row in ok.items()
-        if row.memory and row.memory.peak_rss_above_baseline_bytes
-    }
-    if lean:
-        name = min(lean, key=lambda n: lean[n])
-        yield "least memory", name, f"{lean[name] / 1e6:.0f} MB above its runtime's own{score_caveat(ok[name], summary.primary_metric)}"
+    yield from least_cards(summary)
+
+
+def least_cards(summary: Summary) -> Iterator[tuple[str, str, str]]:
+    """The smallest variant and the one with the least memory: those that the terminal names."""
+    roles = answer.find_roles(summary)
+    for role in (answer.SMALLEST, answer.LEAST_MEMORY):
+        name, why = roles.get(role, (None, ""))
+        if name is not None:
+            yield role, name, f"{why}{score_caveat(summary.variants[name], summary.primary_metric)}"
 
 
 def score_caveat(row: VariantSummary, metric: PrimaryMetric | None) -> str:

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from edgewise.artifacts.records import VariantSummary
-from edgewise.plugins import Decisions
+from edgewise.plugins import Decisions, PrimaryMetric
 from edgewise.report.verdicts import Rows
 from edgewise.stats.paired import mcnemar_p
 
 SURE = 0.05  # p-value below which the source is better than a constant answer
+LEAST_SCORE = 0.01  # of a detector and the like, below which the source finds next to nothing
 LEAST_SAMPLES = 5  # of a class in the test split: with fewer, a recall of 0 is no surprise
 MOST_NAMED = 3
 
@@ -38,6 +39,16 @@ def warn_of_source(reference: str, found: Decisions | None) -> Iterator[str]:
     never = find_never(found)
     if never:
         yield f"{reference} never recognizes {name_classes(never)}: more pictures of them, or longer training (train.epochs)"
+
+
+def warn_of_low_score(reference: str, score: float | None, metric: PrimaryMetric | None) -> Iterator[str]:
+    """Where the score of the reference, a share such as mAP or mean IoU, is next to nothing."""
+    if score is None or metric is None or not (metric.share and metric.higher_is_better) or score >= LEAST_SCORE:
+        return
+    yield (
+        f"the {metric.title} of {reference} is {score:.2%}: the source finds next to nothing, so no variant can lose anything: train"
+        " longer (train.epochs), or check the preprocessing and the labels in the section data"
+    )
 
 
 def warn_of_constant(reference: str, found: Decisions) -> Iterator[str]:

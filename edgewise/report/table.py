@@ -3,7 +3,7 @@ agreement by output, and by groups of an output whose values differ in kind."""
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgewise.artifacts.records import Agreement, Interval, OutputAgreement, Summary, VariantSummary
@@ -179,8 +179,11 @@ def format_lost(scores: Mapping[str, Any]) -> str:
     return f"{share}, scores moved by {middle} ({low} to {high})"
 
 
-def describe_unresolved(summary: Summary) -> list[str]:
-    """The variants whose difference is not resolved, with what would resolve it: a line for the score, another for the latency."""
+def describe_unresolved(summary: Summary, join: Callable[[Sequence[str]], str] = ", ".join) -> list[str]:
+    """The variants whose difference is not resolved, with what would resolve it: a line for the score, another for the latency.
+
+    join: how names with the same reason are listed.
+    """
     metric, base = summary.primary_metric, summary.variants[summary.reference].quality.score
     rows = [(name, row) for name, row in sort_variants(summary) if row.ok]
     found = []
@@ -188,18 +191,18 @@ def describe_unresolved(summary: Summary) -> list[str]:
         margin = verdicts.score_margin(metric, summary.margins)
         texts = {n: verdicts.what_resolves_score(r, metric, base, margin) for n, r in rows if r.quality.verdict == NOT_RESOLVED}
         begin = metric.title if metric.title[1:2].isupper() else f"{metric.title[:1].upper()}{metric.title[1:]}"  # mAP stays as it is
-        found += say_unresolved(f"{begin} not resolved", texts)
+        found += say_unresolved(f"{begin} not resolved", texts, join)
     texts = {
         n: verdicts.what_resolves_latency(r, summary.aa_ratio_ci95, summary.margins.latency)
         for n, r in rows
         if r.latency.verdict == NOT_RESOLVED
     }
-    return found + say_unresolved("Latency not resolved", texts)
+    return found + say_unresolved("Latency not resolved", texts, join)
 
 
-def say_unresolved(begin: str, texts: Mapping[str, str]) -> list[str]:
+def say_unresolved(begin: str, texts: Mapping[str, str], join: Callable[[Sequence[str]], str]) -> list[str]:
     """One line, in which those with the same reason stand together. texts: {variant: what would resolve it}."""
-    found = "; ".join(f"{', '.join(names)} ({why})" for why, names in findings.group_by_text(texts).items())
+    found = "; ".join(f"{join(names)} ({why})" for why, names in findings.group_by_text(texts).items())
     return [f"{begin}: {found}"] if found else []
 
 

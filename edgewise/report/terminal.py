@@ -116,7 +116,7 @@ def captions(summary: Summary, layout: Layout, width: int) -> Iterator[str]:
     order = (
         "Fastest first, by the upper end of the ratio's interval"
         if ranked
-        else "Not ordered by speed: this profile makes no claim about latency"
+        else "In the order of names, since this profile makes no claim about latency"
     )
     yield f"{order}. {table.explain_table(summary)[0]}"
     if layout.left_out:
@@ -203,7 +203,7 @@ def find_remarks(summary: Summary) -> Iterator[str]:
     yield from describe_profile(summary)
     yield from describe_warnings(summary)
     yield from findings.describe_disturbances(summary)
-    yield from table.describe_unresolved(summary)
+    yield from table.describe_unresolved(summary, findings.name_some)
 
 
 def describe_failures(summary: Summary) -> Iterator[str]:

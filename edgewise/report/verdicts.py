@@ -73,7 +73,7 @@ def what_resolves_score(row: VariantSummary, metric: PrimaryMetric, base: float 
         needed.append(math.ceil(quality.samples * (quality.resolvable / (margin - abs(quality.delta))) ** 2))
     if needed:
         return f"needs {max(min(needed), quality.samples + 1):,} samples"
-    return f"no difference seen, {quality.samples:,} samples resolve {factor * quality.resolvable:.2g} {metric.unit} or more"
+    return f"no difference seen; {quality.samples:,} samples can show one of {factor * quality.resolvable:.2g} {metric.unit} or more"
 
 
 def what_resolves_latency(row: VariantSummary, aa_ratio_ci95: Interval, margin: float | None = None) -> str:

@@ -44,7 +44,7 @@ SECRETS: tuple[str, ...] = (  # patterns for names of files and folders
     *(".ssh", ".aws", ".azure", ".gnupg", ".kube", ".docker", ".kaggle"),
 )
 HARMLESS = (".env.example", ".env.sample", ".env.template")
-MOST_NAMED = 20  # files that are listed in the terminal; plan.json has all
+MOST_NAMED = 4  # files that are listed in the terminal; plan.json has all
 NOT_COPIED = (".gitignore", ".tmp")  # .gitignore comes with the tree
 
 

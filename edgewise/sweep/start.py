@@ -20,7 +20,7 @@ from edgewise.sweep.points import Point
 
 
 def prepare(name: str, arguments: Sequence[str], searched: bool, search: Mapping[str, Any]) -> Plan:
-    """Check all points, run the common stages, write the plan and print one line. Returns the plan.
+    """Check all points, say what the sweep is, run the common stages and write the plan. Returns the plan.
 
     name: of the sweep. arguments: the overrides with their choices, those of the sweeper included. searched: whether a search picks the
     points. search: the section of conf/sweep/search/. Raises ConfigError before anything runs if any point is wrong.
@@ -43,12 +43,11 @@ def prepare(name: str, arguments: Sequence[str], searched: bool, search: Mapping
         subject=search.get("subject"),
         objectives=choose_objectives(search.get("objectives"), checked),
     )
-    made = run_common_stages(made, checked)
     points_made = "1 point" if len(every) == 1 else f"{len(every)} points"
     what = f"a search, {len(every)} values checked" if searched else points_made
     over = f" over {', '.join(made.keys)}" if made.keys else ""
-    print(f"sweep {name}: {what}{over}; {describe_code(made.code)}")
-    return made
+    print(f"sweep {name}: {what}{over}; {describe_code(made.code)}", flush=True)
+    return run_common_stages(made, checked)
 
 
 def read_params(root: Path) -> str:
@@ -98,10 +97,9 @@ def run_common_stages(made: Plan, checked: Sequence[Point]) -> Plan:
     made = replace(made, targets=tuple(plan.find_targets(stages, shared)))
     plan.write_plan(made)
     if shared and (made.searched or not all_finished(made, checked)):
+        print(f"first the stages that all points share, once; their log: {log.relative_to(made.root)}", flush=True)
         run_command((*DVC, "repro", *shared), made.base_clone, log)
-        print(
-            f"common stages, run once in {time.monotonic() - begun:.1f} s: {', '.join(dict.fromkeys(s.partition('@')[0] for s in shared))}"
-        )
+        print(f"done in {time.monotonic() - begun:.1f} s; now the points", flush=True)
     return made
 
 

@@ -64,7 +64,7 @@ def test_a_new_project_holds_the_files_of_the_package(here, every_format, capsys
     assert git(made, "status", "--porcelain") == "" and git(made, "log", "--format=%s") == "Start\n"
     assert sorted(git(made, "ls-files").split()) == sorted(own)
     assert list(here.iterdir()) == [made]
-    assert capsys.readouterr().out.endswith("next:\n  cd camera\n  dvc repro\n  edgewise report\n")
+    assert capsys.readouterr().out.endswith(f"next:\n  cd camera\n  dvc repro\n  edgewise report\n{init.OWN_MODEL}\n")
 
 
 @pytest.mark.parametrize("missing", [("tflite", "openvino"), ("onnx",), ("onnx", "openvino", "tflite"), ("torch",)])

@@ -98,7 +98,7 @@ def test_the_margin_of_a_share_is_given_in_points(metric, margin):
         (-0.004, 6335, None, "needs 6,335 samples"),
         (-0.004, 6335, 0.01, "needs 2,535 samples"),  # 540 * (0.013 / (0.010 - 0.004))^2: equivalence is nearer than a direction
         (-0.004, 6335, 0.004, "needs 6,335 samples"),
-        (0.0, None, None, "no difference seen, 540 samples resolve 1.3 points or more"),
+        (0.0, None, None, "no difference seen; 540 samples can show one of 1.3 points or more"),
         (0.0, None, 0.006, "needs 2,535 samples"),
     ],
 )

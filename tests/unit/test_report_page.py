@@ -11,7 +11,7 @@ import pytest
 
 from edgewise.artifacts.records import SCHEMA
 from edgewise.config.schema import Budget
-from edgewise.report import changes, gallery, page
+from edgewise.report import answer, changes, gallery, page
 from edgewise.tasks import classification
 from edgewise.tasks.classification import PRIMARY_METRIC
 from tests.support.fabricate import FIVE, LABELS, THIRTEEN, fabricate, write_report
@@ -142,6 +142,21 @@ def test_the_page_sets_the_chosen_or_else_the_fastest_against_the_reference(proj
     found = {c.what: c for c in changes.list_changes(summary.variants["onnx-fp32"], summary.variants["onnx-int8-static"], PRIMARY_METRIC)}
     assert found["size, MB"].change == "−74.6 %" and found["latency p50, ms"].change == "−69.0 [−69.4, −68.6] %"
     assert [title for title, *_ in page.make_cards(summary)] == ["fastest", "smallest", "least memory"]
+
+
+def test_the_page_and_the_terminal_name_the_same_variants(project):
+    """A small model has its size in digits that are not 0, and the least memory is that of the whole process in both."""
+    fabricate(project)
+    summary = write_report()
+    name = "onnx-int8-static"
+    small = replace(summary.variants[name], file=replace(summary.variants[name].file, size_bytes=7_730))
+    summary = replace(summary, variants=summary.variants | {name: small})
+    roles = answer.find_roles(summary)
+    cards = {title: (who, figure) for title, who, figure in page.make_cards(summary)}
+    assert {role: cards[role][0] for role in (answer.SMALLEST, answer.LEAST_MEMORY)} == {
+        role: roles[role][0] for role in (answer.SMALLEST, answer.LEAST_MEMORY)
+    }
+    assert "0.0077 MB instead of" in cards[answer.SMALLEST][1] and "at the peak" in cards[answer.LEAST_MEMORY][1]
 
 
 DRIVE = """<script>

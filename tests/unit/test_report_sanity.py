@@ -7,6 +7,7 @@ import pytest
 
 from edgewise.plugins import Decisions
 from edgewise.report import overview, sanity
+from edgewise.tasks import detection, regression
 from tests.support.fabricate import FIVE, fabricate
 
 
@@ -47,6 +48,21 @@ def test_a_class_that_only_the_variant_loses():
     variant = decide(("good", "good", 90), ("dent", "good", 6), ("crack", "good", 7))
     assert list(sanity.warn_of_variant(variant, reference)) == ["never recognizes 'dent' (6 samples), which the reference does"]
     assert list(sanity.warn_of_variant(reference, reference)) == [] and list(sanity.warn_of_variant(variant, None)) == []
+
+
+@pytest.mark.parametrize(
+    ("score", "metric", "warned"),
+    [
+        (0.0004, detection.PRIMARY_METRIC, 1),
+        (0.2, detection.PRIMARY_METRIC, 0),
+        (None, detection.PRIMARY_METRIC, 0),
+        (0.001, regression.PRIMARY_METRIC, 0),
+        (0.0, None, 0),
+    ],
+)
+def test_a_detector_that_finds_next_to_nothing_is_warned_of(score, metric, warned):
+    found = list(sanity.warn_of_low_score("onnx-fp32", score, metric))
+    assert len(found) == warned and all("the mAP of onnx-fp32 is 0.04%: the source finds next to nothing" in text for text in found)
 
 
 def test_answers_that_are_no_classes_are_left_alone():
