@@ -107,7 +107,7 @@ def first_comment(path: Path) -> str:
         if not line.startswith("# ") or line.startswith("#   "):
             break
         lines.append(line[2:].strip())
-    return " ".join(lines) or "see the file"
+    return " ".join(lines).replace("*", "\\*") or "see the file"  # path/*.jpg begins no emphasis
 
 
 def option_settings(group: str, path: Path) -> list[Setting]:

@@ -277,8 +277,8 @@ class VariantSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """metrics/summary.json. aa_ratio_ci95: the reference against itself. `losers`: what each variant that was not chosen violates or
-    leaves open, by name; primary_metric: None where the task judges nothing."""
+    """`aa_ratio_ci95`: the reference against itself. `losers`: what each variant that was not chosen violates or leaves open, by name.
+    `primary_metric`: None where the task judges nothing."""
 
     reference: str
     device: dict[str, Any]
