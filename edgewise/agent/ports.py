@@ -7,6 +7,7 @@ sample changes, or carry state from step to step. ports.json beside the model sa
                 "state": "stateN"}}, "outputs": {"stateN": {"sample_axis": 1}}}
 
 A sample of a model with state is a sequence: each of its inputs is [steps, ...], and so is each of its outputs. State starts with zeros.
+Outputs that feed state are not answers, unless the model has no other ones.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class PortsSession:
         outer = [entry for entry in session.inputs if entry["name"] not in self._constants and entry["name"] not in self._states]
         single = any(self._axis("inputs", e) is None for e in outer) or any(self._axis("outputs", e) is None for e in session.outputs)
         self.inputs = [self._describe("inputs", entry, single) for entry in outer]
-        self.outputs = [self._describe("outputs", entry, single) for entry in session.outputs if entry["name"] not in carried]
+        answers = [entry for entry in session.outputs if entry["name"] not in carried] or session.outputs
+        self.outputs = [self._describe("outputs", entry, single) for entry in answers]
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         """Outputs [n, ...] for feeds [n, ...]; with state, of whole sequences: [n, steps, ...] for [n, steps, ...]."""

@@ -91,9 +91,10 @@ class Manifest:
 
     @property
     def answered(self) -> tuple[Port, ...]:
-        """The outputs as callers of a session see them: those that feed state are not among them."""
+        """The outputs as callers of a session see them: those that feed state are not among them, unless there are no others."""
         carried = {port.state for port in self.inputs}
-        return tuple(self._seen(port) for port in self.outputs if port.name not in carried)
+        answers = [port for port in self.outputs if port.name not in carried] or self.outputs
+        return tuple(self._seen(port) for port in answers)
 
     def _seen(self, port: Port) -> Port:
         rest = [size for place, size in enumerate(port.shape) if place != port.sample_axis]

@@ -90,8 +90,8 @@ class Guesses:
 
     @property
     def answered(self) -> tuple[Guess, ...]:
-        """The outputs that do not feed state."""
-        return tuple(guess for guess in self.outputs if guess.meaning != STATE)
+        """The outputs that do not feed state; where all of them do, they are the answers too."""
+        return tuple(guess for guess in self.outputs if guess.meaning != STATE) or self.outputs
 
     @property
     def state(self) -> dict[str, str]:
@@ -133,16 +133,20 @@ def guess_state(found: Inspection) -> dict[str, str]:
     inputs, outputs = ([artifact.Port(p.name, p.shape, p.dtype) for p in side if is_tensor(p)] for side in (found.inputs, found.outputs))
     pairs = oracle.suggest_state(inputs, outputs)
     pairs |= pair_in_order([port for port in inputs if port.name not in pairs], outputs, {*pairs.values()})
+    pairs |= pair_layers([port for port in inputs if port.name not in pairs], outputs, {*pairs.values()})
     for port in inputs:
         same = [out.name for out in outputs if oracle.fits_state(port, out) and out.name not in pairs.values()]
         counted = [name for name in same if oracle.is_related(port.name, name)]
         if port.name not in pairs and counted and pairs and all(size == 1 for size in port.shape):  # a step that is counted
             pairs[port.name] = counted[0]
-    others = [port for port in found.inputs if port.name not in pairs and not is_single(port)]
-    if others:
-        return pairs
+    pictures = {port.name for port in found.inputs if guess_image(port)}
     named = {name: out for name, out in pairs.items() if HELD.search(name)}
-    return named if len(named) < len(pairs) else {}
+    pairs = {name: out for name, out in pairs.items() if name in named or name not in pictures}
+    others = [port for port in found.inputs if port.name not in pairs and not is_single(port)]
+    answers = {port.name for port in found.outputs} - {*pairs.values()}
+    if others and answers:
+        return pairs
+    return named if others or len(named) < len(pairs) else {}
 
 
 def pair_in_order(inputs: Sequence[artifact.Port], outputs: Sequence[artifact.Port], taken: Set[str]) -> dict[str, str]:
@@ -154,6 +158,17 @@ def pair_in_order(inputs: Sequence[artifact.Port], outputs: Sequence[artifact.Po
         same = [out.name for out in outputs if out.name not in taken and oracle.fits_state(port, out)]
         if len(same) == len(peers):
             found[port.name] = same[peers.index(port.name)]
+    return found
+
+
+def pair_layers(inputs: Sequence[artifact.Port], outputs: Sequence[artifact.Port], taken: Set[str]) -> dict[str, str]:
+    """Inputs [layers, batch, hidden], as recurrent layers carry them, with the one output of this shape, whatever they are named."""
+    held = [port for port in inputs if len(port.shape) == 3 and port.shape[1] in (None, 1) and port.shape[0] and port.shape[2]]
+    found = {}
+    for port in held:
+        fitting = [out.name for out in outputs if out.name not in taken and out.shape and oracle.fits_state(port, out)]
+        if len(fitting) == 1 and sum(other.shape == port.shape for other in inputs) == 1:
+            found[port.name] = fitting[0]
     return found
 
 

@@ -241,6 +241,18 @@ STATES = {
         [("y", (1, 3)), ("cache_next", (1, 8)), ("step_out", (1,))],
         {"cache": "cache_next", "step": "step_out"},
     ),
+    "layers of other names, in another order": (
+        [("frame", (None, 8)), ("alpha", (1, None, 16)), ("beta", (2, None, 12))],
+        [("17", (2, None, 12)), ("prob", (None, 3)), ("12", (1, None, 16))],
+        {"alpha": "12", "beta": "17"},
+    ),
+    "the only output": ([("x", (1, 8)), ("h", (1, 16))], [("h_out", (1, 16))], {"h": "h_out"}),
+    "a vector that is changed": ([("x", (1, 16)), ("noise", (1, 4))], [("x_out", (1, 16))], {}),
+    "a picture that is filled in": (
+        [("input_image", (1, 3, 32, 32)), ("mask", (1, 1, 32, 32))],
+        [("output_image", (1, 3, 32, 32)), ("edges", (1, 1, 30, 30))],
+        {},
+    ),
     "a cache of keys": (
         [("ids", (None, 1)), ("past_0", (None, 2, None, 8))],
         [("logits", (None, 1, 50)), ("present_0", (None, 2, None, 8))],

@@ -89,6 +89,17 @@ def test_a_stream_answers_step_by_step_as_a_whole_sequence_does():
     np.testing.assert_array_equal(np.stack(steps, axis=1), session.run({"x": x})["y"])
 
 
+def test_a_state_that_is_the_only_output_is_the_answer_too(tmp_path):
+    step = lambda feeds: {"hn": (feeds["h"] + feeds["x"]) * np.float32(0.5)}  # noqa: E731
+    session = Session({"x": [None, 3], "h": [None, 3]}, {"hn": [None, 3]}, step)
+    x = sequences()
+    made = oracle(session, PortSettings(state={"h": "hn"}), x=x)
+    wanted = np.stack([sum(x[:, k] * 0.5 ** (step + 1 - k) for k in range(step + 1)) for step in range(x.shape[1])], axis=1)
+    np.testing.assert_allclose(made.run({"x": x})["hn"], wanted, rtol=1e-5)
+    manifest = Manifest("source", inputs=made.fit.rename_inputs(), outputs=made.fit.rename_outputs())
+    assert [(port.name, port.shape) for port in manifest.answered] == [("hn", (None, None, 3))]
+
+
 def test_a_timed_run_of_a_model_with_state_is_one_step():
     x = sequences(2)
     session = oracle(counter(), COUNTER, x=x)._session
