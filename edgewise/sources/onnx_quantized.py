@@ -82,8 +82,13 @@ def _recognize_pairs(nodes: list[Any], constants: Mapping[str, Any]) -> list[tup
 
 
 def _result_dtype(node: Any, constants: Mapping[str, Any]) -> str:
-    """What a QuantizeLinear gives: the type of its zero point."""
-    return read_dtype(constants[node.input[2]]) if len(node.input) > 2 and node.input[2] in constants else DEFAULT
+    """What a QuantizeLinear gives, without its sign: the type of its zero point, else the one that it names."""
+    from onnx import helper
+
+    if len(node.input) > 2 and node.input[2] in constants:
+        return read_dtype(constants[node.input[2]])
+    named = read_attributes(node).get("output_dtype")
+    return str(helper.tensor_dtype_to_np_dtype(named).name).removeprefix("u") if named else DEFAULT
 
 
 def read_dtype(tensor: Any) -> str:

@@ -157,6 +157,31 @@ def test_a_file_that_is_like_no_scheme_says_what_it_is(tmp_path):
         quantized("onnx", "int8-static", parent, source, tmp_path / "made")
 
 
+def without_zero_points(kind: int | None):
+    """The same with zero points left out by an empty name; kind: the type of the activations, as QuantizeLinear's attribute."""
+    named = {} if kind is None else {"output_dtype": kind}
+    nodes = [
+        node("QuantizeLinear", ["x", "s", ""], ["xq"], **named),
+        node("DequantizeLinear", ["xq", "s", ""], ["xd"]),
+        node("DequantizeLinear", ["w", "s", ""], ["wd"]),
+        node("MatMul", ["xd", "wd"], ["y"]),
+    ]
+    return model(nodes, {"x": ["n", 4]}, {"y": ["n", 5]}, {"w": integers(4, 5), "s": SCALE})
+
+
+@pytest.mark.parametrize(("kind", "activations"), [(None, "int8"), (onnx.TensorProto.INT8, "int8"), (onnx.TensorProto.INT16, "int16")])
+def test_zero_points_may_be_left_out(kind, activations, tmp_path):
+    net = without_zero_points(kind)
+    assert onnx_quantized.recognize(net).activations == activations
+    source = imported(net, {"x": normal(24, 4)}, tmp_path / "source")
+    parent = converted("onnx", source, tmp_path / "onnx")
+    if activations == "int8":
+        assert onnx_sources.share_of("onnx", "int8-static", quantized("onnx", "int8-static", parent, source, tmp_path / "made")) == 1.0
+    else:
+        with pytest.raises(ValueError, match="it has int8 weights with int16 activations, not int8-static"):
+            quantized("onnx", "int8-static", parent, source, tmp_path / "made")
+
+
 def test_float_weights_that_are_rounded_at_load_are_stored_as_integers(tmp_path):
     source = imported(pairs(normal(4, 5), quantize=True), {"x": normal(24, 4)}, tmp_path / "source")
     parent = converted("onnx", source, tmp_path / "onnx")

@@ -25,6 +25,7 @@ PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "LSTM", "MatMul")
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 DYNAMIC = ("ConvInteger", "MatMulInteger", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulIntegerToFloat")
 STATIC = ("QLinearConv", "QLinearMatMul", "QGemm")  # inputs: x, its scale, its zero point, weights, their scale ...
+DEFAULT = "uint8"  # what a QuantizeLinear gives without a zero point
 WEIGHT_BITS = {
     **{"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16},
     **{"int16": 16, "uint16": 16, "int8": 8, "uint8": 8, "int4": 4, "uint4": 4},
@@ -113,11 +114,18 @@ class Graph:
         if node.op_type in DYNAMIC:
             return "dynamic"
         if node.op_type in STATIC:
-            return self.constants[node.input[2]].stored
+            return self._stored_dtype(node.input[2], None)
         computed = next((self.producers.get(name) for name in node.input if not self.constant(name)), None)
         if computed is not None and computed.op_type == "DequantizeLinear":
-            return self.constants[computed.input[2]].stored if len(computed.input) > 2 else "uint8"  # the operator's default
+            return self._stored_dtype(computed.input[2] if len(computed.input) > 2 else "", self.producers.get(computed.input[0]))
         return weight.seen
+
+    def _stored_dtype(self, zero_point: str, quantize: Any | None) -> str:
+        """The type of a zero point; without one that which the QuantizeLinear names, or its default. An empty name leaves a zero point
+        out."""
+        zero = self.constant(zero_point)
+        named = [a.i for a in quantize.attribute if a.name == "output_dtype"] if quantize is not None and zero is None else []
+        return zero.stored if zero is not None else _dtype(named[0]) if named and named[0] else DEFAULT
 
 
 def _operator(node: Any) -> str:
