@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from edgewise.formats.onnx import export, facts, make, recipes, run
+from edgewise.formats.onnx import export, facts, make, recipes, run, split
 from edgewise.proof import checks
 from tests.conftest import ROOT
 from tests.support import attention_source, onnx_sources, sources
@@ -208,3 +208,25 @@ def test_making_is_quiet(attention, tmp_path, capfd):
     quantized(attention, "int8-static", tmp_path / "s", calibration={"method": "percentile"})
     quantized(attention, "int8-dynamic", tmp_path / "d")
     assert capfd.readouterr() == ("", "")
+
+
+def test_layers_that_leave_out_their_first_output_are_steps_of_their_own(tmp_path):
+    """An LSTM of which the last state alone is read has an empty name for the states of all steps."""
+    import onnxruntime
+
+    random = np.random.default_rng(0)
+    weights = {f"{name}{i}": random.normal(size=(1, 12, 3)).astype(np.float32) for name in "wr" for i in (1, 2)}
+    layers = [
+        onnx_sources.node("LSTM", [given, f"w{i}", f"r{i}"], ["", f"h{i}"], hidden_size=3, name=f"lstm{i}")
+        for i, given in ((1, "x"), (2, "h1"))
+    ]
+    onnx.save(onnx_sources.model(layers, {"x": [1, 4, 3]}, {"h2": [1, 4, 3]}, weights), tmp_path / "model.onnx")
+    graph = split.cuttable(tmp_path, tmp_path, "fp32", {}, ())
+    assert [(step["node"], step["weights_bytes"], step["crossing"]) for step in graph.steps] == [("lstm1", 288, 1), ("lstm2", 288, 1)]
+    found = x = random.normal(size=(1, 4, 3)).astype(np.float32)
+    for start in range(2):
+        (tmp_path / f"{start}").mkdir()
+        graph.write(start, start + 1, tmp_path / f"{start}")
+        found = onnxruntime.InferenceSession(tmp_path / f"{start}/model.onnx").run(None, {"x" if start == 0 else "h1": found})[0]
+    (whole,) = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, {"x": x})
+    np.testing.assert_allclose(found, whole, rtol=1e-6)

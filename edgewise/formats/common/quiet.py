@@ -39,8 +39,9 @@ def suppress_warnings() -> Iterator[None]:
     """Without Python warnings and log messages up to WARNING: those of exporters and quantizers are nothing that a user could act on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
+        before = logging.root.manager.disable
+        logging.disable(max(before, logging.WARNING))
         try:
             yield
         finally:
-            logging.disable(logging.NOTSET)
+            logging.disable(before)

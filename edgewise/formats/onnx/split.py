@@ -33,7 +33,7 @@ class Graph:
         self.inputs = [_describe(value) for value in graph.input if value.name not in self._stored]
         self.outputs = [_describe(value) for value in graph.output]
         self._copied = _find_copied(graph, set(self._stored))
-        self._nodes = [node for node in _sort_nodes(graph) if node.output[0] not in self._copied]
+        self._nodes = [node for node in _sort_nodes(graph) if not self._copied.keys() & set(_outputs(node))]
         self._fused = {name for node in self._nodes if node.op_type == QUANTIZE for name in node.input}
         self.steps = self._steps()
 
@@ -82,7 +82,7 @@ class Graph:
         if place in (0, len(self._nodes)):
             return wanted if place else given
         later = {name for node in self._nodes[place:] for name in self._reads(_inputs(node))} | self._reads(wanted)
-        return [name for name in (*given, *(n for node in self._nodes[:place] for n in node.output)) if name in later]
+        return [name for name in (*given, *(n for node in self._nodes[:place] for n in _outputs(node))) if name in later]
 
     def _can_cross(self, name: str) -> bool:
         """Whether its type is known and it is not between an operator and its quantization, which the runtime fuses."""
@@ -96,26 +96,32 @@ def _find_copied(graph: Any, stored: set[str]) -> dict[str, Any]:
     for node in _sort_nodes(graph):
         fixed = constant.issuperset(filter(None, node.input))
         if fixed or node.op_type == DEQUANTIZE:
-            copied.update(dict.fromkeys(node.output, node))
+            copied.update(dict.fromkeys(_outputs(node), node))
         if fixed:
-            constant |= set(node.output)
+            constant.update(_outputs(node))
     return copied
 
 
 def _sort_nodes(graph: Any) -> list[Any]:
     """The nodes in topological order, which quantizers do not keep."""
-    makers = {name: node for node in graph.node for name in node.output}
-    done: dict[str, Any] = {}
-    for last in graph.node:
+    nodes = list(graph.node)
+    makers = {name: place for place, node in enumerate(nodes) for name in _outputs(node)}
+    done: dict[int, Any] = {}
+    for last in range(len(nodes)):
         waiting = [last]
         while waiting:
-            due = [makers[name] for name in _inputs(waiting[-1]) if name in makers and makers[name].output[0] not in done]
+            due = [makers[name] for name in _inputs(nodes[waiting[-1]]) if name in makers and makers[name] not in done]
             if due:
                 waiting += due
             else:
-                node = waiting.pop()
-                done.setdefault(node.output[0], node)
+                place = waiting.pop()
+                done.setdefault(place, nodes[place])
     return list(done.values())
+
+
+def _outputs(node: Any) -> list[str]:
+    """Tensors that a node gives, without those that it leaves out, whose names are empty."""
+    return [name for name in node.output if name]
 
 
 def _inputs(node: Any) -> list[str]:
