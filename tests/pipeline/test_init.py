@@ -284,7 +284,7 @@ def test_a_signal_leaves_nothing(here, number):
     assert process.stdout is not None and process.stdout.readline() == "there\n"
     assert len(list(here.iterdir())) == 1
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 128 + number and "Traceback" not in said
     assert not list(here.iterdir())
 
@@ -299,7 +299,7 @@ def test_two_at_once_make_one_project(here, every_format):
     both = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)
     ]
-    said = [process.communicate(timeout=60)[1] for process in both]
+    said = [process.communicate(timeout=120)[1] for process in both]
     codes = sorted(process.returncode for process in both)
     assert codes[0] == 0, said
     assert git(here / "camera", "status", "--porcelain") == "" and [p.name for p in here.iterdir()] == ["camera"]

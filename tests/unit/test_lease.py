@@ -1,5 +1,6 @@
 """The lease of a device: real processes wait for each other, and no lease outlives its holder."""
 
+import contextlib
 import json
 import os
 import stat
@@ -75,22 +76,47 @@ def test_a_holder_whose_host_is_silent_releases_the_lease(host):
     assert host("bob@laptop", wait_s=0.0).reply() == {"held": True}
 
 
+def send_heartbeats(to: Host, for_s: float) -> float:
+    """The longest time without one, seconds: on a busy machine that may be longer than was meant."""
+    begun = last = time.monotonic()
+    longest_s = 0.0
+    while last - begun < for_s:
+        time.sleep(0.1)
+        with contextlib.suppress(BrokenPipeError):
+            to.process.stdin.write(b"\n")
+            to.process.stdin.flush()
+        longest_s, last = max(longest_s, time.monotonic() - last), time.monotonic()
+    return longest_s
+
+
 def test_a_host_that_sends_heartbeats_keeps_the_lease(host):
-    first = host("ann@desk", silent_s=1.5)
-    assert "held" in first.reply()
-    for _ in range(12):
-        time.sleep(0.2)
-        first.process.stdin.write(b"\n")
-        first.process.stdin.flush()
-    assert first.process.poll() is None, "2.4 s, silent for no more than 0.2 s of them"
+    for _ in range(20):  # once is enough, unless this machine kept the host itself waiting
+        one = host("ann@desk", silent_s=1.0)
+        assert "held" in one.reply()
+        longest_s, held = send_heartbeats(one, 2.0), one.process.poll() is None
+        one.process.kill()
+        one.process.wait()
+        if longest_s < 0.8:
+            break
+    assert held, "2 s, silent for less than 0.8 s of them"
 
 
-def make_lease(workdir, wait_s: float = 0.0, command=COMMAND) -> Lease:
-    return Lease(command, "board", str(workdir), wait_s, lambda code, stderr: Fault("no_python", f"{code} {stderr.strip()}"))
+@pytest.fixture
+def make_lease(tmp_path):
+    """make_lease(wait_s, command): the host's end of a lease of one workdir; all are released."""
+    made = []
+
+    def make(wait_s: float = 0.0, command=COMMAND) -> Lease:
+        made.append(Lease(command, "board", str(tmp_path), wait_s, lambda code, stderr: Fault("no_python", f"{code} {stderr.strip()}")))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.release()
 
 
-def test_the_hosts_end_takes_it_again_after_its_link_was_lost(tmp_path):
-    one, other = make_lease(tmp_path), make_lease(tmp_path)
+def test_the_hosts_end_takes_it_again_after_its_link_was_lost(make_lease):
+    one, other = make_lease(), make_lease()
     one.ensure()
     with pytest.raises(Fault, match=r"^board: \w+@\S+ since \d\d:\d\d:\d\d measures on it.*wait for it to end$") as caught:
         other.ensure()
@@ -102,12 +128,11 @@ def test_the_hosts_end_takes_it_again_after_its_link_was_lost(tmp_path):
     assert one.process.poll() is None
     one.release()
     other.ensure()
-    other.release()
 
 
-def test_a_program_that_does_not_start_is_explained(tmp_path):
+def test_a_program_that_does_not_start_is_explained(make_lease):
     with pytest.raises(Fault, match=r"^127 no such python; install python") as caught:
-        make_lease(tmp_path, command=("sh", "-c", "echo no such python >&2; exit 127")).ensure()
+        make_lease(command=("sh", "-c", "echo no such python >&2; exit 127")).ensure()
     assert caught.value.word == "no_python"
 
 
@@ -136,23 +161,23 @@ def test_a_workdir_in_which_anybody_may_write_is_refused(module, tmp_path):
         module.make_private_folder(tmp_path)
 
 
-def test_a_reply_that_breaks_off_is_explained(tmp_path):
+def test_a_reply_that_breaks_off_is_explained(make_lease):
     code = f"printf '\\n{lease.MARK}{{\"hel'; exit 255"
     with pytest.raises(Fault, match=r"^255 "):
-        make_lease(tmp_path, command=("sh", "-c", code)).ensure()
+        make_lease(command=("sh", "-c", code)).ensure()
 
 
-def test_a_program_that_is_not_there_is_a_fault(tmp_path):
+def test_a_program_that_is_not_there_is_a_fault(make_lease):
     with pytest.raises(Fault, match="no-such-program cannot be started: No such file"):
-        make_lease(tmp_path, command=("no-such-program",)).ensure()
+        make_lease(command=("no-such-program",)).ensure()
 
 
 @pytest.mark.parametrize(
     "reply", ["[]", "{}", '{"fault": "no such word", "seen": "x"}', '{"fault": "busy"}', '{"fault": ["busy"], "seen": 1}']
 )
-def test_a_reply_that_is_none_is_a_fault_of_the_protocol(tmp_path, reply):
+def test_a_reply_that_is_none_is_a_fault_of_the_protocol(make_lease, reply):
     """What a device says is not trusted."""
     code = f"echo '{lease.MARK}{reply}'; exit 255"
     with pytest.raises(Fault) as caught:
-        make_lease(tmp_path, command=("sh", "-c", code)).ensure()
+        make_lease(command=("sh", "-c", code)).ensure()
     assert caught.value.word == ("no_python" if reply == "[]" else "protocol")
