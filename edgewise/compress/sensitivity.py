@@ -51,7 +51,7 @@ def find_scanner(formats: Mapping[str, schema.Format], source: Manifest) -> tupl
     return schema.part(module, "scan"), schema.part(module, "make").REQUIRES
 
 
-def find_parts(source: Path) -> dict[str, list[tuple[slice, ...]]]:
+def find_parts(source: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Output -> where in it the groups stand whose values differ in kind. VariantFailed where no output holds floating point numbers."""
     _, expected = checks.read_probe(source)
     found = {name: [group.index for group in find_groups(array)] for name, array in expected.items() if array.dtype.kind == "f"}

@@ -83,9 +83,10 @@ def _check_shapes(name: str, given: np.ndarray, reference: np.ndarray) -> None:
 
 
 def _find_span(one: GroupAgreement, reference: np.ndarray) -> tuple[int, int, int]:
-    """The elements of a group's axis, and where on it the group starts and stops; zeros for the whole output."""
+    """The elements of a group's axis, and where on it the group starts and stops; zeros for the whole output, and for a group that stands
+    everywhere on the axis."""
     group = next(group for group in find_groups(reference) if group.name == one.group)
-    return (0, 0, 0) if group.axis is None else (as_rows(reference).shape[group.axis], group.start, group.stop)
+    return (0, 0, 0) if group.axis is None or group.period else (as_rows(reference).shape[group.axis], group.start, group.stop)
 
 
 def least_sqnr_db(min_db: float, precision: str | None) -> float:

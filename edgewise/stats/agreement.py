@@ -13,28 +13,37 @@ import numpy as np
 
 HIGHEST_DB = 200.0  # what equal arrays get
 MOST_GROUPS, WIDEST_AXIS = 8, 1024  # an axis that would fall into more groups, or is longer, holds positions and not kinds of values
+LONGEST_PERIOD, LEAST_PERIODS = 16, 4  # kinds that alternate: x, y, confidence, x, y, confidence ...
 SCALE_JUMP = 30.0  # neighbours whose largest values differ by more are of different kinds
 
 
 @dataclass(frozen=True)
 class Group:
-    """A part of one output: indices start to stop (excluded) of `axis`; the whole output where axis is None."""
+    """A part of one output: indices start to stop (excluded) of `axis`, or of each `period` indices of it, which then are `size`; the whole
+    output where axis is None."""
 
     axis: int | None = None
     start: int = 0
     stop: int = 0
+    period: int = 0
+    size: int = 0
 
     @property
     def name(self) -> str:
-        """[0:4], or nothing for the whole output."""
+        """[0:4], [2 of each 3], or nothing for the whole output."""
         if self.axis is None:
             return ""
-        return f"[{self.start}:{self.stop}]" if self.stop > self.start + 1 else f"[{self.start}]"
+        places = f"{self.start}:{self.stop}" if self.stop > self.start + 1 else f"{self.start}"
+        return f"[{places} of each {self.period}]" if self.period else f"[{places}]"
 
     @property
-    def index(self) -> tuple[slice, ...]:
+    def index(self) -> tuple[Any, ...]:
         """Where the group stands in an output [n, ...]."""
-        return (slice(None),) if self.axis is None else (*[slice(None)] * self.axis, slice(self.start, self.stop))
+        if self.axis is None:
+            return (slice(None),)
+        places = np.arange(self.size) % self.period if self.period else None
+        own = slice(self.start, self.stop) if places is None else np.flatnonzero((places >= self.start) & (places < self.stop))
+        return (*[slice(None)] * self.axis, own)
 
     def of(self, array: np.ndarray) -> np.ndarray:
         return array[self.index]
@@ -122,28 +131,48 @@ def find_groups(reference: np.ndarray) -> list[Group]:
 
     Two neighbours on an axis are of different kinds where their largest absolute values differ by more than a factor of 30, unless both
     stay within 0..1 (scores), and in outputs of three or more dimensions also where only one of them does. A vector of logits may hold a
-    small one by chance, so there the magnitude alone counts. An output without such an axis is one group.
+    small one by chance, so there the magnitude alone counts. Kinds may alternate along a flattened axis, as in x, y, confidence, x, y ...
+    of the points of a body. An output without such an axis is one group.
     """
     reference = as_rows(reference)
-    found = {axis: _boundaries(reference, axis) for axis in range(1, reference.ndim) if 2 <= reference.shape[axis] <= WIDEST_AXIS}
+    limits = {axis: _find_limits(reference, axis) for axis in range(1, reference.ndim) if reference.shape[axis] >= 2 and reference.size}
+    found = {axis: _find_cuts(*limits[axis], reference.ndim > 2) for axis in limits if reference.shape[axis] <= WIDEST_AXIS}
     axes = [axis for axis, cuts in found.items() if 1 <= len(cuts) < MOST_GROUPS]
     if not axes:
-        return [Group()]
+        many = (axis for axis in limits if axis not in found or len(found[axis]) >= MOST_GROUPS)
+        return next((groups for axis in many if (groups := _find_alternating(axis, *limits[axis]))), [Group()])
     axis = min(axes, key=lambda a: (len(found[a]), -a))
     edges = [0, *found[axis], reference.shape[axis]]
     return [Group(axis, start, stop) for start, stop in pairwise(edges)]
 
 
-def _boundaries(reference: np.ndarray, axis: int) -> list[int]:
-    """Where the kind of values changes along an axis."""
-    columns = np.moveaxis(reference, axis, 0).reshape(reference.shape[axis], -1)
-    if not columns.size:
-        return []
-    score = (columns.min(axis=1) >= 0) & (columns.max(axis=1) <= 1)
-    scale = np.maximum(np.abs(columns).max(axis=1), 1e-30)
+def _find_limits(reference: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and the largest value at each position of an axis."""
+    others = tuple(place for place in range(reference.ndim) if place != axis)
+    return reference.min(axis=others).astype(np.float64), reference.max(axis=others).astype(np.float64)
+
+
+def _find_alternating(axis: int, low: np.ndarray, high: np.ndarray) -> list[Group]:
+    """The groups of an axis with these limits, along which kinds of values alternate with the shortest period; none where they do not."""
+    size = len(low)
+    scale = np.maximum(np.abs(low), np.abs(high))
+    for period in (period for period in range(2, min(LONGEST_PERIOD, size // LEAST_PERIODS) + 1) if size % period == 0):
+        lows, highs, scales = (values.reshape(-1, period) for values in (low, high, scale))
+        if (scales.max(axis=0) > SCALE_JUMP * scales.min(axis=0)).any():
+            continue
+        cuts = _find_cuts(lows.min(axis=0), highs.max(axis=0), True)
+        if cuts:
+            return [Group(axis, start, stop, period, size) for start, stop in pairwise([0, *cuts, period])]
+    return []
+
+
+def _find_cuts(low: np.ndarray, high: np.ndarray, by_score: bool) -> list[int]:
+    """Where the kind of values changes along an axis with these limits. by_score: also between scores and others of their magnitude."""
+    score = (low >= 0) & (high <= 1)
+    scale = np.maximum(np.maximum(np.abs(low), np.abs(high)), 1e-30)
     jump = np.maximum(scale[1:] / scale[:-1], scale[:-1] / scale[1:]) > SCALE_JUMP
     changed = jump & ~(score[1:] & score[:-1])
-    if reference.ndim > 2:
+    if by_score:
         changed |= score[1:] != score[:-1]
     return [int(place) + 1 for place in np.flatnonzero(changed)]
 

@@ -18,6 +18,13 @@ def detector(samples: int = 16, seed: int = 0) -> np.ndarray:
     return np.concatenate([random.uniform(0, 400, (samples, 50, 4)), random.uniform(0, 1, (samples, 50, 4))], axis=2)
 
 
+def points(count: int = 10) -> np.ndarray:
+    """Of a body, flattened as a net for poses gives them: x and y in pixels, confidence, presence; [n, count * 4]."""
+    random = np.random.default_rng(0)
+    pixels, scores = random.uniform(0, 400, (16, count, 2)), random.uniform(0, 1, (16, count, 2))
+    return np.concatenate([pixels, scores], axis=2).reshape(16, -1)
+
+
 @pytest.mark.parametrize(
     ("array", "names"),
     [
@@ -27,10 +34,27 @@ def detector(samples: int = 16, seed: int = 0) -> np.ndarray:
         (np.random.default_rng(0).normal(size=(16, 10)), [""]),
         (np.random.default_rng(0).uniform(size=(16, 10)) * np.logspace(-6, 0, 10), [""]),  # probabilities, some of them rare
         (np.random.default_rng(0).normal(size=(16, 8, 6, 6)), [""]),
+        (points(), ["[0:2 of each 4]", "[2:4 of each 4]"]),
+        (points(600), ["[0:2 of each 4]", "[2:4 of each 4]"]),
+        (points() * np.geomspace(1, 1e6, 40), [""]),  # magnitudes that alternate in no order
+        (np.random.default_rng(0).normal(size=(16, 4000)), [""]),
         (np.zeros((16, 0)), [""]),
         (np.zeros(16), [""]),
     ],
-    ids=["boxes last", "boxes first", "a vector", "logits", "probabilities", "a map", "empty", "one number"],
+    ids=[
+        "boxes last",
+        "boxes first",
+        "a vector",
+        "logits",
+        "probabilities",
+        "a map",
+        "points",
+        "many points",
+        "no order",
+        "many logits",
+        "empty",
+        "one number",
+    ],
 )
 def test_groups_are_found_by_the_kind_of_their_values(array, names):
     assert [group.name for group in find_groups(array)] == names
@@ -50,6 +74,15 @@ def test_a_dead_group_decides_whatever_the_others_say():
     assert (found.name, found.dead) == ("all[4:8]", True) and found.largest_difference > 0.9
     with pytest.raises(VariantFailed, match=r"output all\[4:8\] is dead"):
         checks.check_outputs({"all": source}, {"all": dead}, -200.0)
+
+
+def test_a_dead_kind_among_those_that_alternate_is_named():
+    source = points()
+    dead = source.copy()
+    dead.reshape(16, 10, 4)[:, :, 2:] = 0
+    assert sqnr_db(source, dead) > 40
+    with pytest.raises(VariantFailed, match=r"output points\[2:4 of each 4\] is dead"):
+        checks.check_outputs({"points": source}, {"points": dead}, -200.0)
 
 
 def test_the_same_answer_for_every_sample_is_dead_although_its_values_differ():
