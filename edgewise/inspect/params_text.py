@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 WIDTH = 140
+NUMBER = re.compile(r"[-+]?(\d[\d_]*)?\.?[\d_]*([eE][-+]?\d+)?|0[ox][\da-fA-F]+")  # what YAML 1.2 and OmegaConf read as one
 BLOCK = re.compile(r"^(?=[A-Za-z_][A-Za-z_0-9]*:)", re.MULTILINE)  # a key at the top level begins a section
 
 
@@ -60,7 +61,19 @@ def write_entry(key: str, value: Any, remark: str | None) -> Iterator[str]:
 
 def dump(key: str, value: Any) -> list[str]:
     flow = None if isinstance(value, (Mapping, list, tuple)) else False
-    return yaml.safe_dump({key: value}, sort_keys=False, default_flow_style=flow, width=WIDTH, allow_unicode=True).splitlines()
+    written = yaml.dump({key: value}, Dumper=Quoting, sort_keys=False, default_flow_style=flow, width=WIDTH, allow_unicode=True)
+    return written.splitlines()
+
+
+class Quoting(yaml.SafeDumper):
+    """Quotes words that other readers of YAML take for numbers, such as an input named 1e3."""
+
+
+def _write_text(dumper: Quoting, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if NUMBER.fullmatch(text) else None)
+
+
+Quoting.add_representer(str, _write_text)
 
 
 def replace_sections(params: str, sections: str) -> str:

@@ -252,6 +252,15 @@ def test_keras_counts(tmp_path):
     assert seen.operators == {"Conv2D": 1, "DepthwiseConv2D": 1, "Flatten": 1, "Dense": 1}
 
 
+@pytest.mark.parametrize("name", ["1e3", "1_000", "12", "0o17", "0x1F", "1.", "true", "null", "~", "-", "", "=", "a: b, {c}"])
+def test_a_name_that_looks_like_something_else_stays_a_name(name, tmp_path):
+    from omegaconf import OmegaConf
+
+    path = tmp_path / "params.yaml"
+    path.write_text(write_sections({"model": Section({"path": "x", "state": {name: name}}, {"path": "a remark"})}))
+    assert OmegaConf.to_container(OmegaConf.load(path))["model"]["state"] == {name: name}
+
+
 def test_the_whole_file_keeps_the_other_sections_their_order_and_comments(files):
     own = (ROOT / "params.yaml").read_text()
     made = replace_sections(own, suggest(files["onnx"], schemes=("int8-static",)))
