@@ -24,6 +24,7 @@ CODE = (
     "edgewise.formats.common.nncf_settings",
     "edgewise.formats.common.noise",
     "edgewise.formats.common.onnx_graphs",
+    "edgewise.formats.common.plateaus",
 )
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from edgewise.formats.common.plateaus import find_ends
 from edgewise.formats.onnx import saturation
 from tests.support.onnx_sources import model, node, normal
 from tests.unit.test_onnx_spread import quantized
@@ -17,7 +18,7 @@ def silu(x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("slack", [0.001, 0.02])
 def test_outside_of_the_ends_the_function_hardly_moves(slack):
-    low, high = saturation.find_ends(silu, -30.0, 12.0, slack)
+    low, high = find_ends(silu, -30.0, 12.0, slack)
     outside = np.linspace(-30, low, 999)
     assert high == pytest.approx(12, abs=2 * slack + 0.02) and -15 < low < -2
     assert np.abs(silu(outside) - silu(np.array(low))).max() <= slack * 1.01
@@ -25,8 +26,8 @@ def test_outside_of_the_ends_the_function_hardly_moves(slack):
 
 
 def test_a_function_that_moves_everywhere_keeps_its_range():
-    assert saturation.find_ends(lambda x: x, -3.0, 4.0, 0.01) == pytest.approx((-3.0, 4.0), abs=0.03)
-    assert saturation.find_ends(np.zeros_like, -3.0, 4.0, 0.01) == (-3.0, 4.0), "a constant leaves no range"
+    assert find_ends(lambda x: x, -3.0, 4.0, 0.01) == pytest.approx((-3.0, 4.0), abs=0.03)
+    assert find_ends(np.zeros_like, -3.0, 4.0, 0.01) == (-3.0, 4.0), "a constant leaves no range"
 
 
 def activations(net) -> list[tuple[str, str]]:

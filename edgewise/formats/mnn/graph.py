@@ -22,7 +22,9 @@ PACKED_BYTES, PACKED_TYPE, PACKED_BITS = 0, 2, 7
 BLOB_DIMS, BLOB_TYPE, BLOB_BYTES, BLOB_FLOATS = 0, 2, 3, 7
 DESCRIBED_INDEX, QUANTIZED = 1, 4
 
-CONSTANT, HALF_PACKED = 11, 3
+CONSTANT, HALF_PACKED, UNARY = 11, 3, 101
+POOLINGS = {47: 7, 112: 3}  # Pooling, Pooling3D -> the field of Pool and Pool3D that says how they pool
+FUNCTION, BY_MAXIMUM = 0, 0
 CONVOLUTIONS = {12: "Convolution", 13: "ConvolutionDepthwise", 17: "Deconvolution", 18: "DeconvolutionDepthwise"}
 READERS = {  # other operators that may read a constant; any further one is named by its number
     **{7: "BinaryOp", 10: "Concat", 30: "Gather", 31: "GatherV2", 38: "LSTM", 39: "MatMul", 103: "Where"},
@@ -75,6 +77,18 @@ class Operator:
         main = self.table.table(MAIN)
         return self.number in CONVOLUTIONS and main is not None and main.find(SYMMETRIC) is not None
 
+    @property
+    def function(self) -> int | None:
+        """MNN's number of the function that a UnaryOp computes; None for other operators."""
+        main = self.table.table(MAIN) if self.number == UNARY else None
+        return None if main is None else main.integer(FUNCTION)
+
+    @property
+    def takes_maximum(self) -> bool:
+        """Whether it is a pooling by the maximum."""
+        main = self.table.table(MAIN) if self.number in POOLINGS else None
+        return main is not None and main.integer(POOLINGS[self.number], kind="<b") == BY_MAXIMUM
+
     def find_floats(self) -> np.ndarray | None:
         """The float32 values of a convolution's weight or of a Const, which share the memory of the file; None where there are none."""
         main = self.table.table(MAIN) if self.number in CONVOLUTIONS or self.number == CONSTANT else None
@@ -115,6 +129,11 @@ class Model:
     @property
     def operators(self) -> Iterator[Operator]:
         return (operator for graph in self.graphs for operator in graph)
+
+    @property
+    def outputs(self) -> list[str]:
+        """The tensors that the model gives."""
+        return self.net.texts(OUTPUT_NAMES)
 
     @property
     def ports(self) -> str:

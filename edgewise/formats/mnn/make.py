@@ -12,6 +12,7 @@ from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX, read_float
 from edgewise.formats.mnn import converter, recipes
 from edgewise.formats.mnn.onnx_names import find_nodes
 from edgewise.formats.mnn.run import MODEL
+from edgewise.formats.mnn.value_ranges import METHODS
 
 SOURCES = ("onnx",)
 ELSEWHERE = WAYS_TO_ONNX
@@ -27,11 +28,13 @@ SCHEMES = {
     "int8-qat": STATIC,
     "int4-weight": {"weights": "int4", "activations": "float32", "covers": PRODUCTS},
 }
-STATIC_SETTINGS = {"calibration.method": tuple(recipes.METHODS)}
+STATIC_SETTINGS = {"calibration.method": tuple(METHODS)}
+SPREAD_SETTINGS = {**STATIC_SETTINGS, "spread": ("float", "int8")}
 BLOCKS = (None, 32, 64, 128, 256)
 SETTINGS = {
     "int8-weight": {"block_size": BLOCKS, "symmetric": (False, True)},
-    **dict.fromkeys(("int8-static", "int8-mixed", "int8-qat"), STATIC_SETTINGS),
+    **dict.fromkeys(("int8-static", "int8-mixed"), SPREAD_SETTINGS),
+    "int8-qat": STATIC_SETTINGS,
     "int4-weight": {"block_size": BLOCKS, "symmetric": (False, True)},
 }
 BITS = {"int8-weight": 8, "int4-weight": 4}
@@ -61,7 +64,7 @@ def quantize(
     settings: Mapping[str, Any],
     calibration: Sequence[dict[str, np.ndarray]],
     keep_nodes: Sequence[str],
-) -> None:
+) -> Sequence[str] | None:
     """plugins.Maker.quantize."""
     chosen = {**settings, "bits": BITS.get(scheme)}
-    recipes.RECIPES[scheme](parent / MODEL, folder / MODEL, chosen, calibration, keep_nodes)
+    return recipes.RECIPES[scheme](parent / MODEL, folder / MODEL, chosen, calibration, keep_nodes)

@@ -7,23 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.mnn import converter, graph
-from edgewise.formats.mnn.profile import Interpreted
+from edgewise.formats.mnn import converter, graph, max_poolings
+from edgewise.formats.mnn.depthwise import find_spread
+from edgewise.formats.mnn.scales import HIGHEST, LOWEST, Scale, find_scales
+from edgewise.formats.mnn.value_ranges import GIVEN, Range, find_ranges
 
 Arrays = dict[str, np.ndarray]
-Recipe = Callable[[Path, Path, Mapping[str, Any], Sequence[Arrays], Sequence[str]], None]
+# returns the layers that it left float by a rule of its own
+Recipe = Callable[[Path, Path, Mapping[str, Any], Sequence[Arrays], Sequence[str]], Sequence[str] | None]
 
 PLUGIN = 256  # MNN's number of an operator type that its converter leaves alone
-LARGEST = 127
 FLOAT16_MAX = 65504.0
 STATIC = ("Convolution", "ConvolutionDepthwise", "MatMul")  # what MNN computes with scales that the file holds
-SHARE = 0.9999  # of a sample's values that method `percentile` does not clip
-# how the extremes of a tensor are found: of one sample, and from those of all samples
-METHODS: dict[str, tuple[Callable[[np.ndarray], float], Callable[[np.ndarray], float]]] = {
-    "minmax": (lambda values: float(values.max()), lambda extremes: float(extremes.max())),
-    "mean": (lambda values: float(values.max()), lambda extremes: float(extremes.mean())),
-    "percentile": (lambda values: float(np.quantile(values, SHARE)), lambda extremes: float(extremes.max())),
-}
 
 
 def fp32(parent: Path, target: Path, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: Sequence[str]) -> None:
@@ -75,57 +70,46 @@ def packed(parent: Path, target: Path, settings: Mapping[str, Any], calibration:
     converter.requantize(parent, target, [], layers)
 
 
-def int8_static(parent: Path, target: Path, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: Sequence[str]) -> None:
-    """8-bit convolutions and matrix products with one scale for each tensor, and for each output channel of a weight; all symmetric: with
-    zero points, MNN 3.6 gives wrong answers where a pooling or a sum stands between two layers (SQNR 5 dB instead of 44).
+def int8_static(
+    parent: Path, target: Path, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: Sequence[str]
+) -> Sequence[str]:
+    """8-bit convolutions and matrix products with one scale for each tensor, and for each output channel of a weight, which has no zero
+    point. Returns the layers that stay float by a rule: see `depthwise` and `max_poolings`.
 
     MNN's own tool for this ends with std::length_error on x86; the scales that it would find are handed to the converter instead.
     """
-    found = [operator for operator in _find_layers(parent, graph.CONVOLUTIONS, kept) if operator.kind in STATIC]
-    ranges = find_ranges(parent, settings["calibration"]["method"], calibration, {operator.name for operator in found})
-    converter.requantize(parent, target, [], [_describe_static(operator, *ranges[operator.name]) for operator in found])
+    model = graph.read_file(parent)
+    left = set(find_spread(parent.parent, model, calibration)) if settings.get("spread") == "float" else set[str]()
+    layers = [one for one in _find_layers(parent, graph.CONVOLUTIONS, kept) if one.kind in STATIC and one.name not in left]
+    poolings = {one.name for one in model.operators if one.takes_maximum}
+    names = {*poolings, *(one.name for one in layers)}
+    ranges = find_ranges(parent.parent, settings["calibration"]["method"], calibration, names)
+    negative = {name for name in poolings if ranges[name][GIVEN].low < 0}
+    _write_static(parent, target, model, layers, ranges)
+    while negative and (wrong := negative & max_poolings.find_rounded(target.parent, calibration[0])):
+        left |= max_poolings.find_layers_near(wrong, model, {one.name for one in layers})
+        layers = [one for one in layers if one.name not in left]
+        _write_static(parent, target, model, layers, ranges)
+    return [one.name for one in model.operators if one.name in left]
 
 
-def _describe_static(operator: graph.Operator, given: float, result: float) -> dict[str, Any]:
-    """given, result: the largest absolute value of the input and of the output."""
+def _write_static(
+    parent: Path, target: Path, model: graph.Model, layers: Sequence[graph.Operator], ranges: Mapping[str, tuple[Range, Range]]
+) -> None:
+    scales = find_scales(model, {one.name: ranges[one.name] for one in layers})
+    converter.requantize(parent, target, [], [_describe_static(one, scales) for one in layers])
+
+
+def _describe_static(operator: graph.Operator, scales: Mapping[str, Scale]) -> dict[str, Any]:
     rows = abs(operator.float_values()).max(axis=1)
-    weight = {"name": operator.name, "bits": 8, "scales": _scale(rows).tolist(), "clampMin": -LARGEST, "clampMax": LARGEST}
-    sides = {
-        side: [
-            {"name": name, "bits": 8, "scales": [float(_scale(np.float64(extreme)))], "zeroPoint": 0, "clampMin": -128, "clampMax": LARGEST}
-        ]
-        for side, name, extreme in (("input", operator.inputs[0], given), ("output", operator.outputs[0], result))
-    }
-    return {"opName": operator.name, "weight": [weight], **sides}
+    steps = np.where(rows > 0, rows, HIGHEST) / HIGHEST  # 1 where all weights are 0
+    weight = {"name": operator.name, "bits": 8, "scales": steps.tolist(), "clampMin": -HIGHEST, "clampMax": HIGHEST}
+    sides = {"input": operator.inputs[0], "output": operator.outputs[0]}
+    return {"opName": operator.name, "weight": [weight], **{side: [_describe_tensor(name, scales[name])] for side, name in sides.items()}}
 
 
-def _scale(extreme: np.ndarray | np.float64) -> Any:
-    """Of 8 bits; 1 where all values are 0."""
-    return np.where(extreme > 0, extreme, LARGEST) / LARGEST
-
-
-def find_ranges(parent: Path, method: str, calibration: Sequence[Arrays], names: set[str]) -> dict[str, tuple[float, float]]:
-    """The largest absolute values of the input and the output of these operators over all feeds, by name of the operator."""
-    of_sample, of_all = METHODS[method]
-    model = Interpreted(str(parent.parent), {"threads": 1})
-    seen: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in names}
-
-    def collect(side: int) -> Callable[[list[Any], Any], bool]:
-        def see(tensors: list[Any], described: Any) -> bool:
-            if described.getName() in seen:
-                seen[described.getName()][side].append(of_sample(abs(model.read(tensors[0]))))
-            return True
-
-        return see
-
-    for feeds in calibration:
-        model.feed(feeds)
-        if not model.runs:
-            raise ValueError(
-                "MNN does not show the values inside an If or a Loop (recurrent layers are loops), which calibration needs: use int8-weight"
-            )
-        model.run(collect(0), collect(1))
-    return {name: (of_all(np.array(given)), of_all(np.array(results))) for name, (given, results) in seen.items()}
+def _describe_tensor(name: str, scale: Scale) -> dict[str, Any]:
+    return {"name": name, "bits": 8, "scales": [scale.step], "zeroPoint": scale.zero, "clampMin": LOWEST, "clampMax": HIGHEST}
 
 
 def _find_layers(parent: Path, numbers: Mapping[int, str], kept: Sequence[str]) -> list[graph.Operator]:

@@ -1,14 +1,11 @@
-"""Ranges of values that only an activation reads, cut where the activation has come to an end: SiLU of -30 is that of -8 but for rounding,
-and a range down to -30 has coarser steps for all the rest."""
+"""Ranges of values that only an activation reads, cut where the activation has come to an end (see common.plateaus)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-Function = Callable[[np.ndarray], np.ndarray]
-LEVELS = 255  # steps of 8 bits
-PLACES = 4096  # of a range that are looked at
+from edgewise.formats.common.plateaus import LEVELS, Function, find_ends, hard_swish, sigmoid
 
 
 def narrow(model: Any, ranges: Any) -> None:
@@ -24,27 +21,6 @@ def narrow(model: Any, ranges: Any) -> None:
             ranges.data[given] = TensorData(lowest=np.array(ends[0], np.float32), highest=np.array(ends[1], np.float32))
 
 
-def find_ends(function: Function, low: float, high: float, slack: float) -> tuple[float, float]:
-    """The narrowest range within low to high, outside of which the function stays within `slack` of what it is at the range's ends."""
-    places = np.linspace(low, high, PLACES)
-    values = function(places)
-    first = places[_still(values, slack).max()]
-    last = places[::-1][_still(values[::-1], slack).max()]
-    return (float(first), float(last)) if first < last else (low, high)
-
-
-def _still(values: np.ndarray, slack: float) -> np.ndarray:
-    """The positions up to which all values stay within `slack` of the value there."""
-    highest, lowest = np.maximum.accumulate(values), np.minimum.accumulate(values)
-    places: np.ndarray = np.flatnonzero((highest - values <= slack) & (values - lowest <= slack))
-    return places
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    squashed: np.ndarray = 1 / (1 + np.exp(-np.clip(x, -500, 500)))
-    return squashed
-
-
 def _hard_sigmoid(alpha: float = 0.2, beta: float = 0.5) -> Function:
     return lambda x: np.clip(alpha * x + beta, 0, 1)
 
@@ -53,7 +29,7 @@ def _make_function(node: Any) -> Function | None:
     """What a node of one input computes; None for other operators."""
     if node.op_type == "HardSigmoid":
         return _hard_sigmoid(**{attribute.name: attribute.f for attribute in node.attribute})
-    known: Mapping[str, Function] = {"HardSwish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1), "Sigmoid": _sigmoid, "Tanh": np.tanh}
+    known: Mapping[str, Function] = {"HardSwish": hard_swish, "Sigmoid": sigmoid, "Tanh": np.tanh}
     return known.get(node.op_type)
 
 

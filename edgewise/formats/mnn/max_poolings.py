@@ -1,0 +1,71 @@
+"""Poolings by the maximum that MNN computes in 8 bits, and wrong: on x86, its kernel takes negative numbers for the largest ones (MNN 3.6).
+
+MNN hands the scale of a layer's tensor on to the poolings beside it, and no file can keep it from that; so the layers whose scales reach
+such a pooling stay float. YOLOX, whose pooled values come from SiLU, has SQNR -1 dB by one such layer.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgewise.formats.mnn.graph import CONVOLUTIONS, UNARY, Model, Operator
+from edgewise.formats.mnn.profile import INTEGER, Interpreted
+from edgewise.formats.mnn.value_ranges import POOLING, find_name
+
+BINARY = 7
+HOLDING = (*CONVOLUTIONS, UNARY, BINARY)  # operators that do not hand scales on
+Neighbours = Callable[[Operator], Sequence[Operator]]
+Tensors = Callable[[Operator], Sequence[str]]
+
+
+def find_rounded(folder: Path, feeds: Mapping[str, np.ndarray]) -> set[str]:
+    """The poolings that MNN computes in 8 bits."""
+    model, found = Interpreted(str(folder), {"threads": 1}), set[str]()
+
+    def see(tensors: list[Any], described: Any) -> bool:
+        if described.getType().startswith(POOLING) and INTEGER in described.getType():
+            found.add(find_name(described))
+        return True
+
+    model.feed(feeds)
+    model.run(lambda tensors, described: True, see)
+    return found
+
+
+def find_layers_near(poolings: Collection[str], model: Model, layers: Collection[str]) -> set[str]:
+    """Those of the layers whose scales reach these poolings: that read their results, or, if none does, that make what they pool.
+    ValueError where there are none."""
+    operators = list(model.operators)
+    start = [one for one in operators if one.name in poolings]
+    after = _link(operators, lambda one: one.inputs, lambda one: one.outputs)
+    before = _link(operators, lambda one: one.outputs, lambda one: one.inputs)
+    found = {*_iterate_reached(start, after, layers)} or {*_iterate_reached(start, before, layers)}
+    if not found:
+        raise ValueError(
+            f"MNN computes the max pooling {', '.join(sorted(poolings))} in 8 bits, and wrong: keep_float the layers around it"
+        )
+    return found
+
+
+def _link(operators: Sequence[Operator], held: Tensors, wanted: Tensors) -> Neighbours:
+    """The operators among whose `held` tensors is one of those that an operator's `wanted` names."""
+    holders: dict[str, list[Operator]] = {}
+    for operator in operators:
+        for tensor in held(operator):
+            holders.setdefault(tensor, []).append(operator)
+    return lambda operator: [holder for tensor in wanted(operator) for holder in holders.get(tensor, [])]
+
+
+def _iterate_reached(start: Sequence[Operator], neighbours: Neighbours, layers: Collection[str]) -> Iterator[str]:
+    waiting, seen = [*start], {operator.name for operator in start}
+    while waiting:
+        for operator in neighbours(waiting.pop()):
+            if operator.name in seen:
+                continue
+            seen.add(operator.name)
+            if operator.name in layers:
+                yield operator.name
+            elif operator.number not in HOLDING:
+                waiting.append(operator)
