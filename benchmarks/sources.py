@@ -36,19 +36,25 @@ TOLD = {**source_kinds.TOLD, **port_kinds.TOLD}
 STAGES_OF_THEIR_OWN = {"mixed", "qat"}  # settings of schemes that scan-layers or train-qat prepares
 HEAD = """# What is possible from which source
 
-Written by `python -m benchmarks.sources`, which runs every pair; edit that, not this. A scheme is listed where the file was made, is
+Good for: seeing which formats and schemes your kind of model can become, before you try. A scheme is listed where the file was made, is
 what its name says, and answers like the source. What is missing, and why, stands below. Schemes that first search layers or train on
 (int8-mixed, int8-qat) are not tried here.
+
+Written by `python -m benchmarks.sources`, which runs every pair; edit that, not this.
 
 """
 PORTS = """
 ## Ports of other kinds
 
 ONNX files whose inputs and outputs are not one float32 array of [samples, ...] each, in the formats that read ONNX. Every output is
-compared. An open height and width is fixed to `data.image_size` here. With `data.resize=as_is` pictures go in at their own sizes, one by
-one, from the source's oracle to the bundle: in onnx and openvino, of an ONNX file, with `task.name=none`. `data.pad_stride=32` pads them to
-a multiple of 32, for nets that need one, and latency is that of a picture of `data.image_size`. The other formats take one size, and say
-so. So does what looks at layers by itself: the scan of int8-mixed, and models in parts (`load`).
+compared. An open height and width is fixed to `data.image_size` here.
+
+Pictures at their own sizes, one by one, from the source to the bundle: `data.resize=as_is`.
+
+* It works in onnx and openvino, of an ONNX file, with `task.name=none`. The other formats take one size, and say so. So do the scan of
+  int8-mixed and models in parts (`load`).
+* `data.pad_stride=32` pads them to a multiple of 32, for nets that need one.
+* Latency is that of a picture of `data.image_size`.
 
 """
 
