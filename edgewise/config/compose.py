@@ -40,6 +40,7 @@ from edgewise.errors import ConfigError
 PROFILE = "EDGEWISE_PROFILE"
 AS_IS = "as_is"  # data.resize: pictures go in at their own sizes
 NEW_OPTION = {"device": "; for a board of your own, copy conf/device/ssh.yaml to conf/device/{name}.yaml and set its host"}
+NEEDED = {"format": ("module", "schemes"), "scheme": ("min_sqnr_db", "min_device_sqnr_db")}  # keys of options without a dataclass
 HYDRA_FEATURE = re.compile(r"^\s*(-\s*)?['\"]?defaults['\"]?\s*:|@package|@_global_|\$\{", re.MULTILINE)
 
 
@@ -67,7 +68,9 @@ class Options:
     def _compose(self, group: str, name: str) -> dict[str, Any]:
         """By Hydra itself only where its features are used: it takes 40 ms for an option, and compose runs at each `dvc repro`."""
         plain = read_plain(self.conf / group / f"{name}.yaml")
-        return self._compose_by_hydra(group, name) if plain is None else plain
+        made = self._compose_by_hydra(group, name) if plain is None else plain
+        check_option(group, made, f"conf/{group}/{name}.yaml")
+        return made
 
     def _compose_by_hydra(self, group: str, name: str) -> dict[str, Any]:
         from hydra import compose, initialize_config_dir
@@ -81,6 +84,14 @@ class Options:
             return OmegaConf.to_container(composed, resolve=True)["option"]  # type: ignore[index,call-overload,return-value]
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(f"conf/{group}/{name}.yaml: {' '.join(str(error).split())}; fix the file") from None
+
+
+def check_option(group: str, option: Mapping[str, Any], file: str) -> None:
+    """ConfigError for a format or a scheme that lacks a key, and for a format whose module cannot be imported."""
+    for key in (key for key in NEEDED.get(group, ()) if option.get(key) is None):
+        raise ConfigError(f"{file}: {key}: missing; a {group} needs {', '.join(NEEDED[group])}")
+    if group == "format":
+        load_module(option["module"], file)
 
 
 def read_plain(path: Path) -> dict[str, Any] | None:

@@ -374,12 +374,20 @@ KEYS = ("code", "runtimes")  # of the file, beside the configuration: what DVC c
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml reads 10 times as fast
 
 
-def read(path: Path = PATH) -> Config:
-    """The composed configuration. ConfigError if there is none or it is invalid."""
+def _load(path: Path) -> Any:
+    """ConfigError if the file does not exist or is not YAML."""
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; run `dvc repro` (its first stage, compose, writes it)") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not YAML ({reason}): run `dvc repro` (its first stage, compose, writes it)") from None
+
+
+def read(path: Path = PATH) -> Config:
+    """The composed configuration. ConfigError if there is none or it is invalid."""
+    raw = _load(path)
     own = {key: value for key, value in raw.items() if key not in KEYS} if isinstance(raw, dict) else raw
     return build(Config, own, str(path))
 
@@ -387,13 +395,13 @@ def read(path: Path = PATH) -> Config:
 def read_compared(stage: str, path: Path = PATH) -> dict[str, Any]:
     """What DVC compares for a stage beside its settings: {"code": its digest, or {variant: digest}; "runtimes": of `runtimes`}. None for
     what the file does not say."""
-    raw = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
+    raw = _load(path)
     return {key: (raw.get(key) or {}).get(stage) for key in KEYS}
 
 
 def settings_sha256(path: Path = PATH) -> str:
     """A hash of the composed settings alone: without the digests of code and the versions of runtimes, which differ between machines."""
-    raw = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
+    raw = _load(path)
     own = {key: value for key, value in raw.items() if key not in KEYS}
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
