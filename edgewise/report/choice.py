@@ -76,7 +76,7 @@ def describe_standing(fitting: list[str], rows: Rows, budget: Budget) -> str:
     if get_metric(rows[fitting[0]], PREFER[budget.prefer]) is None:
         return f"{budget.prefer} was not measured"
     if budget.prefer == "latency" and not verdicts.makes_claims(rows):
-        return f"the smallest of {len(fitting)}: this profile claims nothing about latency, use bench.name=quick or standard"
+        return f"the smallest of {len(fitting)}, since this profile claims nothing about latency (bench.name=quick does)"
     tied = verdicts.fastest_group({name: rows[name] for name in fitting})[1:] if budget.prefer == "latency" else []
     if tied:
         return f"among the fastest of {len(fitting)}, not shown to be faster than {', '.join(tied)}: their intervals overlap"

@@ -215,12 +215,12 @@ def describe_failures(summary: Summary) -> Iterator[str]:
 
 
 def describe_profile(summary: Summary) -> Iterator[str]:
-    """That a short profile claims nothing, and that `-S` has written it into params.yaml, where it stays."""
+    """That a short profile claims nothing, and what measures longer: the profile is in params.yaml, or came from the environment."""
     if not verdicts.makes_claims(summary.variants):
         profile = next((row.conditions.profile for row in summary.variants.values() if row.conditions), "")
         yield (
-            f"profile {profile} gives no intervals, so nothing is claimed about latency; `dvc exp run -S bench.name=quick` measures longer"
-            f" (if you have set {profile} with -S, it is in params.yaml and stays there until you change it)"
+            f"profile {profile} gives no intervals, so nothing is claimed about latency. `dvc exp run -S bench.name=quick` measures longer,"
+            f" and writes that into params.yaml; if {profile} came from EDGEWISE_PROFILE, a plain `dvc repro` is enough"
         )
 
 

@@ -20,7 +20,7 @@ QUIET = {"NO_MKDOCS_2_WARNING": "1", "PATH": "/usr/bin:/bin", "HOME": "/nonexist
 
 def build(config: Path, target: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(config), "-d", str(target)]
-    return subprocess.run(command, capture_output=True, text=True, env=QUIET, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, env=QUIET, timeout=300)
 
 
 def test_the_site_builds_and_has_every_page(tmp_path: Path) -> None:
