@@ -33,8 +33,8 @@ def find_reach(folder: Path, names: Mapping[str, Operator], feeds: Sequence[Arra
     """Smallest and largest value of each channel, axis 1, of what these operators are given."""
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for values in iterate_values(folder, feeds, names):
-        for name in names:
-            rows = np.moveaxis(values[name, GIVEN], 1, 0).reshape(values[name, GIVEN].shape[1], -1)
+        for name, given in ((name, array) for (name, side), array in values.items() if side == GIVEN):
+            rows = np.moveaxis(given, 1, 0).reshape(given.shape[1], -1)
             low, high = found.get(name, (np.inf, -np.inf))
             found[name] = np.minimum(low, rows.min(axis=1)), np.maximum(high, rows.max(axis=1))
     return found

@@ -84,7 +84,8 @@ def int8_static(
     poolings = {one.name for one in model.operators if one.takes_maximum}
     names = {*poolings, *(one.name for one in layers)}
     ranges = find_ranges(parent.parent, settings["calibration"]["method"], calibration, names)
-    negative = {name for name in poolings if ranges[name][GIVEN].low < 0}
+    layers = [one for one in layers if one.name in ranges]  # the others stay float, and the check of the file names them
+    negative = {name for name in poolings if name in ranges and ranges[name][GIVEN].low < 0}
     _write_static(parent, target, model, layers, ranges)
     while negative and (wrong := negative & max_poolings.find_rounded(target.parent, calibration[0])):
         left |= max_poolings.find_layers_near(wrong, model, {one.name for one in layers})

@@ -48,14 +48,15 @@ METHODS: dict[str, tuple[Callable[[np.ndarray], tuple[float, float]], Callable[[
 
 
 def find_ranges(folder: Path, method: str, calibration: Sequence[Arrays], names: Collection[str]) -> dict[str, tuple[Range, Range]]:
-    """The ranges of the input and the output of these operators over all feeds, by name of the operator. method: one of METHODS."""
+    """The ranges of the input and the output of these operators over all feeds, by name of the operator; without those that MNN does not
+    run under their names. method: one of METHODS."""
     of_sample, of_all = METHODS[method]
-    seen: dict[tuple[str, int], list[tuple[float, float]]] = {(name, side): [] for name in names for side in (GIVEN, MADE)}
+    seen: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for values in iterate_values(folder, calibration, names):
         for place, array in values.items():
-            seen[place].append(of_sample(array))
+            seen.setdefault(place, []).append(of_sample(array))
     found = {place: Range(*of_all(np.array(ranges))) for place, ranges in seen.items()}
-    return {name: (found[name, GIVEN], found[name, MADE]) for name in names}
+    return {name: (found[name, GIVEN], found[name, MADE]) for name in names if (name, GIVEN) in found and (name, MADE) in found}
 
 
 def iterate_values(folder: Path, calibration: Sequence[Arrays], names: Collection[str]) -> Iterator[dict[tuple[str, int], np.ndarray]]:
