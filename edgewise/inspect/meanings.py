@@ -13,7 +13,7 @@ import numpy as np
 
 from edgewise.artifacts import artifact
 from edgewise.data.encoders import NEAREST
-from edgewise.sources import heads, oracle
+from edgewise.sources import heads, state_pairs
 from edgewise.sources.inspection import CHANNELS, CONTAINERS, Inspection, Port
 
 IMAGE, IDS, MASK, AUDIO, FEATURES = "image", "ids", "mask", "audio", "features"
@@ -114,11 +114,27 @@ def guess_ports(found: Inspection) -> Guesses:
     inputs = [guess if guess.fed or len(guess.port.shape) < 2 else replace(guess, **told_by_picture(guess, image)) for guess in inputs]
     if not any(guess.fed for guess in inputs):
         inputs = [guess if guess.meaning == STATE else Guess(guess.port, FEATURES, guess_sample_axis(guess.port)) for guess in inputs]
+    inputs = align_counts(inputs)
     carried = set(state.values())
     outputs = [guess_output(port, carried) for port in found.outputs]
     roles = find_roles([guess.port for guess in outputs if guess.meaning != STATE], image) if image and len(inputs) == 1 else {}
     named = [replace(guess, meaning=roles.get(guess.port.name, guess.meaning)) for guess in outputs]
     return Guesses(tuple(inputs), tuple(named))
+
+
+def align_counts(inputs: Sequence[Guess]) -> list[Guess]:
+    """The inputs; one whose first size is the fixed number of samples that another input takes counts samples there, too."""
+    counts = {guess.port.shape[0] for guess in inputs if guess.fed and guess.sample_axis == 0 and guess.port.shape} - {None, 1}
+    return [
+        replace(guess, sample_axis=0)
+        if guess.fed
+        and guess.meaning != IMAGE
+        and guess.sample_axis is None
+        and len(guess.port.shape) > 1
+        and guess.port.shape[0] in counts
+        else guess
+        for guess in inputs
+    ]
 
 
 def find_roles(outputs: Sequence[Port], image: Guess) -> dict[str, str]:
@@ -131,12 +147,12 @@ def find_roles(outputs: Sequence[Port], image: Guess) -> dict[str, str]:
 def guess_state(found: Inspection) -> dict[str, str]:
     """Inputs that carry state, with the outputs that feed them. At least one input is left for the data."""
     inputs, outputs = ([artifact.Port(p.name, p.shape, p.dtype) for p in side if is_tensor(p)] for side in (found.inputs, found.outputs))
-    pairs = oracle.suggest_state(inputs, outputs)
+    pairs = state_pairs.suggest_state(inputs, outputs)
     pairs |= pair_in_order([port for port in inputs if port.name not in pairs], outputs, {*pairs.values()})
     pairs |= pair_layers([port for port in inputs if port.name not in pairs], outputs, {*pairs.values()})
     for port in inputs:
-        same = [out.name for out in outputs if oracle.fits_state(port, out) and out.name not in pairs.values()]
-        counted = [name for name in same if oracle.is_related(port.name, name)]
+        same = [out.name for out in outputs if state_pairs.fits_state(port, out) and out.name not in pairs.values()]
+        counted = [name for name in same if state_pairs.is_related(port.name, name)]
         if port.name not in pairs and counted and pairs and all(size == 1 for size in port.shape):  # a step that is counted
             pairs[port.name] = counted[0]
     pictures = {port.name for port in found.inputs if guess_image(port)}
@@ -155,7 +171,7 @@ def pair_in_order(inputs: Sequence[artifact.Port], outputs: Sequence[artifact.Po
     found = {}
     for port in held:
         peers = [other.name for other in held if (other.shape, other.dtype) == (port.shape, port.dtype)]
-        same = [out.name for out in outputs if out.name not in taken and oracle.fits_state(port, out)]
+        same = [out.name for out in outputs if out.name not in taken and state_pairs.fits_state(port, out)]
         if len(same) == len(peers):
             found[port.name] = same[peers.index(port.name)]
     return found
@@ -166,7 +182,7 @@ def pair_layers(inputs: Sequence[artifact.Port], outputs: Sequence[artifact.Port
     held = [port for port in inputs if len(port.shape) == 3 and port.shape[1] in (None, 1) and port.shape[0] and port.shape[2]]
     found = {}
     for port in held:
-        fitting = [out.name for out in outputs if out.name not in taken and out.shape and oracle.fits_state(port, out)]
+        fitting = [out.name for out in outputs if out.name not in taken and out.shape and state_pairs.fits_state(port, out)]
         if len(fitting) == 1 and sum(other.shape == port.shape for other in inputs) == 1:
             found[port.name] = fitting[0]
     return found

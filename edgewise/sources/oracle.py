@@ -20,6 +20,7 @@ from edgewise.config.settings import nearest, option
 from edgewise.errors import ConfigError, ModelError
 from edgewise.plugins import Session
 from edgewise.sources.inspection import Shape, parse_picture
+from edgewise.sources.state_pairs import suggest_state
 
 Arrays = dict[str, np.ndarray]
 INPUT_KEYS = ("value", "sample_axis")
@@ -156,6 +157,7 @@ def fit_ports(path: Any, settings: PortSettings, session: Session, data: Manifes
     fed = [port for port in marked if port.value is None and port.state is None]
     pairs = match_inputs(path, fed, outputs, data)
     placed = {old.name: place_samples(path, old, new, settings, data) for old, new in pairs}
+    check_counts(path, [*placed.values()])
     single = not any(port.sample_axis is not None and port.shape[port.sample_axis] is None for port in placed.values())
     held = {port.name: replace(port, sample_axis=find_state_axis(port, settings, single)) for port in marked if port.state}
     every = tuple((placed | held).get(port.name, port) for port in marked)
@@ -167,6 +169,18 @@ def fit_ports(path: Any, settings: PortSettings, session: Session, data: Manifes
     scores = name_scores(kept, carried, data)
     made = name_outputs(kept, {*given.values()}, scores)
     return Fit(every, tuple(kept), given, made, next(iter(scores.values()), None))
+
+
+def check_counts(path: Any, ports: Sequence[Port]) -> None:
+    """ModelError where inputs take different numbers of samples at a time; one without an axis for them takes one."""
+    taken = {port.name: 1 if port.sample_axis is None else port.shape[port.sample_axis] for port in ports}
+    fixed = {name: count for name, count in taken.items() if count is not None}
+    if len(set(fixed.values())) > 1:
+        told = ", ".join(f"{count} of {name}" for name, count in fixed.items())
+        raise ModelError(
+            f"model.path: {path} takes different numbers of samples at a time ({told}); say where an input has its samples with"
+            " model.inputs={NAME: {sample_axis: 0}}, or export it with a batch of 1"
+        )
 
 
 def check_numbers(path: Any, outputs: Sequence[Port]) -> None:
@@ -253,36 +267,6 @@ def advise_extra(fed: Sequence[Port], outputs: Sequence[Port]) -> str:
     if words:
         return f"set {' and '.join(words)}"
     return "give a constant with model.inputs={NAME: VALUE}, state with model.state={IN: OUT}, or data with one array for each input"
-
-
-def suggest_state(inputs: Sequence[Port], outputs: Sequence[Port]) -> dict[str, str]:
-    """Inputs that look like state, with the output that looks like its next value: the same type and shape, and a related name, or the only
-    one of this shape."""
-    found: dict[str, str] = {}
-    for port in inputs:
-        same = [out for out in outputs if fits_state(port, out) and out.name not in found.values()]
-        related = [out for out in same if is_related(port.name, out.name)]
-        chosen = next(iter(related), None)
-        if chosen is not None and len(port.shape) > 1 and any(size is not None and size > 1 for size in port.shape):
-            found[port.name] = chosen.name
-    return found
-
-
-def fits_state(port: Port, out: Port) -> bool:
-    """Whether an output can be the next value of an input: type, number of axes, and fixed sizes agree."""
-    if port.dtype != out.dtype or len(port.shape) != len(out.shape):
-        return not out.shape and port.dtype == out.dtype  # exporters often leave the shape of a state output unknown
-    return all(a is None or b is None or a == b for a, b in zip(port.shape, out.shape, strict=True))
-
-
-def is_related(name: str, other: str) -> bool:
-    """h and hn, state and stateN, past_0 and present_0, cache_in and cache_out, h_0 and h_1."""
-    swaps = (("past", "present"), ("_in", "_out"), ("in_", "out_"), ("input", "output"), ("prev", "next"), ("old", "new"))
-    first, second = name.casefold(), other.casefold()
-    if any(first.replace(a, b) == second for a, b in swaps if a in first):
-        return True
-    stem = first.rstrip("0123456789_")
-    return bool(stem) and (second.startswith(stem) or second.endswith(stem))
 
 
 def place_samples(path: Any, port: Port, given: Port, settings: PortSettings, data: Manifest) -> Port:

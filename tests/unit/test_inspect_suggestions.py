@@ -268,6 +268,12 @@ def test_state_is_recognized_and_nothing_else_taken_for_it(kind):
     assert guess_ports(seen).state == expected
 
 
+def test_inputs_of_a_fixed_number_of_samples_count_them_alike():
+    ports = (Port("pic", (2, 1, 8, 8), "uint8"), Port("tok", (2, 5), "int64"), Port("table", (7, 5), "float32"))
+    seen = guess_ports(Inspection("x", ports, (Port("y", (2, 4), "float32"),)))
+    assert [guess.sample_axis for guess in seen.inputs] == [0, 0, None]
+
+
 def arrays(path: Path, **held: np.ndarray) -> Path:
     np.savez(path, **held)
     return path

@@ -13,7 +13,8 @@ from edgewise.agent.sessions import run_batched
 from edgewise.artifacts.artifact import Manifest, Port
 from edgewise.errors import ConfigError, ModelError
 from edgewise.sources import imported
-from edgewise.sources.oracle import Oracle, PortSettings, fit_ports, suggest_state
+from edgewise.sources.oracle import Oracle, PortSettings, fit_ports
+from edgewise.sources.state_pairs import suggest_state
 
 RNG = np.random.default_rng(0)
 
@@ -270,6 +271,16 @@ ERRORS: dict[str, tuple[dict[str, Any], dict[str, np.ndarray], str]] = {
 def test_what_does_not_fit_is_named_with_the_setting_that_helps(given, arrays, message):
     with pytest.raises(ModelError, match=message):
         oracle(counter(), PortSettings(**given), **arrays)
+
+
+def test_inputs_that_take_different_numbers_of_samples_are_named():
+    session = Session({"x": [2, 3], "m": [2, 5]}, {"y": [2]}, lambda feeds: {"y": feeds["x"].sum(1) + feeds["m"].sum(1)})
+    x, m = (RNG.normal(size=shape).astype(np.float32) for shape in ((4, 3), (4, 2, 5)))
+    with pytest.raises(ModelError, match=r"different numbers of samples at a time \(2 of x, 1 of m\); .*sample_axis: 0"):
+        oracle(session, PortSettings(), x=x, m=m)
+    np.testing.assert_allclose(
+        oracle(session, PortSettings(), x=x, m=m[:, 0]).run({"x": x, "m": m[:, 0]})["y"], x.sum(1) + m[:, 0].sum(1), rtol=1e-5
+    )
 
 
 def test_floats_for_an_integer_input_are_refused():
