@@ -13,7 +13,7 @@ from edgewise.artifacts import artifact, records
 from edgewise.artifacts.artifact import Manifest
 from edgewise.artifacts.records import Evaluation, Failed
 from edgewise.config import schema
-from edgewise.errors import VariantFailed, run_main
+from edgewise.errors import ModelError, VariantFailed, run_main
 from edgewise.proof.isolation import fail_alone
 from edgewise.tasks.evaluation import METRICS, MODELS, evaluate
 
@@ -42,9 +42,18 @@ def main() -> None:
         with fail_alone(f"judging {variant.name}"):
             result = evaluate(variant, made, settings.task)
     except VariantFailed as failure:
-        result = Failed(str(failure))
-        artifact.write_status(MODELS / "evaluate" / variant.name, Manifest(kind="evaluation", status="failed", reason=result.reason))
+        result = record_failure(variant.name, str(failure))
+    except ModelError as error:  # outputs that the labels of the data do not fit
+        if variant.name == settings.reference:
+            raise
+        lost = f"if {settings.reference} is judged, its classes were lost in making {variant.name}"
+        result = record_failure(variant.name, f"{error}; {lost}")
     records.write(METRICS / "evaluate" / f"{variant.name}.json", result)
+
+
+def record_failure(name: str, reason: str) -> Failed:
+    artifact.write_status(MODELS / "evaluate" / name, Manifest(kind="evaluation", status="failed", reason=reason))
+    return Failed(reason)
 
 
 if __name__ == "__main__":

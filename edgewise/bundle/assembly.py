@@ -62,7 +62,20 @@ def run_on_device(device: Plugin, bundle: Path, data: Path) -> tuple[str, dict[s
         ended = Run.of(connection.run(job, DEADLINE_S), bundle=1).one("bundle")
     if ended["code"]:
         raise DeviceError("agent_error", failure_reason(ended))
-    return place, json.loads(ended["stdout"].splitlines()[0])
+    return place, read_answer(ended)
+
+
+def read_answer(ended: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer that infer.py printed in its first line. DeviceError if that is none: what a device prints is not trusted."""
+    try:
+        answer = json.loads(ended["stdout"].splitlines()[0])
+        if not isinstance(answer, dict):
+            raise ValueError
+    except (IndexError, ValueError):
+        raise DeviceError(
+            "protocol", f"infer.py printed no answer but {ended['stdout'][:80]!r}; run the bundle there by hand to see what else prints"
+        ) from None
+    return answer
 
 
 def failure_reason(ended: Mapping[str, Any]) -> str:

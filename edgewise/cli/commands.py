@@ -32,11 +32,11 @@ def init(given: Namespace) -> None:
       edgewise init .                  # here, in an empty folder
       edgewise init tools/camera       # below a folder of your own repository
     """
-    from edgewise.cli.init import create, described
+    from edgewise.cli.init import create, describe_project
 
     if not given.folder:
         raise UserError("edgewise init: the folder's name is empty; for example: edgewise init camera")
-    print(described(create(Path(given.folder))))
+    print(describe_project(create(Path(given.folder))))
 
 
 def compose_options(parser: Parser) -> None:

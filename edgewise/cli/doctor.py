@@ -112,7 +112,7 @@ def check_git(folder: Path) -> Iterator[Finding]:
         state = FAULT if (folder / ".dvc").is_dir() else NOTE
         yield Finding("git", state, "no repository here, which DVC needs", "git init; git add -A; git commit -m Start")
     elif init.git(folder, "rev-parse", "--verify", "--quiet", "HEAD").returncode:
-        yield Finding("git", NOTE, f"{repository} has no commit yet", "git add -A; git commit -m Start: experiments and sweeps need it")
+        yield Finding("git", NOTE, f"{repository} has no commit yet", "experiments and sweeps need one: git add -A; git commit -m Start")
     else:
         yield Finding("git", OK, str(repository))
     if not init.knows_user(folder):

@@ -92,11 +92,11 @@ def choose(params: str, missing: Mapping[str, str]) -> str:
         raise InfrastructureError(f"no format can be used here: what makes and runs its files is not installed; {pip('train,onnx')}")
     reference = tree["reference"] if tree["reference"] in kept else kept[0]
     text = re.sub(r"^reference: \S+", f"reference: {reference}", params, flags=re.MULTILINE)
-    return "".join(lines(text, formats, missing))
+    return "".join(comment_out(text, formats, missing))
 
 
-def lines(params: str, formats: Mapping[str, str], missing: Mapping[str, str]) -> Iterator[str]:
-    """Each variant of a missing format as a comment, below one that says how to install what it needs."""
+def comment_out(params: str, formats: Mapping[str, str], missing: Mapping[str, str]) -> Iterator[str]:
+    """The lines of params.yaml with each variant of a missing format as a comment, below one that says how to install what it needs."""
     head, said = params.partition("\nvariants:\n")[0], set()
     yield from (head, "\nvariants:\n")
     form = ""
@@ -124,7 +124,9 @@ def git_environment() -> dict[str, str]:
 
 def git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, env=git_environment())
+        return subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, encoding="utf-8", errors="surrogateescape", env=git_environment()
+        )
     except FileNotFoundError:
         raise InfrastructureError("git is not installed, and DVC keeps the project's history in it; install git, then try again") from None
 
@@ -206,7 +208,7 @@ OWN_MODEL = """with a model file of your own, before dvc repro:
   edgewise inspect my.onnx --data pictures/ --output params.yaml"""
 
 
-def described(made: Created) -> str:
+def describe_project(made: Created) -> str:
     """What was made, what is missing, and the next commands."""
     folder = shlex.quote(str(made.folder))
     choices = yaml.safe_load((made.folder / "params.yaml").read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from edgewise.artifacts.artifact import building, write_json
@@ -27,21 +28,31 @@ def run_study(root: Path, name: str, overrides: Sequence[str]) -> Summary:
     """Run the study in a clone and copy its results to metrics/studies/NAME. overrides: Hydra's, over the study's choices.
 
     The clone is made from the working tree each time. It shares the project's DVC cache, so finished stages are not run again.
-    Raises ConfigError for an unknown study or wrong choices, InfrastructureError where `dvc repro` fails.
+    Raises ConfigError for an unknown study, wrong choices, or a study that another process runs, InfrastructureError where `dvc repro`
+    fails.
     """
-    code, folder = make_clone(root, name, overrides)
-    begun = time.monotonic()
-    reproduce(folder, LAST)
-    provenance = {"commit": code.head, "uncommitted": list(code.carried), "seconds": round(time.monotonic() - begun, 1)}
-    copy_results_back(folder, root / RESULTS / name, provenance)
-    return read_summary(folder / SUMMARY)
+    with study_lock(root, name):
+        code, folder = make_clone(root, name, overrides)
+        begun = time.monotonic()
+        reproduce(folder, LAST)
+        provenance = {"commit": code.head, "uncommitted": list(code.carried), "seconds": round(time.monotonic() - begun, 1)}
+        copy_results_back(folder, root / RESULTS / name, provenance)
+        return read_summary(folder / SUMMARY)
 
 
 def make_variants(root: Path, name: str, overrides: Sequence[str]) -> None:
     """Make and score the variants of the study and measure nothing: a later `run_study` of the same choices finds them in DVC's cache.
     Raises as `run_study`."""
-    _, folder = make_clone(root, name, overrides)
-    reproduce(folder, SCORED)
+    with study_lock(root, name):
+        _, folder = make_clone(root, name, overrides)
+        reproduce(folder, SCORED)
+
+
+def study_lock(root: Path, name: str) -> AbstractContextManager[None]:
+    """Hold the lock of a study: a second process would empty the clone that the first works in."""
+    read_study(root, name)  # an unknown one leaves no file
+    path = root / HOME / "studies" / f"{name}.lock"
+    return clone.hold_lock(path, f"the study {name} is already running in another process; wait for it to end")
 
 
 def make_clone(root: Path, name: str, overrides: Sequence[str]) -> tuple[clone.Code, Path]:

@@ -5,14 +5,13 @@ Jobs that a scheduler ends (scancel, time limit, memory, a lost node) become fai
 Here `squeue` is asked, which every Slurm cluster has.
 """
 
-import fcntl
 import logging
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cache
 from importlib import metadata
@@ -29,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from edgewise.config.compose import quoted
 from edgewise.errors import ConfigError, EdgewiseError, InfrastructureError, MissingExtra
 from edgewise.sweep import conclusion, plan, points, start
-from edgewise.sweep.clone import summarize_error
+from edgewise.sweep.clone import hold_lock, summarize_error
 from edgewise.sweep.execution import Outcome, read_outcomes, record_lost_point, run_point
 from edgewise.sweep.plan import Plan
 from edgewise.sweep.summary import make_rows
@@ -108,19 +107,10 @@ def require_plugins(arguments: Sequence[str]) -> None:
             raise MissingExtra(package, extra) from None
 
 
-@contextmanager
-def sweep_lock(name: str, root: Path) -> Iterator[None]:
+def sweep_lock(name: str, root: Path) -> AbstractContextManager[None]:
     """Hold the lock of a sweep. ConfigError where another process runs it."""
-    path = plan.sweep_folder(root, name) / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"the sweep {name} is already running in another process; wait for it, or give this one another name with --name NAME"
-            ) from None
-        yield
+    running = f"the sweep {name} is already running in another process; wait for it, or give this one another name with --name NAME"
+    return hold_lock(plan.sweep_folder(root, name) / "lock", running)
 
 
 def launcher_error(folder: Path, error: Exception) -> InfrastructureError:

@@ -7,6 +7,7 @@ experiments are commits that others fetch, and what is in a commit stays in it.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -87,6 +88,18 @@ def make_clone(parent: Parent, folder: Path, params: str) -> None:
     share_visits(parent.root, folder)
     (folder / "params.yaml").write_text(params, encoding="utf-8")
     link_local_files(parent.root, folder, yaml.safe_load(params))
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path, running: str) -> Iterator[None]:
+    """Hold the lock of what uses a clone. ConfigError with the message `running` where another process does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(running) from None
+        yield
 
 
 def check_out(parent: Parent, folder: Path) -> None:
@@ -326,8 +339,9 @@ def run_command(command: tuple[str, ...], folder: Path, log: Path, code: Path | 
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     start = log.stat().st_size if log.exists() else 0
-    with log.open("ab") as stream:
-        process = subprocess.Popen(
+    with (
+        log.open("ab") as stream,
+        subprocess.Popen(
             [sys.executable, kill_with_parent.__file__, *command],
             cwd=folder,
             env=environment(code or folder),
@@ -335,7 +349,8 @@ def run_command(command: tuple[str, ...], folder: Path, log: Path, code: Path | 
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-        )
+        ) as process,
+    ):
         try:
             status = process.wait()
         except BaseException:

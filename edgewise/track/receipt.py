@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from edgewise.artifacts.artifact import write_json
 
 PATH = Path(".edgewise/track-receipt.json")
+ANSWER_S = 3.0  # a server that takes longer is taken to be down
 SCHEMA = 3  # 3: each run has a model, and the experiment a view
 
 
@@ -70,11 +71,12 @@ def is_local_path(place: str) -> bool:
 
 
 def server_lost_run(uri: str, run: str) -> bool:
-    """Whether the server answers that the run is missing. A server that is down has lost nothing."""
+    """Whether the server answers that the run is missing. A server that is down, or a proxy that says so, has lost nothing."""
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/api/2.0/mlflow/runs/get?run_id={run}", timeout=3):
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/api/2.0/mlflow/runs/get?run_id={run}", timeout=ANSWER_S):
             return False
-    except urllib.error.HTTPError:
-        return True
+    except urllib.error.HTTPError as error:
+        with error:  # closes the connection
+            return error.code < 500
     except OSError:
         return False

@@ -20,7 +20,7 @@ from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest, Port
 from edgewise.bundle import assembly, contents
 from edgewise.config.schema import Budget, Plugin
-from edgewise.errors import ConfigError
+from edgewise.errors import ConfigError, DeviceError
 from tests.support.fabricate import FIVE, LABELS, fabricate, write_report
 
 pytestmark = pytest.mark.framework  # the model of the bundle is made with onnx
@@ -353,8 +353,6 @@ def test_on_the_device_it_answers_for_the_first_test_sample(tmp_path, monkeypatc
     text = capsys.readouterr().out
     assert "its answer for the first test sample: {'sample':" in text and "'probability':" in text
     (tmp_path / "models/bundle/model/model.onnx").write_bytes(b"")
-    from edgewise.errors import DeviceError
-
     with pytest.raises(DeviceError, match=r"model/model\.onnx: damaged"):
         assembly.send_bundle()
 
@@ -371,6 +369,13 @@ def test_a_release_candidate_of_the_runtime_has_a_range():
     assert contents.runtime_range(plain, "1.19", "2.0rc1") == ("1.19", "3")
     tied = replace(plain, details={"file": {"release": "1.20rc2"}})
     assert contents.runtime_range(tied, "1.19", "1.20rc2") == ("1.20rc2", "1.21")
+
+
+@pytest.mark.parametrize("printed", ["", "Welcome\n", "\n{}\n", "[1]\n"])
+def test_what_a_device_prints_in_place_of_an_answer_is_quoted(printed):
+    with pytest.raises(DeviceError, match=r"infer\.py printed no answer but ") as caught:
+        assembly.read_answer({"code": 0, "stdout": printed, "stderr": ""})
+    assert caught.value.fault == "protocol" and repr(printed) in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["-5 stars, FOLDER", "--check", "a plain sentence"])

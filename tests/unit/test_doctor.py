@@ -1,5 +1,6 @@
 """`edgewise doctor`: each finding with its next step, and the exit code."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -94,3 +95,10 @@ def test_too_little_disk_and_a_folder_that_cannot_be_written(tmp_path, monkeypat
     monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
     found = doctor.check_writable(tmp_path)
     assert found.state == FAULT and "cannot be written: Permission denied" in found.found
+
+
+def test_a_repository_whose_name_is_not_utf_8_is_found(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    folder.mkdir()
+    init.git(folder, "init", "--quiet")
+    assert init.repository_of(folder) == folder

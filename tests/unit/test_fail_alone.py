@@ -7,12 +7,12 @@ import pytest
 
 from edgewise.artifacts import artifact, records
 from edgewise.artifacts.artifact import Manifest
-from edgewise.errors import DataError, DeviceError, InfrastructureError
+from edgewise.errors import DataError, DeviceError, InfrastructureError, ModelError
 from edgewise.proof import isolation
 from stages import bench_on_device, convert, evaluate, quantize
 from tests.support.fabricate import fabricate
 
-NAME = "onnx-int8-static"
+NAME, REFERENCE = "onnx-int8-static", "onnx-fp32"
 
 
 class RuntimeOfItsOwn(Exception):
@@ -107,6 +107,16 @@ def test_what_nobody_expected_is_recorded_with_the_tools_own_words(stage, error,
 @pytest.mark.parametrize(("error", "raised"), OTHERS, ids=lambda value: getattr(value, "__name__", type(value).__name__))
 def test_what_may_be_otherwise_next_time_ends_the_run_and_is_not_recorded(stage, error, raised):
     with pytest.raises(raised):
+        stage(error)
+
+
+@pytest.mark.parametrize("stage", ["judging"], indirect=True)
+def test_a_class_without_a_label_fails_a_variant_alone_and_of_the_reference_it_ends_the_run(stage, monkeypatch):
+    """Quantization may move the number of a class; that of the reference is the model's own."""
+    error = ModelError("model.path: the model detects class number 80, the data has 80")
+    assert stage(error) == f"{error}; if {REFERENCE} is judged, its classes were lost in making {NAME}"
+    monkeypatch.setattr(sys, "argv", ["stage", REFERENCE])
+    with pytest.raises(ModelError):
         stage(error)
 
 

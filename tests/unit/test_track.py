@@ -6,6 +6,7 @@ import sqlite3
 import sys
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -308,7 +309,7 @@ def test_runs_on_random_inputs_say_so(project):
 
 def test_the_receipt_needs_the_runs_in_the_database(tmp_path):
     database = tmp_path / "with space.db"
-    with sqlite3.connect(database) as connection:
+    with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("CREATE TABLE runs (run_uuid TEXT, lifecycle_stage TEXT, artifact_uri TEXT)")
         connection.executemany("INSERT INTO runs VALUES (?, ?, ?)", [("a", "active", str(tmp_path)), ("b", "deleted", str(tmp_path))])
     uri = f"sqlite:///{database}"
@@ -320,8 +321,10 @@ def test_the_receipt_needs_the_runs_in_the_database(tmp_path):
     assert not receipt.is_up_to_date(receipt.Receipt(uri, "s", {"v": "a"}), uri, "s")
 
 
-@pytest.mark.parametrize(("answer", "held"), [(200, True), (404, False), (401, False), (None, True)])
-def test_the_receipt_asks_a_server_whether_it_still_has_the_run(answer, held):
+@pytest.mark.parametrize(("answer", "held"), [(200, True), (404, False), (401, False), (503, True), (None, True)])
+def test_the_receipt_asks_a_server_whether_it_still_has_the_run(answer, held, monkeypatch):
+    monkeypatch.setattr(receipt, "ANSWER_S", 120.0)
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             assert self.path.endswith("/api/2.0/mlflow/runs/get?run_id=a")
