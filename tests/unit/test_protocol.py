@@ -129,6 +129,7 @@ def test_noise_without_end_is_an_error():
         read([b"still booting\n"] * 2000)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2), st.integers(0, 400), st.binary(max_size=12))
 def test_any_damage_to_a_line_is_an_event_or_a_protocol_fault(index, place, damage):
     line = GOOD[index][:place] + damage + GOOD[index][place + len(damage) :]
@@ -138,7 +139,7 @@ def test_any_damage_to_a_line_is_an_event_or_a_protocol_fault(index, place, dama
         assert fault.problem in LINE_PROBLEMS
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
 def test_any_json_is_an_event_or_a_protocol_fault(content):
     with pytest.raises(ProtocolFault):
