@@ -209,12 +209,12 @@ def variant(name: str, choice: Any, options: Options) -> Variant:
         given = overlay(defaults, given)
         check_values(given, part(form["module"], "make").SETTINGS.get(choice["scheme"], {}), where)
     choice = {**choice, "engine": expand_engine(choice.get("engine"))}
-    engine = own("engine", choice, form, {**part(form["module"], "run").ENGINE, "auto": GOALS}, where)
+    engine = join_section("engine", choice, form, {**part(form["module"], "run").ENGINE, "auto": GOALS}, where)
     load = choice.get("load") or {}
     if not isinstance(load, Mapping):
         raise ConfigError(f"{where}.load: {load!r} must be a mapping of settings, for example {{mode: whole}}")
     goal, fixed = engine.pop("auto", None), [key for key, value in choice["engine"].items() if value is not None and key != "auto"]
-    file = own("file", choice, form, part(form["module"], "store").FILE, where)
+    file = join_section("file", choice, form, part(form["module"], "store").FILE, where)
     fields = {
         **given,
         "name": name,
@@ -240,7 +240,9 @@ def expand_engine(engine: Any) -> Any:
     return {"auto": LATENCY} if engine == "auto" else engine or {}
 
 
-def own(section: str, choice: Mapping[str, Any], form: Mapping[str, Any], allowed: Mapping[str, Any], where: str) -> dict[str, Any]:
+def join_section(
+    section: str, choice: Mapping[str, Any], form: Mapping[str, Any], allowed: Mapping[str, Any], where: str
+) -> dict[str, Any]:
     """Settings that a format has for all schemes: the user's over those of the format's yaml, without null."""
     given, defaults = choice.get(section) or {}, form.get(section) or {}
     if not isinstance(given, Mapping):

@@ -119,7 +119,7 @@ class Digests:
         self._store.save()
 
     def digest(self, names: Iterable[str]) -> str:
-        """Of all files together that the names stand for, in whatever order and however often they are named."""
+        """The digest of all files that the names stand for; neither their order nor repeated names matter."""
         return _of({label: mark for name in names for label, mark in self.files(name).items()})
 
     def files(self, name: str) -> dict[str, str]:
@@ -135,7 +135,7 @@ class Digests:
     def _mark(self, name: str) -> dict[str, str]:
         module, whole = self._resolve(name)
         if self._installed(module):
-            owner = distribution(module)
+            owner = find_distribution(module)
             if owner is not None:
                 return {owner: ""}
         if module.top == "edgewise":
@@ -238,7 +238,7 @@ class Digests:
         return [module for module in found if module is not None]
 
     def _installed(self, module: Module) -> bool:
-        """Of the standard library, or where distributions are installed. Never the library itself or the stages of the project."""
+        """Whether a module belongs to the standard library or to an installed distribution; never true of edgewise and stages."""
         if module.top in STRICT:
             return False
         places = [module.path] if module.path else list(module.folders)
@@ -335,7 +335,7 @@ def replace(path: Path, content: bytes) -> None:
         raise
 
 
-def distribution(module: Module) -> str | None:
+def find_distribution(module: Module) -> str | None:
     """NAME==VERSION of what installed a module; python for the standard library; None where nothing claims the file."""
     place = module.path or next(iter(module.folders), None)
     if place is None or _standard(place):

@@ -90,7 +90,7 @@ def _fields(node: ast.AST) -> Iterator[tuple[str, Any]]:
 
 
 def _statements(body: list[ast.stmt]) -> list[ast.stmt]:
-    """Without strings that stand alone: docstrings of modules, classes, functions and attributes."""
+    """The statements except strings on their own: docstrings of modules, classes, functions and attributes."""
     return [line for line in body if not (isinstance(line, ast.Expr) and _text(line.value) is not None)]
 
 
@@ -124,7 +124,7 @@ def imports(tree: ast.AST) -> list[str]:
     name only. What stands under `if TYPE_CHECKING` is never imported.
     """
     found: set[str] = set()
-    for node in reached(tree):
+    for node in iterate_reached(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -135,8 +135,8 @@ def imports(tree: ast.AST) -> list[str]:
     return sorted(found - {""})
 
 
-def reached(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node but those under `if TYPE_CHECKING`."""
+def iterate_reached(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node except those under `if TYPE_CHECKING`."""
     pending = [tree]
     while pending:
         node = pending.pop()

@@ -96,6 +96,6 @@ def _says(path: Path) -> Says:
 @functools.cache  # by content: the closures of all stages share most of their files
 def _says_source(source: bytes, filename: str) -> Says:
     tree = syntax.parse(source, filename)
-    strings = (node.value for node in syntax.reached(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    strings = (node.value for node in syntax.iterate_reached(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
     literals = (text.partition(":")[0] for text in strings if re.fullmatch(r"[\w.]+(:\w+)?", text))
     return Says(tuple(syntax.imports(tree)), frozenset(filter(_ours, literals)), syntax.canonical(tree) != EMPTY)
