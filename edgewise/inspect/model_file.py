@@ -22,7 +22,7 @@ from edgewise.inspect.meanings import Guess, guess_ports
 from edgewise.inspect.params_text import replace_sections, write_sections
 from edgewise.inspect.sections import Formats
 from edgewise.proof import isolation
-from edgewise.sources.inspection import CONTAINERS, Inspection, Port, one_line
+from edgewise.sources.inspection import CONTAINERS, Inspection, Port, check_stand_in, one_line
 
 CONF, PARAMS = Path("conf"), Path("params.yaml")
 SHOWN_OPERATORS = 12
@@ -151,6 +151,7 @@ def find_importer(path: Path, conf: Path = CONF) -> ModuleType:
         raise ModelError(f"{path} does not exist; give the path of a model file")
     if not (path.is_file() or path.is_dir()) or not os.access(path, os.R_OK):
         raise ModelError(f"{path} cannot be read: no permission; make it readable")
+    check_stand_in(path)
     known = list(find_importers(conf))
     found = next((module for module in known if module.recognizes(path)), None)
     if found is None:

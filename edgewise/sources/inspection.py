@@ -3,12 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any
+
+from edgewise.errors import ModelError
 
 Shape = Sequence[int | None]
 CHANNELS = (1, 3)
 CONTAINERS = ("sequence", "map", "optional")
 MAX_MESSAGE = 240  # characters of another library's message
+STAND_INS = {  # how files begin that stand in the place of a model, in lower case -> what they are, and what to do
+    b"version https://git-lfs": "a pointer of Git LFS, not the model itself; run `git lfs pull` where it comes from",
+    b"<!doctype html": "a web page, not a model; download the file itself, as by the page's link to the raw file",
+    b"<html": "a web page, not a model; download the file itself, as by the page's link to the raw file",
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,17 @@ class Inspection:
     model: Mapping[str, Any] | None = None
     schemes: tuple[str, ...] | None = None
     label_names: tuple[str, ...] = ()
+
+
+def check_stand_in(path: Path) -> None:
+    """ModelError for a file that stands in the place of a model, as a download may leave it."""
+    if not path.is_file():
+        return
+    with path.open("rb") as stream:
+        head = stream.read(max(map(len, STAND_INS))).lower()
+    found = next((words for start, words in STAND_INS.items() if head.startswith(start)), None)
+    if found is not None:
+        raise ModelError(f"model.path: {path} is {found}")
 
 
 def parse_picture(shape: Shape) -> tuple[bool, int | None, list[int | None]]:

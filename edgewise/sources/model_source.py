@@ -1,6 +1,6 @@
 """Obtain the source that the configuration names: trained from scratch, from a checkpoint, or imported from a file."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -8,8 +8,9 @@ from typing import Any
 from edgewise.artifacts import artifact
 from edgewise.config import schema
 from edgewise.config.settings import build
-from edgewise.errors import MissingExtra, ModelError
+from edgewise.errors import EdgewiseError, MissingExtra, ModelError
 from edgewise.proof import checks, isolation, making
+from edgewise.sources.inspection import check_stand_in, one_line
 from edgewise.stats.agreement import relative_variation
 
 DATA, SOURCE = Path("models/data"), Path("models/source")
@@ -66,6 +67,8 @@ def find_collapsed(source: Path) -> list[str]:
 
 def run_plugin(plugin: ModuleType, settings: Any, *arguments: Any) -> Mapping[str, Any]:
     """plugin.obtain, in a process of its own if the user's file may crash it."""
+    if getattr(settings, "path", None):
+        check_stand_in(Path(settings.path))
     if not plugin.ISOLATED:
         fields: Mapping[str, Any] = plugin.obtain(settings, *arguments)
         return fields
@@ -75,7 +78,20 @@ def run_plugin(plugin: ModuleType, settings: Any, *arguments: Any) -> Mapping[st
             f"model.path: {settings.path} crashes its runtime ({how}); export it again, with simpler operators or newer tools"
         )
 
-    return isolation.call_isolated(plugin.obtain, settings, *arguments, aborted=aborted)
+    return isolation.call_isolated(obtain_alone, plugin.obtain, settings, *arguments, aborted=aborted)
+
+
+def obtain_alone(obtain: Callable[..., Mapping[str, Any]], settings: Any, *arguments: Any) -> Mapping[str, Any]:
+    """What a plugin makes of the user's file. ModelError for whatever a library raises on an odd one."""
+    try:
+        return obtain(settings, *arguments)
+    except (EdgewiseError, ImportError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"model.path: {settings.path} cannot be taken in: {type(error).__name__}: {one_line(error)}; it uses something that is not"
+            " supported yet: export it again, with another exporter or opset"
+        ) from error
 
 
 def summarize(training: Mapping[str, Any]) -> str:

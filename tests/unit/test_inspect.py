@@ -23,6 +23,7 @@ from edgewise.inspect.model_file import read_formats
 from edgewise.inspect.params_text import Section, replace_sections, write_sections
 from edgewise.inspect.sections import USUAL, Known
 from edgewise.inspect.user_data import UserData
+from edgewise.sources import model_source, onnx_file
 from edgewise.sources.inspection import Inspection, Port
 from tests.conftest import ROOT
 from tests.unit.test_onnx_file import old_style
@@ -73,6 +74,25 @@ def test_what_is_no_model_is_told_what_there_is(tmp_path):
         model_file.find_importer(tmp_path / "notes.txt", CONF)
     with pytest.raises(ModelError, match="does not exist"):
         model_file.find_importer(tmp_path / "gone.onnx", CONF)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "a pointer of Git LFS, .* `git lfs pull`"),
+        (b"<!DOCTYPE html>\n<html>Not Found</html>", "a web page, not a model; download"),
+        (b"<html><body>", "a web page"),
+    ],
+    ids=["Git LFS", "a page", "an old page"],
+)
+@pytest.mark.parametrize("suffix", [".onnx", ".h5", ".pt2"])
+def test_what_a_download_leaves_in_the_place_of_a_model_is_named(content, words, suffix, tmp_path):
+    path = tmp_path / f"mine{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=words):
+        model_file.find_importer(path, CONF)
+    with pytest.raises(ModelError, match=words):
+        model_source.run_plugin(onnx_file, onnx_file.Settings(path=str(path)))
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".tflite", ".pt2", ".safetensors", ".pt", ".bin"])

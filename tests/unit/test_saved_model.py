@@ -67,6 +67,10 @@ def refuses(settings: Any) -> None:
     raise ModelError("model.path: mine is refused")
 
 
+def stumbles(settings: Any) -> None:
+    raise KeyError("y_alias_1")
+
+
 def lacks(settings: Any) -> None:
     import no_such_runtime  # type: ignore[import-not-found]  # noqa: F401
 
@@ -77,6 +81,7 @@ def lacks(settings: Any) -> None:
         (aborts, ModelError, r"model\.path: mine\.tflite crashes its runtime \(SIGABRT\); export it again"),
         (is_killed, InfrastructureError, "was killed"),
         (refuses, ModelError, "^model.path: mine is refused$"),
+        (stumbles, ModelError, r"^model\.path: mine\.tflite cannot be taken in: KeyError: .y_alias_1.; .*export it again"),
         (lacks, ModuleNotFoundError, "no_such_runtime"),
     ],
 )
