@@ -91,6 +91,7 @@ def normalize(model: Any, fit: Fit, sizes: Mapping[str, Sequence[int | None]]) -
         return model, [f"it is {found.described}, and stays as it is", *_fit_ports(model, fit, sizes)]
     changed = [*_convert_opset(model), *onnx_precision.to_float32(model)]
     notes = [*changed, *_fit_ports(model, fit, sizes)]
+    lift_out_of_bodies(model)
     return _fold(model), notes
 
 
@@ -196,6 +197,29 @@ def lift_constants(model: Any) -> None:
                 kept.append(node)
         if len(kept) < len(graph.node):
             replace_nodes(graph, kept)
+
+
+def lift_out_of_bodies(model: Any) -> None:
+    """Keep the weights of the bodies of If, Loop and Scan in the graph around them, where quantizers look for weights. Those whose name
+    another value has stay, and those that a body gives back."""
+    main, *bodies = iterate_graphs(model.graph)
+    names = Counter(
+        name for graph in (main, *bodies) for name in (*_names(graph.initializer), *_names(graph.input), *_list_made(graph.node))
+    )
+    for body in bodies:
+        ends = set(_names(body.output))
+        copies = [type(tensor).FromString(tensor.SerializeToString()) for tensor in body.initializer]
+        body.ClearField("initializer")
+        for tensor in copies:
+            (main if names[tensor.name] == 1 and tensor.name not in ends else body).initializer.append(tensor)
+
+
+def _names(tensors: Iterable[Any]) -> list[str]:
+    return [tensor.name for tensor in tensors]
+
+
+def _list_made(nodes: Iterable[Any]) -> list[str]:
+    return [name for node in nodes for name in node.output]
 
 
 def _find_owners(model: Any) -> dict[str, str]:

@@ -104,6 +104,33 @@ def test_weights_in_branches_are_found_in_openvino(branches, tmp_path):
     assert share_of("openvino", "fp16", made, layers_of(parent)["Gemm_0"]) == 0.5
 
 
+def convolutions_in_branches():
+    """Two branches, each with a convolution of its own, whose weights stand in a Constant node of its body; the mean decides."""
+    bodies = []
+    for n in (0, 1):
+        held = onnx.numpy_helper.from_array(normal(4, 3, 3, 3, seed=n), f"w{n}")
+        inside = [node("Constant", [], [f"w{n}"], value=held), node("Conv", ["x", f"w{n}"], [f"y{n}"], name=f"branch{n}")]
+        bodies.append(graph(inside, {}, {f"y{n}": [1, 4, 6, 6]}))
+    nodes = [node("ReduceMean", ["x"], ["m"], keepdims=0), node("Less", ["m", "zero"], ["c"])]
+    nodes += [node("If", ["c"], ["y"], then_branch=bodies[0], else_branch=bodies[1])]
+    return model(nodes, {"x": [1, 3, 8, 8]}, {"y": [1, 4, 6, 6]}, {"zero": np.float32(0)})
+
+
+def test_weights_that_the_bodies_of_branches_hold_are_quantized(tmp_path):
+    source = imported(convolutions_in_branches(), {"x": normal(24, 3, 8, 8)}, tmp_path / "source")
+    parent = converted("onnx", source, tmp_path / "onnx")
+    assert set(layers_of(parent)) == {"branch0", "branch1"} and worst_db("onnx", parent, source) >= 100
+    made = quantized("onnx", "int8-dynamic", parent, source, tmp_path / "int8")
+    assert share_of("onnx", "int8-dynamic", made) == 1.0 and worst_db("onnx", made, source) >= 20
+
+
+def test_a_branch_that_no_calibration_sample_takes_is_said_to_be_unknown(tmp_path):
+    source = imported(convolutions_in_branches(), {"x": np.abs(normal(24, 3, 8, 8))}, tmp_path / "source")
+    parent = converted("openvino", converted("onnx", source, tmp_path / "onnx"), tmp_path / "openvino")
+    with pytest.raises(ValueError, match=r"^no calibration sample takes one of the branches of an If.*or use fp16$"):
+        quantized("openvino", "int8-static", parent, source, tmp_path / "int8")
+
+
 def loop_net():
     """x is multiplied by w three times, the last time outside of the loop."""
     from onnx import TensorProto, helper

@@ -15,6 +15,7 @@ Arrays = dict[str, np.ndarray]
 Recipe = Callable[[Any, Mapping[str, Any], Sequence[Arrays], list[str]], Any]
 
 MIN_BLOCK_SIZE = 4
+EMPTY = "Calibration dataset must not be empty"  # of NNCF, which collects for each body of an If by itself what reaches it
 FLOAT16_MAX = 65504.0
 NUMBERED = re.compile("[A-Z][A-Za-z0-9]*_[0-9]+")  # default names of OpenVINO: the operator and a running number
 
@@ -59,7 +60,15 @@ def int8_static(model: Any, settings: Mapping[str, Any], calibration: Sequence[A
         import nncf
 
         advanced, options = _nncf_parameters(model, settings, len(calibration), kept)
-        return nncf.quantize(model, nncf.Dataset(calibration), advanced_parameters=advanced, **options)
+        try:
+            return nncf.quantize(model, nncf.Dataset(calibration), advanced_parameters=advanced, **options)
+        except nncf.ValidationError as error:
+            if EMPTY not in str(error):
+                raise
+            raise ValueError(
+                "no calibration sample takes one of the branches of an If, so that the ranges in it are not known; give samples that take"
+                " it, fix the condition (model.inputs), or use fp16"
+            ) from error
 
 
 def int8_accuracy_control(
