@@ -85,11 +85,20 @@ def read_enumeration(enumeration: str) -> dict[int, str]:
 def port_names(model: Any) -> tuple[list[str], list[str]]:
     """Names of the inputs and of the outputs in the order of the graph: those of its only signature, else those of its tensors."""
     graph, signatures = model.subgraphs[0], model.signatureDefs or []
-    entries = (*signatures[0].inputs, *signatures[0].outputs) if len(signatures) == 1 else ()
-    named = {entry.tensorIndex: entry.name.decode() for entry in entries}
-    sides = [[named.get(int(i), graph.tensors[i].name.decode()) for i in side] for side in (graph.inputs, graph.outputs)]
-    inputs, outputs = map(_unique, sides)
+    only = signatures[0] if len(signatures) == 1 else None
+    inputs, outputs = (
+        _unique(_name_side(graph, side, entries or ()))
+        for side, entries in ((graph.inputs, only and only.inputs), (graph.outputs, only and only.outputs))
+    )
     return inputs, outputs
+
+
+def _name_side(graph: Any, side: Sequence[int], entries: Sequence[Any]) -> list[str]:
+    """A name for each port of one side. entries: of the signature; a tensor that is given back twice, or is an input too, has several."""
+    named: dict[int, list[str]] = {}
+    for entry in entries:
+        named.setdefault(int(entry.tensorIndex), []).append(entry.name.decode())
+    return [named[int(i)].pop(0) if named.get(int(i)) else graph.tensors[i].name.decode() for i in side]
 
 
 def describe_state(model: Any) -> str | None:

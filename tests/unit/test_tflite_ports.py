@@ -92,6 +92,20 @@ def test_all_outputs_are_kept_in_the_files_order_with_their_names_and_types(tmp_
     assert given["a"].shape == (16, 3, 1, 1)
 
 
+def test_an_output_that_is_an_input_or_there_twice_has_a_name_of_its_own(tmp_path):
+    model = old_tflite.read(own_files.tflite(tmp_path / "plain.tflite"))
+    graph = model.subgraphs[0]
+    graph.outputs = [graph.outputs[0], graph.inputs[0], graph.outputs[0]]
+    naming.name_signature(model, ["x"], ["y", "same", "again"])
+    source = imported(model, {"x": X}, tmp_path)
+    manifest = artifact.read(source)
+    assert [[port.name for port in side] for side in (manifest.inputs, manifest.outputs)] == [["x"], ["y", "same", "again"]]
+    expected, given = outputs(converted(source), source)
+    np.testing.assert_array_equal(expected["same"], X)
+    np.testing.assert_array_equal(expected["again"], expected["y"])
+    assert checks.check_outputs(expected, given, 100) > 100
+
+
 def test_a_static_variant_has_all_of_them_too(tmp_path):
     source = imported(several(), {"first": X, "second": K}, tmp_path)
     parent, folder = converted(source), tmp_path / "v"
