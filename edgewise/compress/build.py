@@ -106,7 +106,14 @@ class Build:
         return [path for path, nodes in self.layers.items() if nodes and floats.issuperset(nodes)]
 
     def validation_indices(self) -> np.ndarray:
-        return self.samples.indices("validation")[:VALIDATION_SAMPLES]
+        """The samples by which a search chooses layers. VariantFailed without any."""
+        indices = self.samples.indices("validation")[:VALIDATION_SAMPLES]
+        if not len(indices):
+            raise VariantFailed(
+                "data.splits.validation: the split is empty, but the layers that stay in float are chosen on it; give it a share, for"
+                " example 0.1"
+            )
+        return indices
 
     def run(self, folder: Path, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The outputs of the model in `folder` for these samples, each [n, ...], computed in a process of its own."""
