@@ -94,13 +94,16 @@ POOLS = {
         node("Concat", ["c", "p", "q"], ["j"], name="join", axis=1),
         node("Conv", ["j", "u"], ["b"], name="joining"),
     ],
+    "an average": [*silu("a", "c"), node("GlobalAveragePool", ["c"], ["b"], name="pool")],
     "all of a picture": [node("Tanh", ["a"], ["c"], name="tanh"), node("GlobalMaxPool", ["c"], ["b"], name="pool")],
 }
 
 
 @pytest.mark.parametrize("kind", POOLS)
-def test_negative_values_are_not_pooled_in_8_bits(kind, tmp_path):
-    """The reader of the pooling stays float, since MNN would take its scale for the pooling too. The head of YOLOX has this."""
+def test_poolings_that_8_bits_spoil_are_float(kind, tmp_path):
+    """The reader of the pooling stays float, since MNN would take its scale for the pooling too. YOLOX pools negative values by the
+    maximum; nets with squeeze and excitation average values far beyond the averages.
+    """
     made, types, found = made_static(between(POOLS[kind], u=normal(24, 72, 1, 1, seed=3) / 9), tmp_path)
     reader = "joining" if kind == "joined" else "last"
     assert [layer for layer, dtype in types.items() if dtype == "float32"] == [reader]

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.mnn import converter, graph, max_poolings
+from edgewise.formats.mnn import converter, graph, poolings
 from edgewise.formats.mnn.depthwise import find_spread
 from edgewise.formats.mnn.scales import HIGHEST, LOWEST, Scale, find_scales
-from edgewise.formats.mnn.value_ranges import GIVEN, Range, find_ranges
+from edgewise.formats.mnn.value_ranges import Range, find_ranges
 
 Arrays = dict[str, np.ndarray]
+Ranges = Mapping[str, tuple[Range, Range]]
 # returns the layers that it left float by a rule of its own
 Recipe = Callable[[Path, Path, Mapping[str, Any], Sequence[Arrays], Sequence[str]], Sequence[str] | None]
 
@@ -74,31 +75,33 @@ def int8_static(
     parent: Path, target: Path, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: Sequence[str]
 ) -> Sequence[str]:
     """8-bit convolutions and matrix products with one scale for each tensor, and for each output channel of a weight, which has no zero
-    point. Returns the layers that stay float by a rule: see `depthwise` and `max_poolings`.
+    point. Returns the layers that stay float by a rule: see `depthwise` and `poolings`.
 
     MNN's own tool for this ends with std::length_error on x86; the scales that it would find are handed to the converter instead.
     """
     model = graph.read_file(parent)
     left = set(find_spread(parent.parent, model, calibration)) if settings.get("spread") == "float" else set[str]()
     layers = [one for one in _find_layers(parent, graph.CONVOLUTIONS, kept) if one.kind in STATIC and one.name not in left]
-    poolings = {one.name for one in model.operators if one.takes_maximum}
-    names = {*poolings, *(one.name for one in layers)}
+    names = {one.name for one in (*layers, *(one for one in model.operators if one.number in graph.POOLINGS))}
     ranges = find_ranges(parent.parent, settings["calibration"]["method"], calibration, names)
     layers = [one for one in layers if one.name in ranges]  # the others stay float, and the check of the file names them
-    negative = {name for name in poolings if name in ranges and ranges[name][GIVEN].low < 0}
     _write_static(parent, target, model, layers, ranges)
-    while negative and (wrong := negative & max_poolings.find_rounded(target.parent, calibration[0])):
-        left |= max_poolings.find_layers_near(wrong, model, {one.name for one in layers})
+    while wrong := _find_wrong(target.parent, model, layers, ranges, calibration[0]):
+        left |= poolings.find_layers_near(wrong, model, {one.name for one in layers})
         layers = [one for one in layers if one.name not in left]
         _write_static(parent, target, model, layers, ranges)
     return [one.name for one in model.operators if one.name in left]
 
 
-def _write_static(
-    parent: Path, target: Path, model: graph.Model, layers: Sequence[graph.Operator], ranges: Mapping[str, tuple[Range, Range]]
-) -> None:
+def _write_static(parent: Path, target: Path, model: graph.Model, layers: Sequence[graph.Operator], ranges: Ranges) -> None:
     scales = find_scales(model, {one.name: ranges[one.name] for one in layers})
     converter.requantize(parent, target, [], [_describe_static(one, scales) for one in layers])
+
+
+def _find_wrong(folder: Path, model: graph.Model, layers: Sequence[graph.Operator], ranges: Ranges, feeds: Arrays) -> set[str]:
+    """The poolings that the file in `folder` computes wrongly."""
+    risky = poolings.find_risky(model, ranges, {one.name for one in layers})
+    return risky & poolings.find_rounded(folder, feeds) if risky else risky
 
 
 def _describe_static(operator: graph.Operator, scales: Mapping[str, Scale]) -> dict[str, Any]:

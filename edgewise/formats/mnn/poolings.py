@@ -1,7 +1,9 @@
-"""Poolings by the maximum that MNN computes in 8 bits, and wrong: on x86, its kernel takes negative numbers for the largest ones (MNN 3.6).
+"""Poolings that MNN computes in 8 bits, and wrong.
 
-MNN hands the scale of a layer's tensor on to the poolings beside it, and no file can keep it from that; so the layers whose scales reach
-such a pooling stay float. YOLOX, whose pooled values come from SiLU, has SQNR -1 dB by one such layer.
+MNN hands the scale of a layer's tensor on to the poolings beside it, and no file can keep it from that. By the maximum, its kernel for x86
+takes negative numbers for the largest ones (MNN 3.6): YOLOX, whose pooled values come from SiLU, has SQNR -1 dB by one such layer. An
+average of values that no layer made has the scale of its results for them, too, and larger values are cut. So the layers whose scales reach
+such a pooling stay float.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -10,14 +12,29 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.mnn.graph import CONVOLUTIONS, UNARY, Model, Operator
+from edgewise.formats.mnn.graph import CONVOLUTIONS, POOLINGS, UNARY, Model, Operator
 from edgewise.formats.mnn.profile import INTEGER, Interpreted
-from edgewise.formats.mnn.value_ranges import POOLING, find_name
+from edgewise.formats.mnn.value_ranges import POOLING, Range, find_name
 
 BINARY = 7
 HOLDING = (*CONVOLUTIONS, UNARY, BINARY)  # operators that do not hand scales on
 Neighbours = Callable[[Operator], Sequence[Operator]]
 Tensors = Callable[[Operator], Sequence[str]]
+
+
+def find_risky(model: Model, ranges: Mapping[str, tuple[Range, Range]], layers: Collection[str]) -> set[str]:
+    """The poolings that go wrong if they are computed in 8 bits. layers: those with scales."""
+    found = [one for one in model.operators if one.number in POOLINGS and one.name in ranges]
+    makers = _link(list(model.operators), lambda one: one.outputs, lambda one: one.inputs)
+
+    def is_risky(pooling: Operator) -> bool:
+        given, made = ranges[pooling.name]
+        if pooling.takes_maximum:
+            return given.low < 0
+        own = any(True for _ in _iterate_reached([pooling], makers, layers))  # the scale of what it averages
+        return not own and (given.low < made.low or given.high > made.high)
+
+    return {one.name for one in found if is_risky(one)}
 
 
 def find_rounded(folder: Path, feeds: Mapping[str, np.ndarray]) -> set[str]:
@@ -43,9 +60,7 @@ def find_layers_near(poolings: Collection[str], model: Model, layers: Collection
     before = _link(operators, lambda one: one.outputs, lambda one: one.inputs)
     found = {*_iterate_reached(start, after, layers)} or {*_iterate_reached(start, before, layers)}
     if not found:
-        raise ValueError(
-            f"MNN computes the max pooling {', '.join(sorted(poolings))} in 8 bits, and wrong: keep_float the layers around it"
-        )
+        raise ValueError(f"MNN computes the pooling {', '.join(sorted(poolings))} in 8 bits, and wrong: keep_float the layers around it")
     return found
 
 
