@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.onnx import saturation
+from edgewise.formats.onnx import contrib_types, saturation
 from edgewise.formats.onnx.export import BATCH
 
 Arrays = dict[str, np.ndarray]
@@ -33,6 +33,7 @@ def find_ranges(model: Any, operators: Sequence[str], method: str, feeds: Sequen
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
+        contrib_types.declare(model)
         onnx.save(model, path)
         batches = join_batches(model, feeds, 1 if method == "mean" else CALIBRATION_BATCH)
         ranges = _collect(path, operators, method, [batches] if method == "mean" else [[batch] for batch in batches])
