@@ -46,7 +46,8 @@ class Group:
         return (*[slice(None)] * self.axis, own)
 
     def of(self, array: np.ndarray) -> np.ndarray:
-        return array[self.index]
+        part: np.ndarray = array[self.index]
+        return part
 
 
 @dataclass(frozen=True)
