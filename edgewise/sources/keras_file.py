@@ -25,7 +25,7 @@ from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Train
 from edgewise.config.settings import option
 from edgewise.errors import ModelError
-from edgewise.sources import imported
+from edgewise.sources import imported, keras_precision
 from edgewise.sources.inspection import Inspection, Port, one_line, product, total
 from edgewise.sources.oracle import Oracle, fit_ports
 
@@ -49,8 +49,13 @@ def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path
     manifest, samples, path = artifact.read(data), Samples.open(data), Path(settings.path)
     model = open_session(path)
     fit = fit_ports(path, settings, model, manifest, imported.make_probe(samples))
+    precision = keras_precision.find_precision(model.model) if isinstance(model, Network) else None
     copied = folder / f"model{path.suffix if path.is_file() else ''}"
-    (shutil.copyfile if path.is_file() else shutil.copytree)(path, copied)
+    if precision is not None and isinstance(model, Network):
+        copied = copied.with_suffix(".keras")
+        keras_precision.widen(model.model).save(copied)
+    else:
+        (shutil.copyfile if path.is_file() else shutil.copytree)(path, copied)
     save_file({f"{name}.weight": np.ascontiguousarray(kernel) for name, (_, kernel) in model.kernels.items()}, folder / WEIGHTS)
     layers = {n: {"type": kind, "weight": f"{n}.weight", "shape": [*kernel.shape]} for n, (kind, kernel) in model.kernels.items()}
     fields = imported.record(settings, Oracle(model, fit), samples, folder)
@@ -59,10 +64,23 @@ def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path
     return {
         **fields,
         "format": FORMAT,
-        "details": {**fields["details"], **kept, "layers": layers, "parameters": model.parameters, "file": copied.name},
+        "details": {
+            **fields["details"],
+            **kept,
+            **describe(precision),
+            "layers": layers,
+            "parameters": model.parameters,
+            "file": copied.name,
+        },
         "tools": versions(),
         "weights": copied.name if copied.is_file() else f"{copied.name}/saved_model.pb",
     }
+
+
+def describe(precision: str | None) -> dict[str, Any]:
+    """Entries of the manifest's details for a model in mixed precision."""
+    note = f"layers compute in {precision}, beside float32 weights; in the variants they compute in float32"
+    return {"precision": precision, "notes": [note]} if precision else {}
 
 
 def recognizes(path: Path) -> bool:

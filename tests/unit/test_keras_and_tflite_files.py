@@ -13,8 +13,9 @@ from edgewise.config.schema import Train
 from edgewise.errors import ModelError, VariantFailed
 from edgewise.formats.tflite import facts, keras_converter, make
 from edgewise.proof import checks, isolation
-from edgewise.sources import keras_file, tflite_file
+from edgewise.sources import keras_file, keras_precision, tflite_file
 from edgewise.sources.oracle import fit_ports
+from edgewise.stats.agreement import sqnr_db as agreement_db
 from tests.conftest import ROOT
 from tests.support import own_files
 
@@ -271,6 +272,25 @@ def test_a_keras_model_that_keeps_state_is_refused_with_what_to_do(tmp_path):
     library.Model(inputs, library.layers.LSTM(4, stateful=True, name="memory")(inputs)).save(tmp_path / "mine.keras")
     with pytest.raises(ModelError, match=r"stateful layers .*\(memory\); save it with stateful=False, or .*model\.state"):
         keras_file.inspect(tmp_path / "mine.keras")
+
+
+def test_a_keras_model_in_mixed_precision_becomes_one_in_float32(tmp_path):
+    """As they are trained on GPUs; the oracle stays the file itself, which rounds to float16."""
+    library = keras_file.import_keras()
+    library.utils.set_random_seed(0)
+    layers, half = library.layers, library.DTypePolicy("mixed_float16")
+    inputs = library.Input((6,))
+    inner = library.Sequential([library.Input((8,)), layers.Dense(8, activation="relu", dtype=half, name="inner")])
+    outputs = layers.Dense(3, dtype="float32", name="last")(inner(layers.Dense(8, dtype=half, name="first")(inputs)))
+    library.Model(inputs, outputs).save(tmp_path / "mine.h5")
+    x = np.random.default_rng(0).normal(size=(16, 6)).astype(np.float32)
+    source = obtain(keras_file, tmp_path / "mine.h5", own_files.plain_data(tmp_path / "data", {"x": x}), tmp_path / "source")
+    details = artifact.read(source).details
+    assert details["precision"] == "float16" and "compute in float16" in details["notes"][0]
+    wide = keras_file.load(source / details["file"])
+    assert keras_precision.find_precision(wide) is None
+    (expected,) = checks.read_probe(source)[1].values()
+    assert 40 < agreement_db(expected, np.asarray(wide(x))) < 100
 
 
 def test_float_tflite_file_is_quantized_further(float_model, data, tmp_path):
