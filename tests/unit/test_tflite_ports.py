@@ -8,7 +8,7 @@ import pytest
 
 from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest
-from edgewise.config.schema import Train
+from edgewise.config.schema import Train, part
 from edgewise.errors import ModelError, VariantFailed
 from edgewise.formats.tflite import make, naming, tail
 from edgewise.proof import checks, isolation, making
@@ -104,6 +104,19 @@ def test_an_output_that_is_an_input_or_there_twice_has_a_name_of_its_own(tmp_pat
     np.testing.assert_array_equal(expected["same"], X)
     np.testing.assert_array_equal(expected["again"], expected["y"])
     assert checks.check_outputs(expected, given, 100) > 100
+
+
+def test_openvino_gives_an_input_back_under_the_name_of_the_output(tmp_path):
+    pytest.importorskip("openvino")
+    model = old_tflite.read(own_files.tflite(tmp_path / "plain.tflite"))
+    graph = model.subgraphs[0]
+    graph.outputs = [graph.outputs[0], graph.inputs[0]]
+    naming.name_signature(model, ["x"], ["y", "same"])
+    source, folder = imported(model, {"x": X}, tmp_path), tmp_path / "openvino"
+    folder.mkdir()
+    part("edgewise.formats.openvino", "make").convert(source, folder, {})
+    feeds, expected = checks.read_probe(source)
+    assert checks.check_outputs(expected, isolation.compute_outputs("edgewise.formats.openvino", folder, {}, feeds), 100) > 100
 
 
 def test_a_static_variant_has_all_of_them_too(tmp_path):

@@ -31,7 +31,7 @@ def read_source(source: Path) -> tuple[Any, dict[str, list[str]]]:
     """The model with the names of the source, and the nodes of each layer. source: models/source of a format in READERS.
     ValueError if OpenVINO cannot read it, or it is already quantized."""
     manifest = json.loads((source / "manifest.json").read_text(encoding="utf-8"))
-    model = READERS[manifest["format"]](source / manifest["details"]["file"], manifest)
+    model = _separate(READERS[manifest["format"]](source / manifest["details"]["file"], manifest))
     _check_float(model)
     layers = manifest["details"]["layers"]
     found = _match_nodes(layers, _load_weights(source), model) if layers else _group_by_tensor(model)  # before the ports are renamed
@@ -93,6 +93,23 @@ def _sort_ports(model: Any, kept: Sequence[int] | None) -> Any:
     results = sorted(model.get_results(), key=lambda node: min(node.output(0).get_names()))
     results = results if kept is None else [results[place] for place in kept]
     return openvino.Model(results, parameters, model.get_friendly_name())
+
+
+def _separate(model: Any) -> Any:
+    """The model with a copy for each result that gives back an input, or what a result before it gives: each needs a name of its own."""
+    import openvino
+    from openvino import opset8
+
+    seen: set[tuple[str, int]] = set()
+    results = []
+    for result in model.get_results():
+        value = result.input_value(0)
+        key = value.get_node().get_friendly_name(), value.get_index()
+        if key in seen or value.get_node().get_type_name() == "Parameter":
+            result = opset8.result(opset8.convert(value, value.get_element_type().get_type_name()))
+        seen.add(key)
+        results.append(result)
+    return openvino.Model(results, model.get_parameters(), model.get_friendly_name())
 
 
 def _check_float(model: Any) -> None:
