@@ -82,7 +82,7 @@ def compare(host: Arrays, device: Arrays, variant: Variant) -> Agreement:
         same_predictions_share=same_predictions_share(host[first], device[first]),
         sqnr_db=min(sqnr_db(host[name], device[name]) for name in host),
         least_sqnr_db=variant.min_device_sqnr_db,
-        largest_difference=max(float(np.abs(host[name].astype(np.float64) - device[name]).max()) for name in host),
+        largest_difference=max(float(np.abs(host[name].astype(np.float64) - device[name]).max(initial=0)) for name in host),
     )
     if found.sqnr_db < found.least_sqnr_db:
         seen = f"largest difference {found.largest_difference:.3g}, {describe(found)}"
@@ -92,8 +92,8 @@ def compare(host: Arrays, device: Arrays, variant: Variant) -> Agreement:
 
 
 def same_predictions_share(host: np.ndarray, device: np.ndarray) -> float | None:
-    """Share of the samples with the same argmax, from [n, ..., classes]; None if there is only one output."""
-    if host.ndim < 2 or host.shape[-1] < 2:
+    """Share of the samples with the same argmax, from [n, ..., classes]; None if there is only one output, or none."""
+    if host.ndim < 2 or host.shape[-1] < 2 or not host.size:
         return None
     return float(np.mean(host.argmax(axis=-1) == device.argmax(axis=-1)))
 

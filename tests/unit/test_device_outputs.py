@@ -98,6 +98,13 @@ def test_one_output_a_sample_has_no_answer_to_compare():
     assert found.same_predictions_share is None and found.verdict == "within tolerance"
 
 
+@pytest.mark.parametrize("shape", [(6, 0), (6, 0, 4)])
+def test_an_output_of_no_length_is_equal(shape):
+    nothing, values = np.zeros(shape, np.float32), np.arange(6, dtype=np.float32)
+    found = device_outputs.compare({"a": nothing, "b": values}, {"a": nothing, "b": values}, schema.Variant("x-fp32", "x", "fp32", "x"))
+    assert (found.verdict, found.largest_difference, found.same_predictions_share) == ("identical", 0.0, None)
+
+
 def test_nothing_is_compared_where_nobody_asks(bench):
     assert bench(BOTH, "fake-b", settings=replace(BENCH, agreement_samples=0))["agreement"] is None
 
