@@ -5,7 +5,7 @@ profiles, and the medians by minute, are files beside the record of a measuremen
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -137,8 +137,14 @@ def find_reasons(case: Case) -> list[str]:
 
 
 def left_float(case: Case) -> Reason:
-    kept = f"; kept so by keep_float, a search or the format's own rule: {', '.join(case.kept_float)}" if case.kept_float else ""
+    kept = f"; kept so by keep_float, a search or the format's own rule: {name_some(case.kept_float)}" if case.kept_float else ""
     return Reason(case.having(weights=["float32"]), f"compute in float32{kept}")
+
+
+def name_some(names: Sequence[str]) -> str:
+    """The first few names, and how many more."""
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def in_parts(case: Case) -> Reason:

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgewise.artifacts.records import Energy, EngineAuto, EnginePoint, LimitedRun, Memory, Operators, Summary, Sustained, VariantSummary
 from edgewise.report import explain
-from edgewise.report.explain import top_operators
+from edgewise.report.explain import name_some, top_operators
 from edgewise.report.verdicts import Rows, worst_ratio
 
 ASK = {  # field of a row -> what it is, and the setting that measures it
@@ -162,7 +162,6 @@ def list_not_requested(rows: Rows) -> str | None:
 
 
 CLEAN = "clean"
-MOST_NAMED = 3
 CAUSES = {  # evidence that decided the grade -> (what happened, with the range of its values, and what to do besides measuring again)
     "disturbed_share": ("other processes took the processor in {} of the runs", "stop them"),
     "steal_share": ("other guests of its host took {} of the time", "wait for a quieter hour"),
@@ -199,12 +198,6 @@ def format_range(shares: list[float]) -> str:
     """Shares in per cent: 35 to 73 %."""
     low, high = (f"{100 * share:{'.0f' if share >= 0.1 else '.2g'}}" for share in (min(shares, default=0.0), max(shares, default=0.0)))
     return f"{low} %" if low == high else f"{low} to {high} %"
-
-
-def name_some(names: Sequence[str]) -> str:
-    """The first few names, and how many more."""
-    more = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def remeasure_command(names: list[str], makefile: Path = Path("Makefile")) -> str:

@@ -64,9 +64,10 @@ def describe(cut: dict[str, Any]) -> str:
     macs, parameters = (cut[name] / cut[f"{name}_before"] for name in ("multiply_adds", "parameters"))
     settings = cut["settings"]
     epochs = sum(step["epochs"] for step in cut["steps"])
+    steps = "one step" if len(cut["steps"]) == 1 else f"{len(cut['steps'])} steps"
     return (
         f"{macs:.1%} of the multiply-adds ({format_millions(cut['multiply_adds'])} of {format_millions(cut['multiply_adds_before'])} M) and"
-        f" {parameters:.1%} of the parameters are left; criterion {settings['criterion']}, {len(cut['steps'])} steps, {epochs} epochs"
+        f" {parameters:.1%} of the parameters are left; criterion {settings['criterion']}, {steps}, {epochs} epochs"
     )
 
 

@@ -27,6 +27,7 @@ def told(*nodes, kept=(), isa=tuple(VNNI["isa"]), reopened=0):
     [
         ([node("Conv", "float32", "float32")], {}, "1 Conv (100 % of the weights) compute in float32"),
         ([node("Conv", "float32", "float32")], {"kept": ("stem",)}, "kept so by keep_float, a search or the format's own rule: stem"),
+        ([node("Conv", "float32", "float32")], {"kept": tuple("abcdefg")}, "the format's own rule: a, b, c and 4 more"),
         ([node("Conv", "int8", "dynamic")], {}, "at every inference and quantize them then"),
         ([node("Conv", "int4", "float32")], {}, "store int4 and compute in float32"),
         ([node("Conv", "float16", "float16")], {"isa": ("avx2",)}, "are float16, for which this CPU has no arithmetic"),

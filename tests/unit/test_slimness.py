@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgewise.artifacts import artifact
+from edgewise.report.slimness import describe
 from tests.support.fabricate import FIVE, fabricate, write_report
 
 CUT = {
@@ -58,3 +59,7 @@ def test_nothing_is_said_where_all_variants_do_the_same_arithmetic(names):
     write_report()
     assert "mult-adds" not in Path("metrics/report.md").read_text(encoding="utf-8")
     assert "What was cut" not in Path("models/report/report.html").read_text(encoding="utf-8")
+
+
+def test_one_step_is_said_as_one():
+    assert "criterion taylor, one step, 3 epochs" in describe({**CUT, "steps": [{"epochs": 3}]})
