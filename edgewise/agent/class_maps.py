@@ -95,7 +95,7 @@ def read_scores(output: np.ndarray, channels: str) -> np.ndarray:
 
 
 def _plane(array: np.ndarray) -> np.ndarray:
-    """Without a first or last axis of length one."""
+    """The array without a first or last axis of length one."""
     axis = next((axis for axis in (0, 2) if array.ndim == 3 and array.shape[axis] == 1), None)
     return array if axis is None else array.squeeze(axis=axis)
 

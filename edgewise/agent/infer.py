@@ -95,7 +95,7 @@ def verify_files() -> None:
 
 
 def sha256(path: str) -> str:
-    """Of a file, read piece by piece: a model may take most of the memory that a device has."""
+    """The sha256 of a file, read piece by piece: a model may take most of the memory that a device has."""
     found = hashlib.sha256()
     with open(path, "rb") as stream:
         for chunk in iter(lambda: stream.read(CHUNK_BYTES), b""):

@@ -226,7 +226,7 @@ def make_call(session: Any, job: Job, feeds: List[Dict[str, Any]]) -> Call:
 
 
 def make_answer(job: Job) -> Callable[[Dict[str, Any], Any], Dict[str, Any]]:
-    """What makes the answer to a picture, uint8 [h, w, c], of the outputs of the model for it."""
+    """A function that makes the answer to a picture, uint8 [h, w, c], from the outputs of the model for it."""
     spec = job["answer"]
     if spec is None:
         return lambda outputs, picture: {name: array.argmax(axis=-1) for name, array in outputs.items()}

@@ -150,7 +150,7 @@ def resize_to_spec(image: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
 
 
 def _colour(spec: Mapping[str, Any]) -> Tuple[int, ...]:
-    """Of the bars, one number for each channel."""
+    """The colour of the bars, one number for each channel."""
     value = spec.get("pad_value", 0)
     return tuple(value) if isinstance(value, (list, tuple)) else (value,) * spec["channels"]
 

@@ -84,7 +84,7 @@ def _all_values(value: Any, check: Callable[[Any], bool]) -> bool:
 
 
 def _is_reading(value: Any) -> bool:
-    """Of a sensor; None if it could not be read."""
+    """Whether it is a value of a sensor; None stands for one that could not be read."""
     return value is None or _is_number(value)
 
 

@@ -9,7 +9,7 @@ Interval = tuple[float, ...] | None  # (low, high), 95 %
 
 @dataclass(frozen=True)
 class Memory:
-    """Of the memory pass, a process of its own. peak: since the imports, over load, runs and release; it includes the baseline.
+    """Memory, found in a process of its own. peak: since the imports, over load, runs and release; it includes the baseline.
 
     running_anonymous_bytes, running_file_bytes: after the runs, the process's own memory and the memory mapped from files, which the kernel
     can drop and read again. peak_reset false: the kernel refused to reset the peak, so it may come from the imports and overstate what
@@ -41,7 +41,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class EnergyFigures:
-    """Of one inference, from one sensor: scope: the part of the device that it sees. net: above the idle baseline of the same device."""
+    """The energy of one inference, from one sensor. scope: the part of the device that it sees. net: above the device's idle baseline."""
 
     source: str
     scope: str

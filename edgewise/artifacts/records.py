@@ -91,7 +91,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Latency:
-    """Of one inference, of loading, and of the first inference. All None if nothing was timed.
+    """The latency of one inference, of loading, and of the first inference. All None if nothing was timed.
 
     ratio_to_reference: variant / reference, interleaved. Intervals are None where the profile claims nothing; a quantile is None where
     too few samples were timed. samples: timed runs in so many processes. stop: why the measurement ended.

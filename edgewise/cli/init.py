@@ -117,7 +117,7 @@ def pip(extra: str) -> str:
 
 
 def git_environment() -> dict[str, str]:
-    """Without what a hook sets: GIT_INDEX_FILE or GIT_DIR would lead git to another repository."""
+    """The environment without what a hook sets: GIT_INDEX_FILE or GIT_DIR would lead git to another repository."""
     kept = ("GIT_AUTHOR_", "GIT_COMMITTER_", "GIT_CONFIG")
     return {**{key: value for key, value in os.environ.items() if not key.startswith("GIT_") or key.startswith(kept)}, "LC_ALL": "C"}
 
@@ -252,7 +252,7 @@ def git_lines(made: Created) -> Sequence[str]:
 
 
 def environment_lines() -> list[str]:
-    """Where `dvc` and `python` are not those of this environment, the stages would run in another one."""
+    """How to enter this environment, where `dvc` and `python` are those of another one, in which the stages would run."""
     own = Path(sys.executable).parent
     found = shutil.which("python")
     if found and Path(found).parent == own and shutil.which("dvc"):

@@ -212,8 +212,8 @@ def _uses(graph: Any, group: Any, names: Mapping[Any, str]) -> tuple[tuple[str, 
 def choose(groups: Sequence[Coupled], costs: Costs, kind: str, goal: float, multiple: int) -> list[np.ndarray]:
     """The channels of each group to cut, so that what is left costs at most `goal`. ValueError where that cannot be reached.
 
-    multiple: of which the channels that each group keeps are one, unless it keeps all. Where the last group to be cut takes far more than
-    was needed, the others get channels back.
+    multiple: each group keeps a multiple of this number of channels, unless it keeps all. Where the last group to be cut takes far more
+    than was needed, the others get channels back.
     """
     widest = max(group.channels for group in groups)
     if multiple >= widest:

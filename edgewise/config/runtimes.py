@@ -36,7 +36,7 @@ def describe(packages: Iterable[str]) -> str:
 
 
 def version(package: str) -> str:
-    """Of the distribution that provides an import name. MISSING where there is none."""
+    """The version of the distribution that provides an import name. MISSING where there is none."""
     if importlib.util.find_spec(package) is None:
         return MISSING
     try:

@@ -194,7 +194,7 @@ class Variant:
         return Tuning(self.qat.epochs, self.qat.learning_rate, self.per_channel is not False) if self.qat else None
 
     def with_engine(self, found: Mapping[str, Any]) -> "Variant":
-        """With the engine settings that `engine: auto` found on the device, if any."""
+        """The variant with the engine settings that `engine: auto` found on the device, if any."""
         return dataclasses.replace(self, engine={**self.engine, **found}) if found else self
 
 

@@ -147,7 +147,7 @@ def read_file(path: Path) -> Mapping[str, Any]:
 
 
 def read_categories(settings: Settings) -> Categories:
-    """Of all files, which must agree. DataError where they do not, or name none."""
+    """The categories of all files, which must agree. DataError where they do not, or name none."""
     named: dict[Any, str] = {}
     for path in find_files(settings):
         for entry in read_file(path)["categories"]:
@@ -202,7 +202,7 @@ def objects_by_image(path: Path) -> dict[Any, list[Mapping[str, Any]]]:
 
 
 def number_of(entry: Mapping[str, Any], name: str) -> Any:
-    """The number of a picture or a class, as a key. What is a list or a mapping, and so no number, is told by its text."""
+    """The number of a picture or a class, as a key; of a list or a mapping, which is no number, its text."""
     value = entry.get(name)
     return str(value) if isinstance(value, (list, dict)) else value
 

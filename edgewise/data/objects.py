@@ -39,14 +39,14 @@ class Shape:
 
     @classmethod
     def of_polygons(cls, number: int, polygons: Sequence[np.ndarray], **known: Any) -> "Shape":
-        """With the box around its polygons, and their area unless that is known."""
+        """A shape with the box around its polygons, and their area unless that is known."""
         points = np.concatenate(polygons)
         box = (*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
         return cls(number, box, tuple(polygons), **{"area": sum(map(polygon_area, polygons)), **known})
 
 
 def polygon_area(points: np.ndarray) -> float:
-    """Of a polygon that does not cross itself, by the shoelace formula."""
+    """The area of a polygon that does not cross itself, by the shoelace formula."""
     x, y = points.T.astype(np.float64)
     return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
 
@@ -63,7 +63,7 @@ class ObjectSettings(PictureFileSettings):
     pooled: bool = option(False, "the data set's own splits are put together and split again, by data.splits and data.groups")
 
     def names(self) -> Sequence[str]:
-        """Of the classes, in the data set's own order. DataError if the files that name them cannot be read."""
+        """The names of the classes, in the data set's own order. DataError if the files that name them cannot be read."""
         raise NotImplementedError
 
     def class_names(self) -> Sequence[str]:

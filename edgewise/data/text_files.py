@@ -98,7 +98,7 @@ def read_bytes(path: Path, kind: Kind) -> bytes:
 
 
 def read_text(path: Path, kind: Kind) -> str:
-    """Without a byte order mark. DataError if the file is not UTF-8."""
+    """The content without a byte order mark. DataError if the file is not UTF-8."""
     try:
         return read_bytes(path, kind).decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -136,7 +136,7 @@ def parse(path: Path) -> ElementTree.Element:
 
 @cache
 def names_in(path: Path, stamp: int) -> tuple[str, ...]:
-    """Names of the objects in a file, () if it cannot be read, which is told when its picture is. stamp: time of modification."""
+    """Names of the objects in a file, () if it cannot be read: its picture is then reported. stamp: time of modification."""
     try:
         return tuple({text(entry, "name") for entry in parse(path).iter("object")})
     except ValueError:

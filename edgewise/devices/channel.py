@@ -83,7 +83,7 @@ class _AgentRun:
             yield bytes(rest)
 
     def _chunks(self) -> Iterator[bytes]:
-        """Data from stdout until its end. Meanwhile the job is written and stderr read, of which the tail is kept."""
+        """Data from stdout until its end. Meanwhile the job is written and stderr is read; its tail is kept."""
         with selectors.DefaultSelector() as selector:
             for stream in (self.process.stdout, self.process.stderr):
                 selector.register(stream, selectors.EVENT_READ)  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ def estimate_trust(groups: Iterable[Sequence[Visit]], fingerprint: str, interlea
 
 
 def estimate_own(groups: Mapping[str, Sequence[Visit]], interleave: str) -> dict[str, Movement]:
-    """Of each variant that was visited ENOUGH times, in studies and by the bench stage together."""
+    """The movement of each variant that was visited ENOUGH times, in studies and by the bench stage together."""
     used = {name: [to_measured(visit) for visit in group if visit.interleave == interleave] for name, group in groups.items()}
     found = {name: between_visits([group]) for name, group in used.items() if len(group) >= ENOUGH}
     return {

@@ -121,7 +121,7 @@ def run_study(settings: schema.Config, names: Sequence[str], count: int, minutes
     with tempfile.TemporaryDirectory() as folder, connect(settings.device) as connection:
         with lock(settings.device), connection.reserve():
             subjects = [make_subject(settings, name, fingerprint, connection, Path(folder)) for name in names]
-        for number in paced(count, 60 * minutes):
+        for number in spread_over_time(count, 60 * minutes):
             with lock(settings.device), connection.reserve():
                 visited = [subject.visit() for subject in (subjects if number % 2 == 0 else subjects[::-1])]
             for visit in visited:
@@ -169,8 +169,8 @@ def make_subject(settings: schema.Config, name: str, fingerprint: str, connectio
     )
 
 
-def paced(count: int, seconds: float) -> Iterator[int]:
-    """0 to count - 1, each not before its share of the time is over."""
+def spread_over_time(count: int, seconds: float) -> Iterator[int]:
+    """Yield 0 to count - 1, waiting before each until its share of the time is over."""
     start = time.monotonic()
     for number in range(count):
         time.sleep(max(0.0, start + seconds * number / max(1, count - 1) - time.monotonic()))

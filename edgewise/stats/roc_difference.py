@@ -49,7 +49,7 @@ class Placed:
 
     @property
     def variances(self) -> tuple[float, float]:
-        """Of the mean: the parts of the positives and of the negatives (DeLong et al. 1988)."""
+        """The two parts of the variance of the mean, of the positives and of the negatives (DeLong et al. 1988)."""
         return tuple(float(part.var(ddof=1)) / len(part) for part in (self.positives, self.negatives))  # type: ignore[return-value]
 
     @property

@@ -140,7 +140,7 @@ def test_visits_are_spread_over_the_time(monkeypatch):
     slept, now = [], [0.0]
     monkeypatch.setattr(trust.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(trust.time, "sleep", lambda seconds: slept.append(round(seconds, 6)) or now.__setitem__(0, now[0] + seconds))
-    for number in trust.paced(4, 90.0):
+    for number in trust.spread_over_time(4, 90.0):
         now[0] += 70.0 if number == 1 else 10.0
     assert slept == [0.0, 20.0, 0.0, 0.0], "the third and fourth are late"
 

@@ -16,7 +16,7 @@ METHODS = {  # -> NNCF's names; it has no entropy method
 
 @contextlib.contextmanager
 def silence_nncf() -> Iterator[None]:
-    """Without NNCF's warnings, log and progress bars."""
+    """Run a block without NNCF's warnings, log and progress bars."""
     with suppress_warnings(), contextlib.redirect_stdout(io.StringIO()):
         yield
 

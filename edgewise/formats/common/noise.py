@@ -17,7 +17,7 @@ def cut(outputs: Mapping[str, np.ndarray], parts: Parts) -> list[np.ndarray]:
 
 
 def sum_errors(exact: Sequence[np.ndarray], given: Sequence[np.ndarray]) -> np.ndarray:
-    """Of each part the sum of its squared errors. exact, given: of `cut`."""
+    """The sum of squared errors of each part. exact, given: of `cut`."""
     return np.array([np.sum((mine - other) ** 2) for mine, other in zip(given, exact, strict=True)])
 
 

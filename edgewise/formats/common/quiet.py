@@ -36,7 +36,7 @@ def _restore(saved: int, descriptor: int) -> None:
 
 @contextlib.contextmanager
 def suppress_warnings() -> Iterator[None]:
-    """Without Python warnings and log messages up to WARNING: those of exporters and quantizers are nothing that a user could act on."""
+    """Run a block without Python warnings and log messages up to WARNING, on which a user of converters could not act."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before = logging.root.manager.disable

@@ -82,7 +82,7 @@ def refusal(given: Mapping[str, np.ndarray]) -> str:
 
 
 def plain_type(port: Mapping[str, Any]) -> np.dtype[Any]:
-    """Of an output as the source gives it: float32 for any float."""
+    """The type of an output as the source gives it: float32 for any float."""
     kind = np.dtype(port["dtype"])
     return np.dtype(np.float32) if kind.kind == "f" else kind
 

@@ -51,7 +51,7 @@ def split_runs(events: list[dict[str, Any]], wanted: str) -> list[list[dict[str,
 
 
 def outermost(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without nodes that run inside another (the body of a loop), which would count twice. Times in us."""
+    """The nodes except those that run inside another (the body of a loop), which would count twice. Times in us."""
     kept: list[dict[str, Any]] = []
     end = -1
     for node in sorted(nodes, key=lambda node: (node["ts"], node["dur"] > 0, -node["dur"])):

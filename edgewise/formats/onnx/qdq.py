@@ -89,7 +89,7 @@ def _shield(model: Any, kept: Sequence[str]) -> None:
 
 
 def _count_input_channels(node: Any, weight: Any) -> int:
-    """Of a Conv, a ConvTranspose or a Gemm: the size of axis 1 of its input."""
+    """The size of axis 1 of the input of a Conv, a ConvTranspose or a Gemm."""
     attributes = {attribute.name: attribute.i for attribute in node.attribute}
     if node.op_type == "Gemm":
         return int(weight.dims[1 if attributes.get("transB") else 0])

@@ -20,7 +20,7 @@ KINDS = {
 
 
 def find_tail(folder: Path) -> tails.Tail:
-    """Of the model in `folder`, see tails.find_tail."""
+    """The tail of the model in `folder`, see tails.find_tail."""
     return tails.find_tail(read_graph(folder))
 
 
@@ -67,7 +67,7 @@ def _captured(node: Any) -> list[str]:
 
 
 def _count_bytes(tensor: Any) -> int:
-    """Of its values, if they are floating point."""
+    """Bytes of the values of a tensor; 0 unless they are floating point."""
     from onnx import numpy_helper
 
     values = numpy_helper.to_array(tensor)

@@ -19,7 +19,7 @@ ENDS = ("Constant", "Parameter", "Result")
 
 
 def find_tail(folder: Path) -> tails.Tail:
-    """Of the model in `folder`, see tails.find_tail."""
+    """The tail of the model in `folder`, see tails.find_tail."""
     return tails.find_tail(read_graph(folder))
 
 
@@ -57,7 +57,7 @@ def _read(node: Any) -> tails.Operator:
 
 
 def _size(value: Any, axis: int) -> int:
-    """Of a value along an axis, 0 where it is not known."""
+    """The size of a value along an axis; 0 where it is not known."""
     shape = value.get_partial_shape()
     known = shape.rank.is_static and shape[axis].is_static
     return int(shape[axis].get_length()) if known else 0

@@ -110,7 +110,7 @@ def _keras_converter(place: Path, shapes: Sequence[Sequence[int]], kept: Sequenc
 
 
 def _saved_model_converter(place: Path, shapes: Sequence[Sequence[int]], kept: Sequence[int] | None) -> Any:
-    """Of the default signature with fixed shapes. Inputs and outputs are sorted by name, as in edgewise.sources.keras_file."""
+    """A converter of the default signature with fixed shapes. Inputs and outputs are sorted by name, as in edgewise.sources.keras_file."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(place))

@@ -22,7 +22,7 @@ SUPPRESSION = b"TFLite_Detection_PostProcess"  # the custom operator that decode
 
 
 def find_tail(folder: Path) -> tails.Tail:
-    """Of the model in `folder`, see tails.find_tail."""
+    """The tail of the model in `folder`, see tails.find_tail."""
     return tails.find_tail(read_graph(facts.read(Path(folder) / facts.FILE)))
 
 
@@ -34,7 +34,7 @@ def find_layers_behind(folder: Path, output: str, total: int, start: int, stop: 
 
 
 def read_graph(model: Any) -> tails.Graph:
-    """Of the main subgraph."""
+    """The graph of the main subgraph."""
     graph = model.subgraphs[0]
     nodes = facts.read_nodes(model)[: len(graph.operators)]
     operators = tuple(_read(model, operator, node) for operator, node in zip(graph.operators, nodes, strict=True))
@@ -65,6 +65,6 @@ def _is_bias(model: Any, tensor: Any) -> bool:
 
 
 def _count_bytes(model: Any, tensor: Any) -> int:
-    """Of a constant; 0 for a value that is computed."""
+    """Bytes of a constant; 0 for a value that is computed."""
     data = model.buffers[tensor.buffer].data
     return 0 if data is None else len(data)

@@ -166,7 +166,7 @@ class ScannedProgram:
         return {"layers": layers, "noise": found[""]}
 
     def _errors(self, paths: Iterable[str], chunk: list[Any], known: dict[Any, Any], exact: Outputs) -> np.ndarray:
-        """Of each part of the outputs the sum of its squared errors with these layers quantized. known: values that are there already."""
+        """The sum of squared errors of each part of the outputs with these layers quantized. known: values that are there already."""
         for quantizer in self.quantizers:
             quantizer.on = not quantizer.owners.isdisjoint(paths)
         given, _ = self._run(chunk, known)
