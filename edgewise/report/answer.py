@@ -12,7 +12,7 @@ from pathlib import Path
 from edgewise.artifacts import artifact
 from edgewise.artifacts.records import Summary, VariantSummary
 from edgewise.report import table, verdicts
-from edgewise.report.findings import name_some
+from edgewise.report.explain import name_some
 from edgewise.report.verdicts import Rows
 from edgewise.stats.claims import IDENTICAL, WORSE
 

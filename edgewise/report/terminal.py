@@ -12,7 +12,7 @@ from itertools import filterfalse
 from pathlib import Path
 
 from edgewise.artifacts.records import Summary, VariantSummary
-from edgewise.report import answer, findings, page, table, verdicts
+from edgewise.report import answer, explain, findings, page, table, verdicts
 from edgewise.report.overview import REPORT
 
 UNLIMITED = 150  # columns of what is no terminal: a file or a pipe
@@ -203,14 +203,14 @@ def find_remarks(summary: Summary) -> Iterator[str]:
     yield from describe_profile(summary)
     yield from describe_warnings(summary)
     yield from findings.describe_disturbances(summary)
-    yield from table.describe_unresolved(summary, findings.name_some)
+    yield from table.describe_unresolved(summary, explain.name_some)
 
 
 def describe_failures(summary: Summary) -> Iterator[str]:
     failed = summary.failed
     if failed:
         first, *others = failed
-        more = f"; also {findings.name_some(others)}" if others else ""
+        more = f"; also {explain.name_some(others)}" if others else ""
         yield f"{len(failed)} of {len(summary.variants)} variants failed: {first}: {failed[first].reason}{more}"
 
 
@@ -231,7 +231,7 @@ def describe_warnings(summary: Summary) -> Iterator[str]:
         for warning in filterfalse(verdicts.is_about_noise, row.warnings):
             same.setdefault(warning, []).append(name)
     for warning, names in same.items():
-        yield f"{findings.name_some(names)}: {warning}"
+        yield f"{explain.name_some(names)}: {warning}"
 
 
 def next_steps(summary: Summary) -> str:
