@@ -48,7 +48,7 @@ A cell is the SQNR against the original file in dB, where there are several outp
 is named where an output has several. It is that of the probe samples, before anything is measured. A dash: it failed; why stands below.
 With three pictures for calibration (a fifth of {PICTURES}) the int8-static ones are worse than a user's would be.
 
-Each was carried to a report and a bundle (profile smoke; silero_vad, face, cls and det with three or four variants), and `infer.py` answered.
+Each reached a report and a bundle (profile smoke; silero_vad, face, cls and det with three or four variants), and `infer.py` answered.
 All variants of the tables were made and proved; to save time, stages were asked for a few at a time, in place of one `dvc repro`.
 """
 

@@ -24,7 +24,7 @@ from edgewise.errors import UserError
 from edgewise.measure.collecting import read_trust, to_measured
 from edgewise.measure.pairs import make_pair_runner, measure_pairs
 from edgewise.measure.runs import PlacedVariant
-from edgewise.measure.trust import paced
+from edgewise.measure.trust import spread_over_time
 from edgewise.measure.visiting import make_visit
 from edgewise.stats.random_effects import Measured, Spread, between_visits, pool
 
@@ -66,7 +66,7 @@ def visit_in_turns(
     runners = {variant.name: make_pair_runner(variant, reference, bench) for variant in placed}
     found = {v.name: {(c := name_condition(cores)): found.get(v.name, {}).get(c, []) for cores in conditions} for v in placed}
     made = min(sum(map(len, each.values())) for each in found.values())
-    for number in paced(plan.count * len(conditions) - made, 60 * plan.minutes):
+    for number in spread_over_time(plan.count * len(conditions) - made, 60 * plan.minutes):
         cores = conditions[(made + number) % len(conditions)]
         with plan.neighbours(cores):
             for variant in placed if number // len(conditions) % 2 == 0 else placed[::-1]:

@@ -251,7 +251,7 @@ def write_tree(root: Path, added: Sequence[str]) -> str:
         index, listed = Path(folder, "index"), Path(folder, "added")
         own = Path(git(root, "rev-parse", "--path-format=absolute", "--git-path", "index"))
         if own.exists():
-            shutil.copy(own, index)  # its stat cache saves hashing the unchanged files
+            shutil.copy2(own, index)  # its stat cache saves hashing the unchanged files; by its time git tells which may have changed since
         git(root, "add", "--update", "--", ".", ":(exclude)models", GIT_INDEX_FILE=str(index))
         if added:
             listed.write_bytes(b"\0".join(os.fsencode(path) for path in added))

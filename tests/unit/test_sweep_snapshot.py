@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +79,22 @@ def test_a_file_for_another_python_counts_by_its_content(repository):
     git("commit", "-qm", "Start")
     before = clone.take_snapshot(root).key
     root.joinpath("old.py").write_text("print 2")
+    assert clone.take_snapshot(root).key != before
+
+
+def test_a_change_in_the_second_of_the_commit_counts(repository):
+    """Git compares sizes and seconds, and reads a file again where its index is as old as the file."""
+    root, git = repository
+    git("config", "core.trustctime", "false")
+    file, a_minute_ago = root / "same_size.yaml", time.time() - 60
+    file.write_text("a: 1")
+    os.utime(file, (a_minute_ago, a_minute_ago))
+    git("add", "-A")
+    git("commit", "-qm", "Start")
+    os.utime(root / ".git/index", (a_minute_ago, a_minute_ago))
+    before = clone.take_snapshot(root).key
+    file.write_text("a: 2")
+    os.utime(file, (a_minute_ago, a_minute_ago))
     assert clone.take_snapshot(root).key != before
 
 
