@@ -35,7 +35,7 @@ REFERENCE = "onnx-fp32"
 METHOD = "mean"  # of the extremes, where the format has it: minmax stays below the 3 dB that int8-static asks for
 MIXED_DB = 14  # loses less than a twentieth of the detections; the 20 dB of conf/ leave little of this net in 8 bits
 NAIVE = {"tail": "int8", "spread": "int8"}  # where the format has these settings
-COLUMNS_SAID = (
+LEGEND = (
     f"Lost: of the detections above the reference's own threshold. Ratio: to {REFERENCE}. `int8-mixed` has `sqnr_db: {MIXED_DB}`, the"
     " others their defaults but for `calibration.method: mean`; `naive` has everything in 8 bits and ranges from the extremes."
 )
@@ -150,7 +150,7 @@ def main() -> None:
     summary = carry(params, HOME)
     facts = machine.facts(())
     head = f"{facts['cpu']} ({', '.join(facts['isa'])}), one thread, profile {arguments.profile}."
-    text = f"{head} {COLUMNS_SAID}\n\n{make_table(summary, missing)}"
+    text = f"{head} {LEGEND}\n\n{make_table(summary, missing)}"
     if arguments.out is None:
         print(text)
         return

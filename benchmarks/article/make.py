@@ -2,9 +2,11 @@
 
     python -m benchmarks.article.make
 
-A variant that cannot be made ends it with the reason, since each is needed.
+A conversion or a variant that cannot be made ends it with the reason, since each is needed.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from edgewise.artifacts import artifact
@@ -23,12 +25,20 @@ def main() -> None:
         pruned_sources.update(configuration, {})
     for name, form in configuration.formats.items():
         if form.used:
-            float_models.convert(name, form, source)
+            with needed(f"the conversion to {name}"):
+                float_models.convert(name, form, source)
     for variant in configuration.variants.values():
-        try:
+        with needed(variant.name):
             variants.make_variant(variant, artifact.read(Path("models") / variant.format), configuration)
-        except VariantFailed as failure:  # by itself it would end with exit code 0, as one of many variants may fail
-            raise EdgewiseError(f"{variant.name}: {failure}") from None
+
+
+@contextlib.contextmanager
+def needed(what: str) -> Iterator[None]:
+    """EdgewiseError in the place of VariantFailed, with which a stage ends with exit code 0: one of many variants may fail."""
+    try:
+        yield
+    except VariantFailed as failure:
+        raise EdgewiseError(f"{what}: {failure}") from None
 
 
 if __name__ == "__main__":

@@ -78,10 +78,12 @@ def decide(targets: np.ndarray, classes: int, ways: Sequence[Way], runs: Sequenc
 
 
 def say_why(ways: Sequence[Way], right: Sequence[int], best: int, pictures: int) -> str:
-    """Of how many pictures each way is right; those that are as often right as the best are named."""
+    """How many pictures the best way gets right, and which other ways get as many."""
     sure = SURE if right[best] > pictures / 2 else GUESSED
     equal = [say_way(way) for place, way in enumerate(ways) if place != best and right[place] >= right[best]]
-    also = f"; as often right: {', '.join(equal[:SHOWN])}: take the one of your training" if equal else ""
+    also = (
+        f"; {', '.join(equal[:SHOWN])} {'is' if len(equal) == 1 else 'are'} right as often: take the one of your training" if equal else ""
+    )
     return f"{sure}, right on {right[best]} of {pictures} labelled pictures; {len(ways)} usual ways were tried{also}"
 
 

@@ -89,7 +89,7 @@ def obtain_alone(obtain: Callable[..., Mapping[str, Any]], settings: Any, *argum
         raise
     except Exception as error:
         raise ModelError(
-            f"model.path: {settings.path} cannot be taken in: {type(error).__name__}: {one_line(error)}; it uses something that is not"
+            f"model.path: {settings.path} cannot be imported: {type(error).__name__}: {one_line(error)}; it uses something that is not"
             " supported yet: export it again, with another exporter or opset"
         ) from error
 

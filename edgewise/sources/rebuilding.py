@@ -11,6 +11,7 @@ from edgewise.config.schema import Plugin
 from edgewise.config.settings import build
 from edgewise.proof import checks
 from edgewise.sources import torch_source, training
+from edgewise.sources.model_source import find_collapsed
 from edgewise.stats.agreement import compare_groups, worst_of
 
 LEAST_DB = 60.0  # between the module and the source's own outputs; another order of sums gives 120 and more
@@ -36,9 +37,11 @@ def rebuild(model: Plugin, source: Path, data: Manifest) -> Any:
 
 
 def check_same(module: Any, source: Path) -> None:
-    """ValueError unless the module gives the source's own outputs."""
+    """ValueError unless the module gives the source's own outputs, which have to differ from sample to sample."""
     import torch
 
+    for warning in find_collapsed(source):
+        raise ValueError(f"not from this source: {warning}")
     inputs, expected = checks.read_probe(source)
     with torch.no_grad():
         given = dict(zip(expected, (np.asarray(result) for result in training.run(module, inputs)), strict=True))

@@ -92,7 +92,7 @@ def make_clone(parent: Parent, folder: Path, params: str) -> None:
 
 @contextlib.contextmanager
 def hold_lock(path: Path, running: str) -> Iterator[None]:
-    """Hold the lock of what uses a clone. ConfigError with the message `running` where another process does."""
+    """Hold the lock of a sweep or a study. ConfigError with the message `running` where another process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         try:

@@ -159,7 +159,7 @@ def test_the_scaling_with_which_labelled_pictures_are_classified_is_taken():
     assert found.data == {"range": [0, 255]} and found.words.endswith("right on 30 of 30 labelled pictures; 3 usual ways were tried")
     same = scaling_choice.decide(targets, 2, ways, [runs[1]] * 3)
     assert same.data == {"range": [0, 1]}  # the most common one, if nothing tells them apart
-    assert same.words.endswith("; as often right: range [0, 255], range [-1, 1]: take the one of your training")
+    assert same.words.endswith("; range [0, 255], range [-1, 1] are right as often: take the one of your training")
     assert scaling_choice.decide(targets, 3, ways, runs) is None
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -190,8 +191,6 @@ def test_other_criteria_and_distances_give_another_source(project, tmp_path, cha
 
 
 def test_it_learns_from_the_source_alone_where_there_are_no_labels(project, tmp_path):
-    import shutil
-
     shutil.copytree(project / "data", tmp_path / "data")
     shutil.copytree(project / "source", tmp_path / "source")
     manifest = artifact.read(tmp_path / "data")
@@ -210,6 +209,19 @@ def test_a_source_of_another_net_is_refused(project, tmp_path):
         make(project, tmp_path / "program", model=program)
     with pytest.raises(ValueError, match=r"not from this source: model\.name 'onnx_file'"):
         make(project, tmp_path / "onnx", model=Plugin("onnx_file", "edgewise.sources.onnx_file", {"path": "my.onnx"}))
+
+
+def test_a_source_that_answers_everything_alike_is_refused_for_that(project, tmp_path):
+    """Its outputs are rounding about one value, by which no module can be recognized."""
+    for name in ("data", "source"):
+        shutil.copytree(project / name, tmp_path / name)
+    with np.load(project / "source/probe.npz") as stored:
+        arrays = dict(stored)
+    same = {key: np.full_like(array, 0.1) if key.startswith("out:") else array for key, array in arrays.items()}
+    (tmp_path / "source/probe.npz").unlink()
+    np.savez(tmp_path / "source/probe.npz", **same)
+    with pytest.raises(ValueError, match=r"not from this source: the source gives the same logits for every sample"):
+        make(tmp_path, tmp_path / "slim")
 
 
 class TestSharing:

@@ -81,7 +81,7 @@ def lacks(settings: Any) -> None:
         (aborts, ModelError, r"model\.path: mine\.tflite crashes its runtime \(SIGABRT\); export it again"),
         (is_killed, InfrastructureError, "was killed"),
         (refuses, ModelError, "^model.path: mine is refused$"),
-        (stumbles, ModelError, r"^model\.path: mine\.tflite cannot be taken in: KeyError: .y_alias_1.; .*export it again"),
+        (stumbles, ModelError, r"^model\.path: mine\.tflite cannot be imported: KeyError: .y_alias_1.; .*export it again"),
         (lacks, ModuleNotFoundError, "no_such_runtime"),
     ],
 )

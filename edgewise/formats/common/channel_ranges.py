@@ -11,6 +11,16 @@ BITS = 2.0  # of 8, lost in the mean over the channels; MobileNetV2 on digits lo
 SAMPLES = 32  # whose ranges are looked at
 
 
+Extremes = dict[str, tuple[np.ndarray, np.ndarray]]  # of each channel of a tensor: the smallest and the largest value
+
+
+def widen(found: Extremes, name: str, values: np.ndarray) -> None:
+    """Take these values of a tensor, with its channels on axis 1, into its extremes, in place."""
+    rows = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
+    low, high = found.get(name, (np.inf, -np.inf))
+    found[name] = np.minimum(low, rows.min(axis=1)), np.maximum(high, rows.max(axis=1))
+
+
 def lost_bits(low: np.ndarray, high: np.ndarray) -> float:
     """How much finer the channels' own scales would be than that of the whole tensor: mean log2 of the ratio. Channels that are always 0
     do not count. low, high: the extremes of each channel."""

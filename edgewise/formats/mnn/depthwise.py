@@ -7,9 +7,7 @@ common.channel_ranges).
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from edgewise.formats.common.channel_ranges import BITS, SAMPLES, lost_bits
+from edgewise.formats.common.channel_ranges import BITS, SAMPLES, Extremes, lost_bits, widen
 from edgewise.formats.mnn.graph import CONVOLUTIONS, UNARY, Model, Operator
 from edgewise.formats.mnn.scales import DEPTHWISE
 from edgewise.formats.mnn.value_ranges import GIVEN, Arrays, iterate_values
@@ -29,14 +27,12 @@ def find_spread(folder: Path, model: Model, feeds: Sequence[Arrays]) -> list[str
     return [one.name for one in model.operators if one.name in {*(layer.name for layer in spread), *feeding}]
 
 
-def find_reach(folder: Path, names: Mapping[str, Operator], feeds: Sequence[Arrays]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def find_reach(folder: Path, names: Mapping[str, Operator], feeds: Sequence[Arrays]) -> Extremes:
     """Smallest and largest value of each channel, axis 1, of what these operators are given."""
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    found: Extremes = {}
     for values in iterate_values(folder, feeds, names):
-        for name, given in ((name, array) for (name, side), array in values.items() if side == GIVEN):
-            rows = np.moveaxis(given, 1, 0).reshape(given.shape[1], -1)
-            low, high = found.get(name, (np.inf, -np.inf))
-            found[name] = np.minimum(low, rows.min(axis=1)), np.maximum(high, rows.max(axis=1))
+        for name in (name for name, side in values if side == GIVEN):
+            widen(found, name, values[name, GIVEN])
     return found
 
 

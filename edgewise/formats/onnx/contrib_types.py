@@ -1,5 +1,5 @@
-"""Types of what operators of com.microsoft make. ONNX's own inference does not know these operators, and ONNX Runtime's static quantizer
-leaves layers float whose inputs have no type."""
+"""The types of what operators of com.microsoft return. ONNX's own inference does not know these operators, and ONNX Runtime's static
+quantizer leaves layers float whose inputs have no type."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ FLOAT = "tensor(float)"  # as ONNX Runtime calls the type
 
 
 def declare(model: Any) -> None:
-    """Add, in place, what ONNX Runtime finds of the float outputs of such nodes; nothing to a model without any."""
+    """Add the types of the float outputs of such nodes to the model, in place, as ONNX Runtime infers them."""
     known = {value.name for value in (*model.graph.value_info, *model.graph.output)}
     nodes = (node for node in model.graph.node if node.domain not in STANDARD)
     names = [name for node in nodes for name in node.output if name and name not in known]

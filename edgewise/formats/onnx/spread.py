@@ -8,9 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from edgewise.formats.common.channel_ranges import BITS, SAMPLES, lost_bits
+from edgewise.formats.common.channel_ranges import BITS, SAMPLES, Extremes, lost_bits, widen
 from edgewise.formats.onnx import run
 from edgewise.formats.onnx.ranges import Arrays, join_batches
 
@@ -37,7 +35,7 @@ def _is_depthwise(node: Any, model: Any) -> bool:
     return weight is not None and weight.dims[1] == 1
 
 
-def _find_extremes(model: Any, tensors: Sequence[str], feeds: Sequence[Arrays]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _find_extremes(model: Any, tensors: Sequence[str], feeds: Sequence[Arrays]) -> Extremes:
     """Smallest and largest value of each channel, axis 1, over the samples."""
     import onnx
 
@@ -48,12 +46,10 @@ def _find_extremes(model: Any, tensors: Sequence[str], feeds: Sequence[Arrays]) 
     with tempfile.TemporaryDirectory() as folder:
         onnx.save(watched, f"{folder}/{run.MODEL}")
         session = run.load(folder, {"threads": 1})
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    found: Extremes = {}
     for batch in join_batches(model, feeds[:SAMPLES], 1):
         for name, values in session.run(batch).items():
-            rows = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
-            low, high = found.get(name, (np.inf, -np.inf))
-            found[name] = np.minimum(low, rows.min(axis=1)), np.maximum(high, rows.max(axis=1))
+            widen(found, name, values)
     return found
 
 
