@@ -4,6 +4,7 @@ A terminal that is too narrow for one line a variant gets two: the verdict stand
 is too wide as well, columns are left out, and a line says which.
 """
 
+import re
 import subprocess
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,9 @@ LEFT_ALIGNED = ("variant", "grade", "verdict")
 Arrange = Callable[[Sequence[str], Sequence[str], dict[str, list[str]]], "tuple[Column, ...]"]  # names, marks, cells by title
 VERDICT_WIDTH = 22  # "latency not resolved", indented; a longer verdict is wrapped
 MOST_REMARKS = 5
-LONGEST_REMARK = 230  # characters: three lines of 80
+LONGEST_REMARK = 320  # characters: four lines of 80
+CLAUSE_END = re.compile(r"[;.] ")
+REST_OF_REMARK = " (the rest: edgewise report --verbose)"
 
 
 NEXT_STEPS = f"""where to look next:
@@ -190,10 +193,18 @@ def format_line(layout: Layout, row: Sequence[tuple[str, ...]], number: int) -> 
 
 def pick_remarks(summary: Summary) -> list[str]:
     """The first MOST_REMARKS remarks; the last one of them says how many lines there are besides."""
-    found = [textwrap.shorten(text, LONGEST_REMARK, placeholder=" ...") for text in find_remarks(summary)]
+    found = [shorten_remark(text) for text in find_remarks(summary)]
     rest = len(table.explain_table(summary)) - 1  # without how to read the table
     more = f"all {rest} remarks: edgewise report --verbose"
     return [*found[: MOST_REMARKS - 1], more]
+
+
+def shorten_remark(text: str) -> str:
+    """The whole clauses that fit into LONGEST_REMARK, and where the rest is; all of a text whose first clause is longer."""
+    if len(text) <= LONGEST_REMARK:
+        return text
+    ends = [end.start() for end in CLAUSE_END.finditer(text) if end.start() <= LONGEST_REMARK]
+    return f"{text[: ends[-1]]}{REST_OF_REMARK}" if ends else text
 
 
 def find_remarks(summary: Summary) -> Iterator[str]:

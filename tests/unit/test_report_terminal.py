@@ -145,6 +145,19 @@ def test_there_are_at_most_five_remarks_and_the_first_are_failures(project, show
     assert "note 8" in long and "note 8" not in short
 
 
+def test_a_long_remark_ends_with_a_clause_and_says_where_the_rest_is(shown):
+    clause = "the reason of a failure that a runtime gives, in about eighty characters of text; "
+    said = shown(replace(summarize(), warnings=(clause * 9 + "next step: do this",)), 80)
+    assert " ..." not in said and "next step" not in said
+    remark, told, _ = " ".join(said[said.index("the reason") :].split()).partition(terminal.REST_OF_REMARK)
+    assert told and remark == "; ".join([clause.strip("; ")] * 3)
+
+
+def test_a_long_clause_is_printed_as_it_is():
+    text = "outputs differ from the source " * 20
+    assert terminal.shorten_remark(text) == text
+
+
 def test_disturbed_measurements_are_one_remark(project):
     (found,) = [text for text in terminal.find_remarks(summarize()) if "measure again" in text]
     assert found.startswith("2 of 13 noisy or degraded (tflite-int4-weight, openvino-int8-static): ") and "measure again with" in found
