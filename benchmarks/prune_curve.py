@@ -1,10 +1,14 @@
-"""Accuracy against multiply-adds: a net on digits, pruned to some shares, trained again with its source as teacher and without.
+"""Accuracy against multiply-adds: a net pruned to some shares, trained again with its source as teacher and without.
 
-    python -m benchmarks.prune_curve --out docs/pruning.md          a ResNet-18 of a quarter of the width on digits at 32x32, a few minutes
+    python -m benchmarks.prune_curve                       a ResNet-18 of a quarter of the width on digits at 32x32; minutes a seed
+    python -m benchmarks.prune_curve --seeds 0 1 2 --steps 1 --epochs 20
+    python -m benchmarks.prune_curve --pictures FOLDER     a whole ResNet-18 on FOLDER/CLASS/*.jpg at 64x64; FOLDER/../groups.csv, if it is
+                                                           there, names the pictures of a scene
     python -m benchmarks.prune_curve --shares 0.4 --epochs 2
 
-One thread, in a temporary folder. The row of 100 % is the source itself, trained for as many more epochs as each pruned net is in all its
-steps. Accuracies are of the test split; differences are paired with that row, in points with a 95 % interval.
+Prints a table, for docs/pruning.md. One thread, in a temporary folder. The row of 100 % is the source itself, trained for as many more
+epochs as each pruned net is in all its steps. Accuracies are of the test split; differences are paired with that row, in points with a
+95 % interval.
 """
 
 import argparse
@@ -37,15 +41,18 @@ from edgewise.sources.objectives import choose
 from edgewise.stats.paired import compare_shares
 
 ROOT = Path(__file__).resolve().parents[1]
-MARK = "## Measured"
 SHARES = (0.4, 0.25, 0.15)
-MULTIPLE = 4  # of channels: the narrowest layers have 16
+MULTIPLE = 4  # of channels: the narrowest layers have 16; those of a whole ResNet-18 64
+WIDE_MULTIPLE = 8
 MODEL = {"hidden_sizes": [16, 32, 64, 128], "embedding_size": 16, "depths": [2, 2, 2, 2], "layer_type": "basic"}
-HEAD = "| multiply-adds left | parameters left | teacher | accuracy | points to the source | training, s |\n|---|---|---|---|---|---|"
+WHOLE = {"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512], "embedding_size": 64, "layer_type": "basic"}
+DIGITS = {"data": {"name": "digits", "image_size": 32}, "model": {"name": "resnet18", "arguments": MODEL}}
+HEAD = "| seed | multiply-adds left | parameters left | teacher | accuracy | points to the source | training, s |\n" + "|---" * 7 + "|"
 
 
 @dataclass(frozen=True)
 class Row:
+    seed: int
     share: float
     parameters: float
     taught: bool | None
@@ -57,7 +64,8 @@ class Row:
         found = compare_shares(source.right, self.right)
         low, high = (100 * bound for bound in found.delta_ci95)
         points = "" if self is source else f"{100 * found.delta:+.2f} [{low:+.2f}, {high:+.2f}]"
-        return f"| {self.share:.1%} | {self.parameters:.1%} | {teacher} | {self.right.mean():.4f} | {points} | {self.seconds:.0f} |"
+        cells = (f"{self.share:.1%}", f"{self.parameters:.1%}", teacher, f"{self.right.mean():.4f}", points, f"{self.seconds:.0f}")
+        return "| " + " | ".join([str(self.seed), *cells]) + " |"
 
 
 @contextlib.contextmanager
@@ -105,46 +113,53 @@ def train_on(config: Config, samples: Samples, epochs: int, folder: Path) -> Non
         torch_source.export(net, samples.feeds(samples.indices("calibration")[:16]), objective.outputs, folder)
 
 
-def measure(config: Config, shares: Sequence[float], steps: int, epochs: int) -> list[Row]:
+def measure(config: Config, shares: Sequence[float], steps: int, epochs: int, multiple: int = MULTIPLE) -> list[Row]:
     samples = Samples.open(pruned_sources.DATA)
     started = time.monotonic()
     whole = Path("whole")
     whole.mkdir()
     train_on(config, samples, steps * epochs, whole)
-    rows = [Row(1.0, 1.0, None, is_right(whole, samples), time.monotonic() - started)]
+    rows = [Row(config.seed, 1.0, 1.0, None, is_right(whole, samples), time.monotonic() - started)]
     for share in tqdm(shares, unit="share", disable=None):
         for weight in (0.7, 0.0):
-            prune = Prune(macs_share=share, multiple=MULTIPLE, steps=steps, epochs=epochs, distillation=Distillation(weight=weight))
+            prune = Prune(macs_share=share, multiple=multiple, steps=steps, epochs=epochs, distillation=Distillation(weight=weight))
             folder, started = Path(f"{share}-{weight}"), time.monotonic()
             folder.mkdir()
             make_pruned(config.model, SOURCE, pruned_sources.DATA, prune, config.train, config.seed, folder)
             cut = artifact.read(folder).details["pruned"]
             macs, parameters = (cut[name] / cut[f"{name}_before"] for name in ("multiply_adds", "parameters"))
-            rows.append(Row(macs, parameters, bool(weight), is_right(folder, samples), time.monotonic() - started))
+            rows.append(Row(config.seed, macs, parameters, bool(weight), is_right(folder, samples), time.monotonic() - started))
     return rows
+
+
+def choices_of_pictures(folder: Path) -> dict[str, Any]:
+    """Of a whole ResNet-18 on pictures in folders, one for each class."""
+    groups = folder.parent / "groups.csv"
+    data = {"name": "image_folder", "path": str(folder), "groups": str(groups) if groups.exists() else None, "image_size": 64}
+    return {"data": {**data, "channels": 1}, "model": {"name": "resnet18", "arguments": WHOLE}}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--pictures", type=Path, help="FOLDER/CLASS/*.jpg in place of digits")
     parser.add_argument("--source-epochs", type=int, default=8)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=4, help="after each step")
-    parser.add_argument("--out", type=Path, help="replace what follows `## Measured` in this page")
     arguments = parser.parse_args()
-    out = arguments.out and arguments.out.resolve()
-    with project(arguments.seed, arguments.source_epochs) as config:
-        rows = measure(config, arguments.shares, arguments.steps, arguments.epochs)
-    note = (
-        f"`python -m benchmarks.prune_curve`: ResNet-18 of a quarter of the width on digits at 32x32, {len(rows[0].right)} test pictures,"
-        f" seed {arguments.seed}, {arguments.steps} steps of {arguments.epochs} epochs, one thread of {machine.facts(())['cpu']}.\n"
+    choices = choices_of_pictures(arguments.pictures.resolve()) if arguments.pictures else DIGITS
+    multiple = WIDE_MULTIPLE if arguments.pictures else MULTIPLE
+    lines = []
+    for seed in arguments.seeds:
+        with project(seed, arguments.source_epochs, **choices) as config:
+            rows = measure(config, arguments.shares, arguments.steps, arguments.epochs, multiple)
+        lines += [row.line(rows[0]) for row in rows]
+    print(
+        f"{len(rows[0].right)} test pictures, source of {arguments.source_epochs} epochs,"
+        f" steps: {arguments.steps} of {arguments.epochs} epochs, one thread of {machine.facts(())['cpu']}\n\n{HEAD}"
     )
-    text = "\n".join([note, HEAD, *(row.line(rows[0]) for row in rows), ""])
-    print(text)
-    if out:
-        head = out.read_text(encoding="utf-8").partition(MARK)[0].rstrip()
-        out.write_text(f"{head}\n\n{MARK}\n\n{text}", encoding="utf-8")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":
