@@ -20,11 +20,10 @@ CODE = (
     "{scanner}",
     "{samples}",
     "{proof}",
-    "edgewise.formats.common.exported",
     "edgewise.formats.common.nncf_settings",
-    "edgewise.formats.common.noise",
     "edgewise.formats.common.onnx_graphs",
-    "edgewise.formats.common.plateaus",
+    "edgewise.formats.common.programs",
+    "edgewise.formats.common.rounding",
 )
 
 

@@ -67,14 +67,14 @@ class Build:
         """What stays float behind the last layers: {"operators": names, "bytes": of their constants}; None where nothing does."""
         if self.variant.tail != "float" or artifact.read(self.source).details.get("quantized"):
             return None
-        found = schema.part(self.variant.module, "tail").find_tail(self.parent)
+        found = schema.part(self.variant.module, "facts").find_tail(self.parent)
         return {"operators": list(found.operators), "bytes": found.bytes} if found.operators else None
 
     def layers_behind(self, output: str, total: int, start: int, stop: int) -> list[str]:
         """The last source layers behind indices start to stop of an output's axis of `total` elements; [] where the format cannot tell."""
         if self.variant.tail is None:
             return []
-        nodes = schema.part(self.variant.module, "tail").find_layers_behind(self.parent, output, total, start, stop)
+        nodes = schema.part(self.variant.module, "facts").find_layers_behind(self.parent, output, total, start, stop)
         return [layer for layer, its in self.layers.items() if set(its) & set(nodes)]
 
     def float_layers(self) -> list[str]:

@@ -200,7 +200,7 @@ def test_no_import_circle():
     assert not circles(edges())
 
 
-SEAM = {"run", "make", "facts", "split", "store", "profile", "recipes", "scan", "tail"}  # what formats have in common
+SEAM = {"run", "make", "facts", "split", "store", "profile", "recipes", "scan"}  # what formats have in common
 
 
 def test_no_two_modules_share_a_name():

@@ -136,12 +136,12 @@ def facts_of(name: str, folder: Path) -> dict[str, Any]:
 
 
 def tail_of(name: str, folder: Path) -> Any:
-    return part(form(name)["module"], "tail").find_tail(folder)
+    return part(form(name)["module"], "facts").find_tail(folder)
 
 
 def layers_behind(name: str, folder: Path, output: str, total: int, start: int, stop: int) -> list[str]:
     """Nodes behind a part of an output."""
-    return list(part(form(name)["module"], "tail").find_layers_behind(folder, output, total, start, stop))
+    return list(part(form(name)["module"], "facts").find_layers_behind(folder, output, total, start, stop))
 
 
 def share_of(name: str, scheme: str, folder: Path, keep: Sequence[str] = ()) -> float:

@@ -7,7 +7,7 @@ pytest.importorskip("torch")
 pytest.importorskip("ncnn")
 pytest.importorskip("pnnx")
 
-from edgewise.formats.ncnn import channel_spread, facts, make, net_files
+from edgewise.formats.ncnn import blobs, facts, make, net_files
 from edgewise.formats.ncnn.net_files import Layer
 from tests.unit.test_format_ncnn import convolution, normal, write_net
 
@@ -27,8 +27,8 @@ def test_a_depthwise_convolution_of_unlike_channels_stays_float_with_what_feeds_
     ]
     folder, feeds = write_net(tmp_path / "net", layers, (3, 8, 8)), [{"x": normal(3, 8, 8)} for _ in range(3)]
     read_layers = net_files.read(folder)
-    assert channel_spread.find_spread(folder, read_layers, feeds) == ["feeding", "spread"]
-    assert channel_spread.find_spread(folder, read_layers, []) == []
+    assert blobs.find_spread(folder, read_layers, feeds) == ["feeding", "spread"]
+    assert blobs.find_spread(folder, read_layers, []) == []
     (tmp_path / "made").mkdir()
     settings = {"calibration": {"method": "minmax"}, "per_channel": True, "spread": "float"}
     assert make.quantize(folder, folder, tmp_path / "made", "int8-static", settings, feeds, ["plain"]) == ["feeding", "spread"]

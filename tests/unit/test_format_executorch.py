@@ -26,7 +26,7 @@ from tests.support.formats import require, variant
 torch = pytest.importorskip("torch")
 pytest.importorskip("executorch.exir")
 
-from edgewise.formats.executorch import facts, lowering, make, profile, reading, recipes, run, split, store  # noqa: E402
+from edgewise.formats.executorch import facts, lowering, make, profile, recipes, run, split, store  # noqa: E402
 
 pytestmark = [pytest.mark.framework, pytest.mark.formats]
 
@@ -335,4 +335,4 @@ def test_a_bundle_takes_the_releases_that_were_built_for_each_other():
 def test_versions_are_those_of_the_distributions():
     require("executorch")
     assert run.versions().keys() == {"executorch", "torch", "numpy"}
-    assert reading.DELEGATE == "XnnpackBackend"
+    assert facts.DELEGATE == "XnnpackBackend"

@@ -24,7 +24,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("ncnn")
 pytest.importorskip("pnnx")
 
-from edgewise.formats.ncnn import facts, make, net_files, pnnx_converter, products, profile, recipes, run, store, thresholds  # noqa: E402
+from edgewise.formats.ncnn import blobs, facts, make, net_files, pnnx_converter, products, profile, recipes, run, store  # noqa: E402
 from edgewise.formats.ncnn.net_files import Layer  # noqa: E402
 
 MODULE = "edgewise.formats.ncnn"
@@ -174,22 +174,22 @@ def test_winograd_kernels_are_left_out_for_weights_that_they_would_overflow(tmp_
 
 
 def test_thresholds_of_known_distributions():
-    counts = np.rint(1e5 * np.exp(-((np.arange(thresholds.BINS) / 150) ** 2) / 2))
+    counts = np.rint(1e5 * np.exp(-((np.arange(blobs.BINS) / 150) ** 2) / 2))
     counts[-1] = 1  # one value far beyond all others
-    assert 300 < thresholds.choose_entropy(counts) < 1000
-    kept = np.cumsum(counts)[int(thresholds.choose_percentile(counts)) - 1] / counts.sum()
+    assert 300 < blobs.choose_entropy(counts) < 1000
+    kept = np.cumsum(counts)[int(blobs.choose_percentile(counts)) - 1] / counts.sum()
     assert kept >= 0.99999 > kept - 1e-5
-    assert thresholds.choose_entropy(np.full(thresholds.BINS, 10.0)) > 0.9 * thresholds.BINS
-    assert thresholds.choose_entropy(np.zeros(thresholds.BINS)) == thresholds.BINS
+    assert blobs.choose_entropy(np.full(blobs.BINS, 10.0)) > 0.9 * blobs.BINS
+    assert blobs.choose_entropy(np.zeros(blobs.BINS)) == blobs.BINS
 
 
 def test_the_extremes_of_a_blob_are_those_of_all_samples_or_their_mean(parent):
     feeds = [{"image": np.full((1, 3, 16, 16), size, np.float32)} for size in (1.0, -3.0)]
-    assert thresholds.find_thresholds(parent, ["in0"], feeds, "minmax") == {"in0": 3.0}
-    assert thresholds.find_thresholds(parent, ["in0"], feeds, "mean") == {"in0": 2.0}
+    assert blobs.find_thresholds(parent, ["in0"], feeds, "minmax") == {"in0": 3.0}
+    assert blobs.find_thresholds(parent, ["in0"], feeds, "mean") == {"in0": 2.0}
 
 
-@pytest.mark.parametrize("method", thresholds.METHODS)
+@pytest.mark.parametrize("method", blobs.METHODS)
 def test_every_method_of_calibration_answers_like_the_source(method, floats, source, tmp_path):
     chosen = variant("ncnn", "int8-static", calibration={"method": method})
     folder = quantize(chosen, floats, source, tmp_path / "v")

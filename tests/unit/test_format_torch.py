@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from edgewise.formats.common.exported import to_graph_module
+from edgewise.formats.common.programs import to_graph_module
 from edgewise.formats.torch import facts, make, run
 from edgewise.proof import checks
 from tests.conftest import ROOT

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgewise.formats.tract import make, profile, recipes, run
+from edgewise.formats.tract import make, profile, run
 from tests.support.onnx_sources import model, node, normal
 
 pytestmark = [pytest.mark.framework, pytest.mark.formats]
@@ -31,7 +31,7 @@ def test_a_product_that_is_fused_into_its_activation_counts_as_the_product():
 
 def test_a_weight_too_large_for_float16_is_named():
     with pytest.raises(ValueError, match=r"weight stem: 1e\+05 is too large for float16 \(65504\): keep its layer float with keep_float"):
-        recipes.narrow(np.array([1.0, -1e5], np.float32), "stem")
+        make.narrow(np.array([1.0, -1e5], np.float32), "stem")
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_weight_that_a_kept_node_reads_too_stays_float():
     pytest.importorskip("onnx")
     products = [node("MatMul", ["x", "w"], ["a"], name="first"), node("MatMul", ["a", "w"], ["y"], name="second")]
     shared = model(products, {"x": [1, 4]}, {"y": [1, 4]}, {"w": normal(4, 4)})
-    assert recipes.find_narrowed(shared, []) == ["w"] and recipes.find_narrowed(shared, ["first"]) == []
+    assert make.find_narrowed(shared, []) == ["w"] and make.find_narrowed(shared, ["first"]) == []
 
 
 def test_a_file_that_is_cut_short_is_refused_in_one_line(tmp_path):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from edgewise.formats.common.plateaus import find_ends
-from edgewise.formats.onnx import saturation
+from edgewise.formats.common.rounding import find_ends
+from edgewise.formats.onnx import ranges
 from tests.support.onnx_sources import model, node, normal
 from tests.unit.test_onnx_spread import quantized
 
@@ -31,7 +31,7 @@ def test_a_function_that_moves_everywhere_keeps_its_range():
 
 
 def activations(net) -> list[tuple[str, str]]:
-    return [(given, made) for given, made, _ in saturation._find_activations(net)]
+    return [(given, made) for given, made, _ in ranges._find_activations(net)]
 
 
 def test_activations_are_found_whose_input_nothing_else_reads():
@@ -45,7 +45,7 @@ def test_activations_are_found_whose_input_nothing_else_reads():
     ]
     net = model(nodes, {"x": ["batch", 3, 8, 8]}, {"y": ["batch", 4, 8, 8]}, {"w": normal(4, 3, 1, 1, seed=1)})
     assert activations(net) == [("a", "m"), ("m", "h")], "what the sum reads, too, keeps its range"
-    (_, hard) = [function for *_, function in saturation._find_activations(net)]
+    (_, hard) = [function for *_, function in ranges._find_activations(net)]
     assert hard(np.array([-9.0, 0.0, 0.2, 9.0])) == pytest.approx([0, 0.5, 0.6, 1])
 
 
@@ -60,6 +60,6 @@ def test_the_file_is_finer_where_it_matters(tmp_path, monkeypatch):
     ]
     net = model(nodes, {"x": ["batch", 3, 8, 8]}, {"y": ["batch", 4, 8, 8]}, weights)
     _, _, finer = quantized(net, tmp_path / "finer")
-    monkeypatch.setattr(saturation, "narrow", lambda model, ranges: None)
+    monkeypatch.setattr(ranges, "narrow", lambda model, ranges: None)
     _, _, plain = quantized(net, tmp_path / "plain")
     assert finer > plain + 10

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from edgewise.formats.common.channel_ranges import lost_bits
-from edgewise.formats.onnx import facts, make, run, spread
+from edgewise.formats.common.rounding import lost_bits
+from edgewise.formats.onnx import channels, facts, make, run
 from edgewise.stats.agreement import sqnr_db
 from tests.support.onnx_sources import model, node, normal
 from tests.support.source_kinds import form
@@ -49,11 +49,11 @@ def quantized(net, folder, **settings):
 
 
 def test_channels_that_are_alike_stay_in_8_bits():
-    assert spread.find_spread(mobile(1.0), FEEDS) == [] == spread.find_spread(mobile(1000.0), [])
+    assert channels.find_spread(mobile(1.0), FEEDS) == [] == channels.find_spread(mobile(1000.0), [])
 
 
 def test_spread_channels_are_found_with_the_layer_that_feeds_them():
-    assert spread.find_spread(mobile(1000.0), FEEDS) == ["widen", "depthwise"]
+    assert channels.find_spread(mobile(1000.0), FEEDS) == ["widen", "depthwise"]
 
 
 def test_lost_bits_are_those_of_one_scale_for_all_channels():

@@ -10,7 +10,7 @@ from edgewise.artifacts import artifact
 from edgewise.artifacts.artifact import Manifest
 from edgewise.config.schema import Train, part
 from edgewise.errors import ModelError, VariantFailed
-from edgewise.formats.tflite import make, naming, tail
+from edgewise.formats.tflite import facts, make, naming
 from edgewise.proof import checks, isolation, making
 from edgewise.sources import tflite_file
 from tests.support import old_tflite, own_files
@@ -316,8 +316,8 @@ def detector() -> Any:
 def test_the_tail_of_a_detector_stays_float(scheme, tmp_path):
     source = imported(detector(), {"x": X}, tmp_path)
     parent = converted(source)
-    assert tail.find_tail(parent).operators == ("p", "y")
-    assert [tail.find_layers_behind(parent, "y", 6, *span) for span in ((0, 4), (4, 6))] == [["b"], ["s"]]
+    assert facts.find_tail(parent).operators == ("p", "y")
+    assert [facts.find_layers_behind(parent, "y", 6, *span) for span in ((0, 4), (4, 6))] == [["b"], ["s"]]
     found = {}
     for name in ("float", "int8"):
         folder = tmp_path / f"tail-{name}"

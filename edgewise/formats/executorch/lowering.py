@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.exported import make_example
-from edgewise.formats.common.matching import number_names
+from edgewise.formats.common.programs import make_example
+from edgewise.formats.common.weighted_nodes import number_names
 from edgewise.formats.executorch import rewriting
 from edgewise.formats.executorch.run import NAMES, import_runtime
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgewise.formats.common.quiet import capture_output, suppress_warnings
 from edgewise.formats.executorch import facts, lowering, recipes
-from edgewise.formats.executorch.reading import read
+from edgewise.formats.executorch.facts import read
 from edgewise.formats.executorch.run import MODEL
 
 SOURCES = ("torch",)

@@ -8,7 +8,7 @@ between float and integer when it loads a file, so that a file has none.
 from pathlib import Path
 from typing import Any
 
-from edgewise.formats.common.counting import collect_facts
+from edgewise.formats.common.weighted_nodes import collect_facts
 from edgewise.formats.mnn.graph import Operator, Weight, read
 
 BITS = {"float32": 32, "float16": 16}

@@ -1,4 +1,7 @@
-"""Make model.mnn with MNN's converter, from the ONNX file."""
+"""Make model.mnn with MNN's converter, from the ONNX file, and find the nodes of that file in it.
+
+MNN names an operator after the value that the node computes, or after that of a later node that it folds into it; the weights say which.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from edgewise.formats.common.onnx_graphs import MODEL as ONNX
-from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX, read_float
-from edgewise.formats.mnn import converter, recipes
-from edgewise.formats.mnn.onnx_names import find_nodes
-from edgewise.formats.mnn.run import MODEL
-from edgewise.formats.mnn.value_ranges import METHODS
+from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX, iterate_graphs, read_float, read_rows
+from edgewise.formats.common.weighted_nodes import match_layers
+from edgewise.formats.mnn import converter, graph, recipes
+from edgewise.formats.mnn.run import CONVERTED, MODEL
+from edgewise.formats.mnn.scales import METHODS
 
 SOURCES = ("onnx",)
 ELSEWHERE = WAYS_TO_ONNX
@@ -68,3 +71,33 @@ def quantize(
     """plugins.Maker.quantize."""
     chosen = {**settings, "bits": BITS.get(scheme)}
     return recipes.RECIPES[scheme](parent / MODEL, folder / MODEL, chosen, calibration, keep_nodes)
+
+
+def find_nodes(model: Any, folder: Path, names: Sequence[str]) -> dict[str, list[str]]:
+    """Names of the operators of folder/model.mnn that hold the weights of each of these ONNX nodes. If MNN has lost them it is the name
+    itself, which is in no file: only a setting that keeps this node float has to fail then."""
+    graphs = [*iterate_graphs(model.graph)]
+    written = {node.name: node for one in graphs for node in one.node}
+    tensors = {tensor.name: tensor for one in graphs for tensor in one.initializer}
+    weighted = {operator.name: operator for operator, _ in graph.read(folder).read_weights()}
+    found = {name: _find_by_name(written[name].output[0], weighted) for name in names}
+    claimed = {operator for operators in found.values() for operator in operators}
+    free = [operator for name, operator in weighted.items() if name not in claimed]
+    rows = {name: held for name in names if not found[name] and (held := read_rows(written[name], tensors)) is not None}
+    layers = {name: {"type": written[name].op_type, "name": name} for name in rows}
+    theirs = {place: _read_rows(operator) for place, operator in enumerate(free)}
+    matched = match_layers(layers, lambda layer: rows[layer["name"]], theirs, np.array_equal)
+    by_weights = {name: [free[place].name for place in places] for name, places in matched.items()}
+    return {name: own or by_weights.get(name) or [name] for name, own in found.items()}
+
+
+def _find_by_name(value: str, weighted: dict[str, graph.Operator]) -> list[str]:
+    return [name for name in (value, f"{value}{CONVERTED}") if name in weighted][:1]
+
+
+def _read_rows(operator: graph.Operator) -> list[np.ndarray]:
+    """The layouts in which an operator may hold the rows of a layer."""
+    if operator.weight is None:
+        return []
+    held = operator.float_values()
+    return [held, held.reshape(operator.weight.shape).swapaxes(0, 1).reshape(operator.weight.shape[1], -1)]

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.mnn import converter, graph, poolings
-from edgewise.formats.mnn.depthwise import find_spread
-from edgewise.formats.mnn.scales import HIGHEST, LOWEST, Scale, find_scales
-from edgewise.formats.mnn.value_ranges import Range, find_ranges
+from edgewise.formats.mnn import converter, float_layers, graph
+from edgewise.formats.mnn.float_layers import find_spread
+from edgewise.formats.mnn.scales import HIGHEST, LOWEST, Range, Scale, find_ranges, find_scales
 
 Arrays = dict[str, np.ndarray]
 Ranges = Mapping[str, tuple[Range, Range]]
@@ -75,7 +74,7 @@ def int8_static(
     parent: Path, target: Path, settings: Mapping[str, Any], calibration: Sequence[Arrays], kept: Sequence[str]
 ) -> Sequence[str]:
     """8-bit convolutions and matrix products with one scale for each tensor, and for each output channel of a weight, which has no zero
-    point. Returns the layers that stay float by a rule: see `depthwise` and `poolings`.
+    point. Returns the layers that stay float by a rule: see `float_layers`.
 
     MNN's own tool for this ends with std::length_error on x86; the scales that it would find are handed to the converter instead.
     """
@@ -87,7 +86,7 @@ def int8_static(
     layers = [one for one in layers if one.name in ranges]  # the others stay float, and the check of the file names them
     _write_static(parent, target, model, layers, ranges)
     while wrong := _find_wrong(target.parent, model, layers, ranges, calibration[0]):
-        left |= poolings.find_layers_near(wrong, model, {one.name for one in layers})
+        left |= float_layers.find_layers_near(wrong, model, {one.name for one in layers})
         layers = [one for one in layers if one.name not in left]
         _write_static(parent, target, model, layers, ranges)
     return [one.name for one in model.operators if one.name in left]
@@ -100,8 +99,8 @@ def _write_static(parent: Path, target: Path, model: graph.Model, layers: Sequen
 
 def _find_wrong(folder: Path, model: graph.Model, layers: Sequence[graph.Operator], ranges: Ranges, feeds: Arrays) -> set[str]:
     """The poolings that the file in `folder` computes wrongly."""
-    risky = poolings.find_risky(model, ranges, {one.name for one in layers})
-    return risky & poolings.find_rounded(folder, feeds) if risky else risky
+    risky = float_layers.find_risky_poolings(model, ranges, {one.name for one in layers})
+    return risky & float_layers.find_rounded_poolings(folder, feeds) if risky else risky
 
 
 def _describe_static(operator: graph.Operator, scales: Mapping[str, Scale]) -> dict[str, Any]:

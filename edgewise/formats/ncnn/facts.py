@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgewise.formats.ncnn import net_files
-from edgewise.formats.ncnn.net_files import Layer
+from edgewise.formats.ncnn.net_files import Layer, block_bits
 from edgewise.formats.ncnn.products import TERM
-from edgewise.formats.ncnn.weight_layouts import block_bits
 
 PRODUCTS = ("Gemm", "MultiHeadAttention")
 CONVERSIONS = ("Quantize", "Dequantize", "Requantize", "Cast")

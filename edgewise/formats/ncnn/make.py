@@ -10,7 +10,7 @@ import numpy as np
 
 from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX
 from edgewise.formats.ncnn import layer_names, net_files, pnnx_converter, recipes
-from edgewise.formats.ncnn.channel_spread import find_spread
+from edgewise.formats.ncnn.blobs import find_spread
 from edgewise.formats.ncnn.run import PORTS
 
 SOURCES = ("torch", "onnx")

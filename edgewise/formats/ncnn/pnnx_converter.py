@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.exported import make_example, to_graph_module
 from edgewise.formats.common.onnx_graphs import find_integer_operator
+from edgewise.formats.common.programs import make_example, to_graph_module
 from edgewise.formats.common.quiet import suppress_warnings
-from edgewise.formats.ncnn import net_files, reductions, strided_slices
-from edgewise.formats.ncnn.attention_masks import widen_masks
+from edgewise.formats.ncnn import net_files, pnnx_repairs
 from edgewise.formats.ncnn.net_files import Layer
+from edgewise.formats.ncnn.pnnx_repairs import widen_masks
 
 AXES = re.compile(r"\b(in\d+|out\d+)\.numpy\((?:batch_index=(\d+))?\)(?:, batch_index=(\d+))?")
 NO_AXIS = "233"  # pnnx's number for a blob without an axis of samples
@@ -137,7 +137,7 @@ def read_converted(place: Path) -> Converted:
     """The net that pnnx wrote. ValueError names the operators that ncnn lacks."""
     layers = net_files.read_param((place / "net.ncnn.param").read_text(encoding="utf-8"))
     described = (place / "net.pnnx.param").read_text(encoding="utf-8")
-    layers = reductions.restore_axes(strided_slices.replace_slices(layers, described), described)
+    layers = pnnx_repairs.restore_axes(pnnx_repairs.replace_slices(layers, described), described)
     check_operators(layers)
     script = (place / "net_ncnn.py").read_text(encoding="utf-8")
     found = {blob: made or taken for blob, made, taken in AXES.findall(script)}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from edgewise.formats.ncnn.blobs import find_shapes
 from edgewise.formats.ncnn.net_files import Layer
-from edgewise.formats.ncnn.shapes import find_shapes
 
 Quantize = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # [rows, inner], float32 -> integers as they are stored, scales
 TERM = 18  # the parameter of Gemm and of MultiHeadAttention that says which integers they have

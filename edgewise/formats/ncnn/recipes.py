@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.ncnn import products, thresholds
-from edgewise.formats.ncnn.net_files import Layer
-from edgewise.formats.ncnn.weight_layouts import LAYOUTS
+from edgewise.formats.ncnn import blobs, products
+from edgewise.formats.ncnn.net_files import LAYOUTS, Layer
 
 CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise")
 STATIC = (*CONVOLUTIONS, "InnerProduct")
@@ -36,7 +35,7 @@ SCHEMES: Mapping[str, Mapping[str, Any]] = {
     "int8-weight": {"weights": "int8", "activations": "float32", "covers": ROWS},
     "int4-weight": {"weights": "int4", "activations": "float32", "covers": ROWS},
 }
-STATIC_SETTINGS = {"calibration.method": thresholds.METHODS, "per_channel": (False, True), "reduce_range": (False, True)}
+STATIC_SETTINGS = {"calibration.method": blobs.METHODS, "per_channel": (False, True), "reduce_range": (False, True)}
 SPREAD_SETTINGS = {**STATIC_SETTINGS, "spread": ("float", "int8")}
 BLOCKS = {"block_size": (32, 64, 128)}
 SETTINGS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
@@ -80,7 +79,7 @@ def int8_static(job: Job) -> list[Layer]:
     """Static int8 of the layers that have it; what stands between two of them is int8 too where nothing else reads it."""
     chosen = [layer for layer in job.layers if layer.kind in STATIC and "weight" in layer.arrays and layer.name not in job.kept]
     method = job.settings["calibration"]["method"]
-    found = thresholds.find_thresholds(job.folder, sorted({layer.inputs[0] for layer in chosen}), job.calibration, method)
+    found = blobs.find_thresholds(job.folder, sorted({layer.inputs[0] for layer in chosen}), job.calibration, method)
     per_channel, reduced = job.settings["per_channel"], bool(job.settings.get("reduce_range"))
     made = {layer.name: quantize_static(layer, found[layer.inputs[0]], per_channel, reduced) for layer in chosen}
     return requantize([made.get(layer.name, layer) for layer in job.layers])

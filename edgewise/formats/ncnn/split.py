@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from edgewise.formats.ncnn import net_files
+from edgewise.formats.ncnn.blobs import find_shapes
 from edgewise.formats.ncnn.net_files import Layer
 from edgewise.formats.ncnn.recipes import INT8_TERM, REQUANTIZED
 from edgewise.formats.ncnn.run import BIN, PARAM, PORTS, read_ports
-from edgewise.formats.ncnn.shapes import find_shapes
 
 UNSUPPORTED = None
 TABLE = "Embed"  # turns integers into floats; what else reads them gives integers

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX, describe_port, find_integer_operator
 from edgewise.formats.common.quiet import suppress_warnings
-from edgewise.formats.onnx import export, facts, qdq, ranges, recipes, spread, tail
+from edgewise.formats.onnx import channels, export, facts, qdq, ranges, recipes
 
 SOURCES = ("torch", "onnx")
 ELSEWHERE = WAYS_TO_ONNX
@@ -74,8 +74,8 @@ def quantize(
     version, own = model.ir_version, source / FLOAT16
     with suppress_warnings():
         float16 = scheme == "fp16" and own.exists() and not keep_nodes
-        left = spread.find_spread(model, calibration) if settings.get("spread") == "float" else ()
-        kept = [*keep_nodes, *left, *(tail.find_tail(parent).operators if settings.get("tail") == "float" else ())]
+        left = channels.find_spread(model, calibration) if settings.get("spread") == "float" else ()
+        kept = [*keep_nodes, *left, *(facts.find_tail(parent).operators if settings.get("tail") == "float" else ())]
         quantized = onnx.load(own) if float16 else recipes.RECIPES[scheme](model, settings, calibration, kept)
     quantized.ir_version = version
     onnx.save(quantized, folder / MODEL)

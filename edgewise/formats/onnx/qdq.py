@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from edgewise.formats.common.onnx_graphs import iterate_graphs
-from edgewise.formats.onnx import channels, nncf_ranges
-from edgewise.formats.onnx.ranges import Arrays, find_ranges
+from edgewise.formats.onnx import channels
+from edgewise.formats.onnx.ranges import Arrays, find_ranges, refine_by_nncf
 
 TABLES = ("Gather",)
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -28,7 +28,7 @@ def int8_static(model: Any, settings: Mapping[str, Any], calibration: Sequence[A
     inferred, ranges = find_ranges(model, choose_operators(model), settings["calibration"]["method"], calibration)
     left = [*kept, *_find_between(model, kept)]
     if settings.get("tool") == "nncf":
-        nncf_ranges.refine(inferred, ranges, settings, calibration, left, _is_transformer(model))
+        refine_by_nncf(inferred, ranges, settings, calibration, left, _is_transformer(model))
     quantized = insert(inferred, ranges, settings, kept=left)
     _shield(quantized, kept)
     return quantized

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgewise.agent.ports import PortsSession
 from edgewise.agent.sessions import run_batched
-from edgewise.formats.common import noise
+from edgewise.formats.common import rounding
 from edgewise.formats.common.onnx_graphs import find_integer_operator
 from edgewise.formats.onnx import qdq, run
 from edgewise.formats.onnx.ranges import Arrays, find_ranges
@@ -25,7 +25,7 @@ MOST_FEEDS = 512  # steps of sequences from which the ranges are found
 Ports = Mapping[str, Mapping[str, Any]]
 
 
-def scan(source: Path, feeds: Sequence[Arrays], per_channel: bool, parts: noise.Parts, ports: Ports) -> dict[str, Any]:
+def scan(source: Path, feeds: Sequence[Arrays], per_channel: bool, parts: rounding.Parts, ports: Ports) -> dict[str, Any]:
     """plugins.Scanner.scan. Layers in the bodies of If and Loop, which the static quantizer does not enter, are left out."""
     import onnx
     from tqdm import tqdm
@@ -36,13 +36,13 @@ def scan(source: Path, feeds: Sequence[Arrays], per_channel: bool, parts: noise.
     session = _load(model, ports)
     layers = _find_layers(source, model)
     judged = _join(feeds[: max(LEAST_JUDGED, min(JUDGED, MOST_RUNS // max(1, len(layers))))])
-    exact = noise.cut(run_batched(session, judged, BATCH), parts)
+    exact = rounding.cut_parts(run_batched(session, judged, BATCH), parts)
     inner = [each for feed in feeds for each in session.iterate_file_feeds(feed)]
     prepared = find_ranges(model, qdq.choose_operators(model), "minmax", inner[:: -(-len(inner) // MOST_FEEDS)])
 
     def measure(only: Sequence[str]) -> float:
         given = run_batched(_load(_quantize(*prepared, per_channel, only), ports), judged, BATCH)
-        return noise.find_noise(noise.sum_errors(exact, noise.cut(given, parts)), exact)
+        return rounding.find_noise(rounding.sum_errors(exact, rounding.cut_parts(given, parts)), exact)
 
     bar = tqdm(layers.items(), desc="scan layers", unit="layer", disable=None)
     return {"layers": {layer: {"noise": measure([layer]), "elements": size} for layer, size in bar}, "noise": measure([*layers])}

@@ -9,9 +9,9 @@ import numpy as np
 
 from edgewise.formats.common.nncf_settings import METHODS
 from edgewise.formats.common.onnx_graphs import find_integer_operator
-from edgewise.formats.openvino import readers, recipes, tail
+from edgewise.formats.openvino import facts, readers, recipes
 from edgewise.formats.openvino.facts import MODEL, PRODUCTS, list_operators, weights
-from edgewise.formats.openvino.onnx_nodes import NodeFinder
+from edgewise.formats.openvino.readers import NodeFinder
 
 SOURCES = ("onnx", *readers.READERS)
 ELSEWHERE: Mapping[str, str] = {}
@@ -93,7 +93,7 @@ def quantize(
     nodes = list_operators(model)
     known = [node.get_friendly_name() for node in nodes]
     _check_kept(keep_nodes, {node.get_friendly_name() for node in nodes if weights(node)})
-    kept = [*keep_nodes, *(tail.find_tail(parent).operators if settings.get("tail") == "float" else ())]
+    kept = [*keep_nodes, *(facts.find_tail(parent).operators if settings.get("tail") == "float" else ())]
     if validation is not None:
         quantized = recipes.int8_accuracy_control(model, settings, calibration, kept, validation)
     else:

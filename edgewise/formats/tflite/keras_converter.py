@@ -104,9 +104,9 @@ def _keras_converter(place: Path, shapes: Sequence[Sequence[int]], kept: Sequenc
     import keras
     import tensorflow as tf
 
-    from edgewise.formats.common.flat_keras import flatten
+    from edgewise.formats.common.programs import flatten_keras
 
-    return tf.lite.TFLiteConverter.from_keras_model(flatten(keras.saving.load_model(place, compile=False), shapes, kept))
+    return tf.lite.TFLiteConverter.from_keras_model(flatten_keras(keras.saving.load_model(place, compile=False), shapes, kept))
 
 
 def _saved_model_converter(place: Path, shapes: Sequence[Sequence[int]], kept: Sequence[int] | None) -> Any:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.exported import make_example
+from edgewise.formats.common.programs import make_example
 from edgewise.formats.common.quiet import capture_output
-from edgewise.formats.tflite import edge_quantizer, facts, keras_converter, naming, tail
+from edgewise.formats.tflite import edge_quantizer, facts, keras_converter, naming
 from edgewise.formats.tflite.edge_quantizer import REFUSALS, first_line
 
 SOURCES = ("torch", "keras", "tflite")
@@ -109,7 +109,7 @@ def quantize(
     schemes = schemes_of_quantized(parent) if manifest["format"] == "tflite" else []
     if schemes and scheme not in schemes:
         raise ValueError(f"the file is quantized already and stays as it is: it can be measured as {', '.join(schemes)}, not as {scheme}")
-    held = tail.find_tail(parent).operators if settings.get("tail") == "float" and not schemes else ()
+    held = facts.find_tail(parent).operators if settings.get("tail") == "float" and not schemes else ()
     if schemes or scheme == "fp32":
         shutil.copyfile(float_file, path)
     elif manifest["format"] == "keras" and scheme in keras_converter.SCHEMES and not held:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.matching import is_part_of_table, match_layers, number_names
+from edgewise.formats.common.weighted_nodes import is_part_of_table, match_layers, number_names
 from edgewise.formats.tflite import facts
 from edgewise.formats.tflite.facts import Node
 

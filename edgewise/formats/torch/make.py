@@ -1,6 +1,11 @@
-"""Make TorchScript files of a torch program; int8 by torch's operators for dynamic quantization."""
+"""Make TorchScript files of a torch program; int8 by torch's operators for dynamic quantization.
 
+The graph is compiled, not traced, so that the batch stays dynamic: a trace would contain the batch size of the example, or fail.
+"""
+
+import io
 import json
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.exported import to_graph_module
-from edgewise.formats.torch import script
+from edgewise.formats.common.programs import to_graph_module
 from edgewise.formats.torch.facts import PACKED, layer_of
-from edgewise.formats.torch.run import MODEL, import_torch
+from edgewise.formats.torch.run import MODEL, TENSORS, import_torch
 
 SOURCES = ("torch",)
 ELSEWHERE: Mapping[str, str] = {}  # no maintained tool reads other formats into torch
@@ -22,13 +26,14 @@ SCHEMES: Mapping[str, Mapping[str, Any]] = {
 }
 SETTINGS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {"fp32": {}, "int8-dynamic": {"per_channel": (True, False)}}
 Arrays = dict[str, np.ndarray]
+MANGLED_NAME = re.compile(rb"___torch_mangle_\d+")
 
 
 def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """plugins.Maker.convert. Nodes are named after the module that holds their weight, by its path in the program."""
     manifest, program = read_source(source)
     graph = to_graph_module(program, [entry["name"] for entry in manifest["inputs"]])
-    script.compile_graph(folder / MODEL, graph, describe_tensors(manifest))
+    compile_graph(folder / MODEL, graph, describe_tensors(manifest))
     used = {node.target for node in graph.graph.find_nodes(op="get_attr")}
     return {
         "inputs": manifest["inputs"],
@@ -48,7 +53,7 @@ def quantize(
 ) -> None:
     """plugins.Maker.quantize, from the source's program: a compiled module cannot be quantized. settings: `per_channel`."""
     module, tensors = build(source, scheme, settings, keep_nodes)
-    script.compile_graph(folder / MODEL, module, tensors)
+    compile_graph(folder / MODEL, module, tensors)
 
 
 def build(source: Path, scheme: str, settings: Mapping[str, Any], keep_nodes: Sequence[str]) -> tuple[Any, Mapping[str, Any]]:
@@ -133,3 +138,51 @@ def read_source(source: Path) -> tuple[dict[str, Any], Any]:
     torch = import_torch()
     with warnings.catch_warnings(action="ignore", category=FutureWarning):
         return json.loads((source / "manifest.json").read_text(encoding="utf-8")), torch.export.load(source / "program.pt2")
+
+
+def compile_graph(path: Path, module: Any, tensors: Mapping[str, Any]) -> None:
+    """Compile a GraphModule and write it to `path`; tensors: {"inputs", "outputs"} as in a manifest. ValueError if TorchScript cannot."""
+    import torch
+
+    _reset_class_names()
+    try:
+        with warnings.catch_warnings(action="ignore"):  # that torch.jit is deprecated
+            scripted = torch.jit.script(module)
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        raise ValueError(f"TorchScript cannot compile this program: {type(error).__name__}: {line}") from error
+    archive = io.BytesIO()
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        torch.jit.save(scripted, archive, _extra_files={TENSORS: json.dumps(tensors, sort_keys=True)})
+    archive.seek(0)
+    _write_repeatable(archive, path)
+
+
+def _reset_class_names() -> None:
+    """Let the next compilation name its classes as the first in a process does; torch's own tests do the same."""
+    import torch
+
+    torch._C._jit_clear_class_registry()
+    torch.jit._recursive.concrete_type_store = torch.jit._recursive.ConcreteTypeStore()
+    torch.jit._state._clear_class_state()
+
+
+def _write_repeatable(archive: io.BytesIO, path: Path) -> None:
+    """Write an archive without what differs between runs: debug records contain paths of source files, and class names a counter of the
+    process."""
+    import torch
+
+    reader = torch._C.PyTorchFileReader(archive)
+    names = [name for name in reader.get_all_records() if not name.endswith(".debug_pkl") and not name.startswith(".data/")]
+    numbers: dict[bytes, bytes] = {}
+
+    def renumber(text: bytes) -> bytes:
+        return MANGLED_NAME.sub(lambda found: numbers.setdefault(found[0], b"___torch_mangle_%d" % len(numbers)), text)
+
+    writer = torch._C.PyTorchFileWriter(str(path))
+    for name in sorted(names, key=lambda name: (name != "data.pkl", names.index(name))):
+        content = reader.get_record(name)
+        if name == "data.pkl" or name.startswith("code/"):
+            name, content = renumber(name.encode()).decode(), renumber(content)
+        writer.write_record(name, content, len(content))
+    writer.write_end_of_file()

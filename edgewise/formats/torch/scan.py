@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common import noise
-from edgewise.formats.common.exported import to_graph_module
+from edgewise.formats.common import rounding
+from edgewise.formats.common.programs import to_graph_module
 from edgewise.formats.torch.make import read_source
 
 JUDGED = 16  # samples whose outputs are compared
@@ -48,7 +48,7 @@ class FakeQuantize:
         return torch.fake_quantize_per_tensor_affine(tensor, scale, round(-self.low / scale), 0, 255)
 
 
-def scan(source: Path, feeds: Sequence[Arrays], per_channel: bool, parts: noise.Parts, ports: Mapping[str, Any]) -> dict[str, Any]:
+def scan(source: Path, feeds: Sequence[Arrays], per_channel: bool, parts: rounding.Parts, ports: Mapping[str, Any]) -> dict[str, Any]:
     """plugins.Scanner.scan. A weight that layers share is scanned for the first of them. ValueError for a source with constants, state, or
     samples on another axis than the first."""
     import torch
@@ -88,7 +88,7 @@ class ScannedProgram:
         weights: Mapping[str, Any],
         per_channel: bool,
         outputs: Sequence[str],
-        parts: noise.Parts,
+        parts: rounding.Parts,
     ):
         self.module, self.graph, self.layers, self.weights, self.per_channel = module, module.graph, layers, weights, per_channel
         self.outputs, self.parts = outputs, parts
@@ -160,7 +160,7 @@ class ScannedProgram:
                 bar.update()
             errors[""] += self._errors(self.places, chunk, {}, outputs)
         whole = [np.concatenate(chunks) for chunks in zip(*exact, strict=True)]
-        found = {path: noise.find_noise(error, whole) for path, error in errors.items()}
+        found = {path: rounding.find_noise(error, whole) for path, error in errors.items()}
         sizes = {path: self.weights[self.layers[path]["weight"]].numel() for path in self.places}
         layers = {path: {"noise": found[path], "elements": sizes[path]} for path in self.places}
         return {"layers": layers, "noise": found[""]}
@@ -172,7 +172,7 @@ class ScannedProgram:
         given, _ = self._run(chunk, known)
         for quantizer in self.quantizers:
             quantizer.on = False
-        return noise.sum_errors(exact, given)
+        return rounding.sum_errors(exact, given)
 
     def _run(self, chunk: list[Any], known: dict[Any, Any], keep: bool = False) -> tuple[Outputs, dict[Any, Any]]:
         """The parts of the outputs that are compared, and the values of the nodes where they are kept."""
@@ -181,7 +181,8 @@ class ScannedProgram:
         runner = torch.fx.Interpreter(self.module, garbage_collect_values=not keep, graph=self.graph)
         results = runner.run(*chunk, initial_env=known)
         tensors = results if isinstance(results, (tuple, list)) else (results,)
-        return noise.cut({name: tensor.numpy() for name, tensor in zip(self.outputs, tensors, strict=True)}, self.parts), runner.env
+        arrays = {name: tensor.numpy() for name, tensor in zip(self.outputs, tensors, strict=True)}
+        return rounding.cut_parts(arrays, self.parts), runner.env
 
 
 def iterate_calls(weight: Any) -> Iterator[Any]:

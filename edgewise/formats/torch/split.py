@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgewise.formats.torch import make, script
+from edgewise.formats.torch import make
 from edgewise.formats.torch.facts import layer_of, unpack_weight
 from edgewise.formats.torch.run import MODEL
 
@@ -51,7 +51,7 @@ class Graph:
         answers = tuple(copies[node] for node in wanted)
         part.output(answers if len(answers) > 1 else answers[0])
         sides = {"inputs": [self._describe(node) for node in given], "outputs": [self._describe(node) for node in wanted]}
-        script.compile_graph(folder / MODEL, torch.fx.GraphModule(self._module, part).eval(), sides)
+        make.compile_graph(folder / MODEL, torch.fx.GraphModule(self._module, part).eval(), sides)
 
     def _steps(self) -> list[Mapping[str, Any]]:
         seen: set[str] = set()

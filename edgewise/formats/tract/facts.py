@@ -8,9 +8,9 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgewise.formats.common.counting import collect_facts
 from edgewise.formats.common.onnx_graphs import iterate_graphs
-from edgewise.formats.tract.recipes import PRODUCTS
+from edgewise.formats.common.weighted_nodes import collect_facts
+from edgewise.formats.tract.make import PRODUCTS
 from edgewise.formats.tract.run import MODEL
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}

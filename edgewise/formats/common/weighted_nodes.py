@@ -1,11 +1,14 @@
-"""Which nodes of a converted file compute which layers of the source: found by their weights, since converted names are unreliable.
+"""The nodes of a converted file that have weights: which layers of the source they compute, and how much they hold in which types.
 
-Folding a batch norm into a convolution scales each output channel by its own factor. So rows (one per output channel) are compared by
-direction only, of either sign. If several layers have equal weights, the order of execution decides.
+Layers are found by their weights, since converted names are unreliable. Folding a batch norm into a convolution scales each output channel
+by its own factor. So rows (one per output channel) are compared by direction only, of either sign. If several layers have equal weights,
+the order of execution decides.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import ceil
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -63,3 +66,53 @@ def is_part_of_table(layer: np.ndarray, node: np.ndarray) -> bool:
 def number_names(path: str, count: int) -> list[str]:
     """Names of the nodes of one layer: its path, then PATH#2, PATH#3 ... for further calls."""
     return [f"{path}#{number}" if number > 1 else path for number in range(1, count + 1)]
+
+
+class Weight(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def elements(self) -> int: ...
+
+
+N = TypeVar("N")
+W = TypeVar("W", bound=Weight)
+
+
+def count_elements(nodes: Iterable[Sequence[Weight]]) -> list[int]:
+    """Elements of the weights of each node, in order; a weight that several nodes share counts at the first of them."""
+    seen: set[str] = set()
+    counts = []
+    for weights in nodes:
+        new = {weight.name: weight.elements for weight in weights if weight.name not in seen}
+        seen |= new.keys()
+        counts.append(sum(new.values()))
+    return counts
+
+
+def collect_facts(
+    nodes: Sequence[tuple[N, list[W]]],
+    describe: Callable[[N, list[W], int], dict[str, Any]],
+    stored: Callable[[W], tuple[str, int]],
+    conversions: Iterable[str] = (),
+) -> dict[str, Any]:
+    """plugins.Facts of a file. nodes: those with weights, and these.
+
+    describe: a node, its weights, and how many elements count at it -> its entry of "nodes". stored: the type of a weight in the file, and
+    its bits. conversions: the operator of each node that only converts between types.
+    """
+    unique = {weight.name: weight for _, weights in nodes for weight in weights}.values()
+    sizes: Counter[str] = Counter()
+    for weight in unique:
+        dtype, bits = stored(weight)
+        sizes[dtype] += ceil(weight.elements * bits / 8)
+    counts = count_elements(weights for _, weights in nodes)
+    described = [describe(node, weights, count) for (node, weights), count in zip(nodes, counts, strict=True)]
+    return {
+        "operators": dict(Counter(f"{entry['operator']}[{entry['weights_dtype']}]" for entry in described)),
+        "weights_bytes_by_dtype": dict(sizes),
+        "weights_elements": sum(weight.elements for weight in unique),
+        "nodes": described,
+        "conversions": dict(Counter(conversions)),
+    }

@@ -1,13 +1,17 @@
-"""How far the inputs of layers reach, found by running calibration samples through the float net and reading its blobs.
+"""What the blobs of a float net hold, found by running it: how far they reach, the thresholds that follow, and their shapes.
 
-ncnn's int8 is symmetric: a blob is round(x * 127 / threshold), clipped to -127 .. 127.
+ncnn's int8 is symmetric: a blob is round(x * 127 / threshold), clipped to -127 .. 127. It has one threshold for the input of a depthwise
+convolution. Where its channels differ so much in range that one is too coarse for most of them, such layers stay float with those that feed
+them (see common.rounding).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from edgewise.formats.common.rounding import BITS, SAMPLES, lost_bits
+from edgewise.formats.ncnn.net_files import Layer
 from edgewise.formats.ncnn.run import open_net, read_blobs, read_ports, start
 
 Arrays = Mapping[str, np.ndarray]
@@ -16,6 +20,9 @@ LEVELS = 128  # magnitudes that int8 tells apart
 CANDIDATES = 16  # bins between two thresholds that are tried
 PERCENTILE = 99.999
 METHODS = ("minmax", "mean", "entropy", "percentile")
+DEPTHWISE = "ConvolutionDepthWise"
+CONVOLUTIONS = ("Convolution", DEPTHWISE)
+ELEMENTWISE = ("Clip", "ELU", "GELU", "HardSigmoid", "HardSwish", "Mish", "PReLU", "ReLU", "Sigmoid", "Split", "Swish", "TanH")
 
 
 def find_thresholds(folder: Path, blobs: Sequence[str], feeds: Sequence[Arrays], method: str) -> dict[str, float]:
@@ -78,3 +85,45 @@ def measure_divergence(counts: np.ndarray, end: int) -> float:
 
 
 CHOICES: Mapping[str, Callable[[np.ndarray], float]] = {"entropy": choose_entropy, "percentile": choose_percentile}
+
+
+def find_spread(folder: Path, layers: Sequence[Layer], feeds: Sequence[Arrays]) -> list[str]:
+    """The names of these convolutions and of those that feed them. folder: the float net, whose layers these are."""
+    depthwise = {layer.name: layer.inputs[0] for layer in layers if layer.kind == DEPTHWISE and "weight" in layer.arrays}
+    if not depthwise or not feeds:
+        return []
+    reach = find_reach(folder, sorted(set(depthwise.values())), feeds[:SAMPLES])
+    found = {name: blob for name, blob in depthwise.items() if lost_bits(-reach[blob], reach[blob]) > BITS}
+    producers = {blob: layer for layer in layers for blob in layer.outputs}
+    feeding = {feeder for blob in found.values() for feeder in iterate_feeders(blob, producers)}
+    return [layer.name for layer in layers if layer.name in {*found, *feeding}]
+
+
+def find_reach(folder: Path, blobs: Sequence[str], feeds: Sequence[Arrays]) -> dict[str, np.ndarray]:
+    """The largest magnitude of each channel, the first axis of a blob."""
+    found: dict[str, np.ndarray] = {}
+    for values in iterate_blobs(folder, blobs, feeds):
+        for blob, array in values.items():
+            reach = np.abs(array).reshape(len(array), -1).max(axis=1)
+            found[blob] = np.maximum(found.get(blob, reach), reach)
+    return found
+
+
+def iterate_feeders(blob: str, producers: Mapping[str, Layer]) -> Iterator[str]:
+    """The convolutions that a blob comes from through activations alone."""
+    layer = producers.get(blob)
+    if layer is None:
+        return
+    if layer.kind in CONVOLUTIONS:
+        yield layer.name
+    elif layer.kind in ELEMENTWISE:
+        for given in layer.inputs:
+            yield from iterate_feeders(given, producers)
+
+
+def find_shapes(folder: Path, blobs: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Blob -> its shape for one sample, without an axis of samples. RuntimeError where ncnn cannot compute it."""
+    ports = read_ports(str(folder))["inputs"]
+    net = open_net(str(folder), {"light": False})
+    values = read_blobs(start(net, ports, {port["name"]: np.zeros(port["shape"]) for port in ports}), blobs)
+    return {blob: array.shape for blob, array in values.items()}

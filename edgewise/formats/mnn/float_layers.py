@@ -1,9 +1,12 @@
-"""Poolings that MNN computes in 8 bits, and wrong.
+"""Layers that int8-static leaves float by a rule.
 
-MNN hands the scale of a layer's tensor on to the poolings beside it, and no file can keep it from that. By the maximum, its kernel for x86
-takes negative numbers for the largest ones (MNN 3.6): YOLOX, whose pooled values come from SiLU, has SQNR -1 dB by one such layer. An
-average of values that no layer made has the scale of its results for them, too, and larger values are cut. So the layers whose scales reach
-such a pooling stay float.
+Depthwise convolutions whose input channels differ so much in range that one scale of 8 bits is too coarse for most of them: MNN has one
+scale for the input of a depthwise convolution, so these layers stay float with those that feed them (see common.rounding).
+
+Layers beside poolings that MNN computes in 8 bits, and wrong. MNN hands the scale of a layer's tensor on to the poolings beside it, and no
+file can keep it from that. By the maximum, its kernel for x86 takes negative numbers for the largest ones (MNN 3.6): YOLOX, whose pooled
+values come from SiLU, has SQNR -1 dB by one such layer. An average of values that no layer made has the scale of its results for them, too,
+and larger values are cut. So the layers whose scales reach such a pooling stay float.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -12,17 +15,49 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.formats.common.rounding import BITS, SAMPLES, Extremes, lost_bits, widen
 from edgewise.formats.mnn.graph import CONVOLUTIONS, POOLINGS, UNARY, Model, Operator
 from edgewise.formats.mnn.profile import INTEGER, Interpreted
-from edgewise.formats.mnn.value_ranges import POOLING, Range, find_name
+from edgewise.formats.mnn.scales import DEPTHWISE, GIVEN, POOLING, Arrays, Range, find_name, iterate_values
 
+ELU, RELU, RELU6, SELU = 23, 69, 70, 78
+ACTIVATIONS = (ELU, RELU, RELU6, SELU, UNARY)
 BINARY = 7
 HOLDING = (*CONVOLUTIONS, UNARY, BINARY)  # operators that do not hand scales on
 Neighbours = Callable[[Operator], Sequence[Operator]]
 Tensors = Callable[[Operator], Sequence[str]]
 
 
-def find_risky(model: Model, ranges: Mapping[str, tuple[Range, Range]], layers: Collection[str]) -> set[str]:
+def find_spread(folder: Path, model: Model, feeds: Sequence[Arrays]) -> list[str]:
+    """The names of these convolutions and of those that feed them. folder: of the float model, whose operators these are."""
+    layers = {one.name: one for one in model.operators if one.number == DEPTHWISE and one.weight is not None}
+    if not layers or not feeds:
+        return []
+    spread = [layers[name] for name, (low, high) in find_reach(folder, layers, feeds[:SAMPLES]).items() if lost_bits(low, high) > BITS]
+    producers = {tensor: operator for operator in model.operators for tensor in operator.outputs}
+    feeding = {feeder for one in spread for feeder in iterate_feeders(one.inputs[0], producers)}
+    return [one.name for one in model.operators if one.name in {*(layer.name for layer in spread), *feeding}]
+
+
+def find_reach(folder: Path, names: Mapping[str, Operator], feeds: Sequence[Arrays]) -> Extremes:
+    """Smallest and largest value of each channel, axis 1, of what these operators are given."""
+    found: Extremes = {}
+    for values in iterate_values(folder, feeds, names):
+        for name in (name for name, side in values if side == GIVEN):
+            widen(found, name, values[name, GIVEN])
+    return found
+
+
+def iterate_feeders(tensor: str, producers: Mapping[str, Operator]) -> Iterator[str]:
+    """The convolutions that a tensor comes from through activations alone."""
+    operator = producers.get(tensor)
+    if operator is not None and operator.number in CONVOLUTIONS:
+        yield operator.name
+    elif operator is not None and operator.number in ACTIVATIONS:
+        yield from iterate_feeders(operator.inputs[0], producers)
+
+
+def find_risky_poolings(model: Model, ranges: Mapping[str, tuple[Range, Range]], layers: Collection[str]) -> set[str]:
     """The poolings that go wrong if they are computed in 8 bits. layers: those with scales."""
     found = [one for one in model.operators if one.number in POOLINGS and one.name in ranges]
     makers = _link(list(model.operators), lambda one: one.outputs, lambda one: one.inputs)
@@ -37,7 +72,7 @@ def find_risky(model: Model, ranges: Mapping[str, tuple[Range, Range]], layers: 
     return {one.name for one in found if is_risky(one)}
 
 
-def find_rounded(folder: Path, feeds: Mapping[str, np.ndarray]) -> set[str]:
+def find_rounded_poolings(folder: Path, feeds: Mapping[str, np.ndarray]) -> set[str]:
     """The poolings that MNN computes in 8 bits."""
     model, found = Interpreted(str(folder), {"threads": 1}), set[str]()
 

@@ -1,6 +1,9 @@
-"""What a torch program is given when it is exported, and the exported one as a module that TorchScript compiles and traces.
+"""Programs of torch and of Keras in the form that converters take.
 
-The graph of an exported program calls ATen overloads (aten.linear.default), which TorchScript has without the name of the overload.
+torch   what a program is given when it is exported, and the exported one as a module that TorchScript compiles and traces. Its graph calls
+        ATen overloads (aten.linear.default), which TorchScript has without the name of the overload.
+Keras   a model with numbered inputs and outputs, whatever structure of lists and dicts it takes and gives: input_00, output_00 ...
+        Converters give inputs and outputs back in an order of their own; the numbers are that of model.inputs and model.outputs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,3 +54,24 @@ def make_example(entry: Entry, probe: Mapping[str, np.ndarray], inputs: Sequence
     samples = probe[f"in:{entry['name']}"][:count]
     step = samples[:, 0] if any(each.get("state") for each in inputs) else samples
     return np.array(from_samples_first(step, axis), entry["dtype"], order="C")
+
+
+def flatten_keras(model: Any, shapes: Sequence[Sequence[int | None]] | None = None, kept: Sequence[int] | None = None) -> Any:
+    """shapes: of the inputs, batch first; None: those of the model, with an open batch. kept: positions of outputs; None: all of them."""
+    import keras
+
+    sides = shapes or [(None, *tensor.shape[1:]) for tensor in model.inputs]
+    ports = list(zip(model.inputs, sides, strict=True))
+    inputs = [keras.Input(batch_shape=tuple(shape), dtype=port.dtype, name=f"input_{i:02}") for i, (port, shape) in enumerate(ports)]
+    outputs = keras.tree.flatten(call_keras(model, inputs))
+    return keras.Model(inputs, {f"output_{i:02}": tensor for i, tensor in enumerate(outputs) if kept is None or i in kept})
+
+
+def call_keras(model: Any, tensors: Sequence[Any]) -> Any:
+    """What the model gives for tensors in the order of model.inputs, in its own structure."""
+    import keras
+
+    structure = getattr(model, "input", model.inputs)  # a Sequential has none until it is called
+    if len(tensors) == 1 and not isinstance(structure, dict):
+        return model(tensors[0])
+    return model(keras.tree.pack_sequence_as(structure, list(tensors)))
