@@ -125,6 +125,7 @@ def read_stages(folder: Path) -> list[Stage]:
     """The pipeline of a project as DVC resolves it, each stage after those that it builds on."""
     from dvc.dependency.param import ParamsDependency
     from dvc.repo import Repo
+    from dvc.stage import PipelineStage
 
     def place(item: Any) -> str:
         return name_inside(Path(item.fs_path), folder.resolve())
@@ -138,7 +139,7 @@ def read_stages(folder: Path) -> list[Stage]:
                 tuple(place(out) for out in stage.outs),
             )
             for stage in repo.index.stages
-            if stage.name  # *.dvc files, for data that no stage makes, have none
+            if isinstance(stage, PipelineStage)  # not a *.dvc file, of data that no stage makes
         )
 
 

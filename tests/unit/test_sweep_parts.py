@@ -140,6 +140,15 @@ def test_what_a_stage_of_the_user_reads_may_lie_outside_of_the_project(tmp_path)
     assert plan.name_inside(tmp_path / "a/b", tmp_path) == "a/b" and plan.name_inside(Path("/elsewhere/c"), tmp_path) == "/elsewhere/c"
 
 
+def test_data_that_dvc_add_tracks_is_no_stage(tmp_path):
+    """Its .dvc file has no name of a stage, nor may it stop the sweep."""
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = True\n")
+    (tmp_path / "my.onnx.dvc").write_text("outs: [{md5: 9dd4e461268c8034f5c8564e155c67a6, size: 1, hash: md5, path: my.onnx}]\n")
+    (tmp_path / "dvc.yaml").write_text("stages: {look: {cmd: 'true', deps: [my.onnx]}}\n")
+    assert [(stage.name, stage.deps) for stage in plan.read_stages(tmp_path)] == [("look", ("my.onnx",))]
+
+
 @pytest.mark.parametrize(
     ("objectives", "said"),
     [
