@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import yaml
 
@@ -20,7 +21,7 @@ from edgewise.errors import EdgewiseError, MissingExtra, ModelError
 from edgewise.inspect import suggestion
 from edgewise.inspect.meanings import Guess, guess_ports
 from edgewise.inspect.params_text import replace_sections, write_sections
-from edgewise.inspect.sections import Formats
+from edgewise.inspect.sections import METHOD, Formats
 from edgewise.proof import isolation
 from edgewise.sources.inspection import CONTAINERS, Inspection, Port, check_stand_in, one_line
 
@@ -214,10 +215,16 @@ def format_number(value: int | None) -> str:
 def read_formats(conf: Path) -> Formats:
     """The formats in conf/format/, and which of them lack a package here."""
     read = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((conf / "format").glob("*.yaml"))}
-    every = {n: {"sources": schema.part(form["module"], "make").SOURCES, "schemes": list(form["schemes"])} for n, form in read.items()}
+    every = {name: {**read_make(form["module"]), "schemes": list(form["schemes"])} for name, form in read.items()}
     missing = {name: extra for name, form in read.items() if (extra := missing_extra(form["module"]))}
     usual = extras_of_all()
     return Formats(every, missing, frozenset(name for name, extra in missing.items() if usual and extra not in usual))
+
+
+def read_make(module: str) -> dict[str, Any]:
+    """The kinds of sources that a format reads, and for each scheme its values of calibration.method."""
+    make = schema.part(module, "make")
+    return {"sources": make.SOURCES, "methods": {scheme: given.get(METHOD, ()) for scheme, given in make.SETTINGS.items()}}
 
 
 def missing_extra(module: str) -> str | None:

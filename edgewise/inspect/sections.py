@@ -1,5 +1,6 @@
 """Sections of params.yaml with which an inspected file runs: its data, its task, the model itself, its usual variants."""
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,17 +13,17 @@ from edgewise.config.settings import nearest
 from edgewise.data import common
 from edgewise.errors import ConfigError, DataError, MissingExtra
 from edgewise.inspect.detectors_choice import Choice
-from edgewise.inspect.fitting import fit_arrays
 from edgewise.inspect.meanings import AUDIO, IDS, IMAGE, MASK, RATE, TYPES, Guess, Guesses, picture_sides
 from edgewise.inspect.params_text import Section
-from edgewise.inspect.pictures_section import describe_pictures, limits_of, real_limits
-from edgewise.inspect.user_data import UserData
+from edgewise.inspect.picture_settings import describe_pictures, limits_of, real_limits
+from edgewise.inspect.user_data import UserData, fit_arrays
 from edgewise.plugins import IGNORED
 from edgewise.sources.inspection import Inspection
 from edgewise.sources.oracle import is_number
 
 USUAL = ("fp32", "fp16", "int8-dynamic", "int8-static")
 FLOAT = ("fp32", "fp16")
+METHOD, MEAN = "calibration.method", "mean"
 SHARES = {"validation": 0.1, "calibration": 0.2, "test": 0.7}  # nothing is trained
 PLACED_SHARES = {"validation": 0.2, "calibration": 0.4, "test": 0.4}  # boxes and masks mostly have a test split of their own
 # what the file leaves open: numbers of a piece of sound with state, without it (a second), tokens or features; steps of a sequence
@@ -31,6 +32,7 @@ USUAL_SAMPLES, LEAST_SAMPLES = 64, 16  # random ones, as conf/data/random.yaml h
 MOST_NUMBERS = 30_000_000  # of all random samples together
 BACKGROUND = 1001  # outputs of a model for ImageNet's 1000 classes and a background
 SAFE, LONGEST_NAME = re.compile(r"[^\w:./-]"), 64
+DETECTION = "detection"  # the task
 TASKS = {CLASSES: "classification", MULTI_LABEL: "multi_label", VALUES: "regression"}
 GUESS, MISSING = "a guess", "VALUE"
 Shapes = Mapping[str, tuple[int | None, ...]]
@@ -38,8 +40,9 @@ Shapes = Mapping[str, tuple[int | None, ...]]
 
 @dataclass(frozen=True)
 class Formats:
-    """possible: {format: {"sources": ..., "schemes": ...}} of all. missing: {format: extra that installs it}, of those that are not
-    installed here. rare: formats that the extra `all` leaves out, which are named to nobody who has not installed them."""
+    """possible: {format: {"sources": ..., "schemes": ..., "methods": {scheme: values of calibration.method}}} of all.
+    missing: {format: extra that installs it}, of those that are not installed here. rare: formats that the extra `all` leaves out, which
+    are named to nobody who has not installed them."""
 
     possible: Mapping[str, Mapping[str, Any]]
     missing: Mapping[str, str] = field(default_factory=dict)
@@ -231,7 +234,7 @@ def suggest_task(guesses: Guesses, known: Known) -> tuple[Section, dict[str, Any
     user, shapes = known.user, known.outputs or {guess.port.name: guess.port.shape for guess in guesses.answered}
     tail = list(known.choice.hints) if known.choice else []
     if known.choice and known.choice.decoding and known.choice.sure:
-        return Section({"name": "detection", "decoding": dict(known.choice.decoding)}, {"decoding": known.choice.words}), {}
+        return Section({"name": DETECTION, "decoding": dict(known.choice.decoding)}, {"decoding": known.choice.words}), {}
     if user is None or user.targets == NONE:
         return Section({"name": "none"}, head=["outputs are compared with the reference's; no labels are needed"], tail=tail), {}
     if user.targets == MASKS and fits_masks(shapes, len(user.labels)):
@@ -317,3 +320,11 @@ def suggest_variants(found: Inspection, source: str, formats: Formats, schemes: 
         made = {f"{first}-fp32": {"format": first, "scheme": "fp32"}, **made}
         tail.append(f"{first}-fp32 is there as the reference: losses are judged against a float variant")
     return Section(made, tail=tail)
+
+
+def suit_detectors(variants: Section, formats: Formats) -> Section:
+    """The variants with `calibration.method: mean` where they have it: a detector's rare peaks make the steps of minmax too coarse."""
+    methods = {name: formats.possible[v["format"]].get("methods", {}).get(v["scheme"], ()) for name, v in variants.values.items()}
+    suited = {name: {**v, "calibration": {"method": MEAN}} if MEAN in methods[name] else v for name, v in variants.values.items()}
+    why = [f"calibration.method: {MEAN}, since this is a detector: minmax makes the steps too coarse for its boxes and scores"]
+    return dataclasses.replace(variants, values=suited, tail=(*variants.tail, *(why if suited != variants.values else ())))

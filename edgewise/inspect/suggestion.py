@@ -13,12 +13,23 @@ from edgewise.artifacts.targets import BOXES, CLASSES
 from edgewise.data import image_folder
 from edgewise.data.encoders import PORT_TYPES
 from edgewise.errors import ModelError
-from edgewise.inspect import detectors_choice, scaling_choice, trial_run, user_data
+from edgewise.inspect import detectors_choice, picture_settings, trial_run, user_data
 from edgewise.inspect.detectors_choice import Choice
 from edgewise.inspect.meanings import AUDIO, IDS, IMAGE, Guesses, guess_ports, name_scores, picture_sides
 from edgewise.inspect.params_text import Section
-from edgewise.inspect.pictures_section import GUESSED, find_scaling
-from edgewise.inspect.sections import MISSING, USUAL, Formats, Known, suggest_data, suggest_model, suggest_task, suggest_variants
+from edgewise.inspect.picture_settings import GUESSED, find_scaling
+from edgewise.inspect.sections import (
+    DETECTION,
+    MISSING,
+    USUAL,
+    Formats,
+    Known,
+    suggest_data,
+    suggest_model,
+    suggest_task,
+    suggest_variants,
+    suit_detectors,
+)
 from edgewise.inspect.trial_run import Tried
 from edgewise.sources.inspection import Inspection
 
@@ -64,7 +75,10 @@ def suggest(found: Inspection, asked: Asked) -> tuple[dict[str, Section], list[s
     notes += [f"missing        {name}: only you know it; give it in the place of VALUE" for name in missing_values(guesses)]
     notes += [f"tried          with {STAND_IN} in the place of VALUE"] if tried.outputs and missing_values(guesses) else []
     notes += describe_trial(tried)
-    return assemble(found, asked, guesses, known) | {"reference": Section(next(iter(variants.values))), "variants": variants}, notes
+    sections = assemble(found, asked, guesses, known)
+    if sections["task"].values["name"] == DETECTION:
+        variants = suit_detectors(variants, asked.formats)
+    return sections | {"reference": Section(next(iter(variants.values))), "variants": variants}, notes
 
 
 def missing_values(guesses: Guesses) -> list[str]:
@@ -167,14 +181,14 @@ def scale(found: Inspection, asked: Asked, guesses: Guesses, known: Known) -> Ch
     known_scaling = find_scaling(guesses.fed[0].port)[1] != GUESSED
     if known_scaling or settings.targets != CLASSES or not isinstance(settings, image_folder.Settings):
         return None
-    items = scaling_choice.read_spread(settings)
+    items = picture_settings.read_spread(settings)
     names, numbers = settings.index_classes({str(item.label) for item in items} | set(known.user.labels if known.user else ()))
-    ways = scaling_choice.list_ways(settings.spec)
+    ways = picture_settings.list_scalings(settings.spec)
     feeds = [detectors_choice.prepare(items, way.spec) for way in ways]
     runs = trial_run.run(asked.importer.__name__, asked.path, sections["model"].values, feeds, names)
     if any(each.error is not None for each in runs):
         return None
-    return scaling_choice.decide(np.array([numbers[str(item.label)] for item in items]), len(names), ways, runs)
+    return picture_settings.decide_scaling(np.array([numbers[str(item.label)] for item in items]), len(names), ways, runs)
 
 
 def decide(found: Inspection, asked: Asked, guesses: Guesses, known: Known) -> Choice | None:

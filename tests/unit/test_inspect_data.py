@@ -13,7 +13,7 @@ from edgewise.artifacts.targets import BOXES, CLASSES, MASKS, MULTI_LABEL, NONE,
 from edgewise.config import compose
 from edgewise.config.compose import Options
 from edgewise.errors import UserError
-from edgewise.inspect import detectors_choice, scaling_choice, sections, user_data
+from edgewise.inspect import detectors_choice, picture_settings, sections, user_data
 from edgewise.inspect.detectors_choice import Way
 from edgewise.inspect.meanings import guess_ports
 from edgewise.inspect.sections import Known
@@ -152,15 +152,15 @@ def test_what_is_no_data_is_told_what_there_is(kind, tmp_path):
 def test_the_scaling_with_which_labelled_pictures_are_classified_is_taken():
     """Of three ways: the second gives the true classes their probability, the others are chance."""
     spec = {"channels": 1, "resize": "stretch", "size": [8, 8]}
-    ways, targets = scaling_choice.list_ways(spec), np.arange(30) % 2
+    ways, targets = picture_settings.list_scalings(spec), np.arange(30) % 2
     right, chance = np.eye(2)[targets] * 4, np.zeros((30, 2))
     runs = [Tried({"y": np.float32(array)}) for array in (chance, right, chance)]
-    found = scaling_choice.decide(targets, 2, ways, runs)
+    found = picture_settings.decide_scaling(targets, 2, ways, runs)
     assert found.data == {"range": [0, 255]} and found.words.endswith("right on 30 of 30 labelled pictures; 3 usual ways were tried")
-    same = scaling_choice.decide(targets, 2, ways, [runs[1]] * 3)
+    same = picture_settings.decide_scaling(targets, 2, ways, [runs[1]] * 3)
     assert same.data == {"range": [0, 1]}  # the most common one, if nothing tells them apart
     assert same.words.endswith("; range [0, 255], range [-1, 1] are right as often: take the one of your training")
-    assert scaling_choice.decide(targets, 3, ways, runs) is None
+    assert picture_settings.decide_scaling(targets, 3, ways, runs) is None
 
 
 WORDS = (*(f"thing {number}" for number in range(998)), "cat", "dog")
@@ -261,3 +261,4 @@ def test_yolox_is_read_as_its_authors_do(shared_data, tmp_path, monkeypatch):
     assert config.task.name == "detection" and config.task.settings["decoding"]["head"] == "yolox"
     assert {"channel_order": "bgr", "pad_anchor": "corner", "resize": "letterbox"}.items() <= config.data.settings.items()
     assert tuple(config.data.settings["range"]) == (0, 255)
+    assert config.variant("onnx-int8-static").calibration.method == "mean"

@@ -15,7 +15,8 @@ from edgewise.errors import DataError
 from edgewise.inspect import suggestion
 from edgewise.inspect.meanings import guess_ports
 from edgewise.inspect.model_file import read_formats
-from edgewise.inspect.params_text import write_sections
+from edgewise.inspect.params_text import Section, write_sections
+from edgewise.inspect.sections import suit_detectors
 from edgewise.sources import onnx_file
 from edgewise.sources.inspection import Inspection, Port
 from tests.conftest import ROOT
@@ -340,3 +341,14 @@ def test_arrays_are_matched_with_the_ports(tmp_path):
 def test_arrays_that_do_not_fit_are_told_what_helps(make, held, message, tmp_path):
     with pytest.raises(DataError, match=message):
         task_and_data(tmp_path, make(), held)
+
+
+def test_a_detector_has_mean_ranges_where_its_format_offers_them():
+    names = ("onnx-fp32", "onnx-int8-static", "tflite-int8-static")
+    section = Section({name: dict(zip(("format", "scheme"), name.split("-", 1), strict=True)) for name in names})
+    suited = suit_detectors(section, read_formats(CONF))
+    expected = {**section.values["onnx-int8-static"], "calibration": {"method": "mean"}}
+    assert suited.values == {**section.values, "onnx-int8-static": expected}
+    assert "detector" in suited.tail[0]
+    float_alone = Section({"onnx-fp32": section.values["onnx-fp32"]})
+    assert suit_detectors(float_alone, read_formats(CONF)) == float_alone
