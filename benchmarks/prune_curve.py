@@ -35,7 +35,7 @@ from edgewise.config.prune_settings import Distillation, Prune
 from edgewise.config.schema import Config
 from edgewise.data.dataset import prepare
 from edgewise.proof.making import SOURCE
-from edgewise.sources import rebuilding, torch_source, training
+from edgewise.sources import torch_source, training
 from edgewise.sources.model_source import write_source
 from edgewise.sources.objectives import choose
 from edgewise.stats.paired import compare_shares
@@ -108,7 +108,7 @@ def train_on(config: Config, samples: Samples, epochs: int, folder: Path) -> Non
     objective = choose(samples, train)
     assert objective is not None
     with training.repeatable(config.seed, 1):
-        net = rebuilding.rebuild(config.model, SOURCE, artifact.read(pruned_sources.DATA))
+        net = torch_source.rebuild(config.model, SOURCE, artifact.read(pruned_sources.DATA))
         training.fit(net, samples, train, config.seed + 1, objective)
         torch_source.export(net, samples.feeds(samples.indices("calibration")[:16]), objective.outputs, folder)
 

@@ -21,7 +21,7 @@ CODE = (
     "{proof}",
     "{objectives}",
     "{trial}",
-    "edgewise.sources.rebuilding",
+    "edgewise.sources.torch_source",
     "edgewise.sources.transformers_model",
 )
 

@@ -23,7 +23,6 @@ from edgewise.sources import torch_source, training
 from edgewise.sources.checkpoint import PREFIX
 from edgewise.sources.distillation import Distilled, Imitation
 from edgewise.sources.objectives import Objective, choose
-from edgewise.sources.rebuilding import rebuild
 
 REQUIRES = {"torch_pruning": "prune", "torch": "train", "transformers": "train", "safetensors": "train"}
 TAYLOR_BATCHES = 8  # of the training split, over which gradients are summed up
@@ -38,7 +37,7 @@ def make_pruned(model: Plugin, source: Path, data: Path, prune: Prune, train: Tr
     """
     manifest, samples, recipe = artifact.read(source), Samples.open(data), retraining(prune, train)
     with training.repeatable(seed, train.threads):
-        module = rebuild(model, source, artifact.read(data))
+        module = torch_source.rebuild(model, source, artifact.read(data))
         objective = Distilled(find_objective(samples, recipe, manifest, prune), copy.deepcopy(module), prune.distillation, samples)
         probe = checks.read_probe(source)[0]
         before = slimming.measure(module, two_of(probe))

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from edgewise.sources import training
-from edgewise.sources.torch_counting import count_arithmetic
+from edgewise.sources.torch_source import count_arithmetic
 
 MACS, PARAMETERS = "macs_share", "params_share"
 LEAST_SHARE = 0.1  # of the channels that any layer keeps: one threshold over all layers would cut some of them through

@@ -5,6 +5,10 @@ A SavedModel is a TensorFlow program and can read and write files: use only thos
 models/source/ then holds the model, probe.npz as every source, and weights.safetensors: the kernels of its layers in torch's layout
 (output channels first) under torch's type names, so that one matcher finds the layers of any source in a converted file. A SavedModel is
 a graph without layers: its layers are those of the converted file.
+
+A model in mixed precision, as it is trained on GPUs, has float32 weights, with which layers compute in float16 or bfloat16. Converters read
+float32 only, so it is written again with layers that compute in float32; its weights stay as they are. The oracle is still the user's own
+file, and how far a variant has to agree with it is a matter of float16, see edgewise.proof.checks.least_sqnr_db.
 """
 
 import os
@@ -25,7 +29,7 @@ from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Train
 from edgewise.config.settings import option
 from edgewise.errors import ModelError
-from edgewise.sources import imported, keras_precision
+from edgewise.sources import imported
 from edgewise.sources.inspection import Inspection, Port, one_line, product, total
 from edgewise.sources.oracle import Oracle, fit_ports
 
@@ -36,6 +40,8 @@ SUFFIXES = (".keras", ".h5", ".hdf5")
 RECOGNIZED = (*SUFFIXES, "a SavedModel directory")  # shown by `edgewise inspect` when no importer fits
 WEIGHTS = "weights.safetensors"
 SIGNATURE = "serving_default"
+POLICIES = {"mixed_float16": "float16", "mixed_bfloat16": "bfloat16"}  # Keras' names -> what layers compute in
+WIDE = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +55,11 @@ def obtain(settings: Settings, data: Path, train: Train, seed: int, folder: Path
     manifest, samples, path = artifact.read(data), Samples.open(data), Path(settings.path)
     model = open_session(path)
     fit = fit_ports(path, settings, model, manifest, imported.make_probe(samples))
-    precision = keras_precision.find_precision(model.model) if isinstance(model, Network) else None
+    precision = find_precision(model.model) if isinstance(model, Network) else None
     copied = folder / f"model{path.suffix if path.is_file() else ''}"
     if precision is not None and isinstance(model, Network):
         copied = copied.with_suffix(".keras")
-        keras_precision.widen(model.model).save(copied)
+        widen(model.model).save(copied)
     else:
         (shutil.copyfile if path.is_file() else shutil.copytree)(path, copied)
     save_file({f"{name}.weight": np.ascontiguousarray(kernel) for name, (_, kernel) in model.kernels.items()}, folder / WEIGHTS)
@@ -309,3 +315,34 @@ def _multiply_adds(layer: Any) -> int | None:
     if kind == "Conv2DTranspose":  # kernel [height, width, out, in]
         return product(layer.input.shape[1:], layer.kernel.shape[:3])
     return product(layer.output.shape[1:], layer.kernel.shape[:1]) if kind == "Dense" else 0
+
+
+def find_precision(model: Any) -> str | None:
+    """float16 or bfloat16, if a layer with weights computes in it; None for any other model."""
+    names = (layer.dtype_policy.name for layer in _iterate_layers(model) if layer.weights)
+    return next((POLICIES[name] for name in names if name in POLICIES), None)
+
+
+def widen(model: Any) -> Any:
+    """The same model, with layers that compute in float32."""
+    import keras
+
+    wide = keras.saving.deserialize_keras_object(_replace(keras.saving.serialize_keras_object(model)))
+    wide.set_weights(model.get_weights())
+    return wide
+
+
+def _iterate_layers(model: Any) -> Iterator[Any]:
+    for layer in model.layers:
+        yield layer
+        if hasattr(layer, "layers"):
+            yield from _iterate_layers(layer)
+
+
+def _replace(config: Any) -> Any:
+    """The configuration with float32 in the place of each mixed policy."""
+    if isinstance(config, dict):
+        return {key: _replace(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return type(config)(_replace(value) for value in config)
+    return WIDE if isinstance(config, str) and config in POLICIES else config

@@ -1,6 +1,6 @@
 """The user's own ONNX model, imported unchanged: opset 7 or later, float of any width, weights inside or in external data.
 
-models/source/ then holds model.onnx (the normalized graph, see onnx_graph), model.float16.onnx if the file is float16 (see onnx_precision),
+models/source/ then holds model.onnx (the normalized graph, see onnx_graph), model.float16.onnx if the file is float16 (see onnx_numbers),
 layers.json (layer -> its nodes, here the layer itself) and probe.npz with the outputs of the user's original file.
 """
 
@@ -19,7 +19,7 @@ from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Train
 from edgewise.config.settings import option
 from edgewise.errors import ModelError
-from edgewise.sources import imported, onnx_counting, onnx_graph, onnx_precision, onnx_quantized, onnx_repair
+from edgewise.sources import imported, onnx_counting, onnx_graph, onnx_numbers, onnx_rewriting
 from edgewise.sources.inspection import Inspection, Port, one_line
 from edgewise.sources.onnx_reading import list_nodes
 from edgewise.sources.oracle import Oracle, fit_ports
@@ -78,7 +78,7 @@ def check_shapes(path: Path, model: Any) -> None:
 def describe_numbers(model: Any) -> dict[str, Any]:
     """Entries of the manifest's details for a file that is not float32: the precision that its outputs are compared at, and how it is
     quantized already."""
-    quantized, precision = onnx_quantized.recognize(model), onnx_precision.find_precision(model)
+    quantized, precision = onnx_numbers.recognize_quantized(model), onnx_numbers.find_precision(model)
     return {**({"precision": precision} if precision else {}), **({"quantized": quantized.described} if quantized else {})}
 
 
@@ -122,7 +122,7 @@ def load(path: Path) -> Any:
         ) from error
     if not model.graph.node:
         raise ModelError(f"model.path: {path} is not an ONNX file: it has no nodes; name an .onnx file")
-    model, _ = onnx_repair.repair(model)
+    model, _ = onnx_rewriting.repair(model)
     fault = onnx_graph.find_unsupported(model)
     if fault:
         raise ModelError(f"model.path: {path}: {fault}")
@@ -163,10 +163,10 @@ def _repaired(path: Path) -> bytes | None:
     """The content of the file as `load` reads it, where the runtime would refuse it or take it otherwise: a size of 0 literally, say."""
     import onnx
 
-    _, changed = onnx_repair.repair(onnx.load(path, load_external_data=False))
+    _, changed = onnx_rewriting.repair(onnx.load(path, load_external_data=False))
     if not changed:
         return None
-    model, _ = onnx_repair.repair(onnx.load(path))
+    model, _ = onnx_rewriting.repair(onnx.load(path))
     content: bytes = model.SerializeToString()
     return content
 
@@ -182,7 +182,7 @@ def inspect(path: Path) -> Inspection:
     """Reads the file without running it."""
     model = load(path)
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    found = onnx_quantized.recognize(model)
+    found = onnx_numbers.recognize_quantized(model)
     converted = [f"opset {opset} is converted to {onnx_graph.OPSET} for the quantizers"] if opset < onnx_graph.QUANTIZABLE else []
     kind = f"ONNX model, opset {opset}, IR version {model.ir_version}, by {model.producer_name or 'an unknown tool'}"
     return Inspection(

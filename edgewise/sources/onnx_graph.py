@@ -1,8 +1,8 @@
 """Normalize an ONNX graph, so that every quantizer and converter accepts it.
 
-One opset, float32, unique names of nodes, inputs and outputs named as in the data, constants folded (see onnx_folding), batch norms fused.
-Notes tell the user what was changed. A graph that is quantized already (see onnx_quantized) only gets the names and shapes of its ports:
-whatever else were done to it, its runtime would round in another way.
+One opset, float32, unique names of nodes, inputs and outputs named as in the data, constants folded (see onnx_rewriting), batch norms
+fused. Notes tell the user what was changed. A graph that is quantized already (see onnx_numbers) only gets the names and shapes of its
+ports: whatever else were done to it, its runtime would round in another way.
 """
 
 from collections import Counter
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from edgewise.artifacts.artifact import Port
-from edgewise.sources import onnx_folding, onnx_precision, onnx_quantized
+from edgewise.sources import onnx_numbers, onnx_rewriting
 from edgewise.sources.onnx_reading import iterate_graphs, make_names
-from edgewise.sources.onnx_repair import replace_nodes
+from edgewise.sources.onnx_rewriting import replace_nodes
 from edgewise.sources.oracle import Fit
 
 OPSET = 20  # older files are converted to it; see conf/format/onnx.yaml
@@ -22,7 +22,7 @@ QUANTIZABLE = 13  # the first opset with scales per channel
 OLDEST = 7
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 UNPACKING = ("Cast", "DequantizeLinear", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-PRODUCTS = ("Conv", "ConvTranspose", "GRU", "Gather", "Gemm", "LSTM", "MatMul", "RNN", *onnx_quantized.STATIC, *onnx_quantized.DYNAMIC)
+PRODUCTS = ("Conv", "ConvTranspose", "GRU", "Gather", "Gemm", "LSTM", "MatMul", "RNN", *onnx_numbers.STATIC, *onnx_numbers.DYNAMIC)
 BATCH = "batch"
 
 
@@ -85,11 +85,11 @@ def normalize(model: Any, fit: Fit, sizes: Mapping[str, Sequence[int | None]]) -
     fit: what each port of the file is; outputs that it does not name are removed, constant inputs become part of the graph. sizes: name of
     an input in the file -> the data's sizes of one sample, None for one that stays open.
     """
-    found = onnx_quantized.recognize(model)
+    found = onnx_numbers.recognize_quantized(model)
     if found:
-        onnx_folding.round_weights(model)
+        onnx_rewriting.round_weights(model)
         return model, [f"it is {found.described}, and stays as it is", *_fit_ports(model, fit, sizes)]
-    changed = [*_convert_opset(model), *onnx_precision.to_float32(model)]
+    changed = [*_convert_opset(model), *onnx_numbers.to_float32(model)]
     notes = [*changed, *_fit_ports(model, fit, sizes)]
     lift_out_of_bodies(model)
     return _fold(model), notes
@@ -97,12 +97,12 @@ def normalize(model: Any, fit: Fit, sizes: Mapping[str, Sequence[int | None]]) -
 
 def keep_float16(model: Any, fit: Fit, sizes: Mapping[str, Sequence[int | None]]) -> Any | None:
     """A float16 graph as it is, but for its ports, which are those of the normalized one; None for any other graph."""
-    if onnx_precision.find_precision(model) != "float16":
+    if onnx_numbers.find_precision(model) != "float16":
         return None
     kept = type(model).FromString(model.SerializeToString())
     _fit_ports(kept, fit, sizes)
     kept.graph.ClearField("value_info")
-    onnx_precision.widen_ports(kept.graph)
+    onnx_numbers.widen_ports(kept.graph)
     return kept
 
 
@@ -146,7 +146,7 @@ def _fold(model: Any) -> Any:
     named = {node.name for graph in iterate_graphs(model.graph) for node in graph.node}
     held = {tensor.name for graph in iterate_graphs(model.graph) for tensor in graph.initializer}
     owners = _find_owners(model)
-    model = onnx_folding.fold(model)
+    model = onnx_rewriting.fold(model)
     _rename(model.graph, _restored((tensor.name for tensor in model.graph.initializer), held))
     restored = _restored((node.name for node in model.graph.node), named)
     for node in model.graph.node:

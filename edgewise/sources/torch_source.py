@@ -5,7 +5,8 @@ models/source/ then holds
     weights.safetensors  the same weights by their names in the program
     probe.npz            "in:NAME" and "out:NAME": real samples and the source's own outputs, the oracle of every variant
 
-The same weights give the same bytes: torch writes its archive with fixed dates, and paths of this machine are removed.
+The same weights give the same bytes: torch writes its archive with fixed dates, and paths of this machine are removed. `rebuild` goes the
+other way: the source as a torch module again, to be trained further.
 """
 
 import contextlib
@@ -19,24 +20,27 @@ import numpy as np
 from edgewise.agent.ports import to_samples_first
 from edgewise.artifacts import artifact
 from edgewise.artifacts.samples import Samples
-from edgewise.config.schema import Train
-from edgewise.config.settings import option
+from edgewise.config.schema import Plugin, Train
+from edgewise.config.settings import build, option
 from edgewise.errors import ConfigError, ModelError
-from edgewise.sources import checkpoint, teacher, training
+from edgewise.proof import checks
+from edgewise.sources import checkpoint, distillation, training
 from edgewise.sources.augmentation import check_augmentations
 from edgewise.sources.checkpoint import PREFIX
 from edgewise.sources.distillation import Distilled
 from edgewise.sources.inspection import one_line
+from edgewise.sources.model_source import find_collapsed
 from edgewise.sources.objectives import Objective, choose
 from edgewise.sources.oracle import SCORES, find_moving_axis
-from edgewise.sources.torch_counting import count_arithmetic
 from edgewise.sources.torch_ports import as_forward, take_tensors, to_numpy
+from edgewise.stats.agreement import compare_groups, worst_of
 
 PROBE_SAMPLES = 16
 REQUIRES = {"torch": "train", "transformers": "train", "safetensors": "train"}
 WEIGHTS = "weights.safetensors"
 MAX_BATCH = 1024
 MEANINGS = ("logits", "scores", "boxes", "map")
+LEAST_DB = 60.0  # between the module and the source's own outputs; another order of sums gives 120 and more
 DECODING = "decoding"  # attribute of a module whose outputs are boxes: how, for agent.decoding; in the manifest among the details
 
 
@@ -64,7 +68,7 @@ def obtain(
         shapes = check_outputs(source, probe, objective)
         objective = objective if objective and len(shapes) == len(objective.outputs) else None
         names = objective.outputs if objective else name_outputs(shapes, len(samples.labels))
-        objective = teacher.find_objective(objective, samples, train, names, list(shapes.values()), probe)
+        objective = distillation.find_objective(objective, samples, train, names, list(shapes.values()), probe)
         history = fit(source, samples, train, seed, objective) if objective else leave_untrained(samples.kind, train)
         fields = export(source, probe, names, folder)
     more = {"initial_weights_sha256": artifact.sha256(Path(settings.weights))} if settings.weights else {}
@@ -74,7 +78,7 @@ def obtain(
 
 def fit(source: Any, samples: Samples, train: Train, seed: int, objective: Objective) -> Mapping[str, Any]:
     """training.fit, with a look inside of both nets where there is a teacher and the settings ask for it."""
-    recipe = teacher.with_known_monitor(train, objective)
+    recipe = distillation.with_known_monitor(train, objective)
     with objective.looking_inside(source) if isinstance(objective, Distilled) else contextlib.nullcontext():
         return training.fit(source, samples, recipe, seed, objective)
 
@@ -259,3 +263,62 @@ def _remove_paths(program: Any) -> Any:
             for node in module.graph.nodes:
                 node.meta.pop("stack_trace", None)
     return program
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Multiply-adds for one sample: of the whole module, and of each module inside of it that does any, by its path."""
+
+    total: int
+    by_module: Mapping[str, int]
+
+
+def count_arithmetic(module: Any, feeds: Mapping[str, np.ndarray]) -> Arithmetic:
+    """Count convolutions, matrix products and attention, as torch.utils.flop_counter does; it counts two operations for a multiply-add.
+    feeds: the inputs by position, [n, ...]."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    mode = module.training
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module.eval()(*training.to_tensors(feeds))
+    module.train(mode)
+    samples = len(next(iter(feeds.values())))
+    counts = {name: sum(operators.values()) // 2 // samples for name, operators in counter.get_flop_counts().items()}
+    prefix = f"{type(module).__name__}."
+    inside = {name.removeprefix(prefix): count for name, count in counts.items() if name.startswith(prefix)}
+    return Arithmetic(counter.get_total_flops() // 2 // samples, inside)
+
+
+def rebuild(model: Plugin, source: Path, data: artifact.Manifest) -> Any:
+    """The module of a source, as `wrap` gives it, in evaluation mode. ValueError where the source is not made by a torch module, or the
+    module is no longer the one that it was made by; ModelError where the weights do not fit."""
+    plugin, manifest = model.load(), artifact.read(source)
+    if manifest.format != "torch" or not hasattr(plugin, "create"):
+        raise ValueError(
+            f"not from this source: model.name {model.name!r} is of format {manifest.format}, and channels can be cut out of torch modules"
+            " only; bring the model as torch code, model.name=callable, or as torch_file with model.callable"
+        )
+    settings = build(plugin.Settings, model.settings, "model")
+    module = wrap(plugin.create(settings, data))
+    own = Settings(weights=str(source / WEIGHTS), batchnorm_momentum=getattr(settings, "batchnorm_momentum", None))
+    initialize(module, own, len(data.labels))
+    check_same(module.eval(), source)
+    return module
+
+
+def check_same(module: Any, source: Path) -> None:
+    """ValueError unless the module gives the source's own outputs, which have to differ from sample to sample."""
+    import torch
+
+    for warning in find_collapsed(source):
+        raise ValueError(f"not from this source: {warning}")
+    inputs, expected = checks.read_probe(source)
+    with torch.no_grad():
+        given = dict(zip(expected, (np.asarray(result) for result in training.run(module, inputs)), strict=True))
+    worst = worst_of(compare_groups(expected, given))
+    if not worst.sqnr_db >= LEAST_DB:
+        raise ValueError(
+            f"not from this source: the module that model.* builds gives other outputs than models/source (SQNR {worst.sqnr_db:.1f} dB):"
+            " its code has changed since; run train-export again (dvc repro --single-item --force train-export)"
+        )

@@ -13,7 +13,7 @@ from edgewise.config.schema import Train
 from edgewise.errors import ModelError, VariantFailed
 from edgewise.formats.tflite import facts, keras_converter, make
 from edgewise.proof import checks, isolation
-from edgewise.sources import keras_file, keras_precision, tflite_file
+from edgewise.sources import keras_file, tflite_file
 from edgewise.sources.oracle import fit_ports
 from edgewise.stats.agreement import sqnr_db as agreement_db
 from tests.conftest import ROOT
@@ -288,7 +288,7 @@ def test_a_keras_model_in_mixed_precision_becomes_one_in_float32(tmp_path):
     details = artifact.read(source).details
     assert details["precision"] == "float16" and "compute in float16" in details["notes"][0]
     wide = keras_file.load(source / details["file"])
-    assert keras_precision.find_precision(wide) is None
+    assert keras_file.find_precision(wide) is None
     (expected,) = checks.read_probe(source)[1].values()
     assert 40 < agreement_db(expected, np.asarray(wide(x))) < 100
 

@@ -19,7 +19,7 @@ from tests.support.source_kinds import make_of
 pytestmark = pytest.mark.framework
 
 onnx = pytest.importorskip("onnx")
-from edgewise.sources import onnx_quantized  # noqa: E402
+from edgewise.sources import onnx_numbers  # noqa: E402
 
 DATA = ROOT / "tests/data"
 OWN = {"quantized_qdq.onnx": "int8-static", "quantized_dynamic.onnx": "int8-dynamic"}
@@ -84,17 +84,17 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_quantized_graph_is_recognized_by_its_largest_weight(kind):
     build, scheme, described = KINDS[kind]
-    found = onnx_quantized.recognize(build())
+    found = onnx_numbers.recognize_quantized(build())
     assert found is not None and (found.scheme, found.described) == (scheme, described)
 
 
 @pytest.mark.parametrize("name", ["shared_weights.onnx", "int32_input.onnx", "branches.onnx"])
 def test_a_float_graph_is_not(name):
-    assert onnx_quantized.recognize(onnx.load(DATA / name)) is None
+    assert onnx_numbers.recognize_quantized(onnx.load(DATA / name)) is None
 
 
 def test_weights_that_are_only_stored_as_integers_make_a_float_graph(tmp_path):
-    assert onnx_quantized.recognize(stored_only()) is None
+    assert onnx_numbers.recognize_quantized(stored_only()) is None
     source = imported(stored_only(), {"x": normal(24, 4)}, tmp_path / "source")
     graph = onnx.load(source / "model.onnx").graph
     assert [entry.op_type for entry in graph.node] == ["MatMul"]
@@ -172,7 +172,7 @@ def without_zero_points(kind: int | None):
 @pytest.mark.parametrize(("kind", "activations"), [(None, "int8"), (onnx.TensorProto.INT8, "int8"), (onnx.TensorProto.INT16, "int16")])
 def test_zero_points_may_be_left_out(kind, activations, tmp_path):
     net = without_zero_points(kind)
-    assert onnx_quantized.recognize(net).activations == activations
+    assert onnx_numbers.recognize_quantized(net).activations == activations
     source = imported(net, {"x": normal(24, 4)}, tmp_path / "source")
     parent = converted("onnx", source, tmp_path / "onnx")
     if activations == "int8":

@@ -9,7 +9,7 @@ import pytest
 from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Train
 from edgewise.sources import onnx_file, trial
-from edgewise.sources.trial_marks import Areas, Located, choose_marks
+from edgewise.sources.trial import Areas, Located, choose_marks
 from tests.support import object_sets
 from tests.support.onnx_sources import model, node, normal
 from tests.unit.test_prepare_data import plugin, prepare
