@@ -27,7 +27,8 @@ from edgewise.artifacts.artifact import Manifest
 from edgewise.artifacts.records import BenchResult, Evaluation, Failed, Summary
 from edgewise.cli.commands import COMMANDS
 from edgewise.cli.main import tree
-from edgewise.config import margins, schema
+from edgewise.config import schema
+from edgewise.config.choices import MARGIN, MARGINS
 from edgewise.config.compose import SECTIONS
 
 ROOT = Path(__file__).parents[1]
@@ -118,11 +119,11 @@ def option_settings(group: str, path: Path) -> list[Setting]:
 
 
 def find_margin(group: str, given: Mapping[str, Any]) -> list[Setting]:
-    """The key `margin`, which compose takes out of its section (config.margins)."""
+    """The key `margin`, which compose takes out of its section (config.choices)."""
     return [
-        dataclasses.replace(setting, key=margins.KEY)
-        for setting in settings_of(schema.Margins, {setting: given.get(margins.KEY) for setting in margins.MARGINS.values()})
-        if margins.KEY in given and setting.key == margins.MARGINS.get(group)
+        dataclasses.replace(setting, key=MARGIN)
+        for setting in settings_of(schema.Margins, {setting: given.get(MARGIN) for setting in MARGINS.values()})
+        if MARGIN in given and setting.key == MARGINS.get(group)
     ]
 
 
@@ -141,7 +142,7 @@ def settings_of(
 ) -> list[Setting]:
     """The fields of a dataclass, those of nested ones by dotted key. given: values that replace the defaults."""
     hints, found = typing.get_type_hints(kind), []
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+    for field in dataclasses.fields(kind):
         if field.name in skip:
             continue
         inner, value = strip_optional(hints[field.name]), (given or {}).get(field.name)
@@ -349,7 +350,7 @@ def files() -> str:
 
 def describe_record(kind: type) -> str:
     hints = typing.get_type_hints(kind)
-    rows = [f"| `{field.name}` | {cell(type_text(hints[field.name]))} |" for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    rows = [f"| `{field.name}` | {cell(type_text(hints[field.name]))} |" for field in dataclasses.fields(kind)]
     text = " ".join((kind.__doc__ or "").split()) if not (kind.__doc__ or "").startswith(f"{kind.__name__}(") else ""
     return "\n\n".join(filter(None, [cell(text), "| field | type |\n| --- | --- |\n" + "\n".join(rows)]))
 

@@ -22,7 +22,6 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,7 @@ from edgewise.artifacts import records
 from edgewise.artifacts.samples import Samples
 from edgewise.artifacts.visits import Trust
 from edgewise.config import schema
-from edgewise.config.margins import without_margin
+from edgewise.config.choices import without_margin
 from edgewise.config.settings import build
 from edgewise.devices.access import connect
 from edgewise.measure.pairs import PairedRuns, make_pair_runner, measure_pairs
@@ -82,8 +81,8 @@ def interleaved(variant: PlacedVariant, reference: PlacedVariant, bench: schema.
 
 def paired(found: Sequence[PairedRuns]) -> Found:
     """Ratio and interval of all pairs together."""
-    sides = [blocks_by_process([run for each in found for run in runs(each)]) for runs in (attrgetter("variant"), attrgetter("reference"))]
-    return Found(median_ratio(*sides), *ratio_interval(*sides))
+    variant, reference = (blocks_by_process(run for each in found for run in getattr(each, side)) for side in ("variant", "reference"))
+    return Found(median_ratio(variant, reference), *ratio_interval(variant, reference))
 
 
 def sequential(variant: PlacedVariant, reference: PlacedVariant, bench: schema.Bench, processes: int) -> Found:
@@ -112,7 +111,7 @@ def subjects(settings: schema.Config, names: Sequence[str], bench: schema.Bench)
         samples = Samples.open(MODELS / "data")
         store_inputs(samples, bench.scope, Path(folder))
         inputs = f"{connection.place(Path(folder))}/inputs.npz"
-        yield [place_variant(settings.variant(n), MODELS, inputs, samples.preprocessing, bench, settings.device, connection) for n in names]
+        yield [place_variant(settings.variant(n), MODELS, inputs, samples, bench, settings.device, connection) for n in names]
 
 
 def table(rows: dict[str, list[Found]], truth: float) -> str:

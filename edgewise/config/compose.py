@@ -16,8 +16,16 @@ from typing import Any, TypeVar, cast
 
 import yaml
 
-from edgewise.config.experiment_name import name_experiment
-from edgewise.config.margins import MARGINS, find_margins, without_margin
+from edgewise.config.choices import (
+    MARGINS,
+    check_keys,
+    check_name,
+    check_removed,
+    check_values,
+    find_margins,
+    name_experiment,
+    without_margin,
+)
 from edgewise.config.prune_settings import check_prune, share_prunes
 from edgewise.config.schema import (
     LATENCY,
@@ -34,7 +42,6 @@ from edgewise.config.schema import (
     to_plain,
 )
 from edgewise.config.settings import build, nearest
-from edgewise.config.variant_checks import check_keys, check_name, check_removed, check_values
 from edgewise.errors import ConfigError
 
 PROFILE = "EDGEWISE_PROFILE"

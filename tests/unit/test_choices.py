@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from edgewise.config import compose
-from edgewise.config.experiment_name import name_experiment, subject
+from edgewise.config.choices import name_experiment, subject
 from edgewise.config.schema import Plugin
 from edgewise.errors import ConfigError
 from tests.conftest import ROOT
