@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewise.agent import nms
+from edgewise.agent import decoding
 
 
 def by_loop(corners, scores, classes, threshold):
@@ -50,9 +50,9 @@ def test_random_boxes(dtype, classes, threshold):
     rng = np.random.default_rng(0)
     corners, scores = boxes(rng, 300, dtype), rng.random(300).astype(dtype)
     groups = rng.integers(0, classes, 300)
-    kept = nms.suppress(corners, scores, groups, threshold)
+    kept = decoding.suppress(corners, scores, groups, threshold)
     assert kept.tolist() == by_loop(corners, scores, groups, threshold)
-    assert classes > 1 or kept.tolist() == nms.suppress(corners, scores, None, threshold).tolist()
+    assert classes > 1 or kept.tolist() == decoding.suppress(corners, scores, None, threshold).tolist()
 
 
 @settings(max_examples=100, deadline=None)
@@ -60,43 +60,43 @@ def test_random_boxes(dtype, classes, threshold):
 def test_ties_boxes_without_area_and_overlaps_at_the_threshold(seed, count, threshold, dtype):
     rng = np.random.default_rng(seed)
     corners, scores, groups = boxes(rng, count, dtype, whole=True), rng.integers(0, 4, count).astype(dtype) / 4, rng.integers(0, 2, count)
-    assert nms.suppress(corners, scores, groups, threshold).tolist() == by_loop(corners, scores, groups, threshold)
+    assert decoding.suppress(corners, scores, groups, threshold).tolist() == by_loop(corners, scores, groups, threshold)
 
 
 def test_an_overlap_of_a_tenth_in_float32_is_above_a_tenth():
     """1 of 10 pixels: float32(0.1) is a little more than 0.1, with which torchvision compares it."""
     corners = np.array([[0, 0, 10, 1], [0, 0, 1, 1]], np.float32)
     assert float(np.float32(1) / np.float32(10)) > 0.1
-    assert nms.suppress(corners, np.array([0.9, 0.8], np.float32), None, 0.1).tolist() == [0]
-    assert nms.suppress(corners.astype(np.float64), np.array([0.9, 0.8]), None, 0.1).tolist() == [0, 1]
+    assert decoding.suppress(corners, np.array([0.9, 0.8], np.float32), None, 0.1).tolist() == [0]
+    assert decoding.suppress(corners.astype(np.float64), np.array([0.9, 0.8]), None, 0.1).tolist() == [0, 1]
 
 
 def test_boxes_without_area_stay():
     corners = np.array([[5, 5, 5, 5], [5, 5, 5, 5], [5, 0, 5, 9]], np.float32)
-    assert nms.suppress(corners, np.array([0.5, 0.5, 0.9], np.float32), None, 0.5).tolist() == [2, 0, 1]
+    assert decoding.suppress(corners, np.array([0.5, 0.5, 0.9], np.float32), None, 0.5).tolist() == [2, 0, 1]
 
 
 def test_thousands_of_boxes_in_several_blocks():
     rng = np.random.default_rng(1)
     corners, scores, groups = boxes(rng, 2000), rng.random(2000).round(2).astype(np.float32), rng.integers(0, 3, 2000)
     expected = by_loop(corners, scores, groups, 0.5)
-    assert len(expected) > nms.BLOCK
-    assert nms.suppress(corners, scores, groups, 0.5).tolist() == expected
-    assert nms.suppress(corners, scores, groups, 0.5, most=200).tolist() == expected[:200]
+    assert len(expected) > decoding.BLOCK
+    assert decoding.suppress(corners, scores, groups, 0.5).tolist() == expected
+    assert decoding.suppress(corners, scores, groups, 0.5, most=200).tolist() == expected[:200]
 
 
 @pytest.mark.parametrize("block", [1, 7, 1000])
 def test_the_size_of_a_block_changes_nothing(block, monkeypatch):
     rng = np.random.default_rng(2)
     corners, scores = boxes(rng, 200), rng.random(200).astype(np.float32)
-    expected = nms.suppress(corners, scores, None, 0.4).tolist()
-    monkeypatch.setattr(nms, "BLOCK", block)
-    assert nms.suppress(corners, scores, None, 0.4).tolist() == expected
+    expected = decoding.suppress(corners, scores, None, 0.4).tolist()
+    monkeypatch.setattr(decoding, "BLOCK", block)
+    assert decoding.suppress(corners, scores, None, 0.4).tolist() == expected
 
 
 def test_no_boxes():
-    assert nms.suppress(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), None, 0.5).tolist() == []
+    assert decoding.suppress(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), None, 0.5).tolist() == []
 
 
 def test_python_3_9_can_read_it():
-    ast.parse(Path(nms.__file__).read_text(encoding="utf-8"), feature_version=(3, 9))
+    ast.parse(Path(decoding.__file__).read_text(encoding="utf-8"), feature_version=(3, 9))
