@@ -13,8 +13,7 @@ from edgewise.agent.protocol import Fault
 from edgewise.devices import shipping, ssh
 from edgewise.devices.access import Lease
 from edgewise.devices.channel import ProcessEnd
-from edgewise.devices.openssh import SshConnection, explain_refusal
-from edgewise.devices.ssh import explain_end
+from edgewise.devices.ssh import SshConnection, explain_end, explain_refusal
 
 CHANGED = "@@@@@@@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n@@@@@@@@@@\nHost key verification failed.\n"
 
