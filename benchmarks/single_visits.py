@@ -22,10 +22,9 @@ from edgewise.artifacts.visits import Trust, Visit
 from edgewise.config.schema import Bench, to_plain
 from edgewise.errors import UserError
 from edgewise.measure.collecting import read_trust, to_measured
-from edgewise.measure.pairs import make_pair_runner, measure_pairs
+from edgewise.measure.pairs import make_pair_runner, make_visit, measure_pairs
 from edgewise.measure.runs import PlacedVariant
 from edgewise.measure.trust import spread_over_time
-from edgewise.measure.visiting import make_visit
 from edgewise.stats.random_effects import Measured, Spread, between_visits, pool
 
 QUIET = "quiet"

@@ -17,9 +17,9 @@ from edgewise.artifacts import artifact
 from edgewise.artifacts.samples import Samples
 from edgewise.config import schema
 from edgewise.devices import local
-from edgewise.measure.grading import gather_evidence, grade
 from edgewise.measure.pairs import make_pair_runner, measure_pairs
 from edgewise.measure.passes import make_memory
+from edgewise.measure.results import gather_evidence, grade
 from edgewise.measure.runs import PlacedVariant, blocks_by_process, place_variant, store_inputs
 from edgewise.stats.timing import median_ratio, pool_samples, ratio_interval
 
@@ -75,7 +75,7 @@ class Project:
         """A variant, where `engine` is given with these settings instead of its own."""
         variant = self.configuration.variant(name)
         used = variant if engine is None else replace(variant, engine=dict(engine))
-        return place_variant(used, self.models, self._inputs, {}, BENCH, self.configuration.device, local.LocalDevice())
+        return place_variant(used, self.models, self._inputs, self._samples, BENCH, self.configuration.device, local.LocalDevice())
 
     def eager(self, **settings: Any) -> PlacedVariant:
         """The module itself, as the advice begins with it."""
@@ -84,8 +84,12 @@ class Project:
         return replace(model, name="eager", fields=fields)
 
     @cached_property
+    def _samples(self) -> Samples:
+        return Samples.open(self.models / "data")
+
+    @cached_property
     def _inputs(self) -> str:
-        store_inputs(Samples.open(self.models / "data"), BENCH.scope, self.models)
+        store_inputs(self._samples, BENCH.scope, self.models)
         return str(self.models / "inputs.npz")
 
     def against_eager(self, measured: PlacedVariant) -> Ratio:

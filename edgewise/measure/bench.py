@@ -13,11 +13,10 @@ from edgewise.devices.access import connect, lock
 from edgewise.errors import DeviceError, VariantFailed
 from edgewise.measure import device_outputs, tuning
 from edgewise.measure.device_facts import find_missing_runtime
-from edgewise.measure.pairs import PairedRuns, make_pair_runner, measure_pairs
+from edgewise.measure.pairs import PairedRuns, make_key, make_pair_runner, make_visit, measure_pairs
 from edgewise.measure.passes import Passes, write_profile
 from edgewise.measure.results import make_bench_result, summarize_minutes
 from edgewise.measure.runs import PlacedVariant, place_variant, store_inputs
-from edgewise.measure.visiting import make_key, make_visit
 from edgewise.plugins import Connection
 
 MODELS, METRICS = Path("models"), Path("metrics")

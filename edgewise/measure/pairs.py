@@ -1,4 +1,4 @@
-"""Measure the variant and the reference in pairs of fresh processes, as bench.interleave says.
+"""Measure the variant and the reference in pairs of fresh processes, as bench.interleave says, and record the visit that they make.
 
     blocks       both are loaded and take turns block by block (agent.latency): load from elsewhere cancels in the ratio
     processes    one after the other: one model in memory at a time, and load that lasts as long as the profile says
@@ -7,24 +7,33 @@ The order alternates from pair to pair (A B B A), so that a steady drift of the 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from edgewise.agent.protocol import DETERMINISTIC, EventReader, Fault, ProtocolFault
+from edgewise.artifacts import artifact, visits
+from edgewise.artifacts.visits import Visit
+from edgewise.config import schema
 from edgewise.config.schema import Bench
 from edgewise.errors import VariantFailed
 from edgewise.measure.runs import Event, PlacedVariant, Run, blocks_by_process
-from edgewise.stats.timing import median_ratio, pool_samples, ratio_interval, relative_half_width
+from edgewise.stats.timing import log_ratio_error, median_ratio, pool_samples, ratio_interval, relative_half_width
 
 RunPair = Callable[[bool], tuple[Run, Run]]  # (whether the variant comes first) -> (run of the variant, run of the reference)
 MIN_PAIRS = 3  # for any interval
 MIN_TURNS = 8  # of a slow model
 MEMORY_FAULTS = ("oom_killed", "out_of_memory", "killed")
 BOTH_LOADED = "while both models were in memory to take turns, and each runs alone: set bench.interleave=processes"
+MODELS = Path("models")
+STAGE = "bench-on-device"
+TIMED = ("scope", "interleave", "block_s", "warmup", "answer")  # of bench: what is timed; the rest says how often
 
 
 @dataclass(frozen=True)
@@ -140,3 +149,37 @@ def _in_order(variant: PlacedVariant, reference: PlacedVariant, variant_first: b
 def _variant_first(runs: list[Run], variant_first: bool) -> tuple[Run, Run]:
     first, second = runs
     return (first, second) if variant_first else (second, first)
+
+
+def make_visit(pairs: PairedRuns, bench: Bench, seconds: float, source: str = visits.BENCH, **identity: str) -> Visit | None:
+    """The record of a visit that has just ended. identity: key, variant, reference. None where the profile claims nothing or there are
+    fewer than MIN_PAIRS pairs, so that no error of the visit is known."""
+    sides = blocks_by_process(pairs.variant), blocks_by_process(pairs.reference)
+    if not bench.claims or len(pairs.variant) < MIN_PAIRS:
+        return None
+    return Visit(
+        at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        interleave=bench.interleave,
+        ratio=median_ratio(*sides),
+        log_standard_error=log_ratio_error(*sides),
+        degrees=len(pairs.variant) - 1,
+        seconds=round(seconds, 3),
+        source=source,
+        **identity,
+    )
+
+
+def make_key(variant: PlacedVariant, reference: PlacedVariant, bench: Bench, device_fingerprint: str, runtimes: Mapping[str, Any]) -> str:
+    """The key of a visit: a hash of all that decides its ratio. runtimes: metrics/runtimes.json."""
+    sides = (variant, reference)
+    return visits.make_key(
+        {
+            "files": [artifact.read(MODELS / "variants" / side.name).files for side in sides],
+            "engine": [dict(side.fields["settings"]) for side in sides],
+            "runtimes": [runtimes["variants"].get(side.name) for side in sides],
+            "data": artifact.read(MODELS / "data").files,
+            "bench": {name: schema.to_plain(getattr(bench, name)) for name in TIMED},
+            "code": (schema.read_compared(STAGE)["code"] or {}).get(variant.name),
+            "device": device_fingerprint,
+        }
+    )

@@ -17,9 +17,8 @@ from edgewise.devices.local import COMMAND
 from edgewise.errors import EdgewiseError, UserError, VariantFailed
 from edgewise.measure import device_outputs
 from edgewise.measure.collecting import read_trust, to_measured
-from edgewise.measure.pairs import make_pair_runner, measure_pairs
+from edgewise.measure.pairs import make_pair_runner, make_visit, measure_pairs
 from edgewise.measure.runs import PlacedVariant, blocks_by_process, place_variant, store_inputs
-from edgewise.measure.visiting import make_visit
 from edgewise.stats.agreement import HIGHEST_DB, GroupAgreement, compare_groups
 from edgewise.stats.random_effects import Spread, pool
 from edgewise.stats.timing import median_ratio

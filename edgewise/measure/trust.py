@@ -22,9 +22,8 @@ from edgewise.errors import UserError
 from edgewise.measure import device_facts
 from edgewise.measure.bench import place_pair
 from edgewise.measure.collecting import estimate_trust
-from edgewise.measure.pairs import MIN_PAIRS, RunPair, make_pair_runner, measure_pairs
+from edgewise.measure.pairs import MIN_PAIRS, RunPair, make_key, make_pair_runner, make_visit, measure_pairs
 from edgewise.measure.runs import PlacedVariant
-from edgewise.measure.visiting import make_key, make_visit
 from edgewise.plugins import Connection
 
 MODELS, METRICS = Path("models"), Path("metrics")

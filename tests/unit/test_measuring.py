@@ -10,7 +10,7 @@ from edgewise.artifacts import records
 from edgewise.config.schema import Bench, Plugin
 from edgewise.devices.access import connect
 from edgewise.errors import DeviceError, VariantFailed
-from edgewise.measure import grading, pairs, passes, results, runs
+from edgewise.measure import pairs, passes, results, runs
 from edgewise.measure.runs import Run
 
 BENCH = Bench(name="quick", processes=4, max_processes=8, min_samples=40, target_half_width=0.02, max_s=1000.0)
@@ -135,7 +135,7 @@ def test_the_record_holds_what_was_measured():
     ],
 )
 def test_grades_and_their_evidence(runs, expected, reason):
-    grade, words = grading.grade(grading.gather_evidence(runs, runs))
+    grade, words = results.grade(results.gather_evidence(runs, runs))
     assert grade == expected
     assert words is None if reason is None else reason in words
 
@@ -144,9 +144,9 @@ def test_a_kernel_without_schedstat_is_never_clean():
     run = made_run()
     for block in run.all("block"):
         block["wait_ns"] = None
-    found = grading.gather_evidence([run], [run])
+    found = results.gather_evidence([run], [run])
     assert found["disturbed_share"] is None and found["steal_share"] is None and found["temperature_max_degc"] is None
-    assert grading.grade(found) == ("degraded", grading.NO_WAITING)
+    assert results.grade(found) == ("degraded", results.NO_WAITING)
 
 
 def test_a_run_that_lacks_events_gives_no_number():
@@ -203,13 +203,13 @@ def test_a_short_run_says_nothing_of_sustained_load():
 
 @pytest.mark.parametrize(("bits", "share"), [((0x0, 0x0), 0.0), ((0x50000, 0x50000), 0.0), ((0x0, 0x40000), 1.0), ((0x4, 0x50004), 1.0)])
 def test_throttle_bits_that_stick_since_boot_are_compared(bits, share):
-    assert grading.gather_evidence([made_run(throttle_bits=bits)], [made_run(throttle_bits=bits)])["throttled_share"] == share
+    assert results.gather_evidence([made_run(throttle_bits=bits)], [made_run(throttle_bits=bits)])["throttled_share"] == share
 
 
 def test_a_run_that_gets_slower_is_seen():
     slower = Run.of([HELLO, {"event": "warmup", "steady": True}, made_block(np.linspace(1.0, 1.3, 40))])
-    found = grading.gather_evidence([slower] * 3, [slower] * 3)
-    assert found["quarter_drift"] == pytest.approx(0.22, abs=0.03) and grading.grade(found)[0] == "noisy"
+    found = results.gather_evidence([slower] * 3, [slower] * 3)
+    assert found["quarter_drift"] == pytest.approx(0.22, abs=0.03) and results.grade(found)[0] == "noisy"
 
 
 def test_cools_down_before_each_run():

@@ -15,7 +15,7 @@ import pytest
 from edgewise.agent import power, sensors
 from edgewise.artifacts.records import Energy
 from edgewise.devices.local import LocalDevice
-from edgewise.measure import grading, passes
+from edgewise.measure import passes, results
 from edgewise.measure.runs import Run
 from tests.unit.test_agent import make_job
 
@@ -108,7 +108,7 @@ def test_steal_is_a_share_of_all_processors_whatever_the_agent_is_pinned_to(monk
         "after": readings[1],
     }
     run = Run.of([{"event": "hello", "cpus": [0, 1]}, {"event": "warmup", "steady": True}, block])
-    assert grading.gather_evidence([run], [run])["steal_share"] == pytest.approx(0.2)
+    assert results.gather_evidence([run], [run])["steal_share"] == pytest.approx(0.2)
 
 
 def test_temperature_and_frequency(monkeypatch, tmp_path):

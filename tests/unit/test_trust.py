@@ -11,7 +11,7 @@ from edgewise.artifacts.visits import Visit
 from edgewise.config import schema
 from edgewise.config.schema import Bench
 from edgewise.errors import UserError
-from edgewise.measure import collecting, trust, visiting
+from edgewise.measure import collecting, pairs, trust
 from edgewise.measure.pairs import PairedRuns
 from edgewise.measure.runs import PlacedVariant
 from stages import visits as stage
@@ -91,7 +91,7 @@ def test_short_visits_of_a_study_say_how_far_visits_lie_apart_and_no_more(projec
 
 
 def test_a_profile_without_claims_leaves_no_visit():
-    assert visiting.make_visit(PairedRuns((), (), "budget"), BENCH, 1.0, key="k", variant="a", reference="b") is None
+    assert pairs.make_visit(PairedRuns((), (), "budget"), BENCH, 1.0, key="k", variant="a", reference="b") is None
 
 
 def test_the_key_holds_files_engine_runtime_and_device(project):
@@ -99,7 +99,7 @@ def test_the_key_holds_files_engine_runtime_and_device(project):
 
     def key(engine: dict | None = None, device: str = "e" * 64, runtime: str = "fake 1", profile: Bench = QUICK) -> str:
         sides = [PlacedVariant(name, {"settings": {"threads": 1, **(engine or {})}}, None, 1.0, {}) for name in ("fake-b", "fake-a")]
-        return visiting.make_key(*sides, profile, device, {"variants": {"fake-b": runtime}})
+        return pairs.make_key(*sides, profile, device, {"variants": {"fake-b": runtime}})
 
     longer = replace(QUICK, processes=9, max_s=99.0)
     same, changed = {key(), key(profile=longer)}, {key({"threads": 2}), key(device="f" * 64), key(runtime="fake 2")}
@@ -110,7 +110,7 @@ def test_the_key_holds_files_engine_runtime_and_device(project):
 
 
 def test_trust_visits_two_variants_as_the_bench_stage_does(bench, monkeypatch):  # noqa: F811
-    for module in (trust, visiting):
+    for module in (trust, pairs):
         monkeypatch.setattr(module, "MIN_PAIRS", 2)
     three = {"fake-a": {"sleep_ms": 2}, "fake-b": {"sleep_ms": 1}, "fake-c": {"sleep_ms": 3}}
     record = bench(three, "fake-b", settings=replace(QUICK, max_processes=2))["visit"]
