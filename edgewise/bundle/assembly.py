@@ -13,7 +13,7 @@ import numpy as np
 from edgewise.artifacts import artifact, records
 from edgewise.artifacts.artifact import Manifest
 from edgewise.artifacts.samples import Samples
-from edgewise.bundle import card, contents
+from edgewise.bundle import contents
 from edgewise.config import schema
 from edgewise.config.schema import Plugin
 from edgewise.devices.access import connect, lock
@@ -35,7 +35,7 @@ def make_bundle() -> None:
     chosen = contents.Chosen.read(settings, summary, summary.chosen, MODELS)
     with artifact.building(BUNDLE) as folder:
         contents.write_contents(chosen, folder)
-        card.write_card(chosen, folder)
+        contents.write_card(chosen, folder)
         made = Manifest(kind="bundle", format=chosen.variant.format, scheme=chosen.variant.scheme, labels=chosen.evaluated.labels)
         artifact.write(folder, made)
         contents.write_checksums(folder)  # last: the checksums cover the manifest too

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from edgewise.artifacts.flat_metrics import flatten_summary
-from edgewise.bundle import card, contents
+from edgewise.bundle import contents
 from edgewise.config import compose, schema
 from edgewise.config.compose import Options
 from edgewise.config.schema import Budget
@@ -178,7 +178,7 @@ def test_the_card_of_the_bundle_has_the_agreement(project):
     summary = report(project, FIVE[:4], budget=AGREES)
     assert summary.chosen == STATIC
     chosen = contents.Chosen.read(schema.read(), summary, STATIC, Path("models"))
-    card.write_card(chosen, project)
+    contents.write_card(chosen, project)
     text = (project / "card.md").read_text()
     assert f"| SQNR to {REFERENCE}, dB | {measured_db(STATIC):.1f} on 540 test samples |" in text
     assert "None" not in text and "Labels: ." not in text
