@@ -10,11 +10,13 @@ tasks; beside it the one of the mean average precision itself by the bootstrap, 
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from edgewise.stats import average_precision, mean_iou, paired
-from edgewise.stats.box_matching import match
+from edgewise.stats.box_matching import Matches, match
+from edgewise.stats.mean_iou import PixelCounts
 from edgewise.stats.resampling import bootstrap, jackknife, percentile_interval
 from edgewise.tasks.detection import compare_precision
 from tests.support.coco_sets import make_set
@@ -37,33 +39,43 @@ def holds(interval: tuple[float, float], truth: float) -> bool:
 
 def detection_held(case: tuple[int, int, float, float, float], repeats: int, seed: int) -> list[Held]:
     """For each test set whether the intervals hold the truth: of the difference, and of the first model's own score."""
-    size, *rest = case
+    size, rest = case[0], case[1:]
     rng = np.random.default_rng(seed)
     truth = np.mean([[mean_of(each) for each in draw_matches(rng, 20_000, *rest)] for _ in range(2)], axis=0)
     found = []
     for _ in range(repeats):
         before, after = draw_matches(rng, size, *rest)
-        own = bootstrap(lambda counts, m=before: average_precision.mean_precision(m, counts).mean(axis=1), np.zeros(size, int), draws=400)
+        own = bootstrap(partial(scores_of, before), np.zeros(size, int), draws=400)
         delta = compare_precision(before, after)[0].delta_ci95
         found.append([holds(delta, truth[1] - truth[0]), holds(percentile_interval(own), truth[0])])
     return found
 
 
-def mean_of(matches: average_precision.Matches) -> float:
+def mean_of(matches: Matches) -> float:
     return float(average_precision.mean_precision(matches)[0].mean())
 
 
+def scores_of(matches: Matches, counts: np.ndarray) -> np.ndarray:
+    means: np.ndarray = average_precision.mean_precision(matches, counts).mean(axis=1)
+    return means
+
+
 def segmentation_held(case: tuple[int, int, float], repeats: int, seed: int) -> list[Held]:
-    size, *rest = case
+    size, rest = case[0], case[1:]
     rng = np.random.default_rng(seed)
     truth = [mean_iou.mean_iou(each)[0] for each in draw_pixels(rng, 200_000, *rest)]
     found = []
     for _ in range(repeats):
         before, after = draw_pixels(rng, size, *rest)
-        delta = paired.compare_jackknifed(lambda c, a=after, b=before: mean_iou.mean_iou(a, c) - mean_iou.mean_iou(b, c), size).delta_ci95
-        own = jackknife(lambda c, b=before: mean_iou.mean_iou(b, c), size).interval
+        delta = paired.compare_jackknifed(partial(difference_of, before, after), size).delta_ci95
+        own = jackknife(partial(mean_iou.mean_iou, before), size).interval
         found.append([holds(delta, truth[1] - truth[0]), holds(own, truth[0])])
     return found
+
+
+def difference_of(before: PixelCounts, after: PixelCounts, counts: np.ndarray) -> np.ndarray:
+    change: np.ndarray = mean_iou.mean_iou(after, counts) - mean_iou.mean_iou(before, counts)
+    return change
 
 
 def coverage(repeats: int, seed: int) -> None:

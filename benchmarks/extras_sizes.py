@@ -8,6 +8,7 @@ what `pip install '.[EXTRA]'` puts into an empty environment; packages that are 
 
 from collections.abc import Iterable, Iterator
 from importlib import metadata
+from pathlib import Path
 
 from packaging.requirements import Requirement
 
@@ -47,7 +48,7 @@ def size_bytes(name: str) -> int:
     files = metadata.distribution(name).files
     if files is None:
         raise ValueError(f"{name} has no record of its files; install it with pip")
-    return sum(path.stat().st_size for path in map(metadata.PackagePath.locate, files) if path.is_file())
+    return sum(path.stat().st_size for path in (Path(file.locate()) for file in files) if path.is_file())
 
 
 def row(label: str, extra: str | None) -> str:

@@ -82,11 +82,10 @@ def cells(name: str, summary: Summary) -> list[str]:
     score, change, limits = (scores["ap50"], scores.get("ap50_delta"), scores.get("ap50_delta_ci95")) if boxes else of_masks(row)
     lost = scores.get("lost_detections_share")
     low, high = limits or (0.0, 0.0)
-    other = name == REFERENCE or change is None
     return [
         name,
         f"{score:.3f}",
-        "" if other else f"{100 * change:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]",
+        "" if name == REFERENCE or change is None else f"{100 * change:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]",
         "" if name == REFERENCE or lost is None else f"{lost:.1%}",
         f"{(row.file.size_bytes or 0) / 1e6:.2f}",
         *speed(row, summary.variants[f"{row.format}-fp32"]),

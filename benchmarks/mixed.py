@@ -77,7 +77,7 @@ def judged(variant: Variant) -> Iterator[list[int]]:
     hits = recipes._hits
 
     def counted(compiled: Any, pairs: Any) -> tuple[float, list[float]]:
-        found = hits(compiled, pairs)
+        found: tuple[float, list[float]] = hits(compiled, pairs)
         seen.append(len(found[1]))
         return found
 
@@ -96,7 +96,8 @@ def remade(variant: Variant, configuration: schema.Config, samples: Samples) -> 
 
 def right(build: Build, folder: Path) -> np.ndarray:
     indices = build.samples.indices("test")
-    return build.run(folder, indices).argmax(axis=1) == build.samples.targets(indices)
+    hits: np.ndarray = next(iter(build.run(folder, indices).values())).argmax(axis=1) == build.samples.targets(indices)
+    return hits
 
 
 def float_model(name: str, variant: Variant, samples: Samples) -> Made:
@@ -111,7 +112,8 @@ def won_back(made: Made, static: Made, whole: Made) -> tuple[float, float, float
 
     def share(counts: np.ndarray) -> np.ndarray:
         gain, loss = (counts @ (m.right.astype(float) - static.right) for m in (made, whole))
-        return gain / np.where(loss == 0, np.nan, loss)
+        shares: np.ndarray = gain / np.where(loss == 0, np.nan, loss)
+        return shares
 
     drawn = bootstrap(share, np.zeros(len(made.right), int))
     return float(share(np.ones((1, len(made.right))))[0]), *percentile_interval(drawn[np.isfinite(drawn)])

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from edgewise.agent.sessions import run_batched
 from edgewise.artifacts import artifact
 from edgewise.artifacts.samples import Samples
 from edgewise.formats.onnx import make, run
-from edgewise.proof.isolation import run_batched
 
 MODELS = Path("models")
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -37,7 +37,7 @@ ROUNDS, BLOCK_S = 6, 0.02
 
 
 def layer_nodes(which: str) -> list[str]:
-    layers = list(json.loads((MODELS / "onnx/layers.json").read_text()).values())
+    layers: list[list[str]] = list(json.loads((MODELS / "onnx/layers.json").read_text()).values())
     return {"none": [], "first": layers[0], "last": layers[-1]}[which]
 
 

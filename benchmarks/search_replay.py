@@ -81,7 +81,7 @@ def read(path: Path, directions: Mapping[str, str]) -> Grid:
 
 
 def hypervolume(costs: Sequence[np.ndarray]) -> float:
-    from optuna._hypervolume import WFG
+    from optuna._hypervolume import WFG  # type: ignore[attr-defined]  # optuna's packages export by import alone
 
     return float(WFG().compute(np.unique(np.array(costs), axis=0), np.full(len(costs[0]), REFERENCE)))
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from benchmarks.prune_curve import MULTIPLE, project
 from benchmarks.search_grid import ROUNDS, runs_per_s
+from edgewise.agent.sessions import run_batched
 from edgewise.artifacts import artifact
 from edgewise.artifacts.samples import Samples
 from edgewise.compress.float_models import convert_tuned
@@ -31,7 +32,6 @@ from edgewise.compress.pruning import make_pruned
 from edgewise.config.prune_settings import Prune
 from edgewise.config.schema import Config
 from edgewise.formats.onnx import make, run
-from edgewise.proof.isolation import run_batched
 from edgewise.proof.making import SOURCE
 
 DATA = Path("models/data")
@@ -85,7 +85,7 @@ def make_one(config: Config, size: int, share: float, work: Path) -> Iterator[di
         settings = {"calibration": calibration, "per_channel": per_channel, "symmetric": symmetric}
         make.quantize(parent, source, folder, "int8-static", settings, feeds, [])
         size_bytes = sum(path.stat().st_size for path in folder.iterdir())
-        np.savez(folder / "inputs.npz", **samples.feeds(samples.indices("test")[:1]))
+        np.savez(folder / "inputs.npz", **samples.feeds(samples.indices("test")[:1]))  # type: ignore[arg-type]
         point = {SIZE: size, SHARE: share, PER_CHANNEL: per_channel, SYMMETRIC: symmetric}
         yield {"point": point, "accuracy_top1": judge(folder, samples), "size_bytes": size_bytes, "folder": folder.name}
 

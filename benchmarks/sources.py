@@ -9,6 +9,7 @@ made, is what its name says, and answers like the source within the scheme's tol
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from benchmarks import public_models
 from edgewise.artifacts import artifact
@@ -70,7 +71,7 @@ def float_model(kind: str, name: str, kinds: Kinds) -> Path:
         return source_kinds.convert(name, source, target)
     if ways[0] in FORMATS and origin in make_of(ways[0]).SOURCES:
         return source_kinds.convert(name, float_model(kind, ways[0], kinds), target)
-    raise unreadable_source(make_of(name), origin)
+    raise unreadable_source(make_of(name), str(origin))
 
 
 def carry(kind: str, name: str, scheme: str, kinds: Kinds) -> str | None:
@@ -92,7 +93,7 @@ def carry(kind: str, name: str, scheme: str, kinds: Kinds) -> str | None:
     return None
 
 
-def schemes(name: str) -> dict[str, dict]:
+def schemes(name: str) -> dict[str, dict[str, Any]]:
     """Those of a format that are made of the float model alone, with their settings."""
     listed = {scheme: settings or {} for scheme, settings in form(name)["schemes"].items()}
     return {scheme: settings for scheme, settings in listed.items() if not STAGES_OF_THEIR_OWN & set(settings)}

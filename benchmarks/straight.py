@@ -11,13 +11,15 @@ import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 SECONDS: dict[str, float] = {}
 THREADS = 2
+Run = Callable[[np.ndarray], np.ndarray]  # pictures -> scores
 
 
 @contextlib.contextmanager
@@ -48,11 +50,11 @@ def make_onnx(program: Path, calibration: np.ndarray, out: Path) -> dict[str, Pa
         from onnxruntime.quantization.shape_inference import quant_pre_process
     files = {name: out / f"onnx-{name}.onnx" for name in ("fp32", "int8-dynamic", "int8-static")}
 
-    class Reader(CalibrationDataReader):
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is Any to mypy, see pyproject.toml
         def __init__(self) -> None:
             self.left = iter(calibration)
 
-        def get_next(self) -> dict | None:
+        def get_next(self) -> dict[str, np.ndarray] | None:
             picture = next(self.left, None)
             return None if picture is None else {"image": picture[None]}
 
@@ -106,7 +108,7 @@ def make_tflite(program: Path, calibration: np.ndarray, out: Path) -> dict[str, 
     return files
 
 
-def onnx_runner(path: Path):
+def onnx_runner(path: Path) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -115,26 +117,27 @@ def onnx_runner(path: Path):
     return lambda pictures: session.run(None, {"image": pictures})[0]
 
 
-def tflite_runner(path: Path):
+def tflite_runner(path: Path) -> Run:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path), num_threads=THREADS)
     interpreter.allocate_tensors()
     given, answer = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
 
-    def quantized(array: np.ndarray, detail: dict) -> np.ndarray:
+    def quantized(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
         scale, zero = detail["quantization"]
         return np.clip(np.round(array / scale + zero), -128, 127).astype(np.int8) if scale else array
 
     def run(picture: np.ndarray) -> np.ndarray:
         interpreter.set_tensor(given["index"], quantized(picture, given))
         interpreter.invoke()
-        return interpreter.get_tensor(answer["index"]).astype(np.float32)
+        found: np.ndarray = interpreter.get_tensor(answer["index"]).astype(np.float32)
+        return found
 
     return run
 
 
-def measure(run, test: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+def measure(run: Run, test: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     with clock("evaluate"):
         answers = np.concatenate([run(test[i : i + 1]) for i in range(len(test))]).argmax(axis=1)
     with clock("bench"):

@@ -42,7 +42,8 @@ def run(project: Workspace, *command: str) -> str:
     done = project.run("env", place, *command, timeout=3600)
     if done.returncode:
         sys.exit(f"`{' '.join(command)}` ended with exit code {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return done.stdout
+    output: str = done.stdout
+    return output
 
 
 def show(project: Workspace, ref: str, file: str) -> str:
@@ -54,7 +55,8 @@ def refs(project: Workspace, name: str = "sweep-*") -> list[str]:
 
 
 def measured(project: Workspace, ref: str) -> dict[str, Any]:
-    return json.loads(show(project, ref, "metrics/summary.json"))["variants"][VARIANT]
+    row: dict[str, Any] = json.loads(show(project, ref, "metrics/summary.json"))["variants"][VARIANT]
+    return row
 
 
 def summary_rows(project: Workspace, name: str) -> dict[str, dict[str, Any]]:

@@ -110,7 +110,7 @@ def sweep(project: Workspace, count: int) -> list[Mark]:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen(command, cwd=project.folder, env=project.environment, stdout=subprocess.PIPE, text=True, bufsize=1)
     assert process.stdout
-    marks = []
+    marks: list[Mark] = []
     for line in process.stdout:
         if line.startswith((f"sweep {NAME}:", "sweep-")) and len(marks) <= count:
             marks.append(Mark(time.time(), spent_by(process.pid)))

@@ -12,6 +12,7 @@ import functools
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks.article import running, sizes
 from benchmarks.article.findings import Finding
@@ -41,7 +42,7 @@ Written by `{COMMAND} --out docs/article-checked.md`; edit that, not this.
 
 def camera(folder: Path) -> Project:
     """A ResNet-18 for pictures of 224x224, as a camera has it (conf/studies/smart-camera.yaml)."""
-    variants = {f"{name}-fp32": {"format": name, "scheme": "fp32"} for name in FORMATS}
+    variants: dict[str, dict[str, Any]] = {f"{name}-fp32": {"format": name, "scheme": "fp32"} for name in FORMATS}
     for name, engine in (("torch", {}), ("onnx", {"arena": False}), ("tflite", {})):
         for parts in (3, 4):
             load = {"mode": "split", "parts": parts}
