@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from edgewise.artifacts import artifact
+from edgewise.artifacts.targets import BOXES, MASKS
 from edgewise.config import schema
 from edgewise.config.settings import build
 from edgewise.errors import EdgewiseError, MissingExtra, ModelError
@@ -15,6 +16,7 @@ from edgewise.stats.agreement import relative_variation
 
 DATA, SOURCE = Path("models/data"), Path("models/source")
 SCORES = {"accuracy_validation": "accuracy", "ap50_validation": "AP50", "mean_iou_validation": "mean IoU"}
+DEFAULT, SUITED = "default", {BOXES: "detection", MASKS: "segmentation"}  # of conf/train/
 COLLAPSED = 1e-4  # float32 converters move outputs by 1e-7 to 1e-5 of their size
 
 
@@ -39,9 +41,20 @@ def write_source(configuration: schema.Config) -> Mapping[str, Any]:
             artifact.require_scored(manifest, data.labels)
         artifact.write(folder, manifest)
         digest = artifact.sha256(folder / weights)
-        warnings = [*training.get("warnings", ()), *find_collapsed(folder)]
+        suited = find_unsuited(configuration.train, data, training)
+        warnings = [*training.get("warnings", ()), *suited, *find_collapsed(folder)]
     more = {"warnings": warnings} if warnings else {}  # an empty list breaks `dvc plots show`
     return {"schema": artifact.METRICS_SCHEMA, **{**training, **more}, "weights_sha256": digest}
+
+
+def find_unsuited(train: schema.Train, data: artifact.Manifest, training: Mapping[str, Any]) -> list[str]:
+    """A warning for a detector or segmenter that was trained with the settings for classifiers."""
+    better = SUITED.get(data.details.get("targets", ""))
+    if better is None or train.name != DEFAULT or not training.get("epochs"):
+        return []
+    return [
+        f"train.name: {DEFAULT} has settings for classifiers; for {data.details['targets']} take train.name={better}, which trains longer"
+    ]
 
 
 def find_collapsed(source: Path) -> list[str]:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from edgewise.artifacts import artifact
 from edgewise.config.schema import Train
 from edgewise.errors import MissingExtra, ModelError, UserError
-from edgewise.sources.model_source import find_collapsed
+from edgewise.sources.model_source import find_collapsed, find_unsuited
 from stages import train_export
 from tests.conftest import ROOT
 from tests.support.training_project import TINY, make_project, write_config
@@ -160,3 +160,19 @@ def test_a_source_that_answers_the_same_for_every_sample_is_named(tmp_path, pict
     np.savez(tmp_path / "probe.npz", **{"in:image": pictures, "out:logits": logits})
     found = find_collapsed(tmp_path)
     assert [text.partition(" for every")[0] for text in found] == (["the source gives the same logits"] if warned else [])
+
+
+@pytest.mark.parametrize(
+    ("targets", "name", "epochs", "warned"),
+    [
+        ("boxes", "default", 6, True),
+        ("masks", "default", 6, True),
+        ("boxes", "detection", 40, False),
+        ("classes", "default", 6, False),
+        ("boxes", "default", 0, False),
+    ],
+)
+def test_a_detector_trained_as_a_classifier_is_told_of_better_settings(targets, name, epochs, warned):
+    data = artifact.Manifest(kind="data", details={"targets": targets})
+    found = find_unsuited(dataclasses.replace(TRAIN, name=name), data, {"epochs": epochs})
+    assert [f"train.name={'detection' if targets == 'boxes' else 'segmentation'}" in text for text in found] == ([True] if warned else [])
