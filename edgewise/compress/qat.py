@@ -50,7 +50,7 @@ def fine_tune(
     manifest = artifact.read(source)
     if not (source / PROGRAM).exists():
         raise VariantFailed(f"not from a source of format {manifest.format}: int8-qat can fine-tune torch sources only")
-    samples, recipe = Samples.open(data), dataclasses.replace(train, epochs=tuning.epochs, learning_rate=tuning.learning_rate)
+    samples, recipe = Samples.open(data), dataclasses.replace(train, epochs=tuning.epochs, learning_rate=tuning.learning_rate, ema=0.0)
     objective = choose(samples, recipe, manifest.details.get(torch_source.DECODING))
     if objective is None:
         raise VariantFailed(f"int8-qat cannot train this model with data.targets={samples.kind}: there is no loss for it")

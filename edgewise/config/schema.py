@@ -222,6 +222,12 @@ class Train:
     weight_decay: float = option(0.05, "of matrices and filters, not of biases and norm layers", low=0.0, high=1.0)
     momentum: float = option(0.9, "of sgd", low=0.0, high=0.9999)
     warmup_share: float = option(0.1, "share of all steps in which the learning rate rises linearly", low=0.0, high=0.9)
+    ema: float = option(
+        0.0,
+        "decay of the exponential moving average of the weights that is validated and kept, such as 0.99; 0: the weights themselves",
+        low=0.0,
+        high=0.9999,
+    )
     label_smoothing: float = option(0.0, low=0.0, high=0.9)
     class_weights: str = option("none", "balanced: weight classes by the inverse of their frequency", choices=("none", "balanced"))
     monitor: str = option(

@@ -48,6 +48,7 @@ def fit(source: Any, samples: Samples, train: Train, seed: int, objective: Objec
     batches = max(1, size // train.batch_size)
     optimizer = make_optimizer(source, train)
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, train.epochs * batches, train.warmup_share))
+    judged = follow_average(source, optimizer, train.ema) if train.ema else source
     curve: list[dict[str, Any]] = []
     best = Best(train)
     with tqdm(total=train.epochs * batches, desc="train", unit="step", disable=None) as bar:
@@ -56,12 +57,12 @@ def fit(source: Any, samples: Samples, train: Train, seed: int, objective: Objec
             parts = np.array_split(objective.epoch(rng), batches)
             drawn = ((*objective.batch(part, rng), len(part)) for part in parts)
             loss_train = train_epoch(source, drawn, objective.loss, optimizer, rate, bar)
-            row = {"epoch": epoch, "loss_train": loss_train, "learning_rate": rate.get_last_lr()[0], **validate(source, samples, objective)}
+            row = {"epoch": epoch, "loss_train": loss_train, "learning_rate": rate.get_last_lr()[0], **validate(judged, samples, objective)}
             if not math.isfinite(row["loss_validation"]):
                 raise divergence_error(row["loss_validation"], rate)
             curve.append({name: round(value, DIGITS) for name, value in row.items()})
             bar.set_postfix({name: f"{value:.3f}" for name, value in row.items() if name.endswith("validation")}, epoch=epoch)
-            if best.update(source, row):
+            if best.update(judged, row):
                 break
     best.restore(source)
     scores = {name: round(value, DIGITS) for name, value in validate(source, samples, objective).items()}
@@ -125,6 +126,21 @@ def make_optimizer(source: Any, train: Train) -> Any:
     if train.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=train.learning_rate, momentum=train.momentum, nesterov=train.momentum > 0, fused=True)
     return torch.optim.AdamW(groups, lr=train.learning_rate, fused=True)
+
+
+def follow_average(source: Any, optimizer: Any, decay: float) -> Any:
+    """A copy of `source` whose weights and running statistics are the exponential moving average of its own after each step (Polyak and
+    Juditsky 1992)."""
+    import torch
+    from torch.optim.swa_utils import AveragedModel
+
+    def blend(kept: Sequence[torch.Tensor], new: Sequence[torch.Tensor], _: Any) -> None:
+        for old, value in zip(kept, new, strict=True):
+            old.lerp_(value, 1 - decay) if old.is_floating_point() else old.copy_(value)
+
+    average = AveragedModel(source, multi_avg_fn=blend, use_buffers=True)
+    optimizer.register_step_post_hook(lambda *_: average.update_parameters(source))
+    return average.module
 
 
 def validate(source: Any, samples: Samples, objective: Objective) -> dict[str, float]:

@@ -113,14 +113,18 @@ def test_every_format_gives_all_outputs_also_in_8_bits(project, name, tmp_path):
         assert part(module, "facts").facts(tmp_path / "int8")["weights_bytes_by_dtype"].get("int8", 0) > 0
 
 
-def test_fake_quantization_trains_all_outputs(project, tmp_path):
+def test_fake_quantization_trains_all_outputs(project, tmp_path, monkeypatch):
     from edgewise.compress import qat
 
+    fit, recipes = qat.training.fit, []
+    monkeypatch.setattr(qat.training, "fit", lambda *given: recipes.append(given[2]) or fit(*given))
+
     kind = "ap50_validation" if "segformer" not in project.name else "mean_iou_validation"
-    train = Train("x", batch_size=16, monitor="loss", threads=1)
+    train = Train("x", batch_size=16, monitor="loss", threads=1, ema=0.9)
     source = project / "models/source"
     history = qat.fine_tune(source, project / "models/data", Tuning(1, 1e-4, True), train, 0, tmp_path)
     assert 0 <= history[kind] <= 1
+    assert [recipe.ema for recipe in recipes] == [0]  # ranges and zero points have no average that fits them
     before, after = (checks.read_probe(folder)[1] for folder in (source, tmp_path))
     assert list(before) == list(after) == [port.name for port in artifact.read(tmp_path).outputs]
     assert all(before[name].shape == after[name].shape and (before[name] != after[name]).any() for name in before)

@@ -112,6 +112,36 @@ def test_weight_decay_spares_biases_and_norm_layers() -> None:
     assert len(spared["params"]) == 4
 
 
+def test_the_average_is_that_of_the_weights_after_each_step() -> None:
+    module = net()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    average, seen = training.follow_average(module, optimizer, 0.75), []
+    for step in range(4):
+        optimizer.zero_grad()
+        module(torch.full((2, 1, 16, 16), float(step))).square().sum().backward()
+        optimizer.step()
+        seen.append({name: tensor.clone() for name, tensor in module.state_dict().items()})
+    expected = seen[0]
+    for state in seen[1:]:
+        expected = {name: 0.75 * expected[name] + 0.25 * tensor for name, tensor in state.items()}
+    for name, tensor in average.state_dict().items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, expected[name])
+        else:
+            assert tensor == seen[-1][name]
+
+
+def test_the_average_is_validated_and_kept(samples: Samples) -> None:
+    plain, averaged = net(), net()
+    kept = {"epochs": 2, "monitor": "last"}
+    first, second = fit(plain, samples, **kept), fit(averaged, samples, ema=0.9, **kept)
+    assert [row["loss_train"] for row in first["curve"]] == [
+        row["loss_train"] for row in second["curve"]
+    ]  # it does not change the training
+    assert second["loss_validation"] == second["curve"][-1]["loss_validation"] != first["loss_validation"]
+    assert digest(plain) != digest(averaged)
+
+
 def row(epoch: int, accuracy: float, loss: float) -> dict:
     return {"epoch": epoch, "accuracy_validation": accuracy, "accuracy_balanced_validation": 1 - accuracy, "loss_validation": loss}
 
