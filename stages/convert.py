@@ -25,6 +25,7 @@ CODE = (
     "{format}.run",
     "{proof}",
     "edgewise.formats.common",
+    "edgewise.onnx_reading",
     "edgewise.artifacts.artifact",
 )
 

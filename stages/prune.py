@@ -23,6 +23,7 @@ CODE = (
     "{trial}",
     "edgewise.sources.torch_source",
     "edgewise.sources.transformers_model",
+    "edgewise.onnx_reading",
 )
 
 

@@ -29,6 +29,7 @@ CODE = (
     "{samples}",
     "{proof}",
     "edgewise.formats.common",
+    "edgewise.onnx_reading",
 )
 
 

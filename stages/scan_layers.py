@@ -24,6 +24,7 @@ CODE = (
     "edgewise.formats.common.onnx_graphs",
     "edgewise.formats.common.programs",
     "edgewise.formats.common.rounding",
+    "edgewise.onnx_reading",
 )
 
 

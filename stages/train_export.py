@@ -16,7 +16,7 @@ from edgewise.config import schema
 from edgewise.errors import run_main
 from edgewise.sources.model_source import SOURCE, summarize, write_source
 
-CODE = ("edgewise.sources.model_source", "{source}", "{samples}", "{proof}", "{objectives}", "{trial}")
+CODE = ("edgewise.sources.model_source", "{source}", "{samples}", "{proof}", "{objectives}", "{trial}", "edgewise.onnx_reading")
 
 METRICS = Path("metrics/train.json")
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
 
+from edgewise.onnx_reading import find_constants, list_nodes, read_attributes, read_shapes
 from edgewise.sources.inspection import product, total
-from edgewise.sources.onnx_reading import find_constants, list_nodes, read_attributes, read_shapes
 
 Shapes = Mapping[str, Sequence[int | None]]
 UNKNOWN: Sequence[int | None] = (None,)

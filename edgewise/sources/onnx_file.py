@@ -19,9 +19,9 @@ from edgewise.artifacts.samples import Samples
 from edgewise.config.schema import Train
 from edgewise.config.settings import option
 from edgewise.errors import ModelError
+from edgewise.onnx_reading import list_nodes
 from edgewise.sources import imported, onnx_counting, onnx_graph, onnx_numbers, onnx_rewriting
 from edgewise.sources.inspection import Inspection, Port, one_line
-from edgewise.sources.onnx_reading import list_nodes
 from edgewise.sources.oracle import Oracle, fit_ports
 
 FORMAT = "onnx"

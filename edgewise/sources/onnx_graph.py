@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from edgewise.artifacts.artifact import Port
+from edgewise.onnx_reading import iterate_graphs, make_names
 from edgewise.sources import onnx_numbers, onnx_rewriting
-from edgewise.sources.onnx_reading import iterate_graphs, make_names
 from edgewise.sources.onnx_rewriting import replace_nodes
 from edgewise.sources.oracle import Fit
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.sources.onnx_reading import find_constants, iterate_graphs, list_nodes, read_attributes
+from edgewise.onnx_reading import find_constants, iterate_graphs, list_nodes, read_attributes
 
 PRODUCTS = ("Conv", "ConvTranspose", "GRU", "Gemm", "LSTM", "MatMul", "RNN")
 SMALL = ("float16", "bfloat16")

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.sources.onnx_reading import iterate_graphs, make_names, read_shapes
+from edgewise.onnx_reading import iterate_graphs, make_names, read_shapes
 
 PASSED = "_out"  # behind the name of an input that is given back
 PLAIN_INITIALIZERS = 4  # the first IR version whose initializers need not be listed among the inputs

@@ -12,12 +12,13 @@ from tests.conftest import ROOT
 from tests.support import lengths
 
 LIBRARY = ROOT / "edgewise"
-BASE = ("edgewise.errors", "edgewise.plugins")  # anyone but the agent may import them
+BASE = ("edgewise.errors", "edgewise.plugins", "edgewise.onnx_reading")  # anyone but the agent may import them
 ALL = ("agent", "stats", "config", "artifacts", "proof", "data", "sources", "tasks", "devices", "compress", "measure")
 MAY_IMPORT = {
     "agent": (),
     "errors": (),
     "plugins": (),
+    "onnx_reading": (),
     "stats": (),
     "config": (),
     "artifacts": ("config", "agent"),

@@ -1,19 +1,22 @@
 """The graphs of an ONNX model, its own and the bodies of If, Loop and Scan: their nodes, ports and weights, and whether they are quantized
 already; and the float model in models/onnx, of which other formats are made."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgewise.onnx_reading import list_nodes
+
 MODEL = "model.onnx"
+BATCH = "batch"  # name of the dimension that counts samples, where it is open
 TF2ONNX = "`python -m tf2onnx.convert {} --opset 18 --output mine.onnx` makes an ONNX file of it, to be brought in its place"
 WAYS_TO_ONNX = {  # for plugins.Maker.ELSEWHERE of formats that read ONNX and not these
     "keras": f"{TF2ONNX.format('--keras FILE')} (a SavedModel: `--saved-model FOLDER`)",
     "tflite": TF2ONNX.format("--tflite FILE"),
 }
-INTEGER = (  # operators of graphs that are quantized; a source that has one stays as it is (see edgewise.sources.onnx_quantized)
+INTEGER = (  # operators of graphs that are quantized; a source that has one stays as it is (see edgewise.sources.onnx_numbers)
     *("ConvInteger", "DequantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulInteger"),
     *("MatMulIntegerToFloat", "MatMulNBits", "QGemm", "QLinearConv", "QLinearMatMul", "QuantizeLinear"),
 )
@@ -21,18 +24,9 @@ INTEGER = (  # operators of graphs that are quantized; a source that has one sta
 RECURRENT = ("GRU", "LSTM", "RNN")
 
 
-def iterate_graphs(graph: Any) -> Iterator[Any]:
-    """A graph and the subgraphs of its nodes."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from iterate_graphs(inner)
-
-
 def find_integer_operator(model: Any) -> str | None:
     """The first operator of a graph that is quantized; None in a float graph."""
-    return next((node.op_type for graph in iterate_graphs(model.graph) for node in graph.node if node.op_type in INTEGER), None)
+    return next((node.op_type for node in list_nodes(model) if node.op_type in INTEGER), None)
 
 
 def describe_port(tensor: Any) -> dict[str, Any]:

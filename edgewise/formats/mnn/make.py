@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from edgewise.formats.common.onnx_graphs import MODEL as ONNX
-from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX, iterate_graphs, read_float, read_rows
+from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX, read_float, read_rows
 from edgewise.formats.common.weighted_nodes import match_layers
 from edgewise.formats.mnn import converter, graph, recipes
 from edgewise.formats.mnn.run import CONVERTED, MODEL
 from edgewise.formats.mnn.scales import METHODS
+from edgewise.onnx_reading import iterate_graphs
 
 SOURCES = ("onnx",)
 ELSEWHERE = WAYS_TO_ONNX

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.onnx_graphs import iterate_graphs
 from edgewise.formats.common.rounding import BITS, SAMPLES, Extremes, lost_bits, widen
 from edgewise.formats.onnx import run
 from edgewise.formats.onnx.ranges import Arrays, join_batches
+from edgewise.onnx_reading import iterate_graphs
 
 QUANTIZED, SCALE, ZERO_POINT = "_quantized", "_scale", "_zero_point"  # endings that the dynamic tool gives to the parts of a weight
 HALF = 128  # zero point of unsigned weights that are symmetric

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgewise.formats.common import tails
-from edgewise.formats.common.onnx_graphs import iterate_graphs
 from edgewise.formats.common.weighted_nodes import collect_facts
+from edgewise.onnx_reading import iterate_graphs
 
 MODEL = "model.onnx"
 PASS_THROUGH = ("Cast", "DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")

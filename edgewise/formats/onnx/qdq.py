@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.onnx_graphs import iterate_graphs
 from edgewise.formats.onnx import channels
 from edgewise.formats.onnx.ranges import Arrays, find_ranges, refine_by_nncf
+from edgewise.onnx_reading import iterate_graphs
 
 TABLES = ("Gather",)
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")

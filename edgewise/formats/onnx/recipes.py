@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.onnx_graphs import iterate_graphs
 from edgewise.formats.onnx import channels
 from edgewise.formats.onnx.qdq import TABLES, copy_shared_weights, int8_static
 from edgewise.formats.onnx.ranges import Arrays
+from edgewise.onnx_reading import iterate_graphs
 
 Recipe = Callable[[Any, Mapping[str, Any], Sequence[Arrays], list[str]], Any]
 

@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.onnx_graphs import iterate_graphs, read_rows
+from edgewise.formats.common.onnx_graphs import read_rows
 from edgewise.formats.common.weighted_nodes import match_layers, number_names
 from edgewise.formats.openvino.facts import constant, list_operators, weights
+from edgewise.onnx_reading import iterate_graphs
 
 FOLDED = ("BatchNormalization", "Div", "Mul")  # OpenVINO folds a constant scale behind a product into its weights
 MAX_STEPS_BACK = 2  # from the output of an ONNX node to the product inside it: bias, product

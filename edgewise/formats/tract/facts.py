@@ -8,10 +8,10 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgewise.formats.common.onnx_graphs import iterate_graphs
 from edgewise.formats.common.weighted_nodes import collect_facts
 from edgewise.formats.tract.make import PRODUCTS
 from edgewise.formats.tract.run import MODEL
+from edgewise.onnx_reading import iterate_graphs
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 PASSED_ON = ("Cast", "Identity")

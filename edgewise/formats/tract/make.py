@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX, iterate_graphs, read_float
+from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX, read_float
 from edgewise.formats.tract import run
 from edgewise.formats.tract.run import MODEL, PORTS
+from edgewise.onnx_reading import iterate_graphs
 
 SOURCES = ("onnx",)
 ELSEWHERE = WAYS_TO_ONNX

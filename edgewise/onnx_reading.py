@@ -1,4 +1,4 @@
-"""Walk an ONNX graph: its subgraphs, its nodes, its constants."""
+"""Walk an ONNX graph: its subgraphs, its nodes, its constants. Sources and formats may both import it, beside errors and plugins."""
 
 from collections.abc import Iterator
 from typing import Any
