@@ -188,9 +188,9 @@ def study(given: Namespace) -> None:
       edgewise study smart-camera
       edgewise study smart-camera train.epochs=1      # the study with another setting
     """
-    from edgewise.cli.study import run
+    from edgewise.study.runner import run_and_show
 
-    run(given.name, given.overrides)
+    run_and_show(given.name, given.overrides)
 
 
 def trust_options(parser: Parser) -> None:

@@ -1,4 +1,4 @@
-"""Run a study in a shared clone: conf/studies/NAME.yaml takes the place of params.yaml; the results are copied back."""
+"""Run a study in a shared clone: conf/studies/NAME.yaml takes the place of params.yaml; the results are copied back and shown."""
 
 import shutil
 import subprocess
@@ -12,6 +12,7 @@ from edgewise.artifacts.records import METRICS, SUMMARY, Summary, read_summary
 from edgewise.config.compose import Options
 from edgewise.config.settings import nearest
 from edgewise.errors import ConfigError, InfrastructureError
+from edgewise.report import changes
 from edgewise.sweep import clone
 from edgewise.sweep.clone import DVC, environment, take_snapshot
 from edgewise.sweep.plan import HOME, LAST
@@ -87,3 +88,12 @@ def copy_results_back(folder: Path, target: Path, provenance: dict[str, object])
         for results in filter(Path.exists, (folder / METRICS, folder / "models/report")):
             shutil.copytree(results, made, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*NOT_COPIED))
         write_json(made / "provenance.json", provenance)
+
+
+def run_and_show(name: str, overrides: Sequence[str]) -> None:
+    """Run the study, and show and keep what it gained. overrides: Hydra's, over the choices of conf/studies/NAME.yaml."""
+    root = Path.cwd()
+    summary = run_study(root, name, overrides)
+    table = changes.gains_table(summary)
+    (root / RESULTS / name / "gains.md").write_text(table, encoding="utf-8")
+    print(f"{table}\nall of it: {RESULTS / name}")
