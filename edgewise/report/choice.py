@@ -57,7 +57,7 @@ def choose(rows: Rows, budget: Budget, metric: PrimaryMetric | None, base: float
     """Choose the variant that fits every limit and is best in what the budget prefers. base: the reference's score."""
     if not active_limits(budget):
         limit = "accuracy_drop_points=1" if metric else "sqnr_db=25"
-        return Choice(None, f"the budget '{budget.name}' sets no limit; give one, for example: dvc exp run -S ++budget.{limit}")
+        return Choice(None, f"the budget '{budget.name}' sets no limit; give one, for example: `dvc exp run -S ++budget.{limit}`")
     findings = {name: check_limits(row, budget, metric, base) for name, row in rows.items() if row.ok}
     broken = {name: [f for f in found if not f.met] for name, found in findings.items()}
     fitting = sorted((name for name in broken if not broken[name]), key=lambda name: preference_key(rows[name], budget))

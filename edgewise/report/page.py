@@ -17,6 +17,7 @@ from edgewise.artifacts import artifact, targets
 from edgewise.artifacts.flat_metrics import get_metric
 from edgewise.artifacts.records import METRICS, Interval, Summary, VariantSummary, read_plain
 from edgewise.config import schema
+from edgewise.config.experiment_name import subject
 from edgewise.config.schema import Config
 from edgewise.plugins import PrimaryMetric
 from edgewise.report import answer, findings, gallery, slimness, table, verdicts
@@ -56,6 +57,7 @@ def render(summary: Summary, settings: Config) -> str:
         "mb": format_megabytes,
         "yaml": format_yaml,
         "flat": format_fact,
+        "installed": keep_installed,
         "known": format_scores,
         "code": mark_code,
     }
@@ -86,6 +88,7 @@ def build_context(summary: Summary, settings: Config) -> dict[str, Any]:
         "score_heading": score_heading(summary.primary_metric),
         "summary": summary,
         "settings": settings,
+        "subject": f"{subject(settings.model)} on {subject(settings.data)}",
         "rows": table.sort_variants(summary),
         "hold": table.describe_hold(summary),
         "disturbances": findings.describe_disturbances(summary),
@@ -249,6 +252,10 @@ def format_fact(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {format_fact(inner)}" for key, inner in value.items())
     return ", ".join(map(format_fact, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def keep_installed(versions: Mapping[str, str | None]) -> dict[str, str]:
+    return {package: version for package, version in versions.items() if version}
 
 
 def format_yaml(content: Any) -> str:

@@ -4,6 +4,7 @@ A terminal that is too narrow for one line a variant gets two: the verdict stand
 is too wide as well, columns are left out, and a line says which.
 """
 
+import os
 import re
 import subprocess
 import textwrap
@@ -26,16 +27,21 @@ Arrange = Callable[[Sequence[str], Sequence[str], dict[str, list[str]]], "tuple[
 VERDICT_WIDTH = 22  # "latency not resolved", indented; a longer verdict is wrapped
 MOST_REMARKS = 5
 LONGEST_REMARK = 320  # characters: four lines of 80
+COMMAND = re.compile(r"`[^`]+`")
+NO_BREAK = "\N{NO-BREAK SPACE}"
 CLAUSE_END = re.compile(r"[;.] ")
 REST_OF_REMARK = " (the rest: edgewise report --verbose)"
 
 
+LOCAL_RUNS = 'mlflow ui --backend-store-uri "sqlite:///$PWD/mlflow.db"  all runs'
+SERVER_RUNS = "$MLFLOW_TRACKING_URI                                      all runs"
+DATABASE_RUNS = 'mlflow ui --backend-store-uri "$MLFLOW_TRACKING_URI"      all runs'
 NEXT_STEPS = f"""where to look next:
   {REPORT}/{page.NAME}                                 in a browser
-  mlflow ui --backend-store-uri "sqlite:///$PWD/mlflow.db"  all runs
+  {LOCAL_RUNS}
   dvc metrics diff   dvc exp show --only-changed            what changed
   edgewise report --check                                   a gate for CI"""
-KEEP = "keep this run (models/ stays in DVC's cache):\n  git add dvc.lock params.yaml metrics && git commit -m 'First run'"
+KEEP = "keep this run (models/ stays in DVC's cache):\n  git add params.yaml conf dvc.lock metrics && git commit -m 'First run'"
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,9 @@ def style_of(name: str, row: VariantSummary, summary: Summary) -> str | None:
 
 def wrap(text: str, width: int, indent: str = "  ") -> str:
     """Paragraphs for a terminal. Names, paths and commands are not broken."""
-    return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    whole = COMMAND.sub(lambda command: command[0].replace(" ", NO_BREAK) if len(command[0]) < width - len(indent) else command[0], text)
+    lines = textwrap.fill(whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return lines.replace(NO_BREAK, " ")
 
 
 def format_answer(summary: Summary, width: int) -> Iterator[str]:
@@ -208,8 +216,9 @@ def shorten_remark(text: str) -> str:
 
 
 def find_remarks(summary: Summary) -> Iterator[str]:
-    """What failed, what is wrong with the source or the data, then what limits the claims."""
+    """What failed, what a detector loses, what is wrong with the source or the data, then what limits the claims."""
     yield from describe_failures(summary)
+    yield from table.describe_lost(summary)
     yield from summary.warnings
     yield from describe_profile(summary)
     yield from describe_warnings(summary)
@@ -248,9 +257,16 @@ def describe_warnings(summary: Summary) -> Iterator[str]:
 def next_steps(summary: Summary) -> str:
     """Where to look next, and after the first run what to commit; of a clone in which nothing has run yet, whose the figures are."""
     if REPORT.is_dir():
-        return NEXT_STEPS if is_committed("dvc.lock") else f"{NEXT_STEPS}\n{KEEP}"
+        steps = NEXT_STEPS.replace(LOCAL_RUNS, name_runs())
+        return steps if is_committed("dvc.lock") else f"{steps}\n{KEEP}"
     cpu = summary.device["facts"].get("cpu") or "an unknown processor"
     return f"these figures came with the repository and were measured on {cpu};\n`dvc repro` makes and measures the variants here"
+
+
+def name_runs() -> str:
+    """Where the runs can be looked at, and how."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    return LOCAL_RUNS if not uri else SERVER_RUNS if uri.startswith("http") else DATABASE_RUNS
 
 
 def is_committed(name: str, folder: Path = Path()) -> bool:

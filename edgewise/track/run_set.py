@@ -23,7 +23,7 @@ from edgewise.data.splitting import DECLARED
 from edgewise.errors import EdgewiseError
 from edgewise.plugins import PrimaryMetric
 from edgewise.report.verdicts import say_latency
-from edgewise.track.view import list_main_metrics, make_view
+from edgewise.track.view import NAME, list_main_metrics, make_view
 
 MODELS = Path("models")
 SHARED = (
@@ -82,6 +82,7 @@ class RunSet:
     data: Mapping[str, str]
     registrations: tuple[Registration, ...]
     view: Mapping[str, Any] | None = None  # of the runs' table; None leaves it as it is
+    view_name: str = NAME
 
     @property
     def state(self) -> str:

@@ -14,7 +14,7 @@ from edgewise.artifacts.flat_metrics import PATHS
 from edgewise.artifacts.records import METRICS
 from edgewise.config.settings import nearest
 from edgewise.errors import ConfigError
-from edgewise.track import registry, writer
+from edgewise.track import registry, view, writer
 from edgewise.track.run_set import (
     KEY,
     Candidate,
@@ -31,11 +31,14 @@ FOLDER = METRICS / "sweeps"
 PARENT, CURRENT = "mlflow.parentRunId", "sweep.current"
 
 
-def write_sweep(run_set: RunSet, uri: str, artifacts: Path | None) -> int:
-    """Write what is missing and update what changed. Returns the number of children. Raises InfrastructureError as `write_run_set` does."""
+def write_sweep(run_set: RunSet, uri: str, artifacts: Path | None) -> tuple[str, int]:
+    """Write what is missing and update what changed. Returns the experiment's id and the number of children.
+
+    Raises InfrastructureError as `write_run_set` does.
+    """
     with writer.open_client(uri) as client:
         experiment = writer.ensure_experiment(client, run_set.experiment, artifacts)
-        return writer.retry_on_conflict(lambda: write_parent_and_children(client, experiment, run_set))
+        return experiment, writer.retry_on_conflict(lambda: write_parent_and_children(client, experiment, run_set))
 
 
 def write_parent_and_children(client: Any, experiment: str, run_set: RunSet) -> int:
@@ -50,6 +53,7 @@ def write_parent_and_children(client: Any, experiment: str, run_set: RunSet) -> 
     for identity, record in below.items():
         for tag, text in {**record.marks, PARENT: run, CURRENT: bool_tag(True)}.items():
             client.set_tag(identity, tag, text)
+    writer.share_view(client, experiment, run_set)
     registry.register(client, run_set.registrations, {record.key: identity for identity, record in below.items()})
     return len(below)
 
@@ -76,7 +80,13 @@ def make_sweep_runs(name: str) -> RunSet:
     children = tuple(make_child(sweep, points[row["point"]], row) for row in sweep["rows"])
     pictures = tuple(file for file in (path, path.with_suffix(".png")) if file.exists())
     return RunSet(
-        sweep["experiment"], (make_parent(sweep), *children), pictures, make_dataset(sweep), make_sweep_registrations(sweep, points)
+        experiment=sweep["experiment"],
+        records=(make_parent(sweep), *children),
+        shared=pictures,
+        data=make_dataset(sweep),
+        registrations=make_sweep_registrations(sweep, points),
+        view=view.make_sweep_view(name, sweep["objectives"], sweep["keys"]),
+        view_name=f"{view.NAME}-{name}",
     )
 
 

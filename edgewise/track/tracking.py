@@ -32,21 +32,23 @@ def track_pipeline(force: bool) -> None:
         experiment, runs = writer.write_run_set(run_set, uri, artifacts)
         receipt.write_receipt(receipt.Receipt(receipt.hide_password(uri), state, runs))
         print(f"track: {len(runs)} runs of experiment '{run_set.experiment}' are in MLflow")
-        print(f"track: compare them {describe_ui(uri)} at {view.link_to_view(uri, experiment)}")
+        print(f"track: compare them {describe_ui(uri)}at {view.link_to_view(uri, experiment)}")
 
 
 def describe_ui(uri: str) -> str:
-    return "" if uri.startswith("http") else f"with `mlflow ui --backend-store-uri {shlex.quote(uri)}`,"
+    return "" if uri.startswith("http") else f"with `mlflow ui --backend-store-uri {shlex.quote(uri)}`, "
 
 
 def track_sweep(name: str) -> None:
     """Write metrics/sweeps/NAME.json. Raises ConfigError for an unknown sweep, InfrastructureError where the store cannot be used."""
-    from edgewise.track import sweep_runs
+    from edgewise.track import sweep_runs, view
 
     run_set = sweep_runs.make_sweep_runs(name)
+    uri, artifacts = store_location()
     with writer_lock():
-        children = sweep_runs.write_sweep(run_set, *store_location())
+        experiment, children = sweep_runs.write_sweep(run_set, uri, artifacts)
     print(f"track: the sweep {name} is in MLflow, {children} runs below it in experiment '{run_set.experiment}'")
+    print(f"track: compare them {describe_ui(uri)}at {view.link_to_view(uri, experiment, run_set.view_name)}")
 
 
 def store_location() -> tuple[str, Path | None]:

@@ -7,14 +7,13 @@ user shares a view: JSON of name, times and state; the state is "deflate;" and b
 import base64
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edgewise.artifacts.flat_metrics import score_metric_name
 from edgewise.plugins import PrimaryMetric
 
-NAME = "edgewise"
-TAG = f"mlflow.sharedViewState.{NAME}"
+NAME = "edgewise"  # of the view of the last run's variants
 LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens unless told otherwise
 RATIO = "latency_ratio_to_reference"
 FIGURES = (RATIO, "size_bytes", "peak_rss_bytes", "latency_p50_ms")
@@ -38,6 +37,22 @@ def make_view(
     }
 
 
+def make_sweep_view(sweep: str, objectives: Mapping[str, str], keys: Iterable[str]) -> dict[str, Any]:
+    """The state of the table for the points of one sweep: what was optimized, beside the keys that were swept.
+
+    objectives: metric -> `minimize` or `maximize`; the last one orders the rows unless the latency ratio is among them.
+    """
+    order = RATIO if RATIO in objectives else list(objectives)[-1]
+    current = f"tags.`sweep` = '{sweep}' and tags.`sweep.current` = 'true'"
+    table = make_view(None, order, objectives[order] == "minimize", current)
+    return {**table, "selectedColumns": [*as_columns("params", keys), *as_columns("metrics", objectives), *as_columns("tags", ("pareto",))]}
+
+
+def name_tag(name: str) -> str:
+    """The experiment's tag that holds the view of this name."""
+    return f"mlflow.sharedViewState.{name}"
+
+
 def list_main_metrics(metric: PrimaryMetric | None) -> tuple[str, ...]:
     """Names of the metrics that a reader looks for first."""
     score = ("sqnr_db",) if metric is None or metric.relative else (metric.name, score_metric_name(metric, "delta"))
@@ -48,20 +63,20 @@ def as_columns(kind: str, names: Iterable[str]) -> list[str]:
     return [f"{kind}.`{name}`" for name in names]
 
 
-def encode_view(view: dict[str, Any], now_ms: int) -> str:
-    """The value of TAG."""
+def encode_view(view: dict[str, Any], now_ms: int, name: str = NAME) -> str:
+    """The value of the tag."""
     state = base64.b64encode(zlib.compress(json.dumps(view).encode())).decode()
-    return json.dumps({"name": NAME, "createdAt": now_ms, "updatedAt": now_ms, "state": f"deflate;{state}"})
+    return json.dumps({"name": name, "createdAt": now_ms, "updatedAt": now_ms, "state": f"deflate;{state}"})
 
 
 def decode_view(value: str) -> dict[str, Any]:
-    """The state in a value of TAG."""
+    """The state in a value of the tag."""
     state = json.loads(value)["state"].removeprefix("deflate;")
     view: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(state)))
     return view
 
 
-def link_to_view(uri: str, experiment: str) -> str:
+def link_to_view(uri: str, experiment: str, name: str = NAME) -> str:
     """The address that opens the view. uri: of the store; for a database that of the UI that `mlflow ui` starts. experiment: its id."""
     server = uri.rstrip("/") if uri.startswith("http") else LOCAL_UI
-    return f"{server}/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={NAME}"
+    return f"{server}/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={name}"

@@ -247,9 +247,10 @@ def share_view(client: Any, experiment: str, run_set: RunSet) -> None:
     """Write the view of the runs' table, where it is another than the one that is there."""
     if run_set.view is None:
         return
-    there = client.get_experiment(experiment).tags.get(view.TAG)
+    tag, name = view.name_tag(run_set.view_name), run_set.view_name
+    there = client.get_experiment(experiment).tags.get(tag)
     if there is None or view.decode_view(there) != run_set.view:
-        client.set_experiment_tag(experiment, view.TAG, view.encode_view(dict(run_set.view), int(time.time() * 1000)))
+        client.set_experiment_tag(experiment, tag, view.encode_view(dict(run_set.view), int(time.time() * 1000), name))
 
 
 def retire_old_runs(client: Any, experiment: str, run_set: RunSet) -> None:

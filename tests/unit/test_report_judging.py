@@ -339,9 +339,9 @@ def test_without_a_measured_reference_the_others_are_still_compared_with_each_ot
 def test_without_limits_nothing_is_chosen():
     found = choice.choose(ROWS, Budget("none"), PRIMARY_METRIC, 0.95)
     assert found.chosen is None and found.reason.endswith(
-        "sets no limit; give one, for example: dvc exp run -S ++budget.accuracy_drop_points=1"
+        "sets no limit; give one, for example: `dvc exp run -S ++budget.accuracy_drop_points=1`"
     )
-    assert choice.choose(ROWS, Budget("none"), None, None).reason.endswith("-S ++budget.sqnr_db=25"), "there is no score to limit"
+    assert choice.choose(ROWS, Budget("none"), None, None).reason.endswith("-S ++budget.sqnr_db=25`"), "there is no score to limit"
 
 
 def test_where_nothing_fits_the_nearest_miss_is_named():

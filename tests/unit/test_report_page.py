@@ -9,8 +9,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from edgewise.artifacts.records import SCHEMA
-from edgewise.config.schema import Budget
+from edgewise.artifacts.records import SCHEMA, read_summary
+from edgewise.config import schema
+from edgewise.config.schema import Budget, Plugin
 from edgewise.report import answer, changes, gallery, page
 from edgewise.tasks import classification
 from edgewise.tasks.classification import PRIMARY_METRIC
@@ -68,6 +69,20 @@ def test_the_page_is_whole_and_asks_for_nothing_from_outside(project):
         assert title in text
     assert all(f'data-name="{row.name}"' in text for row in THIRTEEN)
     assert "numpy 2.4.6, onnxruntime 1.31.1" in text and "avx2, avx512f" in text
+
+
+def test_the_page_is_named_after_the_users_files(project):
+    """The options that read them, onnx_file and image_folder, say nothing."""
+    fabricate(project)
+    write_report()
+    settings = schema.read()
+    model, data = Plugin("onnx_file", "x", {"path": "nets/my.onnx"}), Plugin("image_folder", "y", {"path": "/data/tiles"})
+    text = page.render(read_summary(), replace(settings, model=model, data=data))
+    assert "<h1>my on tiles</h1>" in text and "<title>my on tiles " in text
+
+
+def test_packages_that_are_not_there_are_not_listed():
+    assert page.keep_installed({"MNN": None, "numpy": "2.4.6"}) == {"numpy": "2.4.6"}
 
 
 def test_the_script_gets_what_the_summary_says(project):

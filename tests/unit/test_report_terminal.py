@@ -145,6 +145,13 @@ def test_there_are_at_most_five_remarks_and_the_first_are_failures(project, show
     assert "note 8" in long and "note 8" not in short
 
 
+def test_what_a_detector_loses_comes_before_what_is_noted_about_the_data(project):
+    summary, lost = summarize(), {"lost_detections_share": 0.1, "lost_detections_share_ci95": (0.05, 0.2), "score_shift_median": None}
+    rows = {n: replace(r, quality=replace(r.quality, scores={"detections": 615, **lost})) for n, r in summary.variants.items()}
+    first, second, *_ = terminal.find_remarks(replace(summary, variants=rows, warnings=("test has no sample of: cow",)))
+    assert first.startswith("Of the 615 detections of onnx-fp32 above its threshold are lost: ") and "cow" in second
+
+
 def test_a_long_remark_ends_with_a_clause_and_says_where_the_rest_is(shown):
     clause = "the reason of a failure that a runtime gives, in about eighty characters of text; "
     said = shown(replace(summarize(), warnings=(clause * 9 + "next step: do this",)), 80)
@@ -170,8 +177,32 @@ def test_a_clone_in_which_nothing_ran_says_whose_figures_it_shows(project):
     assert "were measured on " in terminal.next_steps(read_summary())
 
 
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("", "sqlite:///$PWD/mlflow.db"),
+        ("http://tracking:5000", "  $MLFLOW_TRACKING_URI  "),
+        ("postgresql://db/m", 'uri "$MLFLOW_TRACKING_URI"'),
+    ],
+)
+def test_where_to_look_follows_the_store_of_the_runs(project, monkeypatch, uri, said):
+    fabricate(project)
+    write_report()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    found = terminal.next_steps(read_summary())
+    assert said in found and found.count("all runs") == 1 and max(map(len, found.splitlines())) <= 80
+
+
+def test_a_command_is_not_broken_over_lines():
+    said = terminal.wrap("measured too briefly to say which of them is faster; use `dvc exp run -S bench.name=quick`", 80)
+    assert said.splitlines()[1] == "  `dvc exp run -S bench.name=quick`"
+    assert max(map(len, terminal.wrap(f"`{'word ' * 40}`", 80).splitlines())) <= 80
+
+
 def test_the_first_run_says_what_to_commit(project):
     fabricate(project)
+    (project / "conf/device").mkdir(parents=True)
+    (project / "conf/device/pi.yaml").write_text("module: edgewise.devices.ssh\n")
     write_report()
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
     subprocess.run([*git, "init", "-q"], check=True)

@@ -86,7 +86,7 @@ def test_the_view_of_the_table_shows_what_the_runs_have(project, capsys):
     track.main()
     client = MlflowClient(tracking_uri=f"sqlite:///{project / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("resnet18-digits")
-    shown = view.decode_view(experiment.tags[view.TAG])
+    shown = view.decode_view(experiment.tags[view.name_tag(view.NAME)])
     run = runs(project)["onnx-int8-static"][0]
     names = {f"metrics.`{name}`" for name in run.data.metrics} | {f"tags.`{name}`" for name in run.data.tags}
     assert set(shown["selectedColumns"]) <= names and shown["orderByKey"] in names
@@ -94,6 +94,44 @@ def test_the_view_of_the_table_shows_what_the_runs_have(project, capsys):
     said = capsys.readouterr().out
     assert f"mlflow ui --backend-store-uri sqlite:///{project / 'mlflow.db'}" in said
     assert f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=edgewise" in said
+
+
+def write_sweep(root, methods=("minmax", "entropy")) -> None:
+    points, rows = [], []
+    for number, method in enumerate(methods):
+        result = {"accuracy_top1": 0.9, "latency_ratio_to_reference": 0.5 + number}
+        points.append({"name": f"p{number}", "apply": None, "device": "local", "experiment": "tiles", "revision": f"{number}"})
+        points[-1]["overrides"] = [f"++variants.a.calibration.method={method}"]
+        rows.append(
+            {"point": f"p{number}", "variant": "a", "status": "ok", "reason": None, "front": True, "values": [0.9], "result": result}
+        )
+    sweep = {"name": "method", "experiment": "tiles", "tree": "1f", "arguments": [], "keys": ["variants.a.calibration.method"], "data": {}}
+    sweep |= {"objectives": {"accuracy_top1": "maximize", "latency_ratio_to_reference": "minimize"}, "points": points, "rows": rows}
+    (root / "metrics/sweeps").mkdir(parents=True)
+    (root / "metrics/sweeps/method.json").write_text(json.dumps({"schema": 2, **sweep}))
+
+
+def test_a_sweep_says_the_link_to_the_table_of_its_points(project, capsys):
+    from mlflow import MlflowClient
+
+    write_sweep(project)
+    tracking.track_sweep("method")
+    client = MlflowClient(tracking_uri=f"sqlite:///{project / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiles")
+    assert (
+        capsys.readouterr()
+        .out.rstrip()
+        .endswith(f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=edgewise-method")
+    )
+    shown = view.decode_view(experiment.tags[view.name_tag("edgewise-method")])
+    found = client.search_runs([experiment.experiment_id], shown["searchFilter"], order_by=[f"{shown['orderByKey']} ASC"])
+    assert [run.data.tags["point"] for run in found] == ["p0", "p1"] and shown["orderByAsc"], "the points without the sweep's own run"
+    names = {f"{kind}.`{name}`" for kind in ("params", "metrics", "tags") for name in getattr(found[0].data, kind)}
+    assert set(shown["selectedColumns"]) <= names and "params.`variants.a.calibration.method`" in shown["selectedColumns"]
+
+
+def test_a_server_is_named_by_its_link_alone(monkeypatch):
+    assert tracking.describe_ui("http://127.0.0.1:5000") == "" and tracking.describe_ui("sqlite:////a/mlflow.db").endswith("`, ")
 
 
 def test_a_run_lasts_as_long_as_its_visit(project):
