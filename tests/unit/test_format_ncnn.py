@@ -24,7 +24,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("ncnn")
 pytest.importorskip("pnnx")
 
-from edgewise.formats.ncnn import blobs, facts, make, net_files, pnnx_converter, products, profile, recipes, run, store  # noqa: E402
+from edgewise.formats.ncnn import blobs, facts, make, net_files, pnnx_converter, profile, recipes, run, store  # noqa: E402
 from edgewise.formats.ncnn.net_files import Layer  # noqa: E402
 
 MODULE = "edgewise.formats.ncnn"
@@ -146,7 +146,7 @@ def test_weights_in_blocks_are_read_as_they_were_packed(bits, size, inner, tmp_p
     params = {2: "0", 3: "1", 4: "0", 5: "1", 6: "1", 8: "6", 9: str(inner), 10: "4"}
     gemm = Layer("Gemm", "g", ("x",), ("y",), params, {"weight": weight, "bias": normal(1, 6)})
     term = 100 * bits + recipes.BLOCKS["block_size"].index(size)
-    made = products.quantize_product(gemm, lambda rows: products.to_blocks(rows, bits, size), term)
+    made = recipes.quantize_product(gemm, lambda rows: recipes.to_blocks(rows, bits, size), term)
     folder = write_net(tmp_path / "net", [made], x.shape)
     largest, blocks = 2 ** (bits - 1) - 1, np.arange(inner) // size
     scales = np.stack([largest / np.abs(weight[:, blocks == block]).max(axis=1) for block in range(blocks.max() + 1)], axis=1)[:, blocks]

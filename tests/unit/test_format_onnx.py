@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from edgewise.formats.onnx import export, facts, make, recipes, run, split
+from edgewise.formats.onnx import facts, make, recipes, run, split
 from edgewise.proof import checks
 from tests.conftest import ROOT
 from tests.support import attention_source, onnx_sources, sources
@@ -68,7 +68,7 @@ def test_every_layer_is_found_whatever_became_of_its_weight(attention):
 def test_a_layer_without_a_node_is_an_error_that_names_it(pictures):
     model = onnx.load(pictures[1] / "model.onnx")
     with pytest.raises(ValueError, match=r"layer stem\.conv"):
-        export.find_layer_nodes(model, {"head": ["model.head.weight"], "stem.conv": ["model.gone.weight"]})
+        make.find_layer_nodes(model, {"head": ["model.head.weight"], "stem.conv": ["model.gone.weight"]})
 
 
 @pytest.mark.parametrize("scheme", [scheme for scheme in make.SCHEMES if scheme != "fp32"])

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgewise.formats.ncnn import net_files
 from edgewise.formats.ncnn.net_files import Layer, block_bits
-from edgewise.formats.ncnn.products import TERM
+from edgewise.formats.ncnn.recipes import PRODUCT_TERM
 
 PRODUCTS = ("Gemm", "MultiHeadAttention")
 CONVERSIONS = ("Quantize", "Dequantize", "Requantize", "Cast")
@@ -45,7 +45,7 @@ def facts(folder: Path) -> dict[str, Any]:
 
 
 def list_weights(layer: Layer) -> list[Held]:
-    bits = block_bits(layer.integer(TERM)) if layer.kind in PRODUCTS else 0
+    bits = block_bits(layer.integer(PRODUCT_TERM)) if layer.kind in PRODUCTS else 0
     constants = {name: array for name, array in layer.arrays.items() if name.startswith(("weight", "constant")) and is_matrix(layer, array)}
     if bits:
         return [Held(f"int{bits}", bits, len(array) * find_inner(layer, name)) for name, array in constants.items()]
@@ -81,5 +81,5 @@ def describe(layer: Layer, weights: list[Held]) -> dict[str, Any]:
 def find_activations(layer: Layer) -> str:
     if "input_scales" in layer.arrays:
         return "int8"
-    dynamic = layer.kind in PRODUCTS and layer.integer(TERM) and not block_bits(layer.integer(TERM))
+    dynamic = layer.kind in PRODUCTS and layer.integer(PRODUCT_TERM) and not block_bits(layer.integer(PRODUCT_TERM))
     return "dynamic" if dynamic else "float32"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX
-from edgewise.formats.ncnn import layer_names, net_files, pnnx_converter, recipes
+from edgewise.formats.ncnn import net_files, pnnx_converter, recipes
 from edgewise.formats.ncnn.blobs import find_spread
 from edgewise.formats.ncnn.run import PORTS
 
@@ -25,7 +25,7 @@ def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str
     manifest = json.loads((source / "manifest.json").read_text(encoding="utf-8"))
     check_floats(manifest["outputs"])
     converted = pnnx_converter.convert(source, manifest)
-    layers, found = layer_names.name_layers(converted.layers, source, manifest)
+    layers, found = pnnx_converter.name_layers(converted.layers, source, manifest)
     ports = describe_ports(source, manifest, converted.axes)
     net_files.write(folder, layers)
     (folder / PORTS).write_text(json.dumps(ports, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -98,7 +98,7 @@ def quantize(
 
 
 def check_kept(keep_nodes: Sequence[str], known: set[str]) -> None:
-    """ValueError for layers to keep float that are not among those with weights, see layer_names."""
+    """ValueError for layers to keep float that are not among those with weights, see pnnx_converter.name_layers."""
     lost = sorted(set(keep_nodes) - known)
     if lost:
         raise ValueError(f"no layer of the net has the weights of {', '.join(lost)}, so it cannot stay float; remove it from keep_float")

@@ -1,16 +1,17 @@
 """From a source to an ncnn net, by pnnx, a program that reads TorchScript and ONNX and writes the files of ncnn.
 
 Its nets take one sample. It takes the axis of samples away from each blob, since those of ncnn have four axes at most, and writes a script
-that says where that axis was.
+that says where that axis was. It numbers its layers; they get the names of the source's, found by their weights.
 """
 
 import importlib.util
+import json
 import re
 import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ import numpy as np
 from edgewise.formats.common.onnx_graphs import find_integer_operator
 from edgewise.formats.common.programs import make_example, to_graph_module
 from edgewise.formats.common.quiet import suppress_warnings
+from edgewise.formats.common.weighted_nodes import is_part_of_table, match_layers, number_names
 from edgewise.formats.ncnn import net_files, pnnx_repairs
-from edgewise.formats.ncnn.net_files import Layer
+from edgewise.formats.ncnn.net_files import Layer, plain_name
 from edgewise.formats.ncnn.pnnx_repairs import widen_masks
 
 AXES = re.compile(r"\b(in\d+|out\d+)\.numpy\((?:batch_index=(\d+))?\)(?:, batch_index=(\d+))?")
@@ -31,6 +33,7 @@ CODES = {  # numpy's types in the words of pnnx
 }
 RECURRENT = ("LSTM", "GRU", "RNN")  # of an ONNX file pnnx writes neither their sizes nor their weights
 Entry = Mapping[str, Any]
+TABLE = "Embedding"
 
 
 @dataclass(frozen=True)
@@ -156,3 +159,76 @@ def check_operators(layers: Sequence[Layer]) -> None:
         raise ValueError(
             f"pnnx does not translate {', '.join(left)} of an ONNX file; bring the model as a torch program, or use onnx for it"
         )
+
+
+def name_layers(layers: Sequence[Layer], source: Path, manifest: Mapping[str, Any]) -> tuple[list[Layer], dict[str, list[str]]]:
+    """The layers with their names, and the names for each source layer. A layer of the source that is in none keeps its own name, which is
+    that of no layer: only a setting that keeps it float has to fail then."""
+    known = READERS[manifest["format"]](source, manifest)
+    rows = {place: found for place, layer in enumerate(layers) if (found := node_rows(layer))}
+    matched = match_layers(known, lambda layer: layer["rows"], rows, is_part_of_table)
+    names: dict[int, str] = {}
+    for path, places in matched.items():
+        for place, name in zip(places, number_names(plain_name(path), len(places)), strict=True):
+            names.setdefault(place, name)
+    taken = set(names.values())
+    others = {layer.name: f"{layer.name}/{layer.kind}" for layer in layers if layer.name in taken}
+    named = [replace(layer, name=names.get(i, others.get(layer.name, layer.name))) for i, layer in enumerate(layers)]
+    return named, {path: [names[place] for place in places] or [plain_name(path)] for path, places in matched.items()}
+
+
+def node_rows(layer: Layer) -> list[np.ndarray]:
+    """The layouts in which a layer may hold [output channels, rest]."""
+    held = [array for name, array in layer.arrays.items() if name.startswith(("weight", "constant")) and array.ndim == 2]
+    joined = [np.concatenate([layer.arrays[f"weight_{part}"] for part in ("query", "key", "value")])] if joins_inputs(layer) else []
+    return [view for array in (*held, *joined) for view in (array, array.T)]
+
+
+def joins_inputs(layer: Layer) -> bool:
+    """Whether queries, keys and values have inputs of one size, as in torch's in_proj_weight."""
+    shapes = {array.shape for name, array in layer.arrays.items() if name in ("weight_query", "weight_key", "weight_value")}
+    return layer.kind == "MultiHeadAttention" and len(shapes) == 1
+
+
+def read_torch_layers(source: Path, manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    from safetensors.numpy import load_file
+
+    weights = load_file(source / "weights.safetensors")
+    return {
+        path: {"type": layer["type"], "rows": to_rows(weights[layer["weight"]], layer["type"].startswith("ConvTranspose"))}
+        for path, layer in manifest["details"]["layers"].items()
+    }
+
+
+def to_rows(weight: np.ndarray, transposed: bool) -> np.ndarray:
+    """[output channels, rest], float32. transposed: the weight of a transposed convolution, whose input channels come first."""
+    weight = np.swapaxes(weight, 0, 1) if transposed else weight
+    return np.ascontiguousarray(weight.reshape(len(weight), -1), np.float32)
+
+
+def read_onnx_layers(source: Path, manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The layers whose node reads its weight from the file itself."""
+    import onnx
+
+    graph = onnx.load(source / "model.onnx").graph
+    held = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) >= 2}
+    nodes = {node.name: node for node in graph.node}
+    layers: dict[str, list[str]] = json.loads((source / "layers.json").read_text(encoding="utf-8"))
+    found: dict[str, dict[str, Any]] = {}
+    for path, names in layers.items():
+        node = nodes.get(next(iter(names), ""))
+        weight = next((held[name] for name in node.input if name in held), None) if node is not None else None
+        values = np.zeros((1, 0), np.float32) if weight is None or node is None else read_onnx_rows(node, weight)
+        found[path] = {"type": TABLE if node is not None and node.op_type == "Gather" else "", "rows": values}
+    return found
+
+
+def read_onnx_rows(node: Any, weight: Any) -> np.ndarray:
+    """The weight of a node as [output channels, rest]; of a product also the other way round would do, see `node_rows`."""
+    import onnx
+
+    values = to_rows(onnx.numpy_helper.to_array(weight), node.op_type == "ConvTranspose")
+    return values.T if node.op_type == "MatMul" else values
+
+
+READERS = {"torch": read_torch_layers, "onnx": read_onnx_layers}

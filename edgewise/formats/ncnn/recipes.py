@@ -2,17 +2,18 @@
 
 ncnn has three forms of integers. Convolutions and InnerProducts have static int8: a scale for their input and for each output channel. Gemm
 and MultiHeadAttention have int8 whose inputs get a scale at run time, for each row, and weights in blocks of 32, 64 or 128, each with a
-scale, that are multiplied as floats.
+scale, that are multiplied as floats; an InnerProduct becomes a Gemm for these.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgewise.formats.ncnn import blobs, products
+from edgewise.formats.ncnn import blobs
+from edgewise.formats.ncnn.blobs import find_shapes
 from edgewise.formats.ncnn.net_files import LAYOUTS, Layer
 
 CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise")
@@ -43,6 +44,10 @@ SETTINGS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "int8-qat": STATIC_SETTINGS,
     **dict.fromkeys(("int8-weight", "int4-weight"), BLOCKS),
 }
+Quantize = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # [rows, inner], float32 -> integers as they are stored, scales
+PRODUCT_TERM = 18  # the parameter of Gemm and of MultiHeadAttention that says which integers they have
+RELU = 1  # as the activation of an InnerProduct
+SIDES = ("query", "key", "value", "output")
 
 
 @dataclass(frozen=True)
@@ -167,16 +172,16 @@ def weight_only(bits: int) -> Callable[[Job], list[Layer]]:
 
     def recipe(job: Job) -> list[Layer]:
         size = job.settings["block_size"]
-        return rewrite_products(job, lambda rows: products.to_blocks(rows, bits, size), 100 * bits + BLOCKS["block_size"].index(size))
+        return rewrite_products(job, lambda rows: to_blocks(rows, bits, size), 100 * bits + BLOCKS["block_size"].index(size))
 
     return recipe
 
 
-def rewrite_products(job: Job, quantize: products.Quantize, term: int) -> list[Layer]:
+def rewrite_products(job: Job, quantize: Quantize, term: int) -> list[Layer]:
     """Matrix products with integers of a form; an InnerProduct, which has no such form, becomes a Gemm."""
     return [
-        products.quantize_product(layer, quantize, term) if layer.kind in ROWS and layer.name not in job.kept else layer
-        for layer in products.replace_inner_products(job.folder, job.layers, job.kept)
+        quantize_product(layer, quantize, term) if layer.kind in ROWS and layer.name not in job.kept else layer
+        for layer in replace_inner_products(job.folder, job.layers, job.kept)
     ]
 
 
@@ -190,3 +195,75 @@ RECIPES: Mapping[str, Callable[[Job], list[Layer]]] = {
     "int8-weight": weight_only(8),
     "int4-weight": weight_only(4),
 }
+
+
+def quantize_product(layer: Layer, quantize: Quantize, term: int) -> Layer:
+    """The layer with integer weights. A Gemm without a constant right side, or one that is not transposed, stays as it is."""
+    params = {**layer.params, PRODUCT_TERM: str(term)}
+    if layer.kind == "MultiHeadAttention":
+        return replace(layer, params=params, arrays=quantize_attention(layer, quantize, term))
+    if "weight" not in layer.arrays or layer.integer(4) or not layer.integer(3):
+        return layer
+    integers, scales = quantize(layer.arrays["weight"])
+    return replace(layer, params=params, arrays={**layer.arrays, "weight": integers, scales_name(term): scales})
+
+
+def scales_name(term: int) -> str:
+    return "block_scales" if term >= 400 else "weight_scales"
+
+
+def quantize_attention(layer: Layer, quantize: Quantize, term: int) -> dict[str, np.ndarray]:
+    """int8 at run time has a scale for each row of queries, keys and values, and one for the output."""
+    arrays = dict(layer.arrays)
+    for side in SIDES:
+        integers, scales = quantize(layer.arrays[f"weight_{side}"])
+        rows = len(layer.arrays["weight_query"])
+        arrays[f"weight_{side}"] = integers
+        arrays[f"scales_{side}"] = np.full(rows, scales[0], np.float32) if term < 400 and side != "output" else scales
+    return arrays
+
+
+def to_blocks(rows: np.ndarray, bits: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Integers of 4 or 8 bits, int8 [rows, bytes], the lower half of a byte first, and a scale for each block: largest / max|block|."""
+    count, inner = rows.shape
+    blocks = -(-inner // size)
+    padded = np.zeros((count, blocks * size), np.float32)
+    padded[:, :inner] = rows
+    parts = padded.reshape(count, blocks, size)
+    largest = 2 ** (bits - 1) - 1
+    reach = np.abs(parts).max(axis=2)
+    scales = (largest / np.where(reach > 0, reach, largest)).astype(np.float32)
+    integers = np.rint(parts * scales[:, :, None]).clip(-largest, largest).astype(np.int8).reshape(count, -1)[:, :inner]
+    return (integers if bits == 8 else pack_halves(integers)), scales
+
+
+def pack_halves(integers: np.ndarray) -> np.ndarray:
+    even = np.pad(integers, ((0, 0), (0, integers.shape[1] % 2))).view(np.uint8) & 15
+    return np.ascontiguousarray(even[:, 0::2] | even[:, 1::2] << 4).view(np.int8)
+
+
+def replace_inner_products(folder: Path, layers: Sequence[Layer], kept: Collection[str]) -> Iterator[Layer]:
+    """Each InnerProduct that is not kept as a Gemm. folder: of the net."""
+    chosen = [layer for layer in layers if layer.kind == "InnerProduct" and layer.name not in kept and layer.integer(9) in (0, RELU)]
+    shapes = find_shapes(folder, [layer.inputs[0] for layer in chosen]) if chosen else {}
+    names = {layer.name for layer in chosen}
+    for layer in layers:
+        yield from to_gemm(layer, len(shapes[layer.inputs[0]]) == 1) if layer.name in names else [layer]
+
+
+def to_gemm(layer: Layer, vector: bool) -> Iterator[Layer]:
+    """vector: the input is a vector, and Gemm takes matrices."""
+    outputs, inner = layer.arrays["weight"].shape
+    (given,), (made,) = layer.inputs, layer.outputs
+    if vector:
+        yield Layer("Reshape", f"{layer.name}/row", (given,), (f"{made}/row",), {0: str(inner), 1: "1"}, {})
+        given = f"{made}/row"
+    bias = {"bias": layer.arrays["bias"][None]} if "bias" in layer.arrays else {}
+    params = {2: "0", 3: "1", 4: "0", 5: "1", 6: "1", 7: "0", 8: str(outputs), 9: str(inner), 10: "4" if bias else "-1"}
+    steps = [*(["Reshape"] if vector else []), *(["ReLU"] if layer.integer(9) == RELU else [])]
+    product = f"{made}/product" if steps else made
+    yield Layer("Gemm", layer.name, (given,), (product,), params, {"weight": layer.arrays["weight"], **bias})
+    for place, kind in enumerate(steps):
+        last = made if place == len(steps) - 1 else f"{made}/{kind}"
+        yield Layer(kind, f"{layer.name}/{kind}", (product,), (last,), {0: str(outputs)} if kind == "Reshape" else {}, {})
+        product = last

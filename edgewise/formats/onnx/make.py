@@ -1,4 +1,7 @@
-"""Make model.onnx: convert the source, and quantize with ONNX Runtime's own tools."""
+"""Make model.onnx: convert the source, and quantize with ONNX Runtime's own tools.
+
+A torch program is exported with the names of its weights kept and repeatable bytes; an ONNX file stays as it is.
+"""
 
 import json
 import shutil
@@ -8,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.formats.common.onnx_graphs import WAYS_TO_ONNX, describe_port, find_integer_operator
+from edgewise.formats.common.onnx_graphs import BATCH, WAYS_TO_ONNX, describe_port, find_integer_operator
 from edgewise.formats.common.quiet import suppress_warnings
-from edgewise.formats.onnx import channels, export, facts, qdq, ranges, recipes
+from edgewise.formats.onnx import channels, facts, qdq, ranges, recipes
 
 SOURCES = ("torch", "onnx")
 ELSEWHERE = WAYS_TO_ONNX
@@ -39,6 +42,8 @@ SETTINGS = {
 }
 MODEL = "model.onnx"
 FLOAT16 = "model.float16.onnx"  # beside it in the source, if the user's file is float16
+DERIVED = "/"  # a constant computed from weight W is named W/Transpose, W/Gather ...
+SHAPE_OPERATORS = ("Shape", "Size")  # their results are not values of the weight
 
 
 def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,7 +51,7 @@ def convert(source: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str
     import onnx
 
     kind = json.loads((source / "manifest.json").read_text(encoding="utf-8"))["format"]
-    model, layers = export.READERS[kind](source, settings["opset"])
+    model, layers = READERS[kind](source, settings["opset"])
     model.ir_version = settings["ir_version"]
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, folder / MODEL)
@@ -92,3 +97,98 @@ def _check_own_scheme(parent: Path, scheme: str) -> None:
     if scheme not in own:
         what = f"measured as {', '.join(own)}" if own else f"none of the schemes here: it has {kind[0]} weights with {kind[1]} activations"
         raise ValueError(f"the file is quantized already and stays as it is: it can be {what}, not {'as ' if own else ''}{scheme}")
+
+
+def from_onnx(source: Path, opset: int) -> tuple[Any, dict[str, list[str]]]:
+    """source/model.onnx unchanged; its layers are its nodes."""
+    import onnx
+
+    return onnx.load(source / "model.onnx"), json.loads((source / "layers.json").read_text(encoding="utf-8"))
+
+
+def from_torch(source: Path, opset: int) -> tuple[Any, dict[str, list[str]]]:
+    """source/program.pt2 as a ModelProto, and the nodes of each source layer.
+
+    ValueError names the layers whose weights are in no node of the graph.
+    """
+    import torch
+
+    manifest = json.loads((source / "manifest.json").read_text(encoding="utf-8"))
+    with suppress_warnings():
+        program = torch.export.load(source / "program.pt2")
+        exported = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            verbose=False,
+            optimize=False,  # weights are named first: folding a constant would lose the name
+            input_names=[tensor["name"] for tensor in manifest["inputs"]],
+            output_names=[tensor["name"] for tensor in manifest["outputs"]],
+            opset_version=opset,
+        )
+        _name_derived_weights(exported.model.graph)
+        exported.optimize()
+        model = exported.model_proto
+    _strip_metadata(model)
+    return model, find_layer_nodes(model, _weight_names(program, manifest["details"]["layers"]))
+
+
+def _name_derived_weights(graph: Any) -> None:
+    """Name each value that is computed from one weight and constants after that weight."""
+    weights = {id(value): name for name, value in graph.initializers.items()}
+    constants = set(weights)
+    for node in graph:
+        inputs = [value for value in node.inputs if value is not None]
+        if not all(id(value) in constants for value in inputs):
+            continue
+        constants.update(id(value) for value in node.outputs)
+        weight = next((weights[id(value)] for value in inputs if id(value) in weights), None)
+        if weight is not None and node.op_type not in SHAPE_OPERATORS:
+            node.outputs[0].name = f"{weight}{DERIVED}{node.op_type}"
+            weights[id(node.outputs[0])] = node.outputs[0].name
+
+
+def _strip_metadata(model: Any) -> None:
+    """Remove stack traces, paths, and inferred shapes, which quantizers infer again and differently."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    graph.ClearField("value_info")
+    for tensor in (*graph.input, *graph.output):
+        for dim in tensor.type.tensor_type.shape.dim[:1]:
+            if dim.dim_param:
+                dim.dim_param = BATCH
+
+
+def _weight_names(program: Any, layers: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Source layer -> possible names of its weight: its own, and those of equal weights, with which it may have been merged."""
+    import torch
+
+    tensors = program.state_dict
+
+    def names(weight: str) -> list[str]:
+        own = tensors[weight]
+        equal = [name for name, other in tensors.items() if other.shape == own.shape and torch.equal(other, own)]
+        return [weight, *equal]
+
+    return {layer: names(entry["weight"]) for layer, entry in layers.items()}
+
+
+def find_layer_nodes(model: Any, weights: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Source layer -> names of the nodes that use its weight. weights: source layer -> names of its weight, best first.
+
+    ValueError names the layers without a node.
+    """
+    users: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            users.setdefault(name.partition(DERIVED)[0], []).append(node.name)
+    found = {layer: next((users[n] for n in names if n in users), []) for layer, names in weights.items()}
+    lost = [layer for layer, nodes in found.items() if not nodes]
+    if lost:
+        raise ValueError(f"no node of the ONNX graph uses the weights of layer {', '.join(lost)}: keep_float could not reach it")
+    return found
+
+
+READERS = {"torch": from_torch, "onnx": from_onnx}

@@ -20,8 +20,8 @@ import numpy as np
 
 from edgewise.formats.common import nncf_settings
 from edgewise.formats.common.nncf_settings import make_arguments, silence_nncf
+from edgewise.formats.common.onnx_graphs import BATCH
 from edgewise.formats.common.rounding import LEVELS, Function, find_ends, hard_swish, sigmoid
-from edgewise.formats.onnx.export import BATCH
 
 Arrays = dict[str, np.ndarray]
 
