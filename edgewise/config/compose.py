@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import yaml
 
@@ -26,6 +26,7 @@ from edgewise.config.choices import (
     name_experiment,
     without_margin,
 )
+from edgewise.config.plain_yaml import read_mapping
 from edgewise.config.prune_settings import check_prune, share_prunes
 from edgewise.config.schema import (
     LATENCY,
@@ -45,7 +46,6 @@ from edgewise.config.settings import build, nearest
 from edgewise.errors import ConfigError
 
 PROFILE = "EDGEWISE_PROFILE"
-AS_IS = "as_is"  # data.resize: pictures go in at their own sizes
 NEW_OPTION = {"device": "; for a board of your own, copy conf/device/ssh.yaml to conf/device/{name}.yaml and set its host"}
 NEEDED = {"format": ("module", "schemes"), "scheme": ("min_sqnr_db", "min_device_sqnr_db")}  # keys of options without a dataclass
 HYDRA_FEATURE = re.compile(r"^\s*(-\s*)?['\"]?defaults['\"]?\s*:|@package|@_global_|\$\{", re.MULTILINE)
@@ -103,16 +103,12 @@ def check_option(group: str, option: Mapping[str, Any], file: str) -> None:
 
 def read_plain(path: Path) -> dict[str, Any] | None:
     """The option in a file of plain keys and values. None for a file with a defaults list, a package, an interpolation or a mistake."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
     try:
         if HYDRA_FEATURE.search(path.read_text(encoding="utf-8")):
             return None
-        loaded = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
+    except (OSError, ValueError):
         return None
-    return cast(dict[str, Any], loaded) if isinstance(loaded, dict) and loaded else None
+    return read_mapping(path) or None
 
 
 def quoted(text: str) -> str:
@@ -380,16 +376,23 @@ def check_task(task: Plugin, data: Plugin) -> None:
 
 def check_sizes(data: Plugin, **others: Plugin) -> None:
     """ConfigError where pictures of various sizes meet a model or a task that takes one size."""
-    for group, other in others.items() if data.settings.get("resize") == AS_IS else ():
+    own = getattr(data.load().Settings, "OWN_SIZES", None)
+    for group, other in others.items() if own is not None and data.settings["resize"] == own else ():
         if not getattr(other.load(), "OPEN_SIZES", False):
             raise ConfigError(
-                f"params.yaml: data.resize: '{AS_IS}' needs model.name=onnx_file and task.name=none, but {group}.name is '{other.name}';"
+                f"params.yaml: data.resize: '{own}' needs model.name=onnx_file and task.name=none, but {group}.name is '{other.name}';"
                 " change it, or bring all pictures to data.image_size, for example with data.resize=letterbox"
             )
 
 
 def read_choices(params: Path) -> dict[str, Any]:
     """params.yaml as plain dicts; a key that is there twice is an error, not a silent overwrite."""
+    plain = read_mapping(params)
+    return read_by_omegaconf(params) if plain is None else plain
+
+
+def read_by_omegaconf(params: Path) -> dict[str, Any]:
+    """params.yaml with its interpolations resolved. ConfigError for what is wrong with it."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

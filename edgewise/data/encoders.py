@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.lib import format as npy
@@ -38,6 +38,8 @@ PADDED = ("letterbox", ragged.AS_IS)  # ways to resize that have bars
 @dataclass(frozen=True, kw_only=True)
 class PictureSettings(DataSettings):
     """Settings that every data set of pictures has."""
+
+    OWN_SIZES: ClassVar[str] = ragged.AS_IS  # of `resize`: pictures go into the model at their own sizes
 
     image_size: Any = option(
         64, "size of the model's input in pixels: an integer for a square, or [height, width]; with as_is that of the timed input"
