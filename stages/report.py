@@ -26,7 +26,7 @@ CODE = (
     "edgewise.tasks.predictions",
     "edgewise.stats",
     "edgewise.measure.collecting",
-    "edgewise.config.experiment_name",
+    "edgewise.config.choices",
     "edgewise.plugins",
     "edgewise.compress.partition",
     "edgewise.artifacts.flat_metrics",

@@ -17,7 +17,7 @@ from edgewise.artifacts import artifact, targets
 from edgewise.artifacts.flat_metrics import get_metric
 from edgewise.artifacts.records import METRICS, Interval, Summary, VariantSummary, read_plain
 from edgewise.config import schema
-from edgewise.config.experiment_name import subject
+from edgewise.config.choices import subject
 from edgewise.config.schema import Config
 from edgewise.plugins import PrimaryMetric
 from edgewise.report import answer, findings, gallery, slimness, table, verdicts
