@@ -26,7 +26,6 @@ CODE = (
     "edgewise.tasks.predictions",
     "edgewise.stats",
     "edgewise.measure.collecting",
-    "edgewise.config.choices",
     "edgewise.plugins",
     "edgewise.compress.partition",
     "edgewise.artifacts.flat_metrics",
