@@ -385,7 +385,8 @@ def records_in(kind: type) -> list[type]:
 def error_page() -> str:
     """The error tree with its exit codes, and what to do about each fault of a device."""
     shown = (errors.__doc__ or "").split("\n\n")
-    rows = [f"| `{word}` | {cell(text)} | {'the variant' if word in DETERMINISTIC else 'the run'} |" for word, text in FAULTS.items()]
+    ends = dict.fromkeys(DETERMINISTIC, "the variant") | {"runtime_missing": "the variant; the run if it is numpy that is missing"}
+    rows = [f"| `{word}` | {cell(text)} | {ends.get(word, 'the run')} |" for word, text in FAULTS.items()]
     return "\n\n".join(
         [
             "# Errors and faults",

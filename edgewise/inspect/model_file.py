@@ -65,10 +65,21 @@ def print_inspection(path: Path, project: Path, data: str | None, schemes: Seque
             to.say(f"  {note}")
         text = write_sections(sections)
         if to.output:
+            for comment in list_comments(text):
+                to.say(f"  {'check':<15}{comment}")
             write_whole(to.output, replace_sections(params, text))
             print(f"written: {to.output}; next: dvc repro")
         else:
             print(replace_sections(params, text) if to.full else f"\n{HEADER}\n{text}", end="")
+
+
+def list_comments(text: str) -> Iterator[str]:
+    """What the comments of the sections say, each behind the key of its line: guesses that only the user can confirm."""
+    for line in text.splitlines():
+        code, mark, comment = line.partition("# ")
+        if mark:
+            key = code.partition(":")[0].strip()
+            yield f"{key}: {comment}" if key else comment
 
 
 def write_whole(path: Path, text: str) -> None:

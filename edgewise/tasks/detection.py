@@ -245,4 +245,4 @@ def changed(reference: Predictions, variant: Predictions) -> np.ndarray:
 
 
 def describe_change(change: float) -> str:
-    return f"{change:.0f} detection{'' if change == 1 else 's'} of one alone" if change else "the same detections"
+    return f"{change:.0f} detection{'' if change == 1 else 's'} that only one of the two has" if change else "the same detections"

@@ -19,7 +19,8 @@ T = TypeVar("T")
 EXPERIMENT = {  # tags: how the UI shows it
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": "One run for each variant and content. What the last `dvc repro` made: `tags.current = 'true'`. "
-    "`latency_ratio_to_reference` and the `_delta` of a score are paired with the reference; absolute values drift with the machine.",
+    "`latency_ratio_to_reference` and the `_delta` of a score are paired with the reference; absolute values drift with the machine. "
+    "The column Duration says for how long a variant was timed; it is no latency.",
 }
 ENDED = ("FINISHED", "FAILED")
 MAX_ATTEMPTS = 5  # of a write that another writer disturbs

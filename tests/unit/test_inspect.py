@@ -246,6 +246,11 @@ def test_an_error_leaves_no_empty_params_yaml(emptied):
     assert yaml.safe_load(params.read_text())["seed"] == 7 and yaml.safe_load(params.read_text())["model"]["name"] == "resnet18"
 
 
+def test_what_the_user_has_to_confirm_is_listed():
+    text = "data:\n  range: [0, 1] # a guess: add mean and std\n# the labels are not read\ntask: {name: none}\n"
+    assert list(model_file.list_comments(text)) == ["range: a guess: add mean and std", "the labels are not read"]
+
+
 def test_output_keeps_what_is_not_committed(files, tmp_path):
     shutil.copytree(CONF, tmp_path / "conf")
     params = tmp_path / "params.yaml"
@@ -254,6 +259,9 @@ def test_output_keeps_what_is_not_committed(files, tmp_path):
     assert done.returncode == 0, done.stderr
     config = paste(params.read_text())
     assert config.seed == 9 and config.model.name == "onnx_file" and done.stdout.endswith("written: params.yaml; next: dvc repro\n")
+    assert "\n  check          outputs are compared with the reference's; no labels are needed\n" in done.stdout, (
+        "comments are said here too"
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["conf", "params.yaml"]
 
 
