@@ -49,7 +49,7 @@ def send_bundle() -> None:
         raise ConfigError(f"{BUNDLE} is {made.status}: {made.reason}; a budget in params.yaml (budget.name) chooses a variant to bundle")
     settings = schema.read()
     place, answer = run_on_device(settings.device, BUNDLE, MODELS / "data")
-    print(f"bundle: on {settings.device.name} in {place}; its answer for the first test sample: {answer}")
+    print(f"bundle: on {settings.device.name} in {place}; its answer for the first test sample: {json.dumps(answer, ensure_ascii=False)}")
 
 
 def run_on_device(device: Plugin, bundle: Path, data: Path) -> tuple[str, dict[str, Any]]:

@@ -161,7 +161,8 @@ def _start(command: list[str], log: IO[bytes] | int) -> subprocess.Popen[bytes]:
 
 def explain_refusal(stderr: str, host: str) -> Fault:
     """The fault behind what ssh printed when it could not connect."""
-    last = " | ".join(line.strip() for line in stderr.splitlines() if line.strip() and not line.startswith("@"))[-300:]
+    told = (line.strip().removeprefix("ssh: ") for line in stderr.splitlines() if line.strip() and not line.startswith("@"))
+    last = " | ".join(told)[-300:]
     for pattern, word, meaning in STDERR_PATTERNS:
         if re.search(pattern, stderr):
             return Fault(word, f"{host}: {meaning} (ssh: {last})")

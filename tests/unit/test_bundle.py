@@ -351,7 +351,7 @@ def test_on_the_device_it_answers_for_the_first_test_sample(tmp_path, monkeypatc
     assembly.make_bundle()
     assembly.send_bundle()
     text = capsys.readouterr().out
-    assert "its answer for the first test sample: {'sample':" in text and "'probability':" in text
+    assert 'its answer for the first test sample: {"sample": ' in text and '"probability": ' in text
     (tmp_path / "models/bundle/model/model.onnx").write_bytes(b"")
     with pytest.raises(DeviceError, match=r"model/model\.onnx: damaged"):
         assembly.send_bundle()

@@ -36,6 +36,7 @@ CHANGED = "@@@@@@@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!    
 def test_each_saying_has_its_word(said, word):
     fault = explain_refusal(said, "pi")
     assert fault.word == word and "\n" not in str(fault) and str(fault).startswith("pi: ")
+    assert "ssh: ssh: " not in str(fault)
 
 
 class FakeLink:
