@@ -213,8 +213,8 @@ class Scanner(Protocol):
     """formats/<name>/scan.py: how much each layer of a source of this format suffers from int8; for formats that sources have."""
 
     def scan(self, source: Path, feeds: Sequence[Arrays], per_channel: bool, parts: Any, ports: Mapping[str, Any]) -> Mapping[str, Any]:
-        """{"layers": {layer: {"noise", "elements": weights}}, "noise": with all of them in 8 bits}; noise: of formats.common.noise. feeds:
-        calibration samples, [1, ...]; parts: output -> indices into [n, ...]; ports: of ports.json. ValueError: why it cannot be."""
+        """{"layers": {layer: {"noise", "elements": weights}}, "noise": with all of them in 8 bits}; noise: see formats.common.rounding.
+        feeds: calibration samples, [1, ...]; parts: output -> indices into [n, ...]; ports: of ports.json. ValueError: why it cannot be."""
 
 
 class Storer(Protocol):

@@ -135,7 +135,7 @@ class JudgedLatency(Latency):
 
 @dataclass(frozen=True)
 class NoiseEvidence:
-    """Over the runs of both models; None if the device has no such sensor. See measure.grading."""
+    """Over the runs of both models; None if the device has no such sensor. See measure.results."""
 
     disturbed_share: float | None = None
     steal_share: float | None = None
