@@ -55,7 +55,11 @@ def print_findings(folder: Path = Path()) -> int:
     for finding in examine(folder):
         faults += finding.state == FAULT
         print(format_finding(finding), flush=True)
-    print(f"\n{faults} of these would stop a run here, or fail the variants that are named" if faults else "\nnothing here would stop a run: dvc repro")
+    print(
+        f"\n{faults} of these would stop a run here, or fail the variants that are named"
+        if faults
+        else "\nnothing here would stop a run: dvc repro"
+    )
     return 1 if faults else 0
 
 
