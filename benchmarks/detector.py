@@ -1,7 +1,7 @@
 """YOLOX-Nano in every format and scheme that its file reaches: mean average precision, what is lost of its detections, size and speed.
 
     python -m benchmarks.detector --shared FOLDER --prepare              make and score all variants, and measure nothing: at any time
-    python -m benchmarks.detector --shared FOLDER --out docs/detection.md      the rest, on a quiet machine
+    python -m benchmarks.detector --shared FOLDER --out docs/detectors-measured.md      the rest, on a quiet machine
     python -m benchmarks.detector --shared FOLDER --only onnx openvino --profile smoke
 
 Reads   FOLDER/pretrained/yolox/yolox_nano.onnx; FOLDER/coco128, whose val is the test split and whose train the calibration

@@ -4,8 +4,8 @@
     python -m benchmarks.from_nothing --shared FOLDER bccd camvid      # FOLDER/bccd (Pascal VOC), FOLDER/camvid (pictures and masks)
     python -m benchmarks.from_nothing --profile quick resnet18
 
-Prints a table for each, for docs/detection.md. The projects stay in .edgewise/from-nothing. All latencies are measured in turns with
-onnx-fp32, on one thread; "faster" is how many times as fast a variant is as the float file of its own format.
+Prints a table for each, for docs/detectors-measured.md. The projects stay in .edgewise/from-nothing. All latencies are measured in turns
+with onnx-fp32, on one thread; "faster" is how many times as fast a variant is as the float file of its own format.
 """
 
 import argparse
