@@ -22,7 +22,8 @@ from edgewise.artifacts.artifact import Manifest
 from edgewise.artifacts.flat_metrics import flatten_summary
 from edgewise.artifacts.records import METRICS, Summary, VariantSummary
 from edgewise.config import schema
-from edgewise.config.schema import Config, Variant, settings_sha256, to_plain
+from edgewise.config.choices import subject
+from edgewise.config.schema import Config, Plugin, Variant, settings_sha256, to_plain
 from edgewise.report import table
 
 INPUT_PACKAGES = {  # kind of preprocessing -> {package: (oldest version, first version that is too new)}
@@ -221,12 +222,16 @@ def provenance(chosen: Chosen) -> dict[str, Any]:
     }
 
 
+def make_title(model: Plugin, data: Plugin) -> str:
+    return f"{subject(model)} on {subject(data)}"
+
+
 def card_markdown(chosen: Chosen, content: dict[str, Any]) -> str:
     row, device = chosen.summary.variants[chosen.variant.name], content["device"]
     kind = (chosen.data.preprocessing or {"kind": "none"})["kind"]
     hashes, labels = content["provenance"], ", ".join(chosen.evaluated.labels)
     lines = [
-        f"# {chosen.settings.model.name} on {chosen.settings.data.name}: {chosen.variant.name}",
+        f"# {make_title(chosen.settings.model, chosen.settings.data)}: {chosen.variant.name}",
         "",
         USAGE.format(sample=SAMPLES[kind]),
         "",

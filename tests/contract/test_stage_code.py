@@ -23,7 +23,7 @@ CANNOT_CHANGE_A_RESULT = {
     "edgewise.errors": ("every", "kinds of errors and their exit codes"),
     "edgewise.config.schema": ("every", READS_SETTINGS),
     "edgewise.config.settings": ("every", READS_SETTINGS),
-    "edgewise.config.choices": ("report", READS_SETTINGS),
+    "edgewise.config.choices": ("report bundle", READS_SETTINGS),
     "edgewise.config.prune_settings": ("every", READS_SETTINGS),
     "edgewise.config.runtimes": ("every", "tells which package a failed import lacked; the versions are among the params of the stage"),
     "edgewise.devices.access": ("bundle", "only `--to device` reaches it, which writes nothing"),

@@ -323,6 +323,11 @@ def test_the_card_tells_figures_device_and_hashes(made):
     assert lines[0].startswith("onnxruntime>=1.19,<2") and "pillow>=10,<13" in lines
 
 
+def test_the_card_is_named_after_the_users_files():
+    model, data = Plugin("onnx_file", "x", {"path": "nets/my.onnx"}), Plugin("image_folder", "y", {"path": "/data/tiles"})
+    assert contents.make_title(model, data) == "my on tiles"
+
+
 def test_without_a_choice_there_is_a_manifest_with_the_reason(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     fabricate(tmp_path, FIVE[:4], budget=Budget("tiny", size_bytes=1000))
