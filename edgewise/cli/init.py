@@ -205,7 +205,7 @@ def move(workshop: Path, target: Path) -> None:
 
 
 OWN_MODEL = """with a model file of your own, before dvc repro:
-  edgewise inspect my.onnx --data pictures/ --output params.yaml"""
+  edgewise inspect ../my.onnx --data ../pictures/ --output params.yaml"""
 
 
 def describe_project(made: Created) -> str:
