@@ -1,4 +1,4 @@
-"""Files as users have them, for the examples of docs/bring-your-own.md: a small trained digit classifier in four formats, and data.
+"""Files as users have them, for the examples of docs/model-files.md: a small trained digit classifier in four formats, and data.
 
     python -m benchmarks.example_files FOLDER [torch onnx tflite keras]
 

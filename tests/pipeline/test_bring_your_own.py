@@ -1,5 +1,5 @@
-"""docs/bring-your-own.md and docs/data.md by doing what they say: the commands of each section, with the params.yaml that ships, only fewer
-variants.
+"""docs/bring-your-own.md, model-files.md and data.md by doing what they say: the commands of each section, with the params.yaml that ships,
+only fewer variants.
 
 The sections are run by `make test-all`. All share one project, emptied between
 them, and so the example files and DVC's cache.
@@ -16,7 +16,7 @@ from tests.support.workspace import TINY, Workspace
 
 pytestmark = pytest.mark.framework
 
-TEXT = "\n".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in ("bring-your-own.md", "data.md"))
+TEXT = "\n".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in ("bring-your-own.md", "model-files.md", "data.md"))
 SECTIONS = {part.split("\n", 1)[0]: re.findall(r"```bash\n(.*?)```", part, re.S) for part in re.split(r"\n##+ ", TEXT)}
 EXAMPLES = [name for name, blocks in SECTIONS.items() if blocks and not name.startswith("#")]
 NEEDS = {"ONNX": "onnx", "A torch program": "torch", "TFLite": "tflite", "Keras": "keras", "A SavedModel directory": "keras"}
