@@ -192,7 +192,7 @@ def test_the_inputs_of_a_keras_model_keep_their_order(tmp_path):
     library = keras_file.import_keras()
     second, first = library.Input((3,), name="b"), library.Input((2,), name="a")
     library.Model([second, first], library.layers.Concatenate()([first, second])).save(tmp_path / "mine.keras")
-    model = readers.read_keras(tmp_path / "mine.keras", {})
+    model = readers.read_keras(tmp_path / "mine.keras", {"details": {}})
     assert [port.get_partial_shape()[1].get_length() for port in model.inputs] == [3, 2]
     given = [np.full((1, 3), 3, np.float32), np.full((1, 2), 2, np.float32)]
     assert openvino.compile_model(model, "CPU")(given)[0].tolist() == [[2, 2, 3, 3, 3]]

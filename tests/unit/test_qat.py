@@ -87,7 +87,8 @@ def accuracy(source: Path, scheme: str, folder: Path) -> float:
         (folder / name).mkdir(parents=True)
     layers = make.convert(source, folder / "float", CONF["convert"])["layers"]
     feeds = [{"image": picture[None]} for picture in sources.pictures(32, 7)[0]]
-    make.quantize(folder / "float", source, folder / "int8", scheme, {**CONF["schemes"][scheme], "per_channel": False}, feeds, [])
+    throughout = {"per_channel": False, **({"spread": "int8"} if "spread" in CONF["schemes"][scheme] else {})}
+    make.quantize(folder / "float", source, folder / "int8", scheme, {**CONF["schemes"][scheme], **throughout}, feeds, [])
     assert checks.check_scheme(facts.facts(folder / "int8"), make.SCHEMES[scheme], [], scheme) == 1.0 and len(layers) == 4
     pictures, targets = sources.pictures(400, 11)
     return float((run.load(str(folder / "int8"), {"threads": 1}).run({"image": pictures})["logits"].argmax(1) == targets).mean())
