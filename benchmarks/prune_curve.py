@@ -4,7 +4,7 @@
     python -m benchmarks.prune_curve --seeds 0 1 2 --steps 1 --epochs 20
     python -m benchmarks.prune_curve --pictures FOLDER     a whole ResNet-18 on FOLDER/CLASS/*.jpg at 64x64; FOLDER/../groups.csv, if it is
                                                            there, names the pictures of a scene
-    python -m benchmarks.prune_curve --shares 0.4 --epochs 2
+    python -m benchmarks.prune_curve --model mobilenet_v2 --image-size 64 --shares 0.5       another net on digits
 
 Prints a table, for docs/pruning.md. One thread, in a temporary folder. The row of 100 % is the source itself, trained for as many more
 epochs as each pruned net is in all its steps. Accuracies are of the test split; differences are paired with that row, in points with a
@@ -45,8 +45,8 @@ SHARES = (0.4, 0.25, 0.15)
 MULTIPLE = 4  # of channels: the narrowest layers have 16; those of a whole ResNet-18 64
 WIDE_MULTIPLE = 8
 MODEL = {"hidden_sizes": [16, 32, 64, 128], "embedding_size": 16, "depths": [2, 2, 2, 2], "layer_type": "basic"}
+NARROW = "resnet18"  # of a quarter of the width, if no other net is named
 WHOLE = {"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512], "embedding_size": 64, "layer_type": "basic"}
-DIGITS = {"data": {"name": "digits", "image_size": 32}, "model": {"name": "resnet18", "arguments": MODEL}}
 HEAD = "| seed | multiply-adds left | parameters left | teacher | accuracy | points to the source | training, s |\n" + "|---" * 7 + "|"
 
 
@@ -132,6 +132,11 @@ def measure(config: Config, shares: Sequence[float], steps: int, epochs: int, mu
     return rows
 
 
+def choices_of_digits(model: str, side: int) -> dict[str, Any]:
+    """model: a name of conf/model/, or the narrow ResNet-18."""
+    return {"data": {"name": "digits", "image_size": side}, "model": {"name": model, **({"arguments": MODEL} if model == NARROW else {})}}
+
+
 def choices_of_pictures(folder: Path) -> dict[str, Any]:
     """Of a whole ResNet-18 on pictures in folders, one for each class."""
     groups = folder.parent / "groups.csv"
@@ -143,13 +148,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--model", default=NARROW, help="on digits: a name of conf/model/")
+    parser.add_argument("--train", default="default", help="a name of conf/train/, such as transformer")
+    parser.add_argument("--image-size", type=int, default=32, help="of digits")
     parser.add_argument("--pictures", type=Path, help="FOLDER/CLASS/*.jpg in place of digits")
     parser.add_argument("--source-epochs", type=int, default=8)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=4, help="after each step")
     arguments = parser.parse_args()
-    choices = choices_of_pictures(arguments.pictures.resolve()) if arguments.pictures else DIGITS
-    multiple = WIDE_MULTIPLE if arguments.pictures else MULTIPLE
+    pictures = arguments.pictures and arguments.pictures.resolve()
+    choices = choices_of_pictures(pictures) if pictures else choices_of_digits(arguments.model, arguments.image_size)
+    choices["train"] = {"name": arguments.train, "epochs": arguments.source_epochs, "threads": 1}
+    multiple = WIDE_MULTIPLE if pictures or arguments.model != NARROW else MULTIPLE
     lines = []
     for seed in arguments.seeds:
         with project(seed, arguments.source_epochs, **choices) as config:
