@@ -5,6 +5,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from edgewise.artifacts import artifact
 from edgewise.artifacts.targets import BOXES, MASKS
 from edgewise.config import schema
@@ -65,7 +67,7 @@ def find_collapsed(source: Path) -> list[str]:
         return []
     shares = {name: relative_variation(array) for name, array in outputs.items()}
     moving = any(share >= COLLAPSED for share in shares.values())
-    still = {name for name, array in outputs.items() if moving and (array == array[:1]).all()}
+    still = {name for name, array in outputs.items() if moving and all(np.array_equal(sample, array[0]) for sample in array)}
     constants = [
         f"the source gives the same {name} for every sample: it is a constant of the model, as anchors are, or has learned nothing"
         for name in still

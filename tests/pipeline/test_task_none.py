@@ -34,7 +34,7 @@ def test_the_bundle_answers_with_the_outputs(workspace):
     card = (workspace.folder / "models/bundle/card.md").read_text()
     assert "| SQNR to onnx-fp32, dB |" in card
     done = workspace.run("edgewise", "bundle", "--to", "device")
-    assert done.returncode == 0 and "'9': " in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and '"9": ' in done.stdout, done.stdout + done.stderr
 
 
 def test_mlflow_has_the_agreement(workspace):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from edgewise.agent import ragged
 from edgewise.artifacts import artifact
 from edgewise.config.schema import Train
 from edgewise.errors import MissingExtra, ModelError, UserError
@@ -160,6 +161,15 @@ def test_a_source_that_answers_the_same_for_every_sample_is_named(tmp_path, pict
     np.savez(tmp_path / "probe.npz", **{"in:image": pictures, "out:logits": logits})
     found = find_collapsed(tmp_path)
     assert [text.partition(" for every")[0] for text in found] == (["the source gives the same logits"] if warned else [])
+
+
+def test_outputs_of_various_sizes_are_looked_at_too(tmp_path):
+    """With resize: as_is each sample has a map of its own size."""
+    pictures, maps = np.empty(2, object), np.empty(2, object)
+    pictures[:] = [np.ones((1, 4, 6), np.float32), np.zeros((1, 8, 6), np.float32)]
+    maps[:] = [np.arange(6, dtype=np.float32).reshape(2, 3), np.arange(12, dtype=np.float32).reshape(4, 3)]
+    np.savez(tmp_path / "probe.npz", **ragged.pack({"in:image": pictures, "out:map": maps}))
+    assert find_collapsed(tmp_path) == []
 
 
 @pytest.mark.parametrize(
