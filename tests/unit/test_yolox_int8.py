@@ -8,10 +8,8 @@ from tests.conftest import SHARED_DATA
 from tests.support import onnx_sources
 
 onnx = pytest.importorskip("onnx")
-pytestmark = [
-    *(pytest.mark.framework, pytest.mark.formats, pytest.mark.slow),
-    pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the folder shared/data beside the checkout is absent"),
-]
+ABSENT = pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the folder shared/data beside the checkout is absent")
+pytestmark = [pytest.mark.framework, pytest.mark.formats, pytest.mark.slow, ABSENT]
 
 LEAST_DB = 3.0  # what int8-static asks for
 PICTURES = 24
