@@ -74,7 +74,7 @@ def print_inspection(path: Path, project: Path, data: str | None, schemes: Seque
 
 
 def list_comments(text: str) -> Iterator[str]:
-    """What the comments of the sections say, each behind the key of its line: guesses that only the user can confirm."""
+    """What the comments of the sections say, each behind the key of its line: guesses to confirm, and why a setting is as it is."""
     for line in text.splitlines():
         code, mark, comment = line.partition("# ")
         if mark:
