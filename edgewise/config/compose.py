@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 
@@ -26,7 +26,6 @@ from edgewise.config.choices import (
     name_experiment,
     without_margin,
 )
-from edgewise.config.plain_yaml import read_mapping
 from edgewise.config.prune_settings import check_prune, share_prunes
 from edgewise.config.schema import (
     LATENCY,
@@ -103,12 +102,16 @@ def check_option(group: str, option: Mapping[str, Any], file: str) -> None:
 
 def read_plain(path: Path) -> dict[str, Any] | None:
     """The option in a file of plain keys and values. None for a file with a defaults list, a package, an interpolation or a mistake."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
         if HYDRA_FEATURE.search(path.read_text(encoding="utf-8")):
             return None
-    except (OSError, ValueError):
+        loaded = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
         return None
-    return read_mapping(path) or None
+    return cast(dict[str, Any], loaded) if isinstance(loaded, dict) and loaded else None
 
 
 def quoted(text: str) -> str:
@@ -387,12 +390,6 @@ def check_sizes(data: Plugin, **others: Plugin) -> None:
 
 def read_choices(params: Path) -> dict[str, Any]:
     """params.yaml as plain dicts; a key that is there twice is an error, not a silent overwrite."""
-    plain = read_mapping(params)
-    return read_by_omegaconf(params) if plain is None else plain
-
-
-def read_by_omegaconf(params: Path) -> dict[str, Any]:
-    """params.yaml with its interpolations resolved. ConfigError for what is wrong with it."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
