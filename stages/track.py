@@ -3,7 +3,8 @@
     python -m stages.track
 
 Reads   models/config.yaml, metrics/, the manifests and reports in models/, dvc.lock
-Writes  mlflow.db and mlartifacts/ in this folder, or the server that MLFLOW_TRACKING_URI names; .edgewise/track-receipt.json
+Writes  .edgewise/track-receipt.json; mlflow.db and mlartifacts/ in this folder, or the server that MLFLOW_TRACKING_URI or, where it is not
+        set, tracking_uri of params.yaml names
 """
 
 import sys

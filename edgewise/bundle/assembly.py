@@ -42,12 +42,20 @@ def make_bundle() -> None:
     print(f"bundle: {summary.chosen} in {BUNDLE}; copy the folder, then: python infer.py --help")
 
 
-def send_bundle() -> None:
-    """Run models/bundle on the configured device once. Raises ConfigError without a bundle, DeviceError where it gives no answer."""
+def send_bundle(to: str) -> None:
+    """Run models/bundle on the configured device once. to: the word device, or the configured device's name.
+
+    Raises ConfigError without a bundle and for another device, DeviceError where it gives no answer.
+    """
     made = artifact.read(BUNDLE)
     if not made.ok:
         raise ConfigError(f"{BUNDLE} is {made.status}: {made.reason}; a budget in params.yaml (budget.name) chooses a variant to bundle")
     settings = schema.read()
+    if to not in ("device", settings.device.name):
+        raise ConfigError(
+            f"--to {to}: the configured device is {settings.device.name!r}; give that name or the word device, or choose the other in "
+            "params.yaml (device.name) and run `dvc repro`"
+        )
     place, answer = run_on_device(settings.device, BUNDLE, MODELS / "data")
     print(f"bundle: on {settings.device.name} in {place}; its answer for the first test sample: {json.dumps(answer, ensure_ascii=False)}")
 

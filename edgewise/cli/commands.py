@@ -283,7 +283,7 @@ def report(given: Namespace) -> int:
 
 def bundle_options(parser: Parser) -> None:
     parser.add_argument(
-        "--to", metavar="device", choices=("device",), help="copy the bundle to the configured device and run it there once"
+        "--to", metavar="DEVICE", help="copy the bundle to the configured device and run it there once; its name, or the word device"
     )
 
 
@@ -300,7 +300,7 @@ def bundle(given: Namespace) -> None:
     """
     from edgewise.bundle import assembly
 
-    assembly.send_bundle() if given.to else assembly.make_bundle()
+    assembly.send_bundle(given.to) if given.to is not None else assembly.make_bundle()
 
 
 def track_options(parser: Parser) -> None:
@@ -312,7 +312,7 @@ def track(given: Namespace) -> None:
     """reads:   metrics/, models/ and dvc.lock of the last `dvc repro`; with --sweep,
              metrics/sweeps/NAME.json
     writes:  runs in MLflow: mlflow.db and mlartifacts/ in this folder, or the server that
-             MLFLOW_TRACKING_URI names
+             MLFLOW_TRACKING_URI, or tracking_uri of params.yaml, names
 
     `dvc repro` and sweeps do this themselves. The command is for afterwards, when the
     server was down or has lost runs.

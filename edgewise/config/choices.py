@@ -1,4 +1,5 @@
-"""What compose makes of the user's choices where no dataclass says it: the name of the experiment, the settings of a variant, and margins.
+"""What compose makes of the user's choices where no dataclass says it: the name of the experiment, the tracking store, the settings of a
+variant, and margins.
 
 Without a name, a project's results are called in MLflow after the model and the data that they are about. A variant is named after its
 format and scheme, and has the keys that its format has for the scheme, with the values of its tool.
@@ -7,6 +8,7 @@ bench.margin and task.margin are the largest differences that do not matter to t
 their own, `margins`, on which `report` alone depends: another margin judges anew what was measured, and measures nothing.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +19,8 @@ from edgewise.config.settings import build, nearest
 from edgewise.errors import ConfigError
 
 FORBIDDEN = re.compile(r"[^\w.-]+")  # in the name of a registered model; the experiment has the same name
+TRACKING_URI = "MLFLOW_TRACKING_URI"  # MLflow's own variable
+STORES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")  # what MLflow keeps runs in; a driver may follow a +
 NO_NAMES = ("data", "dataset", "train", "model", "images")  # a file or folder of this name is called after the folder around it
 MARGIN = "margin"
 MARGINS = {"bench": "latency", "task": "score"}  # section that has the key -> field of Margins
@@ -30,6 +34,29 @@ def name_experiment(given: Any, model: Plugin, data: Plugin) -> str:
     if not isinstance(given, str) or not given or FORBIDDEN.search(given):
         raise ConfigError(f"params.yaml: experiment: {given!r} must be a name of letters, digits, '.', '_' and '-', for example tiles")
     return given
+
+
+def check_tracking_uri(given: Any) -> str | None:
+    """given: `tracking_uri` of params.yaml. Raises ConfigError for what MLflow cannot write to, and for a password in a file of git."""
+    if given is None:
+        return None
+    found = re.fullmatch(r"(?P<store>[a-z]+)(\+\w+)?://(?P<user>[^/@]*@)?.+", given) if isinstance(given, str) else None
+    if found is None or found["store"] not in STORES:
+        raise ConfigError(
+            f"params.yaml: tracking_uri: {given!r} must be the address of an MLflow server or database, for example "
+            f"http://tracking:5000 ({', '.join(STORES)}); null: mlflow.db in the project"
+        )
+    if ":" in (found["user"] or ""):
+        raise ConfigError(
+            f"params.yaml: tracking_uri: has a password, and params.yaml goes into git; give the address in the variable {TRACKING_URI} "
+            "instead, or the password in MLFLOW_TRACKING_PASSWORD"
+        )
+    return str(given)
+
+
+def choose_tracking_uri(setting: str | None) -> str | None:
+    """Where runs are written: what the environment says, else the setting; None: mlflow.db in the project."""
+    return os.environ.get(TRACKING_URI) or setting
 
 
 def subject(plugin: Plugin) -> str:

@@ -21,6 +21,7 @@ from edgewise.config.choices import (
     check_keys,
     check_name,
     check_removed,
+    check_tracking_uri,
     check_values,
     find_margins,
     name_experiment,
@@ -289,7 +290,7 @@ def collect_needs(made: Mapping[str, Variant], kind: str, options: Options) -> d
 
 SECTIONS = ("data", "model", "train", "device", "bench", "budget")
 TOP_LEVEL = ("seed", *SECTIONS, "reference", "variants")
-OPTIONAL = {"task": {"name": "classification"}, "experiment": None}  # with their defaults
+OPTIONAL = {"task": {"name": "classification"}, "experiment": None, "tracking_uri": None}  # with their defaults
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml writes 10 times as fast
 
 
@@ -330,6 +331,7 @@ def compose_choices(choices: dict[str, Any], options: Options) -> Config:
         )
     return Config(
         experiment=name_experiment(choices["experiment"], model, data),
+        tracking_uri=check_tracking_uri(choices["tracking_uri"]),
         seed=choices["seed"],
         data=data,
         model=model,

@@ -363,6 +363,7 @@ class Config:
     tunings: dict[str, dict[str, Tuning]] = option({}, "trainings that train-qat has to run, by scheme and key")
     margins: Margins = option(Margins())
     experiment: str = option("", "name of the experiment and of the registered model in MLflow; null: MODEL-DATA")
+    tracking_uri: str | None = option(None, "the MLflow server or database that runs are written to; null: mlflow.db in the project")
     prunings: dict[str, Pruning | None] = option({}, "sources that prune has to make, for every variant; null: it is made of models/source")
 
     def variant(self, name: str) -> Variant:

@@ -75,10 +75,13 @@ def print_inspection(path: Path, project: Path, data: str | None, schemes: Seque
 
 def list_comments(text: str) -> Iterator[str]:
     """What the comments of the sections say, each behind the key of its line: guesses to confirm, and why a setting is as it is."""
-    for line in text.splitlines():
-        code, mark, comment = line.partition("# ")
+    ends: dict[int, int] = {}  # line -> where its last word of YAML ends: a # before that belongs to a value
+    for token in yaml.scan(text):
+        ends[token.end_mark.line] = max(ends.get(token.end_mark.line, 0), token.end_mark.column)
+    for number, line in enumerate(text.splitlines()):
+        mark, comment = line[ends.get(number, 0) :].partition("# ")[1:]
         if mark:
-            key = code.partition(":")[0].strip()
+            key = line[: ends.get(number, 0)].partition(":")[0].strip()
             yield f"{key}: {comment}" if key else comment
 
 

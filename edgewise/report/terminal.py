@@ -6,6 +6,7 @@ is too wide as well, columns are left out, and a line says which.
 
 import os
 import re
+import shlex
 import subprocess
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,8 @@ from itertools import filterfalse
 from pathlib import Path
 
 from edgewise.artifacts.records import Summary, VariantSummary
+from edgewise.config.choices import TRACKING_URI
+from edgewise.config.schema import PATH, read
 from edgewise.report import answer, explain, findings, page, table, verdicts
 from edgewise.report.overview import REPORT
 
@@ -36,11 +39,9 @@ REST_OF_REMARK = " (the rest: edgewise report --verbose)"
 LOCAL_RUNS = 'mlflow ui --backend-store-uri "sqlite:///$PWD/mlflow.db"  all runs'
 SERVER_RUNS = "$MLFLOW_TRACKING_URI                                      all runs"
 DATABASE_RUNS = 'mlflow ui --backend-store-uri "$MLFLOW_TRACKING_URI"      all runs'
-NEXT_STEPS = f"""where to look next:
-  {REPORT}/{page.NAME}                                 in a browser
-  {LOCAL_RUNS}
-  dvc metrics diff   dvc exp show --only-changed            what changed
-  edgewise report --check                                   a gate for CI"""
+IN_BROWSER = f"{REPORT}/{page.NAME}                                 in a browser"
+CHANGES = "dvc metrics diff   dvc exp show --only-changed            what changed"
+GATE = "edgewise report --check                                   a gate for CI"
 KEEP = "keep this run (models/ stays in DVC's cache):\n  git add params.yaml conf dvc.lock metrics && git commit -m 'First run'"
 
 
@@ -257,7 +258,7 @@ def describe_warnings(summary: Summary) -> Iterator[str]:
 def next_steps(summary: Summary) -> str:
     """Where to look next, and after the first run what to commit; of a clone in which nothing has run yet, whose the figures are."""
     if REPORT.is_dir():
-        steps = NEXT_STEPS.replace(LOCAL_RUNS, name_runs())
+        steps = "\n  ".join(("where to look next:", IN_BROWSER, name_runs(), CHANGES, GATE))
         return steps if is_committed("dvc.lock") else f"{steps}\n{KEEP}"
     cpu = summary.device["facts"].get("cpu") or "an unknown processor"
     return f"these figures came with the repository and were measured on {cpu};\n`dvc repro` makes and measures the variants here"
@@ -265,8 +266,13 @@ def next_steps(summary: Summary) -> str:
 
 def name_runs() -> str:
     """Where the runs can be looked at, and how."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    return LOCAL_RUNS if not uri else SERVER_RUNS if uri.startswith("http") else DATABASE_RUNS
+    if os.environ.get(TRACKING_URI):
+        return SERVER_RUNS if os.environ[TRACKING_URI].startswith("http") else DATABASE_RUNS
+    uri = read().tracking_uri if PATH.exists() else None
+    if uri is None:
+        return LOCAL_RUNS
+    place = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+    return f"{place:<58}all runs"
 
 
 def is_committed(name: str, folder: Path = Path()) -> bool:

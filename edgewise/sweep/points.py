@@ -126,8 +126,9 @@ def settings_by_key(overrides: Iterable[str]) -> dict[str, str]:
 
 
 def point_name(point: Point, code_key: str, inputs: Mapping[str, str]) -> str:
-    """sweep-<10 hex digits>: equal choices, code and input fingerprint give the same name in every sweep."""
-    content = json.dumps([point.choices, code_key, inputs], sort_keys=True)
+    """sweep-<10 hex digits>: equal choices, code and input fingerprint give the same name in every sweep, wherever its runs are kept."""
+    choices = {key: value for key, value in point.choices.items() if key != "tracking_uri"}
+    content = json.dumps([choices, code_key, inputs], sort_keys=True)
     return f"sweep-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
 
 

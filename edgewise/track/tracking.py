@@ -1,7 +1,6 @@
 """Write the runs of a pipeline or of a sweep to MLflow, one writer at a time."""
 
 import fcntl
-import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,8 @@ from pathlib import Path
 
 from edgewise.artifacts import records
 from edgewise.config import schema
+from edgewise.config.choices import check_tracking_uri, choose_tracking_uri
+from edgewise.config.compose import read_choices
 from edgewise.track import receipt
 from edgewise.track.run_set import make_pipeline_runs
 
@@ -20,8 +21,9 @@ def track_pipeline(force: bool) -> None:
 
     Raises InfrastructureError where the store cannot be used.
     """
-    uri, artifacts = store_location()
-    run_set = make_pipeline_runs(schema.read(), records.read_summary())
+    settings = schema.read()
+    uri, artifacts = store_location(settings.tracking_uri)
+    run_set = make_pipeline_runs(settings, records.read_summary())
     with writer_lock():
         state = run_set.state
         if not force and receipt.is_up_to_date(receipt.read_receipt(), uri, state):
@@ -44,16 +46,16 @@ def track_sweep(name: str) -> None:
     from edgewise.track import sweep_runs, view
 
     run_set = sweep_runs.make_sweep_runs(name)
-    uri, artifacts = store_location()
+    uri, artifacts = store_location(check_tracking_uri(read_choices(Path("params.yaml")).get("tracking_uri")))
     with writer_lock():
         experiment, children = sweep_runs.write_sweep(run_set, uri, artifacts)
     print(f"track: the sweep {name} is in MLflow, {children} runs below it in experiment '{run_set.experiment}'")
     print(f"track: compare them {describe_ui(uri)}at {view.link_to_view(uri, experiment, run_set.view_name)}")
 
 
-def store_location() -> tuple[str, Path | None]:
-    """The tracking URI and the folder for artifacts; None for a server, which has its own."""
-    given, root = os.environ.get("MLFLOW_TRACKING_URI"), project_root()
+def store_location(setting: str | None) -> tuple[str, Path | None]:
+    """The tracking URI and the folder for artifacts; None for a server, which has its own. setting: `tracking_uri` of params.yaml."""
+    given, root = choose_tracking_uri(setting), project_root()
     return (given, None) if given else (f"sqlite:///{root / 'mlflow.db'}", root / "mlartifacts")
 
 

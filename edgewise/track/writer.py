@@ -98,7 +98,7 @@ def translate_errors(uri: str) -> Iterator[None]:
         reason = " ".join(hide_password(str(error)).split())[:300]
         raise InfrastructureError(
             f"the tracking store {hide_password(uri)} cannot be used: {reason}; no measurement is lost: start the server or change "
-            "MLFLOW_TRACKING_URI, then run `dvc repro` again"
+            "MLFLOW_TRACKING_URI (or tracking_uri in params.yaml), then run `dvc repro` again"
         ) from None
 
 

@@ -336,7 +336,7 @@ def test_without_a_choice_there_is_a_manifest_with_the_reason(tmp_path, monkeypa
     made = artifact.read(Path("models/bundle"))
     assert made.status == "none" and "nothing fits; nearest:" in made.reason and "nothing is chosen" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="models/bundle is none: nothing fits"):
-        assembly.send_bundle()
+        assembly.send_bundle("device")
 
 
 def test_a_detector_says_what_its_threshold_makes_of_a_picture(tmp_path, monkeypatch):
@@ -354,12 +354,14 @@ def test_on_the_device_it_answers_for_the_first_test_sample(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     project(tmp_path, {"answer": "highest"})
     assembly.make_bundle()
-    assembly.send_bundle()
+    assembly.send_bundle("local")
     text = capsys.readouterr().out
     assert 'its answer for the first test sample: {"sample": ' in text and '"probability": ' in text
     (tmp_path / "models/bundle/model/model.onnx").write_bytes(b"")
     with pytest.raises(DeviceError, match=r"model/model\.onnx: damaged"):
-        assembly.send_bundle()
+        assembly.send_bundle("device")
+    with pytest.raises(ConfigError, match=r"--to pi: the configured device is 'local'"):
+        assembly.send_bundle("pi")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from edgewise.config import compose
-from edgewise.config.choices import name_experiment, subject
+from edgewise.config.choices import check_tracking_uri, name_experiment, subject
 from edgewise.config.schema import Plugin
 from edgewise.errors import ConfigError
 from tests.conftest import ROOT
@@ -33,6 +33,26 @@ def test_a_given_name_is_kept_and_a_bad_one_refused() -> None:
     for bad in ("", "a/b", "a b", 7):
         with pytest.raises(ConfigError, match="experiment"):
             name_experiment(bad, plugin, plugin)
+
+
+def test_the_tracking_store_is_a_server_or_a_database() -> None:
+    for good in (
+        None,
+        "http://tracking:5000",
+        "https://me@tracking.example/mlflow",
+        "sqlite:////srv/mlflow.db",
+        "postgresql+psycopg2://mlflow@db/mlflow",
+    ):
+        assert check_tracking_uri(good) == good
+    for bad in ("", "tracking:5000", "http://", "mlruns", 7, "ftp://tracking"):
+        with pytest.raises(ConfigError, match=r"tracking_uri: .* must be the address .* for example http://tracking:5000"):
+            check_tracking_uri(bad)
+
+
+def test_a_password_does_not_go_into_params_yaml() -> None:
+    with pytest.raises(ConfigError, match="goes into git") as caught:
+        check_tracking_uri("https://me:secret@tracking:5000")
+    assert "secret" not in str(caught.value) and "MLFLOW_TRACKING_URI" in str(caught.value)
 
 
 def settings_of_schemes() -> list[tuple[str, str, str]]:

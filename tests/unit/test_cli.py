@@ -113,7 +113,6 @@ MISTAKES = [
     (["report", "--show"], "edgewise report: unknown option '--show'; "),
     (["report", "all"], "edgewise report: 'all' is one argument too many"),
     (["compose", "--check=yes"], "edgewise compose: argument --check: ignored explicit argument 'yes'"),
-    (["bundle", "--to", "devise"], "edgewise bundle: argument --to: invalid choice: 'devise' (choose from 'device')"),
     (["bundle", "--t", "device"], "edgewise bundle: unknown option '--t'; "),
     (["track", "--sweep"], "edgewise track: argument --sweep: expected one argument"),
     (["track", "--forse"], "edgewise track: unknown option '--forse'; did you mean '--force'?"),
@@ -167,10 +166,10 @@ def test_a_reader_who_is_gone_before_a_short_answer_sees_nothing():
 
 def test_the_commands_that_a_run_prints_work_in_a_path_with_blanks():
     """A shell gives them one argument."""
-    from edgewise.report.terminal import NEXT_STEPS
+    from edgewise.report.terminal import LOCAL_RUNS
     from edgewise.track.tracking import describe_ui
 
-    for said in (NEXT_STEPS, describe_ui("sqlite:////home/me/my projects/mlflow.db")):
+    for said in (LOCAL_RUNS, describe_ui("sqlite:////home/me/my projects/mlflow.db")):
         command = re.search(r"mlflow ui --backend-store-uri (\"[^\"]*\"|'[^']*')", said)
         shown = subprocess.run(["bash", "-c", f"printf '%s|' {command[1]}"], env={"PWD": "/my projects"}, capture_output=True, text=True)
         assert shown.stdout.count("|") == 1 and shown.stdout.endswith("mlflow.db|")

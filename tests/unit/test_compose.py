@@ -342,7 +342,7 @@ def test_mistakes_leave_nothing_and_exit_with_2(project):
     [
         (lambda text: text + "seed: 1\n", "duplicate key seed"),
         (lambda text: text.replace("variants:\n", "variants:\n  onnx-fp32: {format: onnx, scheme: fp32}\n"), "duplicate key onnx-fp32"),
-        (lambda text: text.replace("data: {", "data: {{"), "params.yaml: line 6"),
+        (lambda text: text.replace("data: {", "data: {{"), "params.yaml: line 7"),
         (lambda text: "", "params.yaml: seed: missing"),
     ],
 )

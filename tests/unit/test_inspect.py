@@ -251,6 +251,11 @@ def test_what_the_user_has_to_confirm_is_listed():
     assert list(model_file.list_comments(text)) == ["range: a guess: add mean and std", "the labels are not read"]
 
 
+def test_a_number_sign_in_a_quoted_path_is_no_comment():
+    text = "data:\n  path: '/data/line # 2'\n  more: {path: \"a # b\", list: [x, y]} # a guess\nmodel:\n  plain: it's # another\n"
+    assert list(model_file.list_comments(text)) == ["more: a guess", "plain: another"]
+
+
 def test_output_keeps_what_is_not_committed(files, tmp_path):
     shutil.copytree(CONF, tmp_path / "conf")
     params = tmp_path / "params.yaml"

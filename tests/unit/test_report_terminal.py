@@ -193,6 +193,20 @@ def test_where_to_look_follows_the_store_of_the_runs(project, monkeypatch, uri, 
     assert said in found and found.count("all runs") == 1 and max(map(len, found.splitlines())) <= 80
 
 
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [("http://tracking:5000", "  http://tracking:5000   "), ("sqlite:////my db", "  mlflow ui --backend-store-uri 'sqlite:////my db' ")],
+)
+def test_where_to_look_follows_the_store_of_params_yaml(project, monkeypatch, uri, said):
+    fabricate(project)
+    write_report()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    path = project / "models/config.yaml"
+    path.write_text(path.read_text().replace("tracking_uri: null", f"tracking_uri: {uri}"))
+    found = terminal.next_steps(read_summary())
+    assert said in found and found.count("all runs") == 1
+
+
 def test_a_command_is_not_broken_over_lines():
     said = terminal.wrap("measured too briefly to say which of them is faster; use `dvc exp run -S bench.name=quick`", 80)
     assert said.splitlines()[1] == "  `dvc exp run -S bench.name=quick`"

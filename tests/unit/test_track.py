@@ -111,12 +111,15 @@ def write_sweep(root, methods=("minmax", "entropy")) -> None:
     (root / "metrics/sweeps/method.json").write_text(json.dumps({"schema": 2, **sweep}))
 
 
-def test_a_sweep_says_the_link_to_the_table_of_its_points(project, capsys):
+def test_a_sweep_says_the_link_to_the_table_of_its_points(project, monkeypatch, capsys):
     from mlflow import MlflowClient
 
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     write_sweep(project)
+    store = f"sqlite:///{project / 'team.db'}"
+    (project / "params.yaml").write_text(f"tracking_uri: {store}\n")
     tracking.track_sweep("method")
-    client = MlflowClient(tracking_uri=f"sqlite:///{project / 'mlflow.db'}")
+    client = MlflowClient(tracking_uri=store)
     experiment = client.get_experiment_by_name("tiles")
     assert (
         capsys.readouterr()
@@ -157,7 +160,24 @@ def test_a_copy_that_dvc_deletes_writes_to_the_projects_store(tmp_path, monkeypa
     copy.mkdir(parents=True)
     for folder, root in ((copy, tmp_path / "camera"), (tmp_path / "camera", tmp_path / "camera"), (tmp_path, tmp_path)):
         monkeypatch.chdir(folder)
-        assert tracking.store_location() == (f"sqlite:///{root / 'mlflow.db'}", root / "mlartifacts")
+        assert tracking.store_location(None) == (f"sqlite:///{root / 'mlflow.db'}", root / "mlartifacts")
+
+
+def test_runs_go_where_params_yaml_says_and_the_environment_goes_before(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert tracking.store_location("http://tracking:5000") == ("http://tracking:5000", None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other:5000")
+    assert tracking.store_location("http://tracking:5000") == ("http://other:5000", None)
+
+
+def test_the_store_of_params_yaml_gets_the_runs(project, monkeypatch, capsys):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store = f"sqlite:///{project / 'team.db'}"
+    path = project / "models/config.yaml"
+    path.write_text(path.read_text().replace("tracking_uri: null", f"tracking_uri: {store}"))
+    track.main()
+    assert (project / "team.db").is_file()
+    assert store in capsys.readouterr().out
 
 
 def test_the_models_of_the_runs_can_be_ranked(project):
