@@ -7,7 +7,7 @@ import numpy as np
 
 from edgewise.agent.answers import to_log_scale
 from edgewise.plugins import Comparison, Decisions, Predictions, PrimaryMetric, Scores
-from edgewise.stats import paired, ranking
+from edgewise.stats import independent, paired, ranking
 from edgewise.tasks.predictions import keep_scores
 
 TARGETS = "classes"
@@ -18,7 +18,7 @@ timed_answer = None
 SPLITS = ("test",)
 PRIMARY_METRIC = PrimaryMetric("accuracy_top1", "accuracy", "accuracy top-1", "accuracy")
 condense = keep_scores
-SCORES = ("accuracy_balanced", "macro_f1", "flips_gained", "flips_lost", "mcnemar_p", "agreement", "kl_nats")
+SCORES = ("accuracy_top1_ci95", "accuracy_balanced", "macro_f1", "flips_gained", "flips_lost", "mcnemar_p", "agreement", "kl_nats")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,9 @@ def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
     test = answers["test"]
     matrix = ranking.confusion_matrix(test.targets, test.outputs.argmax(axis=1), len(test.labels))
     recalls = dict(zip(test.labels, ranking.recall_per_class(matrix), strict=True))
-    return Scores(ranking.summarize_confusion(matrix), {"answer": "highest"}, {"confusion": matrix.tolist(), "recall_per_class": recalls})
+    interval = independent.wilson_interval(int(matrix.trace()), int(matrix.sum()))
+    scores = {**ranking.summarize_confusion(matrix), "accuracy_top1_ci95": list(interval)}
+    return Scores(scores, {"answer": "highest"}, {"confusion": matrix.tolist(), "recall_per_class": recalls})
 
 
 def compare(settings: Settings, reference: Predictions, variant: Predictions) -> Comparison:

@@ -23,6 +23,7 @@ from edgewise.plugins import Arrays, Boxes, Comparison, Decisions, Predictions, 
 from edgewise.stats import average_precision, paired, working_point
 from edgewise.stats.average_precision import AP50, mean_precision
 from edgewise.stats.box_matching import Detected, Matches, Objects, match
+from edgewise.stats.independent import bootstrapped_interval
 from edgewise.stats.resampling import bootstrap, percentile_interval
 from edgewise.stats.working_point import FoundAgain
 from edgewise.tasks.predictions import require_split
@@ -38,6 +39,7 @@ LOST = ("lost_detections_share", "lost_detections_share_ci95", "lost_at_own_thre
 SHIFTS = ("score_shift_p5", "score_shift_median", "score_shift_p95")
 SCORES = (
     *(name for name in average_precision.SCORE_NAMES if name != PRIMARY_METRIC.name),
+    f"{PRIMARY_METRIC.name}_ci95",
     *AT_THRESHOLD,
     *("ap50_delta", "ap50_delta_ci95", "detections", *LOST, *SHIFTS),
 )
@@ -133,7 +135,21 @@ def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
     point = working_point.judge_threshold(matches, threshold)
     at_threshold = dict(zip(AT_THRESHOLD, (threshold, point.precision, point.recall, point.f1), strict=True))
     decision = {"answer": "boxes", "threshold": threshold, "decoding": dict(find_decoding(settings, test.spec))}
-    return Scores({**average_precision.summarize(matches), **at_threshold}, decision, describe_classes(matches, test.labels))
+    scores = {**average_precision.summarize(matches), f"{PRIMARY_METRIC.name}_ci95": precision_interval(matches), **at_threshold}
+    return Scores(scores, decision, describe_classes(matches, test.labels))
+
+
+def precision_interval(matches: Matches) -> list[float]:
+    """The 95 % interval of mAP 50:95, by resampling pictures."""
+
+    def values(counts: np.ndarray) -> np.ndarray:
+        means: np.ndarray = mean_precision(matches, counts).mean(axis=1)
+        return means
+
+    draws = bootstrap(values, np.zeros(matches.size, int), draws=DRAWS)
+    draws = draws[~np.isnan(draws)]  # a draw of empty pictures alone has no precision
+    value, least = float(values(np.ones((1, matches.size)))[0]), len(np.unique(matches.object_pictures))
+    return list(bootstrapped_interval(value, draws, matches.size, least))
 
 
 def require_objects(matches: Matches, split: str, next_step: str) -> None:

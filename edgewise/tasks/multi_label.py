@@ -9,7 +9,8 @@ import numpy as np
 from edgewise.config.settings import option
 from edgewise.plugins import Comparison, Decisions, Predictions, PrimaryMetric, Scores
 from edgewise.stats import paired
-from edgewise.stats.resampling import bootstrap, percentile_interval
+from edgewise.stats.independent import bootstrapped_interval
+from edgewise.stats.resampling import bootstrap
 from edgewise.tasks.predictions import keep_scores
 
 TARGETS = "multi_label"
@@ -35,11 +36,11 @@ def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
     counts = hits_and_misses(said, true)
     whole = np.ones((1, len(true)), np.float32)
     draws = bootstrap(lambda weights: macro_f1(weights, counts), np.zeros(len(true), int))
-    totals = [part.sum() for part in counts]
+    totals, value = [part.sum() for part in counts], float(macro_f1(whole, counts)[0])
     return Scores(
         {
-            "macro_f1": float(macro_f1(whole, counts)[0]),
-            "macro_f1_ci95": list(percentile_interval(draws)),
+            "macro_f1": value,
+            "macro_f1_ci95": list(bootstrapped_interval(value, draws, len(true), len(true))),
             "micro_f1": float(2 * totals[0] / max(1, 2 * totals[0] + totals[1])),
             "exact_match": float((said == true).all(axis=1).mean()),
             "label_accuracy": float((said == true).mean()),

@@ -8,6 +8,7 @@ import numpy as np
 from edgewise.errors import DataError
 from edgewise.plugins import Comparison, Decisions, Predictions, PrimaryMetric, Scores
 from edgewise.stats import paired
+from edgewise.stats.independent import mean_interval
 from edgewise.tasks.predictions import keep_scores
 
 TARGETS = "values"
@@ -18,7 +19,7 @@ timed_answer = None
 SPLITS = ("test",)
 PRIMARY_METRIC = PrimaryMetric("mae", "mae", "mean absolute error", "MAE", higher_is_better=False, share=False)
 condense = keep_scores
-SCORES = ("rmse", "r2", "largest_error")
+SCORES = ("mae_ci95", "rmse", "r2", "largest_error")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
     r2 = float((1 - squared / variance).mean()) if (variance > 0).all() else None
     per_output = dict(zip(test.labels, found.mean(axis=0).tolist(), strict=True))
     scores = {"mae": float(found.mean()), "rmse": float(np.sqrt(squared.mean())), "r2": r2, "largest_error": float(found.max())}
+    scores["mae_ci95"] = list(mean_interval(found.mean(axis=1)))
     return Scores(scores, {"answer": "values"}, {"mae_per_output": per_output})
 
 

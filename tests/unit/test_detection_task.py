@@ -62,6 +62,8 @@ def test_all_scores_that_are_declared_are_given():
     given = {*found.scores, *compared(noisy).scores}
     assert given == {*detection.SCORES, detection.PRIMARY_METRIC.name}
     assert 0.05 < found.scores["map_50_95"] < found.scores["ap50"] < 1
+    low, high = found.scores["map_50_95_ci95"]
+    assert 0 < low < found.scores["map_50_95"] < high < 1
 
 
 def test_the_threshold_is_chosen_on_validation_and_kept_for_the_device():

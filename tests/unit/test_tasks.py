@@ -78,6 +78,9 @@ def test_a_task_gives_what_it_declares_and_answers_as_a_device_does(task, refere
     metric = {task.PRIMARY_METRIC.name} if task.PRIMARY_METRIC else set()
     given = {*found.scores, *(compared.scores if compared else ())}
     assert given == {*task.SCORES, *metric}
+    for name in metric & found.scores.keys():  # what is judged alone has an interval of its own, for comparisons with other runs
+        low, high = found.scores[f"{name}_ci95"]
+        assert low <= found.scores[name] <= high and low < high
     said = answers.make_answers(after.outputs, after.spec, after.labels)
     decided = task.decide(after)
     assert len(said) == len(after.targets)
