@@ -267,7 +267,7 @@ def report(given: Namespace) -> int:
       edgewise report
       dvc repro && edgewise report --check      # gates for CI: no variant failed, the budget is kept
       edgewise report --check --faster-than onnx-int8-static:1.5 --equivalent onnx-int8-static:0.5
-      edgewise report --check --no-slower-than-last --rev main --junit gates.xml
+      edgewise report --check --no-worse-than-last --no-slower-than-last --rev main
     """
     from edgewise.artifacts import records
     from edgewise.report import terminal

@@ -8,28 +8,28 @@ Exit codes: 0 every gate passes; 1 one fails; 4 none fails and one is not resolv
 mistakes in the command itself.
 """
 
-import json
 import math
 import re
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from edgewise.artifacts import records
 from edgewise.artifacts.artifact import write_json
-from edgewise.artifacts.records import SUMMARY, Interval, Summary, VariantSummary
+from edgewise.artifacts.records import Interval, Summary, VariantSummary
 from edgewise.config.schema import Margins
 from edgewise.config.settings import nearest
 from edgewise.errors import UserError
-from edgewise.report import choice, verdicts
+from edgewise.plugins import PrimaryMetric
+from edgewise.report import choice, last_run, table, verdicts
+from edgewise.report.last_run import Run
 from edgewise.stats import claims
 
 PASS, FAIL, OPEN = "pass", "fail", "not resolved"
 CODES = {PASS: 0, FAIL: 1, OPEN: 4}
 SCHEMA = 1  # of --json
 USUAL_MARGIN = 0.05  # of --no-slower-than-last where bench.margin is not set
+USUAL_LOSS = 1.0  # of --no-worse-than-last where task.margin is not set: a point of a share, else a percent of the score
 SAME_MEASURE = ("scope", "interleave", "threads")  # conditions without which ratios of two runs are of different things
 NOT_IN_XML = re.compile(r"\x1b\[[0-9;]*m|[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # colours of a terminal, and all else
 
@@ -53,12 +53,12 @@ class Demand:
 
 @dataclass(frozen=True)
 class Demands:
-    """What the user asks for beside the budget. last: the summary of an earlier run, and how it is called."""
+    """What the user asks for beside the budget. no_slower, no_worse: than this earlier run."""
 
     faster: Sequence[Demand] = ()
     equivalent: Sequence[Demand] = ()
-    last: Summary | None = None
-    last_name: str = ""
+    no_slower: Run | None = None
+    no_worse: Run | None = None
 
 
 def parse_demand(option: str, text: str, summary: Summary) -> Demand:
@@ -84,7 +84,8 @@ def run_gates(summary: Summary, demands: Demands) -> list[Gate]:
         *check_budget(summary),
         *(check_faster(summary, each) for each in demands.faster),
         *(check_equivalent(summary, each) for each in demands.equivalent),
-        *(check_last(summary, demands.last, demands.last_name) if demands.last else ()),
+        *(check_last(summary, demands.no_slower.summary, demands.no_slower.name) if demands.no_slower else ()),
+        *(check_scores(last_run.read_this(summary), demands.no_worse) if demands.no_worse else ()),
     ]
 
 
@@ -151,29 +152,10 @@ def check_equivalent(summary: Summary, demand: Demand) -> Gate:
     said = claims.score_claim(interval, margin)
     beyond = interval[0] >= margin or interval[1] <= -margin
     verdict = PASS if said in (claims.EQUIVALENT, claims.IDENTICAL) else FAIL if beyond else OPEN
-    unit, factor = ("points", 100) if metric.share else (metric.title, 1)
-    found = f"{metric.title} differs by {factor * row.quality.delta:+.2f} [{factor * interval[0]:+.2f}, {factor * interval[1]:+.2f}] {unit}"
+    found = f"{metric.title} differs by {say_change(row.quality.delta, interval, metric)}"
     base = summary.variants[summary.reference].quality.score
     missing = f"; {verdicts.what_resolves_score(row, metric, base, margin)}" if verdict == OPEN else ""
     return Gate(name, verdict, found + missing)
-
-
-def read_last(revision: str, folder: Path = Path()) -> Summary:
-    """metrics/summary.json of a git revision, since a run overwrites the file itself. UserError where there is none."""
-    where = f"{revision}:./{SUMMARY}"
-    try:
-        done = subprocess.run(["git", "show", where], cwd=folder, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise UserError("edgewise report: --no-slower-than-last: git, which has the last run, is not installed") from None
-    if done.returncode:
-        said = done.stderr.strip().splitlines()[-1:] or ["git failed"]
-        raise UserError(
-            f"edgewise report: --no-slower-than-last: `git show {where}`: {said[0]}; commit metrics/ after a run, or name another --rev"
-        )
-    try:
-        return records.summary_of(json.loads(done.stdout), where)
-    except json.JSONDecodeError as error:
-        raise UserError(f"edgewise report: --no-slower-than-last: {where} is not JSON ({error}); name another --rev") from None
 
 
 def check_last(summary: Summary, last: Summary, name: str) -> Iterator[Gate]:
@@ -218,6 +200,58 @@ def is_same_measurement(row: VariantSummary, before: VariantSummary) -> bool:
     """Whether no visit has come between: all figures of the last visit are the same to the last digit."""
     now, then = row.latency, before.latency
     return now.p50_ms is not None and (now.p50_ms, now.samples, now.visits) == (then.p50_ms, then.samples, then.visits)
+
+
+def check_scores(now: Run, last: Run) -> Iterator[Gate]:
+    """--no-worse-than-last: one gate for each variant that both runs have, the reference too: its score changes where the model does."""
+    name, metric, before = "--no-worse-than-last", now.summary.primary_metric, last.summary.variants
+    obstacle, both = (
+        last_run.find_obstacle(now.summary, last),
+        [each for each in now.summary.variants if each in before and before[each].ok],
+    )
+    if metric is None or obstacle or not both:
+        yield Gate(name, OPEN, obstacle or f"no variant is in both runs in {last.name}")
+    else:
+        for variant in both:
+            yield Gate(f"{name} {variant}", *compare_score(variant, metric, now, last))
+
+
+def compare_score(variant: str, metric: PrimaryMetric, now: Run, last: Run) -> tuple[str, str]:
+    """Verdict and text. Worse is shown where the whole interval of the loss lies above 0; not worse where it lies below the margin:
+    task.margin, else USUAL_LOSS."""
+    row, before = now.summary.variants[variant], last.summary.variants[variant]
+    if not row.ok:
+        return FAIL, f"failed: {row.reason}; it was ok in {last.name}"
+    score = f"{metric.label} {table.format_score(row, metric)}"
+    if last_run.is_same_score(variant, now, last):
+        return PASS, f"{score}, the same as in {last.name}"
+    change = last_run.score_change(variant, metric, now, last)
+    if change is None or before.quality.score is None:
+        return OPEN, f"{score}, without an interval here or in {last.name}: run `dvc repro` there with this release and commit metrics/"
+    low, high = change.interval
+    loss = (-high, -low) if metric.higher_is_better else (low, high)
+    margin = verdicts.score_margin(metric, now.summary.margins) or USUAL_LOSS / metric.percent(before.quality.score)
+    verdict = FAIL if loss[0] > 0 else PASS if loss[1] < margin else OPEN
+    found = f"{score}, in {last.name} {table.format_score(before, metric)}: {say_change(change.value, change.interval, metric)}"
+    missing = f"; {what_resolves_loss(loss, margin, row.quality.samples, metric)}" if verdict == OPEN else ""
+    return verdict, found + missing + last_run.describe_samples(variant, now, last)
+
+
+def what_resolves_loss(loss: tuple[float, float], margin: float, samples: int | None, metric: PrimaryMetric) -> str:
+    """How many test samples would show that the loss is below the margin, or where the middle of its interval is one, that there is one."""
+    times = [claims.times_needed((loss[0] - margin, loss[1] - margin)), claims.times_needed(loss) if sum(loss) > 0 else None]
+    known = [each for each in times if each is not None]
+    passes = f"a loss below {100 * margin:.3g} points passes" if metric.share else f"a loss below {margin:.3g} passes"
+    if not known or samples is None:
+        return f"{passes}, and so many samples cannot show it"
+    return f"{passes}; needs about {max(min(known), 2) * samples:,} samples in both runs"
+
+
+def say_change(value: float, interval: tuple[float, ...], metric: PrimaryMetric) -> str:
+    """-0.19 [-0.74, +0.37] points; of another score than a share in its own unit."""
+    form, factor, unit = ("+.2f", 100, "points") if metric.share else ("+.3g", 1, metric.title)
+    figure, low, high = (format(factor * each, form) for each in (value, *interval))
+    return f"{figure} [{low}, {high}] {unit}"
 
 
 def quotient(one: Interval, other: Interval) -> tuple[float, float] | None:

@@ -45,8 +45,8 @@ def judge(settings: Settings, answers: Mapping[str, Predictions]) -> Scores:
     r2 = float((1 - squared / variance).mean()) if (variance > 0).all() else None
     per_output = dict(zip(test.labels, found.mean(axis=0).tolist(), strict=True))
     scores = {"mae": float(found.mean()), "rmse": float(np.sqrt(squared.mean())), "r2": r2, "largest_error": float(found.max())}
-    scores["mae_ci95"] = list(mean_interval(found.mean(axis=1)))
-    return Scores(scores, {"answer": "values"}, {"mae_per_output": per_output})
+    interval = list(mean_interval(found.mean(axis=1)))
+    return Scores({**scores, "mae_ci95": interval}, {"answer": "values"}, {"mae_per_output": per_output})
 
 
 def compare(settings: Settings, reference: Predictions, variant: Predictions) -> Comparison:

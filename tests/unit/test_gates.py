@@ -15,9 +15,11 @@ from edgewise.artifacts.records import Summary, VariantSummary
 from edgewise.cli import checking
 from edgewise.config.schema import Budget, Margins
 from edgewise.errors import UserError
-from edgewise.report import choice, gates
+from edgewise.report import choice, gates, last_run
 from edgewise.report.gates import Demand, Demands
-from edgewise.tasks import classification, segmentation
+from edgewise.report.last_run import Origin, Run
+from edgewise.stats.independent import wilson_interval
+from edgewise.tasks import classification, embedding, none, regression, segmentation
 from tests.support.records import made
 
 BOARD = {"name": "board", "fingerprint": "board", "facts": {}, "packages": {}}
@@ -144,6 +146,124 @@ def test_the_interval_of_a_change_is_that_of_two_independent_ratios():
     assert gates.quotient(None, (1.0, 1.0)) is None
 
 
+def judged(right: int, samples: int, of: VariantSummary = REFERENCE, **scores) -> VariantSummary:
+    """A row with an accuracy and its own interval."""
+    found = {"accuracy_top1_ci95": list(wilson_interval(right, samples)), **scores}
+    return replace(of, quality=replace(of.quality, score=right / samples, samples=samples, scores=found))
+
+
+ONCE, ANEW = Origin("data", "weights"), Origin("data", "other weights")
+
+
+def run_of(*rows: VariantSummary, origin=ONCE, name="main", **fields) -> Run:
+    return Run(name, summary(**fields, variants=dict(zip(("onnx-fp32", "onnx-int8"), rows, strict=False))), origin)
+
+
+@pytest.mark.parametrize(
+    ("right", "samples", "verdict"),
+    [
+        (110, 280, "fail"),  # noise in the weights
+        (265, 280, "not resolved"),  # no loss seen, but so few samples cannot show that there is none of a point
+        (280, 280, "pass"),
+        (257, 280, "not resolved"),  # 2.9 points are lost, and as few samples show neither
+        (26_500, 28_000, "pass"),
+        (25_700, 28_000, "fail"),
+        (26_400, 28_000, "pass"),  # a loss that is shown to be below a point
+    ],
+)
+def test_no_worse_than_last_sees_a_worse_model(right, samples, verdict):
+    then = run_of(judged(265 * samples // 280, samples))
+    (gate,) = gates.check_scores(run_of(judged(right, samples), origin=ANEW), then)
+    assert gate.verdict == verdict and gate.name == "--no-worse-than-last onnx-fp32" and "in main 94.64%" in gate.text
+    assert ("samples in both runs" in gate.text) == (verdict == "not resolved")
+
+
+def test_a_worse_model_is_seen_in_the_reference_and_in_each_variant():
+    now, then = (
+        run_of(judged(right, 1000), judged(right, 1000, int8()), origin=of) for right, of in ((400, ANEW), (950, Origin("data", "w")))
+    )
+    found = list(gates.check_scores(now, then))
+    assert [(gate.name.split()[1], gate.verdict) for gate in found] == [("onnx-fp32", "fail"), ("onnx-int8", "fail")]
+    assert "accuracy top-1 40.00%, in main 95.00%: -55.00 [-58.22, -51.57] points" in found[0].text
+
+
+def test_the_margin_of_the_task_says_what_a_loss_is():
+    now, then = judged(9_480, 10_000), run_of(judged(9_500, 10_000))
+    assert [next(gates.check_scores(run_of(now, origin=ANEW, margins=m), then)).verdict for m in (Margins(score=0.5), Margins())] == [
+        "not resolved",
+        "pass",
+    ]
+
+
+def test_the_same_evaluation_is_no_worse_however_few_its_samples():
+    same = run_of(judged(19, 20), judged(18, 20, int8()))
+    found = list(gates.check_scores(same, same))
+    assert [gate.verdict for gate in found] == ["pass", "pass"] and all("the same as in main" in gate.text for gate in found)
+    anew = [next(gates.check_scores(replace(same, origin=other), same)).verdict for other in (ANEW, Origin())]
+    assert anew == ["not resolved"] * 2, "another model, or one that is not known, may be right by chance"
+
+
+def test_a_variant_of_the_same_reference_is_compared_by_pairs():
+    then = run_of(judged(265, 280), judged(262, 280, int8(score_delta=-3 / 280, score_delta_ci95=(-0.015, -0.008))))
+    rows = judged(265, 280), judged(261, 280, int8(score_delta=-4 / 280, score_delta_ci95=(-0.018, -0.011)))
+    _, gate = gates.check_scores(run_of(*rows), then)
+    assert gate.verdict == "pass" and "-0.36 [-0.8" in gate.text
+    _, gate = gates.check_scores(run_of(*rows, origin=ANEW), then)
+    assert gate.verdict == "not resolved", "the references differ"
+
+
+def test_scores_of_other_samples_are_compared_and_that_is_said():
+    then = run_of(judged(950, 1000))
+    (gate,) = gates.check_scores(run_of(judged(400, 800), origin=Origin("new data", "weights")), then)
+    assert gate.verdict == "fail" and gate.text.endswith("; on another data set, 800 test samples, then 1,000")
+
+
+@pytest.mark.parametrize(("now", "verdict"), [(0.5, "pass"), (0.42, "pass"), (0.7, "fail"), (0.51, "not resolved")])
+def test_of_an_error_less_is_better(now, verdict):
+    def erring(value: float) -> VariantSummary:
+        row = judged(1, 1)
+        return replace(row, quality=replace(row.quality, score=value, samples=100, scores={"mae_ci95": [value - 0.03, value + 0.03]}))
+
+    metric = {"primary_metric": regression.PRIMARY_METRIC, "margins": Margins(score=0.05)}
+    (gate,) = gates.check_scores(run_of(erring(now), origin=ANEW, **metric), run_of(erring(0.5), **metric))
+    assert (gate.verdict, "MAE" in gate.text) == (verdict, True)
+
+
+def test_an_error_without_a_margin_may_grow_by_a_percent():
+    def erring(value: float) -> VariantSummary:
+        row = judged(1, 1)
+        return replace(row, quality=replace(row.quality, score=value, scores={"mae_ci95": [value - 0.01, value + 0.01]}))
+
+    metric = {"primary_metric": regression.PRIMARY_METRIC}
+    found = [next(gates.check_scores(run_of(erring(now), origin=ANEW, **metric), run_of(erring(2.0), **metric))) for now in (2.0, 2.01)]
+    assert [gate.verdict for gate in found] == ["pass", "not resolved"] and "a loss below 0.02 passes" in found[1].text
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "said"),
+    [
+        (none, none, "budget.sqnr_db"),
+        (classification, segmentation, "judged by mean IoU, this run by accuracy top-1"),
+        (classification, none, "judged by no score"),
+        (embedding, embedding, "not whether the reference became worse"),
+    ],
+)
+def test_scores_that_cannot_be_compared_are_not_resolved(now, then, said):
+    (gate,) = gates.check_scores(*(run_of(REFERENCE, primary_metric=task.PRIMARY_METRIC) for task in (now, then)))
+    assert gate.verdict == "not resolved" and said in gate.text
+
+
+def test_a_score_without_an_interval_is_not_resolved():
+    (gate,) = gates.check_scores(run_of(judged(1, 2), origin=ANEW), run_of(REFERENCE))
+    assert gate.verdict == "not resolved" and "without an interval" in gate.text
+    assert next(gates.check_scores(run_of(judged(1, 2)), run_of())).text.startswith("no variant is in both runs")
+
+
+def test_a_variant_that_had_a_score_and_fails_now_is_worse():
+    failed = made("onnx", "fp32", "failed", reason="covers nothing")
+    assert [gate.verdict for gate in gates.check_scores(run_of(failed), run_of(REFERENCE))] == ["fail"]
+
+
 @pytest.mark.parametrize(
     ("limits", "verdict"),
     [
@@ -190,7 +310,14 @@ def committed(tmp_path, monkeypatch):
     for command in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "One"]):
         subprocess.run(["git", *command], check=True, cwd=tmp_path)
     return Namespace(
-        check=True, faster_than=[], equivalent=[], no_slower_than_last=True, rev=None, json="out/gates.json", junit="out/g.xml"
+        check=True,
+        faster_than=[],
+        equivalent=[],
+        no_slower_than_last=True,
+        no_worse_than_last=False,
+        rev=None,
+        json="out/gates.json",
+        junit="out/g.xml",
     )
 
 
@@ -212,9 +339,24 @@ def test_the_last_run_is_that_of_git(committed, capsys):
     assert [case.find("failure") is not None for case in suite] == [False, False, False, True] and suite[2].find("skipped") is not None
 
 
+def test_the_scores_of_the_last_run_are_those_of_git(committed, capsys):
+    folder = Path("metrics")
+    (folder / "data.json").write_text('{"schema": 2, "digest": "a"}')
+    (folder / "train.json").write_text('{"schema": 2, "weights_sha256": "b"}')
+    records.write_summary(summary(variants={"onnx-fp32": judged(19, 20)}))
+    subprocess.run(["git", "add", "."], check=True)
+    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "Two"], check=True)
+    committed.no_slower_than_last, committed.no_worse_than_last = False, True
+    assert checking.check(committed, records.read_summary()) == 0
+    assert "--no-worse-than-last onnx-fp32: accuracy top-1 95.00%, the same as in HEAD" in capsys.readouterr().out
+    (folder / "train.json").write_text('{"schema": 2, "weights_sha256": "c"}')
+    assert checking.check(committed, summary(variants={"onnx-fp32": judged(5, 20)})) == 1
+    assert last_run.read_last("HEAD~1", "--no-worse-than-last").origin == Origin()
+
+
 def test_a_revision_without_a_summary_is_a_mistake_of_the_user(committed):
     with pytest.raises(UserError, match="no-such"):
-        gates.read_last("no-such-revision")
+        last_run.read_last("no-such-revision", "--no-worse-than-last")
 
 
 @pytest.mark.parametrize(
@@ -223,13 +365,14 @@ def test_a_revision_without_a_summary_is_a_mistake_of_the_user(committed):
         {"check": False, "faster_than": ["a:1"]},
         {"check": False, "no_slower_than_last": True},
         {"check": False, "junit": "a.xml"},
+        {"check": False, "no_worse_than_last": True},
         {"check": True, "rev": "main"},
     ],
 )
 def test_an_option_that_would_be_ignored_is_refused(given):
     usual = {"check": False, **checking.NEED_CHECK}
     checking.refuse_without_check(Namespace(**usual))
-    with pytest.raises(UserError, match="give that too"):
+    with pytest.raises(UserError, match=r"give (that|one of them) too"):
         checking.refuse_without_check(Namespace(**{**usual, **given}))
 
 
@@ -243,7 +386,7 @@ def test_what_a_framework_printed_in_colour_leaves_xml_that_a_parser_reads(tmp_p
 def test_without_git_the_last_run_is_a_mistake_of_the_user(committed, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="git, which has the last run, is not installed"):
-        gates.read_last("HEAD")
+        last_run.read_last("HEAD", "--no-slower-than-last")
 
 
 @pytest.mark.parametrize("name", [".", "out", ""])
