@@ -86,6 +86,12 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runs in an empty folder, into which the stores of .edgewise go."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of params.yaml and conf/ that a test may spoil."""
     shutil.copy(ROOT / "params.yaml", tmp_path)

@@ -18,6 +18,7 @@ from edgewise.agent import preprocess
 from edgewise.config.settings import option
 from edgewise.data.common import check_unreadable, follow
 from edgewise.data.encoders import PictureSettings
+from edgewise.data.file_digests import digest_files
 from edgewise.errors import DataError
 from edgewise.plugins import Item, Label, Unreadable
 
@@ -87,13 +88,11 @@ def read_picture(path: Path) -> tuple[str, np.ndarray]:
 
 
 def probe_files(found: Sequence[PictureFile], settings: PictureFileSettings, beside: Iterable[Path] = ()) -> dict[str, Any]:
-    """Digest of names, sizes and modification times: reading the pictures would take minutes on each run. A copied folder with new times
-    reruns prepare-data only; later stages see the same result. beside: files of labels."""
-    digest, total = hashlib.sha256(), 0
-    for name, path in (*((picture.name, picture.path) for picture in found), *((printable(path), path) for path in beside)):
-        status = path.stat() if path.exists() else path.lstat()
-        digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-        total += status.st_size
+    """Digest of the names and contents of pictures. beside: files of labels."""
+    contents, total = digest_files(settings.place, (*(picture.path for picture in found), *beside))
+    digest = hashlib.sha256()
+    for name, content in contents.items():
+        digest.update(f"{printable(Path(name))}\0{content}\n".encode())
     if settings.groups_file:
         digest.update(repr(read_groups(settings.groups_file)).encode())
     return {"digest": digest.hexdigest(), "files": len(found), "bytes": total}

@@ -28,6 +28,7 @@ from edgewise.artifacts import visits
 from edgewise.artifacts.artifact import check_space
 from edgewise.config.compose import PROFILE
 from edgewise.config.digests import CACHE, LIBRARY, Digests
+from edgewise.data import file_digests
 from edgewise.data.pictures import printable
 from edgewise.errors import ConfigError, InfrastructureError
 from edgewise.sweep import kill_with_parent
@@ -85,7 +86,8 @@ def make_clone(parent: Parent, folder: Path, params: str) -> None:
         check_space(folder.parent, error)
         raise
     share_cache(parent, folder)
-    share_visits(parent.root, folder)
+    share_store(visits.STORE, parent.root, folder)
+    share_store(file_digests.STORE, parent.root, folder)
     (folder / "params.yaml").write_text(params, encoding="utf-8")
     link_local_files(parent.root, folder, yaml.safe_load(params))
 
@@ -123,9 +125,10 @@ def share_cache(parent: Parent, folder: Path) -> None:
     settings.write()
 
 
-def share_visits(root: Path, folder: Path) -> None:
-    """Link the store of visits, so that points are judged by the device's trust. Its keys hold the files, so points do not mix."""
-    store, link = root / visits.STORE, folder / visits.STORE
+def share_store(place: Path, root: Path, folder: Path) -> None:
+    """Link a store of the parent: that of the visits, so that points are judged by the device's trust (its keys hold the files, so points
+    do not mix), and that of the digests of data files, which are read once."""
+    store, link = root / place, folder / place
     store.mkdir(parents=True, exist_ok=True)
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(store.resolve())

@@ -24,9 +24,10 @@ from edgewise.config.compose import write
 from edgewise.config.runtimes import installed_runtimes
 from edgewise.config.schema import PATH, to_plain
 from edgewise.config.settings import build
+from edgewise.data import file_digests
 from edgewise.errors import ConfigError, EdgewiseError
 from edgewise.sweep import clone
-from edgewise.sweep.clone import DVC, git, link_local_files, run_command
+from edgewise.sweep.clone import DVC, git, link_local_files, run_command, share_store
 from edgewise.sweep.plan import LAST, Plan
 from edgewise.sweep.points import Overrides, Point, drop_group_overrides, judged_variants, point_name, reference_digest
 
@@ -225,6 +226,7 @@ def probe_inputs(plan: Plan, point: Point) -> InputFingerprint:
     folder = plan.folder / "inputs" / input_settings_digest(point)
     write(point.config, folder / PATH)
     link_local_files(plan.parent.root, folder, dict(point.choices))
+    share_store(file_digests.STORE, plan.parent.root, folder)
     for module in ("stages.probe_data", "stages.probe_device"):
         run_command((sys.executable, "-m", module), folder, plan.folder / "logs" / "inputs.log", code=plan.base_clone)
     data, model, device, runtimes = (read_plain(folder / METRICS / f"{name}.json") for name in ("data", "model", "device", "runtimes"))

@@ -75,11 +75,13 @@ def given_by_nobody(name: str) -> bool:
     return "???" not in str(OPTIONS.load("data", name, "test"))
 
 
+@pytest.mark.usefixtures("in_tmp_path")
 @pytest.mark.parametrize("name", [name for name in OPTIONS.names("data") if given_by_nobody(name)])
 def test_items_and_encoder_of_a_data_set(name, tmp_path):
     check_data_set(name, {}, tmp_path)
 
 
+@pytest.mark.usefixtures("in_tmp_path")
 @pytest.mark.parametrize("name", object_sets.WRITERS)
 def test_items_and_encoder_of_a_data_set_with_objects(name, tmp_path):
     item = check_data_set(name, {"path": str(object_sets.WRITERS[name](tmp_path / "set"))}, tmp_path)

@@ -16,6 +16,8 @@ from edgewise.errors import DataError
 from tests.unit.test_image_folder import picture
 from tests.unit.test_prepare_data import plugin, prepare
 
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+
 
 def folder_of(tmp_path: Path, **pictures: int) -> str:
     """folder_of(train__good=3): three pictures in train/good."""

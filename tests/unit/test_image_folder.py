@@ -1,6 +1,7 @@
 """data/image_folder: what users' folders look like, and one clear line for each thing that is wrong with them."""
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from edgewise.config.settings import build
-from edgewise.data import image_folder
+from edgewise.data import file_digests, image_folder
 from edgewise.errors import ConfigError, DataError
 from edgewise.plugins import Item, Unreadable
 
@@ -23,7 +24,8 @@ def picture(path: Path, size: tuple[int, int] = (12, 10)) -> Path:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
     for name in ("good/a.png", "good/b.jpg", "good/deeper/c.bmp", "scratch/d.png", "scratch/e.TIF"):
         picture(tmp_path / "pictures" / name)
     return tmp_path / "pictures"
@@ -164,12 +166,37 @@ def test_the_probe_notices_every_change(folder):
         lambda: (folder / "good/new.png").unlink(),
         lambda: (folder / "good/a.png").rename(folder / "scratch/a.png"),
         lambda: picture(folder / "scratch/a.png", (20, 20)),
-        lambda: os.utime(folder / "scratch/a.png", ns=(1, 1)),
     )
     for change in changes:
         change()
         assert digest(folder) not in seen[-1:]
         seen.append(digest(folder))
+
+
+def test_a_copy_of_the_pictures_has_the_same_digest(folder, tmp_path):
+    """Wherever it lies and whenever it was made: a colleague's clone runs nothing again."""
+    copy = tmp_path / "clone/pictures"
+    shutil.copytree(folder, copy, copy_function=shutil.copyfile)
+    os.utime(copy / "good/a.png", ns=(1, 1))
+    assert digest(copy) == digest(folder)
+    os.utime(folder / "good/a.png", ns=(1, 1))
+    assert digest(copy) == digest(folder)
+
+
+def test_a_picture_is_read_once(folder, monkeypatch):
+    before = digest(folder)
+    read: list[Path] = []
+    digest_of = file_digests.sha256
+    monkeypatch.setattr(file_digests, "sha256", lambda path: read.append(path) or digest_of(path))
+    assert digest(folder) == before and not read
+    picture(folder / "good/a.png", (20, 20))
+    assert digest(folder) != before and read == [folder / "good/a.png"]
+    (store,) = file_digests.STORE.iterdir()
+    for damaged in (b"", b"[1]", b'{"good/a.png": 3}'):
+        store.write_bytes(damaged)
+        read.clear()
+        digest(folder)
+        assert len(read) == 5, "all are read again"
 
 
 FILES = ("good/a.png", "good/b.jpg", "good/deeper/c.bmp", "scratch/d.png", "scratch/e.TIF")

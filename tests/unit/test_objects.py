@@ -19,6 +19,8 @@ from edgewise.plugins import IGNORED, Boxes, Item, Unreadable
 from tests.support.object_sets import NAMES, SCENES, WRITERS, class_map, coco_entry, voc_file, write_coco, write_voc, write_yolo
 from tests.unit.test_prepare_data import plugin, prepare
 
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+
 FORMS = {name: WRITERS[name] for name in ("yolo", "coco", "voc")}
 MODULES = {"yolo": yolo, "coco": coco, "voc": voc}
 
@@ -146,7 +148,8 @@ def test_the_probe_follows_pictures_and_labels(form, tmp_path):
     label = next(p for suffix in ("*.txt", "*.xml", "instances_train.json") for p in sorted(root.rglob(suffix)) if p.parent.name != "Main")
     label.write_text(label.read_text() + "\n")
     seen.append(module.probe(settings)["digest"])
-    next(iter(root.rglob("*.png"))).touch()
+    picture = next(iter(root.rglob("*.png")))
+    picture.write_bytes(picture.read_bytes() + b"\0")
     assert seen[0] == seen[1] and len({*seen, module.probe(settings)["digest"]}) == 3
 
 

@@ -14,6 +14,8 @@ from edgewise.data.encoders import PictureSettings
 from edgewise.errors import ConfigError, DataError
 from tests.unit.test_prepare_data import make_pictures, plugin
 
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+
 PICTURE = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3), np.uint8)
 
 

@@ -18,6 +18,8 @@ from edgewise.data.encoders import ArrayFile
 from edgewise.errors import DataError
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+
 SHADES = {"dark": 40, "light": 200, "mid": 120}
 
 

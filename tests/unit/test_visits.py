@@ -56,9 +56,9 @@ def test_a_line_that_is_no_visit_is_named(line):
 
 
 def test_the_points_of_a_sweep_share_the_store(here, monkeypatch):
-    from edgewise.sweep.clone import share_visits
+    from edgewise.sweep.clone import share_store
 
-    share_visits(here, here / ".edgewise/sweeps/a/point")
+    share_store(visits.STORE, here, here / ".edgewise/sweeps/a/point")
     monkeypatch.chdir(here / ".edgewise/sweeps/a/point")
     visits.append(VISIT, BOARD)
     monkeypatch.chdir(here)
