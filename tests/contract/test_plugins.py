@@ -110,7 +110,9 @@ def test_a_connection_to_this_machine():
 def test_sessions_of_a_format(name, floats):
     settings, folder = {"threads": 1}, str(floats[name])
     assert violations(part(name, "run").load(folder, settings), plugins.Session) == []
-    assert violations(part(name, "profile").load(folder, settings), plugins.ProfiledSession) == []
+    profiled = part(name, "profile").load(folder, settings)
+    assert violations(profiled, plugins.ProfiledSession) == []
+    assert profiled.profile()["runs"] == [], "nothing has run; what records is stopped"
     assert part(name, "run").versions().keys() >= {part(name, "run").PACKAGE}
 
 
