@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from edgewise.agent.packages import list_packages
+from edgewise.artifacts import dvc_files
 from edgewise.cli import init, template
 from edgewise.config import compose, runtimes, schema
 from edgewise.errors import EdgewiseError
@@ -41,6 +42,7 @@ def examine(folder: Path = Path()) -> Iterator[Finding]:
     yield check_writable(folder)
     yield check_dvc(folder)
     yield from check_git(folder)
+    yield from check_pulled(folder)
     settings, finding = check_settings(folder)
     yield finding
     yield from check_formats(folder, settings)
@@ -126,6 +128,21 @@ def check_git(folder: Path) -> Iterator[Finding]:
             "git does not know your name, and experiments commit",
             'git config --global user.name "You"; ... user.email you@example.com',
         )
+
+
+def check_pulled(folder: Path) -> Iterator[Finding]:
+    """Each file NAME.dvc that git knows, or would add, whose data or model is not here. None without git, which check_git tells."""
+    if shutil.which("git") is None:
+        return
+    listed = init.git(folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", "*.dvc").stdout
+    for name in sorted({*filter(None, listed.split("\0"))}):
+        try:
+            missing = dvc_files.missing_outputs(folder / name) if (folder / name).is_file() else []
+        except EdgewiseError as error:
+            yield Finding("dvc files", FAULT, str(error))
+            continue
+        for path in missing:
+            yield Finding("dvc files", FAULT, f"{path} is not here, {name} says that DVC keeps it", dvc_files.PULL)
 
 
 def check_settings(folder: Path) -> tuple[schema.Config | None, Finding]:

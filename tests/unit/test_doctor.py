@@ -56,6 +56,23 @@ def test_git_is_looked_at(project, monkeypatch):
     assert states(doctor.check_git(project))["git user"] == NOTE
 
 
+def test_data_that_dvc_keeps_and_that_is_not_here_is_a_fault(project, capsys):
+    init.git(project, "init", "--quiet")
+    assert not list(doctor.check_pulled(project))
+    (project / "sets").mkdir()
+    (project / "sets/pictures.dvc").write_text("outs:\n- md5: 0.dir\n  path: pictures\n")
+    (project / "odd.dvc").write_text("outs: 3\n")
+    odd, missing = doctor.check_pulled(Path())
+    assert (missing.state, missing.advice) == (FAULT, "dvc pull")
+    assert missing.found.startswith("sets/pictures is not here, sets/pictures.dvc says")
+    assert odd.state == FAULT and "odd.dvc is no file of `dvc add`" in odd.found
+    init.git(project, "add", ".")
+    (project / "odd.dvc").unlink()
+    assert doctor.print_findings(Path()) == 1 and "dvc pull" in capsys.readouterr().out
+    (project / "sets/pictures").mkdir()
+    assert not list(doctor.check_pulled(project))
+
+
 def test_a_format_that_variants_need_is_a_fault_where_it_is_missing(project, monkeypatch):
     monkeypatch.setattr(init, "missing_formats", lambda conf: {"openvino": "openvino", "torch": "torch"})
     settings, _ = doctor.check_settings(project)
