@@ -312,6 +312,12 @@ def with_profile(choices: dict[str, Any], options: Options) -> dict[str, Any]:
     return {**choices, "bench": {**bench, "name": name}}
 
 
+def read_profile(params: Path) -> str | None:
+    """bench.name of params.yaml, whatever the environment says; None where it has none."""
+    bench = read_choices(params).get("bench")
+    return bench.get("name") if isinstance(bench, dict) else None
+
+
 def compose_choices(choices: dict[str, Any], options: Options) -> Config:
     """As `compose`, from choices already in memory (one point of a sweep)."""
     check_top_level(choices)

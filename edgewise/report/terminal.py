@@ -16,6 +16,7 @@ from pathlib import Path
 
 from edgewise.artifacts.records import Summary, VariantSummary
 from edgewise.config.choices import TRACKING_URI
+from edgewise.config.compose import read_profile
 from edgewise.config.schema import PATH, read
 from edgewise.report import answer, explain, findings, page, table, verdicts
 from edgewise.report.overview import REPORT
@@ -43,6 +44,13 @@ IN_BROWSER = f"{REPORT}/{page.NAME}                                 in a browser
 CHANGES = "dvc metrics diff   dvc exp show --only-changed            what changed"
 GATE = "edgewise report --check                                   a gate for CI"
 KEEP = "keep this run (models/ stays in DVC's cache):\n  git add params.yaml conf dvc.lock metrics && git commit -m 'First run'"
+PARAMS = Path("params.yaml")
+OTHER_PROFILE = "profile {measured}, but params.yaml says {chosen}: `dvc repro` before you commit"
+NOT_YET = (
+    "before you commit this run: it was measured with the profile {measured}, but params.yaml says {chosen}, so colleagues would measure"
+    " again. Run `dvc repro`, or keep it with `bench: {{name: {measured}}}` in params.yaml"
+)
+WIDTH = 80  # columns of the last lines
 
 
 @dataclass(frozen=True)
@@ -238,11 +246,16 @@ def describe_failures(summary: Summary) -> Iterator[str]:
 def describe_profile(summary: Summary) -> Iterator[str]:
     """That a short profile claims nothing, and what measures longer: the profile is in params.yaml, or came from the environment."""
     if not verdicts.makes_claims(summary.variants):
-        profile = next((row.conditions.profile for row in summary.variants.values() if row.conditions), "")
+        profile = find_profile(summary)
         yield (
             f"profile {profile} gives no intervals, so nothing is claimed about latency. `dvc exp run -S bench.name=quick` measures longer,"
             f" and writes that into params.yaml; if {profile} came from EDGEWISE_PROFILE, a plain `dvc repro` is enough"
         )
+
+
+def find_profile(summary: Summary) -> str:
+    """With which the variants were measured; empty where none was."""
+    return next((row.conditions.profile for row in summary.variants.values() if row.conditions), "")
 
 
 def describe_warnings(summary: Summary) -> Iterator[str]:
@@ -256,12 +269,21 @@ def describe_warnings(summary: Summary) -> Iterator[str]:
 
 
 def next_steps(summary: Summary) -> str:
-    """Where to look next, and after the first run what to commit; of a clone in which nothing has run yet, whose the figures are."""
+    """Where to look next, and what to know before a commit; of a clone in which nothing has run yet, whose the figures are."""
     if REPORT.is_dir():
         steps = "\n  ".join(("where to look next:", IN_BROWSER, name_runs(), CHANGES, GATE))
-        return steps if is_committed("dvc.lock") else f"{steps}\n{KEEP}"
+        return "\n".join(filter(None, (steps, say_before_commit(summary, first=not is_committed("dvc.lock")))))
     cpu = summary.device["facts"].get("cpu") or "an unknown processor"
     return f"these figures came with the repository and were measured on {cpu};\n`dvc repro` makes and measures the variants here"
+
+
+def say_before_commit(summary: Summary, first: bool) -> str | None:
+    """After the first run what to commit. Of a run with another profile than params.yaml has, as by EDGEWISE_PROFILE, that it should not
+    be committed: DVC compares the profile, so everyone who pulls it would measure again."""
+    measured, chosen = find_profile(summary), read_profile(PARAMS) if PARAMS.exists() else None
+    if not measured or not chosen or measured == chosen:
+        return KEEP if first else None
+    return wrap((NOT_YET if first else OTHER_PROFILE).format(measured=measured, chosen=chosen), WIDTH)
 
 
 def name_runs() -> str:

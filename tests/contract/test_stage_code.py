@@ -24,6 +24,7 @@ CANNOT_CHANGE_A_RESULT = {
     "edgewise.config.schema": ("every", READS_SETTINGS),
     "edgewise.config.settings": ("every", READS_SETTINGS),
     "edgewise.config.choices": ("report bundle", READS_SETTINGS),
+    "edgewise.config.compose": ("report", "tells the profile of params.yaml, for a line in the terminal"),
     "edgewise.config.prune_settings": ("every", READS_SETTINGS),
     "edgewise.config.runtimes": ("every", "tells which package a failed import lacked; the versions are among the params of the stage"),
     "edgewise.devices.access": ("bundle", "only `--to device` reaches it, which writes nothing"),

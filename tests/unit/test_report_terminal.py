@@ -230,6 +230,23 @@ def test_the_first_run_says_what_to_commit(project):
     assert "git add" not in terminal.next_steps(read_summary())
 
 
+@pytest.mark.parametrize(("committed", "lines"), [(False, 3), (True, 1)])
+def test_a_run_with_another_profile_than_params_yaml_is_not_for_a_commit(project, monkeypatch, committed, lines):
+    fabricate(project)  # with the profile quick
+    write_report()
+    monkeypatch.setattr(terminal, "is_committed", lambda name: committed)
+    plain = terminal.next_steps(read_summary())
+    monkeypatch.setenv("EDGEWISE_PROFILE", "quick")
+    (project / "params.yaml").write_text("bench: {name: smoke}\n")
+    told = terminal.next_steps(read_summary())
+    said = told.removeprefix(plain.removesuffix(terminal.KEEP)).strip()
+    assert "git add" not in told and len(said.splitlines()) == lines and max(map(len, told.splitlines())) <= 80
+    assert all(words in said for words in ("profile quick", "params.yaml says smoke", "`dvc repro`"))
+    assert committed or "colleagues would measure again" in said and "`bench: {name: quick}`" in said
+    (project / "params.yaml").write_text("bench: {name: quick, runs: 20}\n")
+    assert terminal.next_steps(read_summary()) == plain
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(1, "1.00"), (0.4721, "0.472"), (2.4, "2.40"), (11.83, "11.8"), (0.9999, "1.00"), (1130.4, "1130"), (0, "0"), (99.96, "100")],
