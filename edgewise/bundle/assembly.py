@@ -40,6 +40,8 @@ def make_bundle() -> None:
         artifact.write(folder, made)
         contents.write_checksums(folder)  # last: the checksums cover the manifest too
     print(f"bundle: {summary.chosen} in {BUNDLE}; copy the folder, then: python infer.py --help")
+    if summary.chosen == summary.reference:
+        print(f"bundle: {summary.chosen} is {summary.chosen_reason}")
 
 
 def send_bundle(to: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgewise.artifacts import artifact
 from edgewise.artifacts.records import Summary, VariantSummary
-from edgewise.report import table, verdicts
+from edgewise.report import bounds, table, verdicts
 from edgewise.report.explain import name_some
 from edgewise.report.verdicts import Rows
 from edgewise.stats.claims import IDENTICAL, WORSE
@@ -130,7 +130,16 @@ def instead(show: Show, row: VariantSummary, reference: VariantSummary | None) -
 
 
 def format_times(factor: float) -> str:
-    return f"{factor:.1f}" if factor >= 1.95 else f"{factor:.2f}"
+    return f"{factor:.{times_places(factor)}f}"
+
+
+def format_least_times(factor: float) -> str:
+    """Rounded down, for "at least"."""
+    return bounds.round_down(factor, times_places(factor))
+
+
+def times_places(factor: float) -> int:
+    return 1 if factor >= 1.95 else 2
 
 
 def find_file(name: str) -> Path:

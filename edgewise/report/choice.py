@@ -16,6 +16,8 @@ from edgewise.report.verdicts import Rows
 from edgewise.stats import claims
 
 ON_THE_LIMIT = "it lies on the limit"
+NOTHING_GAINED = "the reference itself, so nothing is gained"
+NO_OTHER = "no other variant is shown to keep every limit"
 PREFER = {
     "latency": "latency_ratio_to_reference",
     "size": "size_bytes",
@@ -44,7 +46,8 @@ class Score:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen variant, with the reason. losers: which limits each other variant misses. nearest_miss: set where nothing fits."""
+    """The chosen variant, with the reason. losers: which limits each other variant misses. nearest_miss: set where nothing fits, or the
+    reference alone."""
 
     chosen: str | None
     reason: str
@@ -54,21 +57,32 @@ class Choice:
 
 
 def choose(rows: Rows, budget: Budget, metric: PrimaryMetric | None, base: float | None) -> Choice:
-    """Choose the variant that fits every limit and is best in what the budget prefers. base: the reference's score."""
+    """Choose the variant that fits every limit and is best in what the budget prefers. rows: with verdicts. base: the reference's score."""
     if not active_limits(budget):
         limit = "accuracy_drop_points=1" if metric else "sqnr_db=25"
         return Choice(None, f"the budget '{budget.name}' sets no limit; give one, for example: `dvc exp run -S ++budget.{limit}`")
     findings = {name: check_limits(row, budget, metric, base) for name, row in rows.items() if row.ok}
     broken = {name: [f for f in found if not f.met] for name, found in findings.items()}
     fitting = sorted((name for name in broken if not broken[name]), key=lambda name: preference_key(rows[name], budget))
-    losers = {name: tuple(f.text for f in found) for name, found in broken.items() if found}
+    misses = {name: found for name, found in broken.items() if found}
+    losers = {name: tuple(f.text for f in found) for name, found in misses.items()}
     losers |= {name: (f"failed: {row.reason}",) for name, row in rows.items() if not row.ok}
-    if fitting:
-        return Choice(fitting[0], f"fits every limit; {describe_standing(fitting, rows, budget)}", tuple(fitting[1:]), losers)
     if not findings:
         return Choice(None, "every variant failed", losers=losers)
-    nearest = min(broken, key=lambda name: (len(broken[name]), max(f.excess for f in broken[name])))
-    return Choice(None, f"nothing fits; nearest: {nearest} ({'; '.join(losers[nearest])})", losers=losers, nearest_miss=nearest)
+    nearest = min(misses, key=lambda name: (len(misses[name]), max(f.excess for f in misses[name])), default=None)
+    near = f"{nearest} ({'; '.join(losers[nearest])})" if nearest else ""
+    if not fitting:
+        return Choice(None, f"nothing fits; nearest: {near}", losers=losers, nearest_miss=nearest)
+    standing = f"fits every limit; {describe_standing(fitting, rows, budget)}"
+    if verdicts.is_reference(rows[fitting[0]]):
+        return Choice(fitting[0], describe_no_gain(standing, len(fitting) == 1, near), tuple(fitting[1:]), losers, nearest)
+    return Choice(fitting[0], standing, tuple(fitting[1:]), losers)
+
+
+def describe_no_gain(standing: str, alone: bool, near: str) -> str:
+    """Why the reference is chosen. alone: no other variant fits. near: the nearest of those that do not, with what each limit says."""
+    texts = [f"{NOTHING_GAINED}: {NO_OTHER if alone else standing}"]
+    return "; ".join([*texts, *([f"{'nearest' if alone else 'nearest of the rest'}: {near}"] if near else [])])
 
 
 def describe_standing(fitting: list[str], rows: Rows, budget: Budget) -> str:

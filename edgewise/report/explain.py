@@ -13,6 +13,7 @@ from typing import Any
 from edgewise.artifacts import artifact, records
 from edgewise.artifacts.records import Operators, VariantSummary
 from edgewise.compress import partition
+from edgewise.report import bounds
 from edgewise.report.verdicts import compare_latencies
 from edgewise.stats.claims import FASTER, NO_CLAIM
 
@@ -240,8 +241,8 @@ def compare_top_operators(profiles: Profiles) -> str | None:
     if mine["type"] == its["type"] and mine["dtype"] == its["dtype"] or took < AS_SLOW * before:
         return None
     return (
-        f"{format_calls([mine])} take at least {took:.2f} of the reference's latency, the {format_calls([its])} of {profiles.parent} "
-        f"at most {before:.2f}: this runtime has no faster kernel for them on this CPU"
+        f"{format_calls([mine])} take at least {bounds.round_down(took, 2)} of the reference's latency, the {format_calls([its])} of"
+        f" {profiles.parent} at most {bounds.round_up(before, 2)}: this runtime has no faster kernel for them on this CPU"
     )
 
 

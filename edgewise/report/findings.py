@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewise.artifacts.records import Energy, EngineAuto, EnginePoint, LimitedRun, Memory, Operators, Summary, Sustained, VariantSummary
-from edgewise.report import explain
+from edgewise.report import bounds, explain
 from edgewise.report.explain import name_some, top_operators
 from edgewise.report.verdicts import Rows, worst_ratio
 
@@ -89,7 +89,8 @@ def describe_claim(summary: Summary) -> str:
         return f"{summary.reference} was not measured against itself with an interval: no claim about latency is made"
     low, high = reference.latency.ratio_ci95
     share = 100 * reference.latency.smallest_claim_share
-    return f"{summary.reference} against itself on this device gives [{low:.3f}, {high:.3f}]: no difference below {share:.2g} % is claimed"
+    least = bounds.round_down(share, bounds.count_places(share))
+    return f"{summary.reference} against itself on this device gives [{low:.3f}, {high:.3f}]: no difference below {least} % is claimed"
 
 
 def describe_real_time(rows: Rows) -> str | None:
@@ -131,7 +132,11 @@ def format_limited_run(found: LimitedRun, evidence: bool = True) -> str:
 
 
 def describe_load(s: Sustained) -> str:
-    hot = "no temperature sensor" if s.temperature_max_degc is None else f"at most {s.temperature_max_degc:.0f} \N{DEGREE SIGN}C"
+    hot = (
+        "no temperature sensor"
+        if s.temperature_max_degc is None
+        else f"at most {bounds.round_up(s.temperature_max_degc, 0)} \N{DEGREE SIGN}C"
+    )
     medians = f"{s.start_p50_ms:.3g} ms in the first of {s.minutes} minutes, {s.end_p50_ms:.3g} ms in the last"
     return f"{medians} ({100 * s.drift:+.1f} %), {hot}, {describe_throttling(s)}"
 

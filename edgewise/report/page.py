@@ -96,6 +96,7 @@ def build_context(summary: Summary, settings: Config) -> dict[str, Any]:
         "unresolved": table.describe_margins(summary) + table.describe_lost(summary) + table.describe_unresolved(summary),
         "on_device": table.describe_agreement(summary),
         "focus": focus,
+        "focus_is": describe_focus(summary, focus),
         "cards": list(make_cards(summary)),
         "changes": list_changes(summary.variants[summary.reference], summary.variants[focus], summary.primary_metric) if focus else [],
         "steps": find_steps(summary, focus) if focus else [],
@@ -118,11 +119,19 @@ def build_context(summary: Summary, settings: Config) -> dict[str, Any]:
 
 
 def choose_focus(summary: Summary) -> str | None:
-    """What the page compares with the reference: the chosen variant, else the first of the table that is ok; None: there is none."""
-    if summary.chosen:
+    """What the page compares with the reference: the chosen variant; where none is, or the reference itself, the first other one of the
+    table that is ok. None: there is none."""
+    if summary.chosen not in (None, summary.reference):
         return summary.chosen
     others = [name for name, row in table.sort_variants(summary) if row.ok and name != summary.reference and was_evaluated(row)]
     return others[0] if others else None
+
+
+def describe_focus(summary: Summary, focus: str | None) -> str:
+    """What the compared variant is where it is not the chosen one, to follow its name."""
+    if focus in (None, summary.chosen):
+        return ""
+    return ", the fastest of the others" if verdicts.makes_claims(summary.variants) else ", the first of the others in the table"
 
 
 def was_evaluated(row: VariantSummary) -> bool:
@@ -136,7 +145,8 @@ def make_cards(summary: Summary) -> Iterator[tuple[str, str, str]]:
     fastest = verdicts.fastest_group({name: row for name, row in ok.items() if row.latency.verdict == FASTER})
     if fastest:
         first = ok[fastest[0]]
-        speed = f"at least {1 / verdicts.worst_ratio(first):.1f} times as fast as {summary.reference}{verdicts.say_within(first.latency)}"
+        least = answer.format_least_times(1 / verdicts.worst_ratio(first))
+        speed = f"at least {least} times as fast as {summary.reference}{verdicts.say_within(first.latency)}"
         if len(fastest) == 1:
             yield "fastest", fastest[0], f"{speed}{score_caveat(first, summary.primary_metric)}"
         else:

@@ -8,6 +8,7 @@ from typing import Any
 from edgewise.artifacts.records import Interval, JudgedLatency, Quality, VariantSummary
 from edgewise.config.schema import Margins
 from edgewise.plugins import PrimaryMetric
+from edgewise.report import bounds
 from edgewise.stats import claims
 from edgewise.stats.claims import BETTER, EQUIVALENT, FASTER, NOT_RESOLVED, SLOWER
 
@@ -73,7 +74,9 @@ def what_resolves_score(row: VariantSummary, metric: PrimaryMetric, base: float 
         needed.append(math.ceil(quality.samples * (quality.resolvable / (margin - abs(quality.delta))) ** 2))
     if needed:
         return f"needs {max(min(needed), quality.samples + 1):,} samples"
-    return f"no difference seen; {quality.samples:,} samples can show one of {factor * quality.resolvable:.2g} {metric.unit} or more"
+    least = factor * quality.resolvable
+    shown = bounds.round_up(least, bounds.count_places(least))
+    return f"no difference seen; {quality.samples:,} samples can show one of {shown} {metric.unit} or more"
 
 
 def what_resolves_latency(row: VariantSummary, aa_ratio_ci95: Interval, margin: float | None = None) -> str:
@@ -222,11 +225,14 @@ def compare_scores(one: VariantSummary, other: VariantSummary, metric: PrimaryMe
     )
 
 
+def is_reference(row: VariantSummary) -> bool:
+    """Whether a row with verdicts is the one that the others are compared with."""
+    return row.latency.verdict == REFERENCE
+
+
 def compare_latencies(one: VariantSummary, other: VariantSummary, margins: Margins = NO_MARGINS) -> str:
     """The claim about two variants from the ratio of each to the reference, which itself has what the device differs by."""
-    mine, its = (
-        claims.device_noise(row.latency.ratio_ci95) if row.latency.verdict == REFERENCE else row.latency.ratio_ci95 for row in (one, other)
-    )
+    mine, its = (claims.device_noise(row.latency.ratio_ci95) if is_reference(row) else row.latency.ratio_ci95 for row in (one, other))
     return claims.ratio_claim(mine, margins.latency, beside=its)
 
 

@@ -46,15 +46,18 @@ def write_model(path: Path, features: int) -> None:
     onnx.save(helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)]), path)
 
 
-def project(root: Path, spec: dict) -> None:
+SMALL = Budget("small", size_bytes=12_000_000)
+
+
+def project(root: Path, spec: dict, chosen: str = CHOSEN, budget: Budget = SMALL) -> None:
     """A finished pipeline whose chosen variant is a real ONNX file, and whose answers are made as `spec` says."""
-    fabricate(root, FIVE[:4], budget=Budget("small", size_bytes=12_000_000))
+    fabricate(root, FIVE[:4], budget=budget)
     write_report()
-    folder = root / "models/variants" / CHOSEN
+    folder = root / "models/variants" / chosen
     write_model(folder / "model.onnx", 12 * 16)
     image = Port("image", (None, 1, 12, 16), "float32", "NCHW", "image")
     artifact.write(folder, replace(artifact.read(folder), inputs=(image,)))
-    for name, change in ((f"evaluate/{CHOSEN}", {"details": spec}), ("data", {"preprocessing": SPEC})):
+    for name, change in ((f"evaluate/{chosen}", {"details": spec}), ("data", {"preprocessing": SPEC})):
         artifact.write(root / "models" / name, replace(artifact.read(root / "models" / name), **change))
 
 
@@ -337,6 +340,15 @@ def test_without_a_choice_there_is_a_manifest_with_the_reason(tmp_path, monkeypa
     assert made.status == "none" and "nothing fits; nearest:" in made.reason and "nothing is chosen" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="models/bundle is none: nothing fits"):
         assembly.send_bundle("device")
+
+
+def test_a_bundle_of_the_reference_says_that_nothing_is_gained(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    project(tmp_path, {"answer": "highest"}, "onnx-fp32", Budget("strict", accuracy_drop_points=0.1))
+    assembly.make_bundle()
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("bundle: onnx-fp32 in models/bundle; copy the folder")
+    assert second.startswith("bundle: onnx-fp32 is the reference itself, so nothing is gained: ")
 
 
 def test_a_detector_says_what_its_threshold_makes_of_a_picture(tmp_path, monkeypatch):

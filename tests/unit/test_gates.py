@@ -53,6 +53,17 @@ def test_faster_than(factor, verdict):
     assert ("visits" in gate.text or "limit" in gate.text) == (verdict == "not resolved")
 
 
+def test_a_budget_that_the_reference_alone_keeps_passes_and_says_so():
+    same = replace(REFERENCE.quality, delta=0.0, delta_ci95=(0.0, 0.0))
+    base = replace(REFERENCE, quality=same, latency=replace(REFERENCE.latency, verdict="reference"))
+    rows = {"onnx-fp32": base, "onnx-int8": int8()}
+    budget = Budget("none", accuracy_drop_points=0.1)
+    chosen = choice.choose(rows, budget, classification.PRIMARY_METRIC, 0.95)
+    (gate,) = gates.check_budget(summary(budget=budget, variants=rows, chosen=chosen.chosen, chosen_reason=chosen.reason))
+    assert gate.verdict == "pass" and gate.text.startswith("chosen: onnx-fp32, the reference itself, so nothing is gained")
+    assert "nearest: onnx-int8 (accuracy drop" in gate.text
+
+
 def test_faster_than_says_where_it_holds_for_one_visit_alone():
     assert "within this visit" in gates.check_faster(summary(int8(between_visits=False)), Demand("onnx-int8", 1.5)).text
 

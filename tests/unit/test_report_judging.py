@@ -344,6 +344,23 @@ def test_without_limits_nothing_is_chosen():
     assert choice.choose(ROWS, Budget("none"), None, None).reason.endswith("-S ++budget.sqnr_db=25`"), "there is no score to limit"
 
 
+def test_where_the_reference_is_chosen_the_nearest_other_variant_is_named():
+    base = varied(plain(size=10), latency_verdict="reference")
+    rows = {"base": base, "big": plain((1.1, 1.2), 40), "near": plain((0.5, 0.6), 11)}
+    alone = choice.choose(rows, Budget("test", size_bytes=10), PRIMARY_METRIC, 0.95)
+    assert (alone.chosen, alone.nearest_miss, alone.runners_up) == ("base", "near", ())
+    assert alone.reason == (
+        "the reference itself, so nothing is gained: no other variant is shown to keep every limit; nearest: near (size 0.000011 MB,"
+        " limit 1e-05 MB)"
+    )
+    rows["slow"] = plain((1.3, 1.4), 10)
+    beside = choice.choose(rows, Budget("test", size_bytes=10), PRIMARY_METRIC, 0.95)
+    assert beside.runners_up == ("slow",) and "so nothing is gained: fits every limit; the best of 2 in latency" in beside.reason
+    assert "nearest of the rest: near (size" in beside.reason
+    better = choice.choose({**rows, "fast": plain((0.5, 0.6), 10)}, Budget("test", size_bytes=10), PRIMARY_METRIC, 0.95)
+    assert better.chosen == "fast" and better.nearest_miss is None and "nothing is gained" not in better.reason
+
+
 def test_where_nothing_fits_the_nearest_miss_is_named():
     found = choice.choose(ROWS, Budget("test", size_bytes=4_000_000, peak_rss_bytes=60_000_000), PRIMARY_METRIC, 0.95)
     assert found.chosen is None and found.nearest_miss == "lean"  # one limit missed; the others miss two

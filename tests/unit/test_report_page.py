@@ -154,9 +154,30 @@ def test_the_page_sets_the_chosen_or_else_the_fastest_against_the_reference(proj
     summary = write_report()
     assert page.choose_focus(summary) == "onnx-int8-static"
     assert page.choose_focus(replace(summary, chosen="tflite-int4-weight")) == "tflite-int4-weight"
+    assert page.choose_focus(replace(summary, chosen="onnx-fp32")) == "onnx-int8-static", "the reference beside itself says nothing"
     found = {c.what: c for c in changes.list_changes(summary.variants["onnx-fp32"], summary.variants["onnx-int8-static"], PRIMARY_METRIC)}
     assert found["size, MB"].change == "−74.6 %" and found["latency p50, ms"].change == "−69.0 [−69.4, −68.6] %"
     assert [title for title, *_ in page.make_cards(summary)] == ["fastest", "smallest", "least memory"]
+
+
+def test_a_page_whose_reference_is_chosen_compares_another_variant(project):
+    text = render_page(project, budget=Budget("strict", accuracy_drop_points=0.0, size_bytes=45_000_000), rows=(FIVE[0], FIVE[1], FIVE[3]))
+    assert "<b>onnx-fp32</b> is chosen: the reference itself, so nothing is gained: no other variant is shown to keep every limit" in text
+    assert "From onnx-fp32 to onnx-int8-static, the fastest of the others." in text
+    assert "Recall of onnx-int8-static, the fastest of the others, beside onnx-fp32" in text
+    assert "Nearest miss: onnx-int8-static" in text
+
+
+def test_at_least_is_rounded_down(project):
+    fabricate(project)
+    summary = write_report()
+    name = "onnx-int8-static"
+    for highest, said in ((0.917, "at least 1.09 times"), (0.341, "at least 2.9 times")):
+        row = replace(summary.variants[name], latency=replace(summary.variants[name].latency, ratio_ci95=(0.3, highest)))
+        (card,) = [
+            figure for title, _, figure in page.make_cards(replace(summary, variants={**summary.variants, name: row})) if title == "fastest"
+        ]
+        assert card.startswith(said)
 
 
 def test_the_page_and_the_terminal_name_the_same_variants(project):
