@@ -241,7 +241,7 @@ def what_resolves_loss(loss: tuple[float, float], margin: float, samples: int | 
     """How many test samples would show that the loss is below the margin, or where the middle of its interval is one, that there is one."""
     times = [claims.times_needed((loss[0] - margin, loss[1] - margin)), claims.times_needed(loss) if sum(loss) > 0 else None]
     known = [each for each in times if each is not None]
-    passes = f"a loss below {100 * margin:.3g} points passes" if metric.share else f"a loss below {margin:.3g} passes"
+    passes = f"a loss below {100 * margin:.2f} points passes" if metric.share else f"a loss below {margin:.3g} passes"
     if not known or samples is None:
         return f"{passes}, and so many samples cannot show it"
     return f"{passes}; needs about {max(min(known), 2) * samples:,} samples in both runs"
