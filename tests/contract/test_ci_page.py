@@ -44,6 +44,16 @@ def test_github_runs_jobs_on_a_machine_of_ones_own():
     assert any("[ $? -eq 4 ]" in line for line in scripts(example))
 
 
+@pytest.mark.parametrize(("name", "base"), [("github", "origin/${{ github.base_ref }}"), ("gitlab", "origin/$CI_DEFAULT_BRANCH")])
+def test_a_recipe_brings_what_dvc_keeps_and_compares_with_the_branch_that_it_merges_into(name, base):
+    lines = [line.partition(" #")[0].strip() for line in scripts(EXAMPLES[name])]
+    runs = [place for place, line in enumerate(lines) if line == "dvc repro"]
+    pulls = [place for place, line in enumerate(lines) if line == "dvc pull --allow-missing"]
+    assert len(runs) == len(pulls) and all(pull < run for pull, run in zip(pulls, runs, strict=True))
+    (report,) = [shlex.split(line) for line in lines if line.startswith("edgewise report")]
+    assert report[report.index("--rev") + 1] == base and "--no-worse-than-last" in report
+
+
 def test_gitlab_lets_a_gate_that_is_not_resolved_warn():
     example = EXAMPLES["gitlab"]
     jobs = {name: job for name, job in example.items() if isinstance(job, dict)}
@@ -61,4 +71,14 @@ def test_the_commands_are_understood(words):
 
 def test_the_page_has_every_gate_and_every_command_once_more():
     said = {word for words in commands() for word in words if word.startswith("--")}
-    assert {"--faster-than", "--equivalent", "--no-slower-than-last", "--rev", "--json", "--junit", "--with", "--visits"} <= said
+    assert {
+        "--faster-than",
+        "--equivalent",
+        "--no-slower-than-last",
+        "--no-worse-than-last",
+        "--rev",
+        "--json",
+        "--junit",
+        "--with",
+        "--visits",
+    } <= said
