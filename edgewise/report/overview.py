@@ -16,7 +16,7 @@ from edgewise.measure import collecting
 from edgewise.plugins import Decisions, PrimaryMetric
 from edgewise.report import choice, explain, figure, page, rows, sanity, table, verdicts
 
-REPORT, DATA = Path("models/report"), Path("models/data")
+REPORT = Path("models/report")
 COMPARED = METRICS / "variants"
 
 
@@ -52,7 +52,7 @@ def summarize(settings: schema.Config) -> Summary:
         nearest_miss=chosen.nearest_miss,
         aa_ratio_ci95=reference.latency.ratio_ci95,
         trust=trust,
-        warnings=(*problems, *read_data_notes(), *records.read_plain(METRICS / "train.json").get("warnings", ())),
+        warnings=(*problems, *rows.read_data_notes(), *records.read_plain(METRICS / "train.json").get("warnings", ())),
     )
 
 
@@ -61,13 +61,6 @@ def read_class_answers(settings: schema.Config) -> dict[str, Decisions]:
     task = rows.Judge.of(settings.task).task
     found = {name: rows.read_decisions(name, task) for name in settings.variants} if task.TARGETS == "classes" else {}
     return {name: decisions for name, decisions in found.items() if decisions}
-
-
-def read_data_notes() -> tuple[str, ...]:
-    """What the user should know about the data, as prepare-data has told it."""
-    if not (DATA / artifact.MANIFEST).exists():  # a clone in which nothing has run yet
-        return ()
-    return tuple(artifact.read(DATA).details.get("notes", ()))
 
 
 def read_device(settings: schema.Config) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from edgewise.config.schema import Config
 from edgewise.plugins import PrimaryMetric
 from edgewise.report import answer, findings, gallery, slimness, table, verdicts
 from edgewise.report.changes import find_steps, list_changes, score_heading
-from edgewise.report.rows import Judge
+from edgewise.report.rows import Judge, read_data_notes
 from edgewise.stats.claims import FASTER, IDENTICAL, WORSE
 
 NAME = "report.html"
@@ -34,11 +34,13 @@ POINT_FIGURES = (  # names of artifacts.flat_metrics
 )
 PAIRED = ("mcnemar_p", "agreement", "kl_nats")
 MOST_CLASSES = 20
+FEW = 10  # samples or objects of a class, below which a change says little
 PER_CLASS = {  # in details.json -> what it is, and what is counted beside it
-    "recall_per_class": "Recall",
-    "map_50_95_per_class": "Average precision (50:95)",
-    "iou_per_class": "Intersection over union",
+    "recall_per_class": ("Recall", "samples"),
+    "map_50_95_per_class": ("Average precision (50:95)", "objects"),
+    "iou_per_class": ("Intersection over union", "pixels"),
 }
+LEAK = "are in two of the data's own splits"  # in the one note on the data that makes scores wrong
 
 
 def write_page(summary: Summary, settings: Config, folder: Path) -> None:
@@ -91,6 +93,8 @@ def build_context(summary: Summary, settings: Config) -> dict[str, Any]:
         "subject": f"{subject(settings.model)} on {subject(settings.data)}",
         "rows": table.sort_variants(summary),
         "hold": table.describe_hold(summary),
+        "alarms": [text for text in summary.warnings if not is_calm(text)],
+        "notes": [text for text in summary.warnings if is_calm(text)],
         "disturbances": findings.describe_disturbances(summary),
         "reading": table.explain_table(summary)[0],
         "unresolved": table.describe_margins(summary) + table.describe_lost(summary) + table.describe_unresolved(summary),
@@ -110,7 +114,8 @@ def build_context(summary: Summary, settings: Config) -> dict[str, Any]:
         "cuts": slimness.list_cuts(summary),
         "cut_title": slimness.TITLE,
         "classes": class_changes(summary.reference, focus) if focus else [],
-        "class_title": found.title if focus and (found := read_by_class(focus)) else "",
+        "by_class": read_by_class(focus) if focus else None,
+        "few": FEW,
         "pictures": gallery.pick_pictures(summary.reference, focus, task) if focus else [],
         "drawn": gallery.draw_changes(summary.reference, focus, task) if focus else [],
         "files": {name: artifact.read(MODELS / "variants" / name) for name in summary.variants},
@@ -132,6 +137,11 @@ def describe_focus(summary: Summary, focus: str | None) -> str:
     if focus in (None, summary.chosen):
         return ""
     return ", the fastest of the others" if verdicts.makes_claims(summary.variants) else ", the first of the others in the table"
+
+
+def is_calm(warning: str) -> bool:
+    """Whether a warning of the summary is a note on the data that leaves the figures right."""
+    return warning in read_data_notes() and LEAK not in warning
 
 
 def was_evaluated(row: VariantSummary) -> bool:
@@ -187,7 +197,7 @@ def read_run_records() -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class ClassChange:
-    """Recall of one class before and after, as shares; None for a class without test samples."""
+    """The figure of one class before and after, as shares; None for a class without test samples. samples: or objects, or pixels."""
 
     label: str
     samples: int
@@ -200,19 +210,21 @@ class ClassChange:
 
 
 def class_changes(reference: str, variant: str) -> list[ClassChange]:
-    """At most MOST_CLASSES classes, the largest change first; none where the task has no figure by class."""
+    """At most MOST_CLASSES classes, the largest change first, those with fewer than FEW samples or objects after the others; none where the
+    task has no figure by class."""
     before, after = read_by_class(reference), read_by_class(variant)
     if before is None or after is None:
         return []
     found = [ClassChange(label, after.counts.get(label, 0), before.figures.get(label), value) for label, value in after.figures.items()]
-    return sorted(found, key=lambda change: (-abs(change.delta), change.label))[:MOST_CLASSES]
+    return sorted(found, key=lambda change: (change.samples < FEW, -abs(change.delta), change.label))[:MOST_CLASSES]
 
 
 @dataclass(frozen=True)
 class ByClass:
-    """title: what the figures are, see PER_CLASS. figures, counts: of each class that has them; counts: of samples, objects or pixels."""
+    """title: what the figures are; counted: samples, objects or pixels, see PER_CLASS. figures, counts: of each class that has them."""
 
     title: str
+    counted: str
     figures: Mapping[str, float | None]
     counts: Mapping[str, int]
 
@@ -233,7 +245,7 @@ def read_by_class(name: str) -> ByClass | None:
         counts = dict(zip(made.labels, count_labels(np.load(folder / targets.FILE), len(made.labels)).tolist(), strict=True))
     else:
         counts = dict(zip(made.labels, np.sum(details["confusion"], axis=1).tolist(), strict=True))
-    return ByClass(PER_CLASS[key], details[key], counts)
+    return ByClass(*PER_CLASS[key], details[key], counts)
 
 
 def count_labels(targets: np.ndarray, labels: int) -> np.ndarray:

@@ -49,6 +49,13 @@ class Judge:
         return cls(module, build(module.Settings, plugin.settings, "task"))
 
 
+def read_data_notes() -> tuple[str, ...]:
+    """What the user should know about the data, as prepare-data has told it."""
+    if not (MODELS / "data" / artifact.MANIFEST).exists():  # a clone in which nothing has run yet
+        return ()
+    return tuple(artifact.read(MODELS / "data").details.get("notes", ()))
+
+
 def read_rows(config: Config) -> dict[str, VariantSummary]:
     """The rows of all configured variants, in the order of the configuration."""
     reference, judge = read_predictions(MODELS / "evaluate" / config.reference), Judge.of(config.task)

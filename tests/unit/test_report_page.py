@@ -9,9 +9,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+from edgewise.artifacts import artifact
 from edgewise.artifacts.records import SCHEMA, read_summary
 from edgewise.config import schema
 from edgewise.config.schema import Budget, Plugin
+from edgewise.data import splitting
 from edgewise.report import answer, changes, gallery, page
 from edgewise.tasks import classification
 from edgewise.tasks.classification import PRIMARY_METRIC
@@ -147,6 +149,39 @@ def test_classes_come_with_the_greatest_change_first(project):
     assert {change.label for change in found} == set(LABELS) and sum(change.samples for change in found) == 540
     assert sum(change.delta * change.samples for change in found) == pytest.approx(-2)  # three lost, one gained
     assert [abs(change.delta) for change in found] == sorted((abs(change.delta) for change in found), reverse=True)
+
+
+def test_classes_of_few_samples_stand_at_the_end(monkeypatch):
+    before, after = ({"rare": rare, "usual": usual} for rare, usual in ((1.0, 0.9), (0.0, 0.8)))
+    found = {name: page.ByClass("Recall", "samples", each, {"rare": 1, "usual": 40}) for name, each in (("a", before), ("b", after))}
+    monkeypatch.setattr(page, "read_by_class", found.get)
+    assert [change.label for change in page.class_changes("a", "b")] == ["usual", "rare"]
+
+
+def test_the_page_names_what_is_counted_by_class(project):
+    text = render_page(project)
+    assert "<th>samples</th>" in text and "stand at the end" not in text
+    assert "stand at the end" in render_page(project, samples=60)
+
+
+def test_a_note_on_the_data_is_no_alarm_but_a_leak_is(project):
+    fabricate(project)
+    leaked = {
+        "unreadable": {"count": 0},
+        "copies": {"with_another_label": 0},
+        "groups_in_two_splits": 3,
+        "counts": {"test": {"a": 1, "b": 0}},
+    }
+    notes = splitting.list_warnings(leaked)
+    data = artifact.read(project / "models/data")
+    artifact.write(project / "models/data", replace(data, details={**data.details, "notes": notes}))
+    summary = replace(write_report(), warnings=(*notes, "the source is wrong"))
+    found = page.build_context(summary, schema.read())
+    assert found["notes"] == ["test has no sample of: b"]
+    assert found["alarms"] == [
+        "3 groups (or copies of a file) are in two of the data's own splits: scores will be too good",
+        "the source is wrong",
+    ]
 
 
 def test_the_page_sets_the_chosen_or_else_the_fastest_against_the_reference(project):

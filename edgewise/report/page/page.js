@@ -125,6 +125,7 @@
     const x = (p) => xs.place(FIGURES[across.value].get(p)), y = (p) => ys.place(FIGURES[up.value].get(p));
     axes(svg, xs, ys);
     const best = front(shown, across.value, up.value);
+    document.getElementById("dashed").hidden = best.length < 2;
     const steps = best.map((p, i) => (i ? `H${x(p)}V${y(p)}` : `M${x(p)} ${y(p)}`)).join("");
     svg.append(element("path", { d: steps, fill: "none", stroke: "var(--ink)", "stroke-dasharray": "5 4", opacity: 0.5 }));
     for (const p of bars.checked ? shown : []) {
