@@ -105,9 +105,10 @@ def is_same_score(variant: str, now: Run, then: Run) -> bool:
 def score_change(variant: str, metric: PrimaryMetric, now: Run, then: Run) -> Change | None:
     """The change of a variant's score; None where a score or its interval is missing.
 
-    Where the reference is the same in both runs, the variant's paired difference to it now, less that of then. Elsewhere, as after
-    training anew, the two scores with intervals of their own, as if each had samples of its own. Where these are the same, the interval
-    is wider than it needs to be (see stats.independent.difference_interval).
+    Where the reference is the same in both runs, the variant's paired difference to it now, less that of then, as if independent: on one
+    sample both can only lose where the reference is right, and only gain where it is wrong, so that they are next to never correlated
+    negatively. Elsewhere, as after training anew, the two scores with intervals of their own, as if each had samples of its own. Where
+    these are the same, the interval is wider than it needs to be (see stats.independent.difference_interval).
     """
     same = now.summary.reference == then.summary.reference and is_same_score(now.summary.reference, now, then)
     found = [(scored_beside_reference if same else scored_alone)(run.summary.variants[variant], metric) for run in (now, then)]

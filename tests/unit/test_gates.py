@@ -210,7 +210,8 @@ def test_the_same_evaluation_is_no_worse_however_few_its_samples():
     same = run_of(judged(19, 20), judged(18, 20, int8()))
     found = list(gates.check_scores(same, same))
     assert [gate.verdict for gate in found] == ["pass", "pass"] and all("the same as in main" in gate.text for gate in found)
-    anew = [next(gates.check_scores(replace(same, origin=other), same)).verdict for other in (ANEW, Origin())]
+    runs = (replace(same, origin=ANEW), same), (replace(same, origin=Origin()),) * 2
+    anew = [next(gates.check_scores(now, then)).verdict for now, then in runs]
     assert anew == ["not resolved"] * 2, "another model, or one that is not known, may be right by chance"
 
 
