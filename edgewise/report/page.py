@@ -117,6 +117,7 @@ def build_context(summary: Summary, settings: Config) -> dict[str, Any]:
         "by_class": read_by_class(focus) if focus else None,
         "few": FEW,
         "pictures": gallery.pick_pictures(summary.reference, focus, task) if focus else [],
+        "views": describe_views(summary, focus),
         "drawn": gallery.draw_changes(summary.reference, focus, task) if focus else [],
         "files": {name: artifact.read(MODELS / "variants" / name) for name in summary.variants},
         "records": read_run_records(),
@@ -137,6 +138,20 @@ def describe_focus(summary: Summary, focus: str | None) -> str:
     if focus in (None, summary.chosen):
         return ""
     return ", the fastest of the others" if verdicts.makes_claims(summary.variants) else ", the first of the others in the table"
+
+
+def describe_views(summary: Summary, focus: str | None) -> str:
+    """What the drawn pictures show: boxes, of each of the two above its own threshold, or classes of pixels."""
+    if focus is None:
+        return ""
+    shown = [(name, table.format_threshold(summary.variants[name])) for name in (summary.reference, focus)]
+    before, after = (f"{name} with its boxes above {threshold}" if threshold else name for name, threshold in shown)
+    if not shown[0][1]:
+        return f"The truth, {before} and {after}{describe_focus(summary, focus)}, with the class of each pixel."
+    return (
+        f"The truth, {before}, and {after}{describe_focus(summary, focus)}: each has its own threshold here and in a bundle. What only one"
+        " of the two has, and the share of detections lost, are counted at that of the reference."
+    )
 
 
 def is_calm(warning: str) -> bool:

@@ -4,7 +4,6 @@ agreement by output, and by groups of an output whose values differ in kind."""
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from edgewise.artifacts.records import Agreement, Interval, OutputAgreement, Summary, VariantSummary
 from edgewise.plugins import PrimaryMetric
@@ -157,11 +156,11 @@ def format_agreement(found: Agreement) -> str:
 def describe_lost(summary: Summary) -> list[str]:
     """What happens to the reference's detections at its threshold, which the mean average precision does not see; one line, where the task
     detects."""
-    told = [
-        f"{name} {format_lost(row.quality.scores)}" for name, row in sort_variants(summary) if name != summary.reference and knows_lost(row)
-    ]
+    told = [f"{name} {format_lost(row)}" for name, row in sort_variants(summary) if name != summary.reference and knows_lost(row)]
     count = max((row.quality.scores["detections"] for row in summary.variants.values() if knows_lost(row)), default=0)
-    return [f"Of the {count:,} detections of {summary.reference} above its threshold are lost: {'; '.join(told)}"] if told else []
+    threshold = format_threshold(summary.variants[summary.reference])
+    which = f" of {threshold}" if threshold else ""
+    return [f"Of the {count:,} detections of {summary.reference} above its threshold{which} are lost: {'; '.join(told)}"] if told else []
 
 
 def knows_lost(row: VariantSummary) -> bool:
@@ -169,10 +168,19 @@ def knows_lost(row: VariantSummary) -> bool:
     return row.quality.scores.get("lost_detections_share") is not None
 
 
-def format_lost(scores: Mapping[str, Any]) -> str:
-    """The share with its interval, and how the scores of the others moved."""
+def format_threshold(row: VariantSummary) -> str:
+    """Of a detector: the score above which its boxes are used; else empty."""
+    threshold = row.quality.scores.get("threshold")
+    return "" if threshold is None else f"{threshold:.2f}"
+
+
+def format_lost(row: VariantSummary) -> str:
+    """The share with its interval, the share at the variant's own threshold, and how the scores of the others moved."""
+    scores, own = row.quality.scores, format_threshold(row)
     interval = format_interval(scores["lost_detections_share_ci95"], lambda bound: f"{100 * bound:.1f}")
     share = f"{100 * scores['lost_detections_share']:.1f} %{interval}"
+    if own:
+        share += f" ({100 * scores['lost_at_own_threshold_share']:.1f} % at its own of {own})"
     if scores["score_shift_median"] is None:
         return share
     low, middle, high = (format_signed(scores[f"score_shift_{name}"], 2) for name in ("p5", "median", "p95"))

@@ -157,7 +157,7 @@ def warn_of_lost_detections(scores: Mapping[str, Any]) -> list[str]:
     moved = "" if shift is None else f"; scores moved by {shift:+.2f} (median)"
     return [
         f"{100 * share:.2g} % of the reference's {scores['detections']:,} detections are lost at its threshold, {100 * own:.2g} % at this"
-        f" variant's own ({scores['threshold']:.2g}){moved}"
+        f" variant's own ({scores['threshold']:.2f}){moved}"
     ]
 
 

@@ -10,7 +10,7 @@ from edgewise.artifacts.records import Quality, Summary, VariantSummary
 from edgewise.config.schema import Budget
 from edgewise.errors import ConfigError, DataError, ModelError
 from edgewise.plugins import Boxes, Predictions
-from edgewise.report import table
+from edgewise.report import page, table
 from edgewise.stats import average_precision
 from edgewise.stats.box_matching import Detected, Objects, match
 from edgewise.tasks import detection
@@ -227,16 +227,31 @@ def test_the_table_writes_map_as_everybody_does():
 def test_the_table_says_what_is_lost_and_how_scores_moved():
     lost = {
         **{"detections": 1615, "lost_detections_share": 0.067, "lost_detections_share_ci95": [0.048, 0.0881]},
-        **{"score_shift_p5": -0.09, "score_shift_median": 0.0002, "score_shift_p95": 0.08},
+        **{"score_shift_p5": -0.09, "score_shift_median": 0.0002, "score_shift_p95": 0.08, "lost_at_own_threshold_share": 0.029},
     }
     rows = {
-        "onnx-fp32": VariantSummary("onnx", "fp32", "ok", quality=Quality(scores=lost)),
-        "onnx-int8-static": VariantSummary("onnx", "int8-static", "ok", quality=Quality(scores=lost)),
+        "onnx-fp32": VariantSummary("onnx", "fp32", "ok", quality=Quality(scores={**lost, "threshold": 0.2854})),
+        "onnx-int8-static": VariantSummary("onnx", "int8-static", "ok", quality=Quality(scores={**lost, "threshold": 0.2})),
         "failed": VariantSummary("onnx", "int8-qat", "failed", quality=Quality(scores=dict.fromkeys(lost))),
     }
     said = table.describe_lost(Summary("onnx-fp32", {}, rows, (), None, "", Budget("none"), detection.PRIMARY_METRIC))
     assert said == [
-        "Of the 1,615 detections of onnx-fp32 above its threshold are lost: onnx-int8-static 6.7 % [4.8, 8.8],"
-        " scores moved by 0.00 (−0.09 to +0.08)"
+        "Of the 1,615 detections of onnx-fp32 above its threshold of 0.29 are lost: onnx-int8-static 6.7 % [4.8, 8.8] (2.9 % at its own of"
+        " 0.20), scores moved by 0.00 (−0.09 to +0.08)"
     ]
     assert not table.describe_lost(Summary("a", {}, {"a": rows["failed"]}, (), None, "", Budget("none"), None))
+
+
+def test_the_page_says_above_which_scores_boxes_are_drawn():
+    def summary(*thresholds):
+        scores = [{} if threshold is None else {"threshold": threshold} for threshold in thresholds]
+        rows = {
+            name: VariantSummary("onnx", name, "ok", quality=Quality(scores=each))
+            for name, each in zip(("fp32", "int8"), scores, strict=True)
+        }
+        return Summary("fp32", {}, rows, (), "int8", "", Budget("none"), detection.PRIMARY_METRIC)
+
+    said = page.describe_views(summary(0.2854, 0.2018), "int8")
+    assert said.startswith("The truth, fp32 with its boxes above 0.29, and int8 with its boxes above 0.20: each has its own threshold")
+    assert page.describe_views(summary(None, None), "int8") == "The truth, fp32 and int8, with the class of each pixel."
+    assert page.describe_views(summary(None, None), None) == ""
