@@ -6,7 +6,7 @@ Users type these names, so they stay the same when the records in `records` are 
 import dataclasses
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edgewise.artifacts.records import VariantSummary
@@ -115,6 +115,12 @@ def get_path(row: VariantSummary, path: str) -> Any:
     for part in path.split("."):
         found = None if found is None else getattr(found, part)
     return found
+
+
+def may_claim(results: Iterable[Mapping[str, Any]]) -> bool:
+    """False where latency was measured and nowhere has an interval, as by the profile smoke. results: of `flatten_summary`."""
+    measured = [result for result in results if result.get("latency_ratio_to_reference") is not None]
+    return not measured or any(result.get("latency_ratio_ci95") for result in measured)
 
 
 def score_metric_name(metric: PrimaryMetric, end: str) -> str:

@@ -20,7 +20,7 @@ from edgewise.sweep.effects import Effect, importances, level_order
 from edgewise.sweep.execution import Outcome, read_outcomes
 from edgewise.sweep.plan import MAXIMIZE, MINIMIZE, Plan
 from edgewise.sweep.points import settings_by_key
-from edgewise.sweep.summary import FOLDER, Row, SweepSummary, summarize
+from edgewise.sweep.summary import FOLDER, Row, SweepSummary, row_cost, say_too_short, summarize
 
 MOST_ROWS = 40  # in the terminal; the file has all
 UNITS = {"size_bytes": ("size, MB", 1e-6), "latency_p50_ms": ("p50, ms", 1.0), "accuracy_top1": ("accuracy, %", 100.0)}
@@ -55,9 +55,11 @@ def compute_importances(plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, di
     """{objective: {key: importance}} of a search; empty for a grid, where the shares of the effects say the same exactly."""
     if not plan.searched:
         return {}
-    rows = [row for row in summarize(plan, outcomes, {}).rows if row.values is not None]
+    summary = summarize(plan, outcomes, {})
+    rows = [row for row in summary.rows if row.values is not None]
     points = [row.settings for row in rows]
-    return {name: importances(points, [row.values[i] for row in rows if row.values], plan.keys) for i, name in enumerate(plan.objectives)}
+    ranked = ((i, name) for i, name in enumerate(plan.objectives) if name not in summary.unranked)
+    return {name: importances(points, [row.values[i] for row in rows if row.values], plan.keys) for i, name in ranked}
 
 
 def track_in_mlflow(name: str) -> None:
@@ -79,7 +81,7 @@ def print_summary(summary: SweepSummary) -> None:
 
 
 def make_table(summary: SweepSummary) -> Any:
-    """The rows, front first, then by the first objective. Headings may wrap, values may not."""
+    """The rows, front first, then the best by the first objective. Headings may wrap, values may not."""
     from rich import box
     from rich.table import Table
 
@@ -92,7 +94,7 @@ def make_table(summary: SweepSummary) -> Any:
         made.add_column(heading.replace("_", " "))
     for name in summary.objectives:
         made.add_column(unit_of(name)[0], justify="right")
-    rows = sorted(summary.rows, key=lambda row: (not row.front, row.values is None, row.values or ()))
+    rows = sorted(summary.rows, key=lambda row: (not row.front, row_cost(row.values, summary.objectives, summary.unranked)))
     for row in rows[:MOST_ROWS]:
         style = "bold" if row.front else "red" if row.values is None else None
         made.add_row(*row_cells(row, summary, several), style=style)
@@ -160,7 +162,7 @@ def apply_commands(summary: SweepSummary) -> list[str]:
         f"  {points[name]['apply']}    # {', '.join(f'{k.rpartition(chr(46))[2]}={given[name].get(k)}' for k in summary.keys)}"
         for name in names
     ]
-    return ["to bring a point of the front into your workspace (then run `dvc repro`):", *commands] if commands else []
+    return ["to bring a point of the front into your workspace (`edgewise report` then shows it):", *commands] if commands else []
 
 
 @dataclass(frozen=True)
@@ -248,5 +250,8 @@ def draw_frame(plot: Any, summary: SweepSummary, axes: int) -> None:
     caption = f"{drawn} rows{f', without {left_out} that failed' if left_out else ''}; in colour: the Pareto front ({len(summary.front)}); "
     caption += "↑ more is better, ↓ less is better"
     plot.text(0, 1.135, caption, transform=plot.transAxes, fontsize=8.5, color="#57606a")
+    if summary.unranked:
+        noise = f"{say_too_short(summary.rows)}: latency does not count for the front"
+        plot.text(0, 1.085, noise, transform=plot.transAxes, fontsize=8.5, color="#57606a")
     if len(summary.front) <= len(PALETTE):
         plot.legend(loc="upper right", bbox_to_anchor=(1.0, 1.27), ncols=3, frameon=False, fontsize=7.5)

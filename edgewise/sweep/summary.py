@@ -4,11 +4,11 @@ It is written to metrics/sweeps/NAME.json.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgewise.artifacts.flat_metrics import flatten_summary
+from edgewise.artifacts.flat_metrics import flatten_summary, may_claim
 from edgewise.artifacts.records import METRICS, SCHEMA, summary_of
 from edgewise.report.verdicts import dominates
 from edgewise.sweep.effects import Effect, main_effects
@@ -17,6 +17,7 @@ from edgewise.sweep.plan import MAXIMIZE, Plan
 from edgewise.sweep.points import settings_by_key
 
 FOLDER = METRICS / "sweeps"
+LATENCY = "latency_"  # objectives that begin so need an interval to rank by
 RELATIVE = (
     "_to_reference",
     "_delta",
@@ -50,7 +51,8 @@ class Row:
 
 @dataclass(frozen=True)
 class SweepSummary:
-    """metrics/sweeps/NAME.json. effects: by objective, then by key. importances: of a search, by objective."""
+    """metrics/sweeps/NAME.json. effects: by objective, then by key. importances: of a search, by objective. unranked: objectives that
+    count neither in the front nor in effects and importances."""
 
     name: str
     experiment: str
@@ -66,6 +68,7 @@ class SweepSummary:
     effects: Mapping[str, Mapping[str, Effect]]
     importances: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    unranked: tuple[str, ...] = ()
     schema: int = SCHEMA
 
     @property
@@ -74,7 +77,9 @@ class SweepSummary:
 
 
 def summarize(plan: Plan, outcomes: Sequence[Outcome], importances: Mapping[str, Mapping[str, float]]) -> SweepSummary:
-    rows = mark_fronts([row for outcome in outcomes for row in make_rows(outcome, plan)], plan.objectives)
+    made = [row for outcome in outcomes for row in make_rows(outcome, plan)]
+    unranked = find_unranked(made, plan.objectives)
+    rows = mark_fronts(made, plan.objectives, unranked)
     finished = [outcome for outcome in outcomes if outcome.ok]
     return SweepSummary(
         name=plan.name,
@@ -88,9 +93,10 @@ def summarize(plan: Plan, outcomes: Sequence[Outcome], importances: Mapping[str,
         rows=tuple(rows),
         points=tuple(point_record(outcome) for outcome in outcomes),
         data=finished[0].data if finished else {},
-        effects={name: compute_effects(rows, number, plan.keys) for number, name in enumerate(plan.objectives)},
+        effects={name: compute_effects(rows, i, plan.keys) for i, name in enumerate(plan.objectives) if name not in unranked},
         importances=importances,
-        warnings=(*warn_of_references(rows, plan.objectives), *collect_warnings(finished)),
+        warnings=(*warn_of_noise(rows, unranked), *warn_of_references(rows, plan.objectives), *collect_warnings(finished)),
+        unranked=unranked,
     )
 
 
@@ -130,28 +136,49 @@ def point_record(outcome: Outcome) -> dict[str, Any]:
     return {name: getattr(outcome, name) for name in names} | more
 
 
-def mark_fronts(rows: Sequence[Row], objectives: Mapping[str, str]) -> list[Row]:
+def mark_fronts(rows: Sequence[Row], objectives: Mapping[str, str], unranked: Collection[str] = ()) -> list[Row]:
     """Mark the Pareto front; a front for each reference where an objective is relative to the reference."""
     if not relative_objectives(objectives):
-        return mark_front(rows, objectives)
-    marked = {row.title: row for key in {row.reference for row in rows} for row in mark_front(with_reference(rows, key), objectives)}
+        return mark_front(rows, objectives, unranked)
+    keys = {row.reference for row in rows}
+    marked = {row.title: row for key in keys for row in mark_front(with_reference(rows, key), objectives, unranked)}
     return [marked[row.title] for row in rows]
 
 
-def mark_front(rows: Sequence[Row], objectives: Mapping[str, str]) -> list[Row]:
+def mark_front(rows: Sequence[Row], objectives: Mapping[str, str], unranked: Collection[str] = ()) -> list[Row]:
     """Mark the rows that no other row dominates: as good in all objectives and better in one, by point estimates."""
-    costs = [row_cost(row.values, objectives) for row in rows]
+    costs = [row_cost(row.values, objectives, unranked) for row in rows]
     return [
         Row(**{**vars(row), "front": row.values is not None and not any(dominates(other, own) for other in costs)})
         for row, own in zip(rows, costs, strict=True)
     ]
 
 
-def row_cost(values: tuple[float, ...] | None, objectives: Mapping[str, str]) -> tuple[float, ...]:
-    """The objectives with their signs turned so that less is better; infinite where there are no values."""
-    if values is None:
-        return (math.inf,) * len(objectives)
-    return tuple(-v if direction == MAXIMIZE else v for v, direction in zip(values, objectives.values(), strict=True))
+def row_cost(values: tuple[float, ...] | None, objectives: Mapping[str, str], unranked: Collection[str] = ()) -> tuple[float, ...]:
+    """The objectives with their signs turned so that less is better; infinite where there are no values. Without those of `unranked`."""
+    given = (math.inf,) * len(objectives) if values is None else values
+    return tuple(
+        -value if values and direction == MAXIMIZE else value
+        for value, (name, direction) in zip(given, objectives.items(), strict=True)
+        if name not in unranked
+    )
+
+
+def find_unranked(rows: Iterable[Row], objectives: Iterable[str]) -> tuple[str, ...]:
+    """The latencies among the objectives, where no row has an interval of its latency: a profile that is too short claims nothing."""
+    return () if may_claim(row.result for row in rows) else tuple(name for name in objectives if name.startswith(LATENCY))
+
+
+def warn_of_noise(rows: Iterable[Row], unranked: Sequence[str]) -> list[str]:
+    if not unranked:
+        return []
+    return [f"{say_too_short(rows)}, so latency counts neither for the front nor in what matters; measure with `++bench.name=quick`"]
+
+
+def say_too_short(rows: Iterable[Row]) -> str:
+    """In the words of a run's report."""
+    profile = next(filter(None, (row.result.get("profile") for row in rows)), "of this sweep")
+    return f"profile {profile} is too short to say which point is faster"
 
 
 def relative_objectives(objectives: Iterable[str]) -> list[str]:

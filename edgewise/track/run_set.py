@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from edgewise.artifacts import artifact
-from edgewise.artifacts.flat_metrics import flatten_summary, score_metric_name
+from edgewise.artifacts.flat_metrics import flatten_summary, may_claim, score_metric_name
 from edgewise.artifacts.records import METRICS, SUMMARY, Summary, VariantSummary, read_plain
 from edgewise.config import schema
 from edgewise.config.schema import Config
@@ -288,7 +288,7 @@ def make_registration(
     if score:
         costs[BEST_SCORE] = figure_cost(score[0], -1 if score[1] else 1)
     every = {candidate.key: candidate for candidate in (*front, *filter(None, chosen.values()))}
-    if not may_claim(every.values()):
+    if not may_claim(candidate.result for candidate in every.values()):
         return Registration(name, tuple(every.values()))
     aliases: dict[str, str | None] = {}
     for word in costs:
@@ -296,12 +296,6 @@ def make_registration(
         aliases[f"{place}-{word}"] = best.key if best and costs[word](best.result) < math.inf else None
     aliases |= {f"{place}-{budget}": candidate.key if candidate else None for budget, candidate in chosen.items()}
     return Registration(name, tuple(every.values()), aliases)
-
-
-def may_claim(candidates: Iterable[Candidate]) -> bool:
-    """False where latency was measured and nowhere has an interval, as by the profile smoke: it moves no alias."""
-    measured = [c.result for c in candidates if c.result.get("latency_ratio_to_reference") is not None]
-    return not measured or any(result.get("latency_ratio_ci95") for result in measured)
 
 
 def rank_key(candidate: Candidate, first: str, costs: Mapping[str, Cost]) -> list[float]:

@@ -85,7 +85,7 @@ def make_sweep_runs(name: str) -> RunSet:
         shared=pictures,
         data=make_dataset(sweep),
         registrations=make_sweep_registrations(sweep, points),
-        view=view.make_sweep_view(name, sweep["objectives"], sweep["keys"]),
+        view=view.make_sweep_view(name, sweep["objectives"], sweep["keys"], sweep.get("unranked", ())),
         view_name=f"{view.NAME}-{name}",
     )
 
@@ -101,7 +101,14 @@ def make_parent(sweep: Mapping[str, Any]) -> RunRecord:
         "front": sum(row["front"] for row in rows),
     }
     tags = {KEY: key, "sweep": name}
-    return RunRecord(f"sweep {name}", key, True, params, {k: float(v) for k, v in counts.items()}, tags, {"git.tree": sweep["tree"]}, ())
+    marks = {"git.tree": sweep["tree"], "mlflow.note.content": describe_sweep(sweep, counts)}
+    return RunRecord(f"sweep {name}", key, True, params, {k: float(v) for k, v in counts.items()}, tags, marks, ())
+
+
+def describe_sweep(sweep: Mapping[str, Any], counts: Mapping[str, int]) -> str:
+    """The head of the parent run: what was swept, and what limits its figures."""
+    swept = f" over {', '.join(f'`{key}`' for key in sweep['keys'])}" if sweep["keys"] else ""
+    return "\n\n".join((f"{counts['points']} points{swept}; {counts['front']} on the Pareto front.", *sweep.get("warnings", ())))
 
 
 def make_child(sweep: Mapping[str, Any], point: Mapping[str, Any], row: Mapping[str, Any]) -> RunRecord:

@@ -7,7 +7,7 @@ user shares a view: JSON of name, times and state; the state is "deflate;" and b
 import base64
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from edgewise.artifacts.flat_metrics import score_metric_name
@@ -37,12 +37,14 @@ def make_view(
     }
 
 
-def make_sweep_view(sweep: str, objectives: Mapping[str, str], keys: Iterable[str]) -> dict[str, Any]:
+def make_sweep_view(sweep: str, objectives: Mapping[str, str], keys: Iterable[str], unranked: Collection[str] = ()) -> dict[str, Any]:
     """The state of the table for the points of one sweep: what was optimized, beside the keys that were swept.
 
-    objectives: metric -> `minimize` or `maximize`; the last one orders the rows unless the latency ratio is among them.
+    objectives: metric -> `minimize` or `maximize`; the latency ratio orders the rows, else the first one. unranked: those that order
+    nothing.
     """
-    order = RATIO if RATIO in objectives else list(objectives)[-1]
+    ranked = [name for name in objectives if name not in unranked] or list(objectives)
+    order = RATIO if RATIO in ranked else ranked[0]
     current = f"tags.`sweep` = '{sweep}' and tags.`sweep.current` = 'true'"
     table = make_view(None, order, objectives[order] == "minimize", current)
     return {**table, "selectedColumns": [*as_columns("params", keys), *as_columns("metrics", objectives), *as_columns("tags", ("pareto",))]}

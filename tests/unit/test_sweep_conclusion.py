@@ -20,12 +20,15 @@ OBJECTIVES = {"accuracy_top1": "maximize", "latency_ratio_to_reference": "minimi
 PLAN = Plan("made-up", "/nowhere", "/nowhere", Code("h", "t", "k", ()), "", (), KEYS, (), searched=True, objectives=OBJECTIVES)
 
 
-def outcome(number: int, per_channel: str, keep_float: str, failed: bool = False) -> Outcome:
+def outcome(number: int, per_channel: str, keep_float: str, failed: bool = False, short: bool = False) -> Outcome:
+    """short: measured by a profile that gives no intervals."""
+    ratio = 0.4 + 0.001 * number
     row = made(
         *("onnx", "int8-static", "failed" if failed else "ok"),
         reason="no such layer" if failed else None,
         score=0.9 + 0.02 * (per_channel == "true"),
-        latency_ratio_to_reference=0.4 + 0.001 * number,
+        latency_ratio_to_reference=ratio,
+        latency_ratio_ci95=None if short else (ratio - 0.01, ratio + 0.01),
         size_bytes=11_300_000,
     )
     summary = to_plain(Summary("v", {"name": "local", "fingerprint": "f"}, {"v": row}, (), None, "", Budget("none"), PRIMARY_METRIC))
@@ -56,6 +59,31 @@ def test_which_choice_matters_is_told_with_intervals_and_optunas_importances(out
     assert importance.startswith("accuracy, %: importance in a forest of trees (Optuna): per_channel 100%")
     few = summarize(PLAN, [outcomes[0], outcomes[3]], {})
     assert conclusion.describe_effects(few) == ["which choice matters: 2 points are too few or too similar to tell"]
+
+
+def test_latency_without_intervals_ranks_nothing_and_the_sweep_says_so(tmp_path, capsys):
+    every = [outcome(i, ("true", "false")[i % 2], ("[]", "[classifier]")[i // 2 % 2], short=True) for i in range(10)]
+    measured = [replace(one, summary=with_profile(one.summary, "smoke")) for one in every]
+    summary = summarize(PLAN, measured, conclusion.compute_importances(PLAN, measured))
+    best = [row.point for row in summary.rows if row.front]
+    assert best == [f"sweep-{i}" for i in range(0, 10, 2)], "all that are equal in score and size, whatever their latency"
+    assert {*summary.effects, *summary.importances} == {"accuracy_top1", "size_bytes"} and "latency_ratio_to_reference" in summary.unranked
+    conclusion.print_summary(summary)
+    said = capsys.readouterr().out
+    assert "profile smoke is too short to say which point is faster" in said and "latency / reference: " not in said
+    for name, shown in (("with.png", summary), ("without.png", replace(summary, unranked=()))):
+        conclusion.draw_picture(shown, tmp_path / name)
+    assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes(), "the picture says it too"
+
+
+def test_one_interval_is_enough_to_rank_by_latency(outcomes):
+    summary = summarize(PLAN, [*outcomes[:2], outcome(2, "true", "[]", short=True)], {})
+    assert summary.unranked == () and [row.point for row in summary.front] == ["sweep-0"] and not summary.warnings
+
+
+def with_profile(summary, name):
+    conditions = {"profile": name, "scope": "model", "threads": 1, "device_fingerprint": "f"}
+    return {**summary, "variants": {key: {**row, "conditions": conditions} for key, row in summary["variants"].items()}}
 
 
 def test_a_variant_that_failed_is_named_on_the_line_of_its_point(outcomes):

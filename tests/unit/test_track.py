@@ -18,7 +18,7 @@ from edgewise.config import schema
 from edgewise.config.schema import Budget, to_plain
 from edgewise.errors import EdgewiseError, InfrastructureError
 from edgewise.report import figure
-from edgewise.track import receipt, registry, run_set, tracking, view, writer
+from edgewise.track import receipt, registry, run_set, sweep_runs, tracking, view, writer
 from stages import track
 from tests.support.fabricate import FIVE, bench_result, fabricate, make_variant, write_report
 
@@ -96,7 +96,7 @@ def test_the_view_of_the_table_shows_what_the_runs_have(project, capsys):
     assert f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=edgewise" in said
 
 
-def write_sweep(root, methods=("minmax", "entropy")) -> None:
+def write_sweep(root, methods=("minmax", "entropy"), unranked=()) -> None:
     points, rows = [], []
     for number, method in enumerate(methods):
         result = {"accuracy_top1": 0.9, "latency_ratio_to_reference": 0.5 + number}
@@ -107,6 +107,7 @@ def write_sweep(root, methods=("minmax", "entropy")) -> None:
         )
     sweep = {"name": "method", "experiment": "tiles", "tree": "1f", "arguments": [], "keys": ["variants.a.calibration.method"], "data": {}}
     sweep |= {"objectives": {"accuracy_top1": "maximize", "latency_ratio_to_reference": "minimize"}, "points": points, "rows": rows}
+    sweep |= {"warnings": ["profile smoke is too short"], "unranked": list(unranked)}
     (root / "metrics/sweeps").mkdir(parents=True)
     (root / "metrics/sweeps/method.json").write_text(json.dumps({"schema": 2, **sweep}))
 
@@ -131,6 +132,15 @@ def test_a_sweep_says_the_link_to_the_table_of_its_points(project, monkeypatch, 
     assert [run.data.tags["point"] for run in found] == ["p0", "p1"] and shown["orderByAsc"], "the points without the sweep's own run"
     names = {f"{kind}.`{name}`" for kind in ("params", "metrics", "tags") for name in getattr(found[0].data, kind)}
     assert set(shown["selectedColumns"]) <= names and "params.`variants.a.calibration.method`" in shown["selectedColumns"]
+    parent = client.get_run(found[0].data.tags["mlflow.parentRunId"])
+    assert parent.data.tags["mlflow.note.content"].startswith("2 points over `variants.a.calibration.method`; 2 on the Pareto front.")
+    assert "profile smoke is too short" in parent.data.tags["mlflow.note.content"]
+
+
+def test_the_table_of_a_sweep_is_not_ordered_by_a_latency_that_ranks_nothing(project):
+    write_sweep(project, unranked=("latency_ratio_to_reference",))
+    shown = sweep_runs.make_sweep_runs("method").view
+    assert (shown["orderByKey"], shown["orderByAsc"]) == ("metrics.`accuracy_top1`", False)
 
 
 def test_a_server_is_named_by_its_link_alone(monkeypatch):
