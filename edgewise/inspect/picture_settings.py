@@ -149,13 +149,15 @@ def decide_scaling(targets: np.ndarray, classes: int, ways: Sequence[Way], runs:
 
 
 def say_why(ways: Sequence[Way], right: Sequence[int], best: int, pictures: int) -> str:
-    """How many pictures the best way gets right, and which other ways get as many."""
+    """A remark on range that names the other settings found with it: how many pictures they get right, and which other ways get as many."""
+    others = ", ".join(key for key in ways[best].data if key != "range")
     sure = SURE if right[best] > pictures / 2 else UNCERTAIN
     equal = [say_way(way) for place, way in enumerate(ways) if place != best and right[place] >= right[best]]
     also = (
         f"; {', '.join(equal[:SHOWN])} {'is' if len(equal) == 1 else 'are'} right as often: take the one of your training" if equal else ""
     )
-    return f"{sure}, right on {right[best]} of {pictures} labelled pictures; {len(ways)} usual ways were tried{also}"
+    found = f"with {others} {sure}" if others else sure
+    return f"{found}, right on {right[best]} of {pictures} labelled pictures; {len(ways)} usual ways were tried{also}"
 
 
 def say_way(way: Way) -> str:
