@@ -123,7 +123,8 @@ def name_layers(build: Build) -> Iterator[None]:
         yield
     except OutputsDiffer as error:
         layers = build.layers_behind(error.output, *error.span)
-        raise VariantFailed(f"{error}; the last layers behind it: keep_float: [{', '.join(layers)}]" if layers else str(error)) from error
+        advice = f"; keep these layers in float: `keep_float: [{', '.join(layers)}]` under the variant in params.yaml" if layers else ""
+        raise VariantFailed(f"{error}{advice}") from error
 
 
 def check_file(
