@@ -10,12 +10,14 @@ from collections.abc import Iterable, Mapping
 from edgewise.config.schema import Format, part
 
 MISSING = "missing"
+EXPORTER = "torch"
 UNKNOWN = "of unknown version"
 
 
 def installed_runtimes(formats: Mapping[str, Format]) -> dict[str, dict[str, str]]:
     """{format: {"run": what runs its models, "make": what also takes part in making them}}, as words `PACKAGE VERSION`."""
-    return {name: {"run": describe(runtimes(form.module)), "make": describe(own_packages(form.module))} for name, form in formats.items()}
+    modules = {name: form.module for name, form in formats.items()}
+    return {name: {"run": describe(runtimes(module)), "make": describe(making_packages(module))} for name, module in modules.items()}
 
 
 def runtimes(module: str) -> list[str]:
@@ -28,6 +30,12 @@ def own_packages(module: str) -> dict[str, str]:
     """Import name -> extra of the packages that come with the format's own extra: the one that installs its runtime."""
     requires, (*_, name) = part(module, "make").REQUIRES, runtimes(module)
     return {package: extra for package, extra in requires.items() if extra == requires.get(name)}
+
+
+def making_packages(module: str) -> list[str]:
+    """The import names of what takes part in making the files of a format: its own packages, and torch where torch exports to them, which
+    other sources do without."""
+    return [*own_packages(module), *({EXPORTER} & part(module, "make").REQUIRES.keys() - own_packages(module).keys())]
 
 
 def describe(packages: Iterable[str]) -> str:

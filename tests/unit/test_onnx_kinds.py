@@ -1,6 +1,7 @@
 """ONNX files of kinds that converters and quantizers stumble on: branches, open and odd sizes, stacked, grouped and shared
 weights, integer inputs, recurrent layers. Each is built here, and compared with what ONNX Runtime makes of the file itself."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -393,3 +394,16 @@ def test_weights_that_tables_products_and_branches_share_count_once(name, tmp_pa
     for scheme in ("fp32", "fp16", *(["int8-dynamic"] if name == "onnx" else [])):
         made = quantized(name, scheme, parent, source, tmp_path / scheme)
         assert 0 < share_of(name, scheme, made) <= 1
+
+
+# an environment without torch
+
+
+@pytest.mark.parametrize("scheme", ["fp32", "fp16", "int8-dynamic", "int8-static", "int4-weight"])
+def test_an_onnx_file_needs_no_torch(scheme, tmp_path, monkeypatch):
+    """The extra onnx does not install it: its wheels are four times as large as everything else together."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    net = model([node("MatMul", ["x", "w"], ["y"], name="product")], {"x": ["n", 64]}, {"y": ["n", 32]}, {"w": normal(64, 32)})
+    source = imported(net, {"x": normal(8, 64)}, tmp_path / "source")
+    parent = converted("onnx", source, tmp_path / "float")
+    assert worst_db("onnx", quantized("onnx", scheme, parent, source, tmp_path / "variant"), source) > 15

@@ -8,7 +8,7 @@ from importlib import metadata
 
 import pytest
 
-from edgewise.config.runtimes import MISSING, own_packages, version
+from edgewise.config.runtimes import MISSING, making_packages, own_packages, version
 from edgewise.config.schema import Format
 from edgewise.errors import VariantFailed
 from edgewise.measure.device_facts import find_missing_runtime, make_runtimes_record
@@ -96,3 +96,10 @@ def test_a_runtime_of_several_packages_has_the_version_of_each() -> None:
     assert record["variants"] == {"a": "torch 2.13.0+cpu, executorch missing"}
     said = "No module named 'executorch'; on the device: python -m pip install torch executorch"
     assert find_missing_runtime(record, said, "a") == "a"
+
+
+def test_onnx_is_usable_without_torch_whose_release_still_counts_where_it_exports():
+    """Who brings an ONNX file needs no torch, which is four times as large as all the rest."""
+    module = "edgewise.formats.onnx"
+    assert "torch" not in own_packages(module) and "torch" in making_packages(module)
+    assert "torch" not in making_packages("edgewise.formats.openvino")

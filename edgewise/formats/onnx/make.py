@@ -17,7 +17,7 @@ from edgewise.formats.onnx import channels, facts, qdq, ranges, recipes
 
 SOURCES = ("torch", "onnx")
 ELSEWHERE = WAYS_TO_ONNX
-REQUIRES = {"onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx", "torch": "onnx", "nncf": "openvino"}
+REQUIRES = {"onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx", "torch": "train", "nncf": "openvino"}
 OPEN_SIZES = True
 
 PRODUCTS = qdq.PRODUCTS
