@@ -98,9 +98,10 @@ def select_calibration(variant: schema.Variant, samples: Samples) -> np.ndarray:
     """Indices of the calibration samples; empty where the scheme needs none."""
     if variant.calibration is None:
         return np.zeros(0, np.int64)
-    indices = calibration.select(samples, variant.calibration.samples)
-    if len(indices) < variant.calibration.samples:
-        print(f"calibration.samples: {variant.calibration.samples}, but the split has {len(indices)}; using all of them", file=sys.stderr)
+    wanted = variant.calibration.samples
+    indices = calibration.select(samples, wanted)
+    if len(indices) < wanted and wanted != schema.Calibration().samples:  # nobody asked for the default
+        print(f"calibration.samples: {wanted}, but the split has {len(indices)}; using all of them", file=sys.stderr)
     return indices
 
 

@@ -8,9 +8,11 @@ import numpy as np
 
 from edgewise.agent import preprocess
 from edgewise.agent.geometry import Geometry
+from edgewise.data.encoders import LETTERBOX_GREY
 from edgewise.inspect.trial_run import Arrays, Tried
 from edgewise.plugins import Item
-from edgewise.sources.heads import Candidate, Truth, choose, recognize
+from edgewise.sources.heads import Tried as Read
+from edgewise.sources.heads import Truth, choose, recognize
 
 PICTURES = 12  # labelled ones that decide
 RANGES = ((0, 255), (0, 1), (-1, 1))
@@ -18,18 +20,19 @@ FOUND = 0.15  # share of the objects from which on a way to read the boxes is be
 SHOWN = 3
 # how pictures are prepared for detectors that have a way of their own; with another one all scores are near 0
 OWN_WAYS: Mapping[str, Mapping[str, Any]] = {
-    "yolox": {"range": [0, 255], "channel_order": "bgr", "resize": "letterbox", "pad_anchor": "corner"}
+    "yolox": {"range": [0, 255], "channel_order": "bgr", "resize": "letterbox", "pad_anchor": "corner", "pad_value": LETTERBOX_GREY}
 }
 
 
 @dataclass(frozen=True)
 class Choice:
-    """decoding: for task.decoding; empty if nothing fits. data: settings of the pictures that go with it. words: why. sure: whether
-    labelled pictures decided. hints: lines of comment where they did not."""
+    """decoding: for task.decoding; empty if nothing fits. data: settings of the pictures that go with it. words: why; of_data: the same for
+    these settings alone. sure: whether labelled pictures decided. hints: lines of comment where they did not."""
 
     decoding: Mapping[str, Any]
     data: Mapping[str, Any]
     words: str
+    of_data: str = ""
     sure: bool = False
     hints: tuple[str, ...] = ()
 
@@ -83,28 +86,58 @@ def make_truths(items: Sequence[Item], spec: Mapping[str, Any]) -> Iterator[Trut
         yield Truth(Geometry.of(spec, height, width).boxes_to_input(boxes.corners), boxes.classes)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """One way to read boxes from what one way to prepare pictures gave."""
+
+    tried: Read
+    way: Way
+
+    def describe_beside(self, other: "Reading") -> str:
+        """What differs from another one: how the pictures are prepared, or else how the boxes are read."""
+        changed = {key: value for key, value in self.way.data.items() if value != other.way.data[key]}
+        return ", ".join(name_settings(changed)) or self.tried.candidate.words
+
+
+def name_settings(data: Mapping[str, Any]) -> list[str]:
+    """range [0, 255]; bgr."""
+    return [f"{key} {value}" if key == "range" else str(value) for key, value in data.items()]
+
+
 def decide(items: Sequence[Item], ways: Sequence[Way], runs: Sequence[Tried]) -> Choice | None:
     """The way to prepare pictures and to read boxes that finds the most labelled objects. runs: the model's outputs, way by way. None where
     the outputs look like those of no detector."""
-    best: tuple[float, float, Candidate, Way] | None = None
+    found: list[Reading] = []
     for way, run in zip(ways, runs, strict=True):
         candidates = recognize({name: array.shape for name, array in run.outputs.items()}, way.spec["size"], run.outputs)
-        tried = choose(candidates, run.outputs, list(make_truths(items, way.spec)))
-        if tried and (best is None or (tried[0].found, tried[0].located) > best[:2]):
-            best = (tried[0].found, tried[0].located, tried[0].candidate, way)
-    return conclude(*best, len(items)) if best else None
+        found += [Reading(each, way) for each in choose(candidates, run.outputs, list(make_truths(items, way.spec)))]
+    ranked = sorted(found, key=lambda reading: (-reading.tried.found, -reading.tried.located))
+    return conclude(ranked, len(items)) if ranked else None
 
 
-def conclude(found: float, located: float, candidate: Candidate, way: Way, count: int) -> Choice:
+def conclude(ranked: Sequence[Reading], count: int) -> Choice:
+    """ranked: the best first."""
+    best, found, located = ranked[0], ranked[0].tried.found, ranked[0].tried.located
+    candidate, way = best.tried.candidate, best.way
     decoding = {key: value for key, value in candidate.spec.items() if key != "size"}
-    words = f"{candidate.words}: finds {found:.0%} of the objects in {count} labelled pictures, the most of all ways that were tried"
-    anchor = {"resize": "letterbox", "pad_anchor": "corner" if candidate.spec["head"] == "yolox" else "center"}
+    second = next((each for each in ranked if each.way is not best.way), ranked[1] if len(ranked) > 1 else None)
+    next_best = f", the next best ({second.describe_beside(best)}) {second.tried.found:.0%}" if second else ""
+    words = f"{candidate.words}: finds {found:.0%} of the objects in {count} labelled pictures{next_best}"
+    bars = {"resize": "letterbox", "pad_anchor": "corner" if candidate.spec["head"] == "yolox" else "center", "pad_value": LETTERBOX_GREY}
+    data = {**way.data, **bars}
     if found >= FOUND:
-        return Choice(decoding, {**way.data, **anchor}, words, sure=True)
+        return Choice(decoding, data, words, describe_data(way, bars, len({id(each.way) for each in ranked}), count), sure=True)
     if located >= FOUND:
         hint = (
             f"it finds {located:.0%} of the objects with {candidate.words}, but {found:.0%} as their class: name the model's own classes in"
             f" their order with data.label_names=FILE, then task: {{name: detection, decoding: {decoding}}}"
         )
-        return Choice({}, {**way.data, **anchor}, words, hints=(hint,))
+        return Choice({}, data, words, hints=(hint,))
     return Choice({}, {}, words, hints=(f"no way to read its outputs finds the labelled objects ({candidate.words}: {found:.0%})",))
+
+
+def describe_data(way: Way, bars: Mapping[str, Any], ways: int, count: int) -> str:
+    """Which settings of the pictures were tried, and which go with such boxes."""
+    usual = f"letterbox, {bars['pad_anchor']}, bars of {bars['pad_value']}: usual for such boxes"
+    tried = f"{', '.join(name_settings(way.data))}: the best of {ways} ways with {count} labelled pictures; " if way.data else ""
+    return tried + usual

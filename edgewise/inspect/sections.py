@@ -26,6 +26,7 @@ FLOAT = ("fp32", "fp16")
 METHOD, MEAN = "calibration.method", "mean"
 SHARES = {"validation": 0.1, "calibration": 0.2, "test": 0.7}  # nothing is trained
 PLACED_SHARES = {"validation": 0.2, "calibration": 0.4, "test": 0.4}  # boxes and masks mostly have a test split of their own
+OF_PLACED = "with a val or test split these divide train alone, and test has no effect"
 # what the file leaves open: numbers of a piece of sound with state, without it (a second), tokens or features; steps of a sequence
 PIECE, LONG_PIECE, LENGTH, STEPS = 512, 16_000, 64, 16
 USUAL_SAMPLES, LEAST_SAMPLES = 64, 16  # random ones, as conf/data/random.yaml has them, and of a model that takes much
@@ -138,8 +139,12 @@ def suggest_pictures(guesses: Guesses, known: Known, user: UserData) -> Section:
     chosen = known.choice.data if known.choice else {}
     if known.choice and chosen:
         settings |= chosen
-        remarks = {key: remark for key, remark in remarks.items() if key not in chosen} | {next(iter(chosen)): known.choice.words}
-    values = {"name": user.name, **user.settings, **settings, "splits": PLACED_SHARES if user.targets in (BOXES, MASKS) else SHARES}
+        remarks = {key: remark for key, remark in remarks.items() if key not in chosen} | {
+            next(iter(chosen)): known.choice.of_data or known.choice.words
+        }
+    placed = user.targets in (BOXES, MASKS)
+    values = {"name": user.name, **user.settings, **settings, "splits": PLACED_SHARES if placed else SHARES}
+    remarks |= {"splits": OF_PLACED} if placed else {}
     order = {"channel_order": "or bgr, as OpenCV reads them"} if settings["channels"] == 3 and not chosen else {}
     return Section(values | ({"channel_order": "rgb"} if order else {}), {**remarks, **order, **user.remarks})
 

@@ -14,7 +14,8 @@ def rows(*shape: int) -> np.ndarray:
 
 def test_yolox_takes_pixels_as_they_are_blue_first_in_the_upper_left_corner():
     found = guess(Tried({"output": rows(3, 3549, 85)}), (416, 416))
-    assert found is not None and found.data == {"range": [0, 255], "channel_order": "bgr", "resize": "letterbox", "pad_anchor": "corner"}
+    letterbox = {"resize": "letterbox", "pad_anchor": "corner", "pad_value": 114}
+    assert found is not None and found.data == {"range": [0, 255], "channel_order": "bgr", **letterbox}
     assert found.words.startswith("a guess") and "YOLOX" in found.hints[0] and not found.decoding
 
 
