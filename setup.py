@@ -1,10 +1,13 @@
 """What pyproject.toml cannot say: the wheel carries the files of a new project (edgewise/cli/template.py)."""
 
+import atexit
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build import build
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
@@ -15,11 +18,18 @@ from edgewise.cli import template  # noqa: E402
 TARGET = Path("edgewise/cli") / template.INSTALLED.name
 
 
+class BuildElsewhere(build):
+    """In a folder of its own: pip builds in the checkout, where two installs at once take files from each other, and where modules of
+    earlier builds lie, which would get into the wheel too."""
+
+    def initialize_options(self) -> None:
+        super().initialize_options()
+        self.build_base = tempfile.mkdtemp(prefix="edgewise-build-")
+        atexit.register(shutil.rmtree, self.build_base, ignore_errors=True)
+
+
 class BuildWithTemplate(build_py):
     def run(self) -> None:
-        if not self.editable_mode:
-            for name in ("edgewise", "stages"):  # modules of earlier builds would get into the wheel too
-                shutil.rmtree(Path(self.build_lib) / name, ignore_errors=True)
         super().run()
         if not self.editable_mode:
             template.copy(ROOT, Path(self.build_lib) / TARGET)
@@ -33,4 +43,4 @@ class BuildWithTemplate(build_py):
         return [*super().get_outputs(include_bytecode), *own]
 
 
-setup(cmdclass={"build_py": BuildWithTemplate})
+setup(cmdclass={"build": BuildElsewhere, "build_py": BuildWithTemplate})
