@@ -39,6 +39,7 @@ def main() -> None:
     skipped = None if form.used else f"no variant uses {name}"
     if skipped:
         artifact.write_status(MODELS / name, Manifest(kind="format", format=name, status="skipped", reason=skipped))
+        print(f"convert-{name}: nothing to do, {skipped}")
         return
     try:
         with fail_alone(f"converting to {name}"):

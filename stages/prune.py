@@ -28,7 +28,10 @@ CODE = (
 
 
 def main() -> None:
-    pruned_sources.update(schema.read(), schema.read_compared("prune"))
+    configuration = schema.read()
+    if not any(configuration.prunings.values()):
+        print("prune: nothing to do, no variant has the setting prune")
+    pruned_sources.update(configuration, schema.read_compared("prune"))
 
 
 if __name__ == "__main__":

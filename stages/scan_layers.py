@@ -30,6 +30,8 @@ CODE = (
 
 def main() -> None:
     configuration = schema.read()
+    if not any(configuration.scans.values()):
+        print("scan-layers: nothing to do, no variant keeps layers in float by their sensitivity")
     blank = Manifest(kind="sensitivity")
     write_schemes(SENSITIVITY, configuration.scans, blank, lambda scheme, folder: scan_scheme(scheme, configuration, folder))
 

@@ -41,6 +41,8 @@ def train(scheme: str, configuration: schema.Config, folder: Path) -> Manifest:
 
 def main() -> None:
     configuration = schema.read()
+    if not any(configuration.tunings.values()):
+        print("train-qat: nothing to do, no variant has the scheme int8-qat")
     write_schemes(TARGET, configuration.tunings, Manifest(kind="qat"), lambda scheme, folder: train(scheme, configuration, folder))
 
 
