@@ -10,13 +10,40 @@ import numpy as np
 GOLDEN_ANGLE = 0.381966  # of a turn: neighbouring numbers get hues far apart
 OPACITY = 0.5  # of the colours over a picture
 IGNORE = 255  # the class number of pixels that have no class, see agent.geometry
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+BRIGHT = 0.179  # relative luminance above which black has more contrast than white
+PADDING = 1  # pixels around a caption
 Color = Tuple[int, int, int]
+Box = Tuple[float, float, float, float]  # x0, y0, x1, y1
 
 
 def color_of(number: int) -> Color:
     """A colour for a class, the same for each run."""
     red, green, blue = colorsys.hsv_to_rgb(number * GOLDEN_ANGLE % 1, 0.85, 0.95)
     return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def ink_on(color: Color) -> Color:
+    """Black or white, whichever has more contrast on a colour: by relative luminance, https://www.w3.org/TR/WCAG21/#dfn-relative-luminance."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in (value / 255 for value in color)]
+    return BLACK if float(np.dot(linear, (0.2126, 0.7152, 0.0722))) > BRIGHT else WHITE
+
+
+def place_caption(box: Box, size: Tuple[float, float], picture: Tuple[int, int], taken: Sequence[Box]) -> Box:
+    """Where a caption of this size stands: above its box, else in it, below it or at its right, the first that covers no other caption;
+    always within the picture, as far as it fits. size, picture: width and height."""
+    left, top, right, bottom = box
+    wide, high = size
+    tries = [(left, top - high), (left, top), (left, bottom), (right - wide, top - high), (right - wide, top)]
+    spots = []
+    for x, y in tries:
+        x, y = max(0.0, min(x, picture[0] - wide)), max(0.0, min(y, picture[1] - high))
+        spots.append((x, y, x + wide, y + high))
+    return next((spot for spot in spots if not any(overlap(spot, other) for other in taken)), spots[0])
+
+
+def overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def draw_boxes(picture: np.ndarray, corners: np.ndarray, classes: Sequence[int], captions: Sequence[str]) -> Any:
@@ -26,15 +53,18 @@ def draw_boxes(picture: np.ndarray, corners: np.ndarray, classes: Sequence[int],
     image = to_image(picture)
     pencil, font = ImageDraw.Draw(image), ImageFont.load_default()
     width = max(1, round(min(image.size) / 200))
+    taken: list[Box] = []
     for box, number, caption in zip(corners, classes, captions):
         color = color_of(int(number))
         left, right = sorted((float(box[0]), float(box[2])))  # Pillow refuses a box whose sides are swapped
         top, bottom = sorted((float(box[1]), float(box[3])))
         pencil.rectangle([left, top, right, bottom], outline=color, width=width)
         if caption:
-            place = (left + width, max(0.0, top - 12))
-            pencil.rectangle(pencil.textbbox(place, caption, font=font), fill=color)
-            pencil.text(place, caption, fill=(255, 255, 255), font=font)
+            x0, y0, x1, y1 = pencil.textbbox((0, 0), caption, font=font)
+            size = (x1 - x0 + 2 * PADDING, y1 - y0 + 2 * PADDING)
+            taken.append(place_caption((left, top, right, bottom), size, image.size, taken))
+            pencil.rectangle(taken[-1], fill=color)
+            pencil.text((taken[-1][0] + PADDING - x0, taken[-1][1] + PADDING - y0), caption, fill=ink_on(color), font=font)
     return image
 
 
