@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from typing import Any, Mapping, Sequence, Tuple
+from typing import Any, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
@@ -53,19 +53,26 @@ def draw_boxes(picture: np.ndarray, corners: np.ndarray, classes: Sequence[int],
     image = to_image(picture)
     pencil, font = ImageDraw.Draw(image), ImageFont.load_default()
     width = max(1, round(min(image.size) / 200))
-    taken: list[Box] = []
-    for box, number, caption in zip(corners, classes, captions):
-        color = color_of(int(number))
-        left, right = sorted((float(box[0]), float(box[2])))  # Pillow refuses a box whose sides are swapped
-        top, bottom = sorted((float(box[1]), float(box[3])))
-        pencil.rectangle([left, top, right, bottom], outline=color, width=width)
+    boxes = [sort_sides(box) for box in corners]
+    taken: List[Box] = []
+    for box, number in zip(boxes, classes):
+        pencil.rectangle(box, outline=color_of(int(number)), width=width)
+    for box, number, caption in zip(boxes, classes, captions):
         if caption:
+            color = color_of(int(number))
             x0, y0, x1, y1 = pencil.textbbox((0, 0), caption, font=font)
             size = (x1 - x0 + 2 * PADDING, y1 - y0 + 2 * PADDING)
-            taken.append(place_caption((left, top, right, bottom), size, image.size, taken))
+            taken.append(place_caption(box, size, image.size, taken))
             pencil.rectangle(taken[-1], fill=color)
             pencil.text((taken[-1][0] + PADDING - x0, taken[-1][1] + PADDING - y0), caption, fill=ink_on(color), font=font)
     return image
+
+
+def sort_sides(box: Sequence[float]) -> Box:
+    """Pillow refuses a box whose sides are swapped."""
+    left, right = sorted((float(box[0]), float(box[2])))
+    top, bottom = sorted((float(box[1]), float(box[3])))
+    return left, top, right, bottom
 
 
 def draw_objects(picture: np.ndarray, objects: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Any:

@@ -70,3 +70,11 @@ def test_a_caption_at_the_corner_is_drawn_whole():
         return (drawn.max(axis=2) < 100).sum()  # of the black letters alone
 
     assert inked([100, 1, 118, 30]) == inked([40, 40, 58, 69]) > 50
+
+
+def test_no_box_is_drawn_over_a_caption():
+    def inked(*boxes):
+        drawn = np.asarray(drawing.draw_boxes(np.full((80, 120, 3), 128, np.uint8), np.array(boxes), [0, 0], ["person 0.34", ""]))
+        return (drawn.max(axis=2) < 100).sum()
+
+    assert inked([40, 40, 58, 69]) == inked([40, 40, 58, 69], [50, 10, 90, 75])
