@@ -23,6 +23,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import sys
 from importlib import metadata
 from typing import Any, Callable, Iterator, List, Mapping, Optional, Set, Tuple, Union
@@ -111,16 +112,29 @@ def list_files(folder: str) -> Iterator[str]:
 
 
 def check_packages(requires: Mapping[str, Mapping[str, str]]) -> None:
-    """BundleError for a package that is missing or of another release than the bundle was measured with."""
-    advice = f"{os.path.basename(sys.executable)} -m pip install -r requirements.txt"
-    for package, wanted in requires.items():
-        needed = f"this bundle needs {package} >= {wanted['from']} and < {wanted['below']} (measured with {wanted['measured']})"
-        try:
-            found = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            raise BundleError(f"{package} is not installed: {needed}; install it with: {advice}") from None
-        if not parse_release(wanted["from"]) <= parse_release(found) < parse_release(wanted["below"]):
-            raise BundleError(f"{package} {found} is installed: {needed}; change it with: {advice}")
+    """BundleError where packages are missing or of other releases than the bundle runs with; it names the first, and what installs all."""
+    unfit = {package: found for package, wanted in requires.items() if not fits(found := find_release(package), wanted)}
+    if not unfit:
+        return
+    package, found = next(iter(unfit.items()))
+    wanted = requires[package]
+    needed = f"this bundle needs {package} >= {wanted['from']} and < {wanted['below']} (measured with {wanted['measured']})"
+    ranges = [f"{name}>={requires[name]['from']},<{requires[name]['below']}" for name in unfit]
+    advice = " ".join(map(shlex.quote, (sys.executable or "python3", "-m", "pip", "install", *ranges)))
+    if found is None:
+        raise BundleError(f"{package} is not installed: {needed}; install it with: {advice}")
+    raise BundleError(f"{package} {found} is installed: {needed}; change it with: {advice}")
+
+
+def find_release(package: str) -> Optional[str]:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def fits(found: Optional[str], wanted: Mapping[str, str]) -> bool:
+    return found is not None and parse_release(wanted["from"]) <= parse_release(found) < parse_release(wanted["below"])
 
 
 def parse_release(version: str) -> Tuple[int, ...]:

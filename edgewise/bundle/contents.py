@@ -27,7 +27,7 @@ from edgewise.config.schema import Config, Plugin, Variant, settings_sha256, to_
 from edgewise.report import table
 
 INPUT_PACKAGES = {  # kind of preprocessing -> {package: (oldest version, first version that is too new)}
-    "image": {"pillow": ("10", "13")},  # Pillow 13 resizes to other grey levels
+    "image": {"pillow": ("10", "13")},  # 13 resizes tall pictures to other grey levels
     "text": {"tokenizers": ("0.20", "1")},
 }
 NUMPY = ("1.26", "3")

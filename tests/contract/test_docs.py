@@ -1,6 +1,7 @@
 """The documentation: the site builds, the generated pages are current, and the commands that pages name exist."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -8,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from benchmarks import reference
+from edgewise.bundle import contents
 from edgewise.cli.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +58,15 @@ def test_the_commands_of_a_page_exist(page: Path) -> None:
     made = set(re.findall(r"(?:^|&& |; )make ([a-z][a-z0-9-]*)", code, re.M))
     assert used <= COMMANDS.keys(), used - COMMANDS.keys()
     assert made <= targets, made - targets
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *DOCS, *(ROOT / "conf/device").glob("*.yaml")], ids=lambda path: path.name)
+def test_what_a_page_installs_on_a_board_runs_a_bundle(page: Path) -> None:
+    """The newest Pillow that pip may choose is one that bundles accept."""
+    oldest, too_new = contents.INPUT_PACKAGES["image"]["pillow"]
+    for command in re.findall(r"pip install (numpy [^`#\n]*)", page.read_text(encoding="utf-8")):
+        (pillow,) = (need for need in map(Requirement, shlex.split(command)) if need.name == "pillow")
+        assert oldest in pillow.specifier and too_new not in pillow.specifier and "1000" not in pillow.specifier, command
 
 
 def test_pages_open_with_what_they_are_about() -> None:

@@ -73,4 +73,4 @@ def test_a_runtime_that_is_not_installed_is_one_clear_line(workspace, python):
     assert done.returncode == 0, done.stderr
     found = infer(python, bundle, "--check")
     assert found.returncode == 2 and found.stderr.startswith(f"error: {runtime} is not installed: this bundle needs {runtime} >= ")
-    assert "pip install -r requirements.txt" in found.stderr and found.stderr.count("\n") == 1
+    assert f"{python} -m pip install '{runtime}>=" in found.stderr and found.stderr.count("\n") == 1

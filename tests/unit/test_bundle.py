@@ -187,7 +187,23 @@ def test_a_package_out_of_its_range_is_named(copy, change, said):
     (copy / infer.CHECKSUMS).unlink()
     contents.write_checksums(copy)
     text = complaint(run(copy, "--check"))
-    assert said in text and "pip install -r requirements.txt" in text
+    (package,) = change
+    asked = f"'{package}>={change[package]['from']},<{change[package]['below']}'"
+    assert said in text and text.endswith(f"{sys.executable} -m pip install {asked}\n")
+
+
+def test_one_command_mends_all_packages(monkeypatch):
+    installed = {"numpy": "2.4.6", "pillow": "13.0.0"}
+    monkeypatch.setattr(infer, "find_release", installed.get)
+    monkeypatch.setattr(sys, "executable", "/home/pi/venv/bin/python")
+    ranges = {"tflite": ("2", "3"), "numpy": ("1.26", "3"), "pillow": ("10", "13")}
+    requires = {name: {"from": low, "below": high, "measured": low} for name, (low, high) in ranges.items()}
+    with pytest.raises(
+        infer.BundleError, match=r"tflite is not installed.*pi/venv/bin/python -m pip install 'tflite>=2,<3' 'pillow>=10,<13'$"
+    ):
+        infer.check_packages(requires)
+    with pytest.raises(infer.BundleError, match=r"^pillow 13\.0\.0 is installed.*change it with: \S+ -m pip install 'pillow>=10,<13'$"):
+        infer.check_packages({name: requires[name] for name in installed})
 
 
 def test_what_is_no_picture_is_named(made, tmp_path):
