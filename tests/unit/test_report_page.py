@@ -240,11 +240,8 @@ document.querySelector('.spot[data-name="onnx-int8-static"]').dispatchEvent(new 
 </script></body>"""
 
 
-@pytest.mark.system
-@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed: apt-get install chromium")
-def test_the_front_is_drawn_and_obeys_in_a_real_browser_without_network(project):
-    text = render_page(project)
-    (project / PAGE).write_text(text.replace("</body>", DRIVE))
+def browse(path, *options):
+    """What a browser without a network makes of the page: its DOM on stdout."""
     command = [
         "chromium",
         "--headless",
@@ -254,7 +251,33 @@ def test_the_front_is_drawn_and_obeys_in_a_real_browser_without_network(project)
         "--proxy-server=127.0.0.1:9",
         "--dump-dom",
     ]
-    done = subprocess.run([*command, f"file://{project / PAGE}"], capture_output=True, text=True, timeout=120)
+    return subprocess.run([*command, *options, f"file://{path}"], capture_output=True, text=True, timeout=120)
+
+
+NEEDS_CHROMIUM = pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed: apt-get install chromium")
+MEASURE = """<script>
+const box = document.getElementById("variants").parentElement;
+document.body.dataset.wide = `${box.scrollWidth} of ${box.clientWidth}; dashed ${!document.getElementById("dashed").hidden}`;
+</script></body>"""
+
+
+@pytest.mark.system
+@NEEDS_CHROMIUM
+def test_the_table_fits_a_page_of_1080_pixels_with_its_intervals(project):
+    rows = [FIVE[0], replace(FIVE[1], name="openvino-int8-static")]
+    text = render_page(project, rows, budget=Budget("strict", accuracy_drop_points=0.0))
+    (project / PAGE).write_text(text.replace("</body>", MEASURE))
+    found = re.search(r'data-wide="(\d+) of (\d+); dashed (\w+)"', browse(project / PAGE, "--window-size=1080,2000").stdout)
+    assert found and found[1] == found[2] and "(reference, chosen)" in text
+    assert found[3] == "true", "two variants of which neither is better in both figures"
+
+
+@pytest.mark.system
+@NEEDS_CHROMIUM
+def test_the_front_is_drawn_and_obeys_in_a_real_browser_without_network(project):
+    text = render_page(project)
+    (project / PAGE).write_text(text.replace("</body>", DRIVE))
+    done = browse(project / PAGE)
     assert "CONSOLE" not in done.stderr, done.stderr
     drawn = done.stdout.split('id="plot"')[1].split("</section>")[0]
     assert drawn.count('class="spot') == 4 and "size, MB (log)" in drawn and "accuracy change, points" in drawn
