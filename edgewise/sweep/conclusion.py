@@ -162,7 +162,11 @@ def apply_commands(summary: SweepSummary) -> list[str]:
         f"  {points[name]['apply']}    # {', '.join(f'{k.rpartition(chr(46))[2]}={given[name].get(k)}' for k in summary.keys)}"
         for name in names
     ]
-    return ["to bring a point of the front into your workspace (`edgewise report` then shows it):", *commands] if commands else []
+    return (
+        ["to bring a point of the front into your workspace (`edgewise report` shows it; `dvc repro` before you commit it):", *commands]
+        if commands
+        else []
+    )
 
 
 @dataclass(frozen=True)
