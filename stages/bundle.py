@@ -19,6 +19,7 @@ CODE = (
     "edgewise.agent.infer",
     "edgewise.agent.packages",
     "edgewise.report.table",
+    "edgewise.measure.threads",
     "edgewise.compress.partition",
     "edgewise.stats.claims",
     "edgewise.plugins",

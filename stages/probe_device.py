@@ -13,6 +13,7 @@ from edgewise.artifacts.artifact import write_json
 from edgewise.config import schema
 from edgewise.errors import run_main
 from edgewise.measure.device_facts import format_facts, make_device_record, make_runtimes_record, probe
+from edgewise.measure.threads import warn_of_threads
 
 METRICS = Path("metrics")
 
@@ -23,6 +24,8 @@ def main() -> None:
     write_json(METRICS / "device.json", make_device_record(settings, found))
     write_json(METRICS / "runtimes.json", make_runtimes_record(settings, found))
     print(format_facts(found))
+    if warning := warn_of_threads(settings.device.settings["threads"], found["facts"], settings.device.name):
+        print(warning)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ CODE = (
     "edgewise.tasks.predictions",
     "edgewise.stats",
     "edgewise.measure.collecting",
+    "edgewise.measure.threads",
     "edgewise.plugins",
     "edgewise.compress.partition",
     "edgewise.artifacts.flat_metrics",

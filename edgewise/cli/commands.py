@@ -68,15 +68,17 @@ def probe(given: Namespace) -> None:
     writes:  nothing; `dvc repro` probes too and writes metrics/device.json
 
     Shows the processor, memory, installed runtimes, governor, sensors and limits of the
-    device, in seconds. Exit code 3 where it cannot be reached.
+    device, in seconds; whether a bundle finds its packages there, and threads beyond its
+    cores. Exit code 3 where it cannot be reached.
 
     examples:
       edgewise probe
     """
+    from edgewise.cli import probing
     from edgewise.config.compose import compose as composed
-    from edgewise.measure import device_facts
 
-    print(device_facts.format_facts(device_facts.probe(composed(PARAMS, CONF))))
+    for line in probing.describe_device(composed(PARAMS, CONF)):
+        print(line)
 
 
 def doctor(given: Namespace) -> int:

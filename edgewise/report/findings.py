@@ -5,12 +5,14 @@ What was measured is shown with its figures, what was not asked for in one line,
 The charts are small lines over the minutes of a sustained run, as points of an SVG polyline.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgewise.artifacts.records import Energy, EngineAuto, EnginePoint, LimitedRun, Memory, Operators, Summary, Sustained, VariantSummary
+from edgewise.measure import threads
 from edgewise.report import bounds, explain
 from edgewise.report.explain import name_some, top_operators
 from edgewise.report.verdicts import Rows, worst_ratio
@@ -176,22 +178,31 @@ CAUSES = {  # evidence that decided the grade -> (what happened, with the range 
     "quarter_drift": ("runs became {} slower while they lasted", "set device.cool_down_degc"),
     "throttled_share": ("the firmware throttled {} of the blocks", "look at cooling and power supply"),
 }
+CROWDED = "disturbed_share", "its own threads, more than cores, or other processes took the processor in {} of the runs"
 DISTURBED = "something disturbed the measurement"  # in a record that does not say what
 
 
 def describe_disturbances(summary: Summary) -> list[str]:
     """One line for each cause: how many of the measured variants are concerned, the grades, the evidence, and what to do."""
     rows = {name: row for name, row in summary.variants.items() if row.noise}
-    by_cause: dict[str, list[str]] = {}
+    cores = threads.count_cores(summary.device["facts"]) or math.inf
+    by_cause: dict[tuple[str, bool], list[str]] = {}
     for name, row in rows.items():
         if row.noise and row.noise.grade != CLEAN:
-            by_cause.setdefault(row.noise.decided_by or "", []).append(name)
-    return [describe_cause(cause, names, rows) for cause, names in sorted(by_cause.items(), key=lambda item: -len(item[1]))]
+            crowded = row.conditions is not None and row.conditions.threads > cores
+            by_cause.setdefault((row.noise.decided_by or "", crowded), []).append(name)
+    return [
+        describe_cause(cause, names, rows, int(cores) if crowded else None)
+        for (cause, crowded), names in sorted(by_cause.items(), key=lambda item: -len(item[1]))
+    ]
 
 
-def describe_cause(cause: str, names: list[str], rows: Mapping[str, VariantSummary]) -> str:
+def describe_cause(cause: str, names: list[str], rows: Mapping[str, VariantSummary], crowded_cores: int | None = None) -> str:
+    """crowded_cores: of the device, where it has fewer than the variants have threads."""
     noises = [noise for name in names if (noise := rows[name].noise)]
     seen, advice = CAUSES.get(cause, (noises[0].reason or DISTURBED, "see the page"))
+    if crowded_cores and cause == CROWDED[0]:
+        seen, advice = CROWDED[1], f"set device.threads to {threads.name_choices(crowded_cores)},"
     shares = [share for noise in noises if (share := getattr(noise.evidence, cause, None)) is not None] if cause else []
     grades = " or ".join(dict.fromkeys(noise.grade for noise in noises))
     which = f" ({name_some(names)})" if 1 < len(names) < len(rows) else ""

@@ -4,7 +4,7 @@ metrics/points.json and the confusion lists are what `dvc plots show` draws; met
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from edgewise.artifacts import artifact, records
 from edgewise.artifacts.artifact import Manifest, building, write_json
 from edgewise.artifacts.records import METRICS, Summary, VariantSummary
 from edgewise.config import schema
-from edgewise.measure import collecting
+from edgewise.measure import collecting, threads
 from edgewise.plugins import Decisions, PrimaryMetric
 from edgewise.report import choice, explain, figure, page, rows, sanity, table, verdicts
 
@@ -37,6 +37,7 @@ def summarize(settings: schema.Config) -> Summary:
     problems += sanity.warn_of_source(settings.reference, answers.get(settings.reference))
     problems += sanity.warn_of_low_score(settings.reference, reference.quality.score, metric)
     problems += verdicts.warn_of_other_devices(judged, device["fingerprint"])
+    problems += warn_of_crowded_cores(judged, device)
     return Summary(
         margins=settings.margins,
         reference=settings.reference,
@@ -54,6 +55,13 @@ def summarize(settings: schema.Config) -> Summary:
         trust=trust,
         warnings=(*problems, *rows.read_data_notes(), *records.read_plain(METRICS / "train.json").get("warnings", ())),
     )
+
+
+def warn_of_crowded_cores(found: rows.Rows, device: Mapping[str, Any]) -> list[str]:
+    """Where variants were timed with more threads than the device has cores."""
+    most = max((row.conditions.threads for row in found.values() if row.conditions and not row.conditions.emulated), default=1)
+    warning = threads.warn_of_threads(most, device["facts"], device["name"])
+    return [warning] if warning else []
 
 
 def read_class_answers(settings: schema.Config) -> dict[str, Decisions]:

@@ -213,6 +213,7 @@ def test_probe_writes_nothing(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
     said = text("probe")
     assert all(re.search(rf"^{name} +\S", said, re.MULTILINE) for name in ("cpu", "memory", "python", "sensors"))
+    assert re.search(r"^bundle +pillow \d", said, re.MULTILINE)
     assert not (tmp_path / "models").exists() and not (tmp_path / "metrics").exists()
 
 
