@@ -1,5 +1,6 @@
 """Write runs to MLflow, each content once, even with several writers. Only this module, registry and mlflow_model import mlflow."""
 
+import getpass
 import os
 import random
 import subprocess
@@ -177,7 +178,7 @@ def log_run(client: Any, run: str, record: RunRecord, run_set: RunSet) -> None:
     client.log_batch(run, metrics=[Metric(name, value, now_ms, 0, **where) for name, value in record.metrics.items()])
     for params in batched(Param(name, value) for name, value in record.params.items()):
         client.log_batch(run, params=params)
-    for tags in batched(RunTag(name, value) for name, value in {**record.tags, **git_tags()}.items()):
+    for tags in batched(RunTag(name, value) for name, value in {**record.tags, **git_tags(), **user_tag()}.items()):
         client.log_batch(run, tags=tags)
     client.log_inputs(run, [DatasetInput(Dataset(**run_set.data), [InputTag("mlflow.data.context", "test")])])
     for file in record.files:
@@ -215,6 +216,14 @@ def git_tags() -> dict[str, str]:
         "mlflow.source.name": "dvc.yaml",
         "mlflow.source.type": "PROJECT",
     }
+
+
+def user_tag() -> dict[str, str]:
+    """Who wrote the run, as MLflow's own runs have it; none where the system has no name for the user, as in some containers."""
+    try:
+        return {"mlflow.user": getpass.getuser()}
+    except (KeyError, OSError):
+        return {}
 
 
 def find_runs(client: Any, experiment: str, record: RunRecord) -> list[Any]:

@@ -116,6 +116,7 @@ def test_a_sweep_says_the_link_to_the_table_of_its_points(project, monkeypatch, 
     from mlflow import MlflowClient
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("LOGNAME", "alice")
     write_sweep(project)
     store = f"sqlite:///{project / 'team.db'}"
     (project / "params.yaml").write_text(f"tracking_uri: {store}\n")
@@ -132,6 +133,7 @@ def test_a_sweep_says_the_link_to_the_table_of_its_points(project, monkeypatch, 
     assert [run.data.tags["point"] for run in found] == ["p0", "p1"] and shown["orderByAsc"], "the points without the sweep's own run"
     names = {f"{kind}.`{name}`" for kind in ("params", "metrics", "tags") for name in getattr(found[0].data, kind)}
     assert set(shown["selectedColumns"]) <= names and "params.`variants.a.calibration.method`" in shown["selectedColumns"]
+    assert {run.data.tags["mlflow.user"] for run in found} == {"alice"}, "a team's server says whose a run is"
     parent = client.get_run(found[0].data.tags["mlflow.parentRunId"])
     assert parent.data.tags["mlflow.note.content"].startswith("2 points over `variants.a.calibration.method`; 2 on the Pareto front.")
     assert "profile smoke is too short" in parent.data.tags["mlflow.note.content"]
