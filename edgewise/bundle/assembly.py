@@ -13,6 +13,7 @@ import numpy as np
 from edgewise.artifacts import artifact, records
 from edgewise.artifacts.artifact import Manifest
 from edgewise.artifacts.samples import Samples
+from edgewise.artifacts.targets import CLASSES
 from edgewise.bundle import contents
 from edgewise.config import schema
 from edgewise.config.schema import Plugin
@@ -60,6 +61,16 @@ def send_bundle(to: str) -> None:
         )
     place, answer = run_on_device(settings.device, BUNDLE, MODELS / "data")
     print(f"bundle: on {settings.device.name} in {place}; its answer for the first test sample: {json.dumps(answer, ensure_ascii=False)}")
+    truth = read_true_label(MODELS / "data") if "label" in answer else None
+    if truth is not None:
+        print(f"bundle: that sample's own label: {truth}")
+
+
+def read_true_label(data: Path) -> str | None:
+    """The class of the first test sample; None where the data names none."""
+    samples = Samples.open(data)
+    targets = samples.targets(samples.indices("test")[:1]) if samples.kind == CLASSES else None
+    return None if targets is None else samples.labels[int(targets[0])]
 
 
 def run_on_device(device: Plugin, bundle: Path, data: Path) -> tuple[str, dict[str, Any]]:

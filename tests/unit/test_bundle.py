@@ -385,6 +385,11 @@ def test_on_the_device_it_answers_for_the_first_test_sample(tmp_path, monkeypatc
     assembly.send_bundle("local")
     text = capsys.readouterr().out
     assert 'its answer for the first test sample: {"sample": ' in text and '"probability": ' in text
+    data = tmp_path / "models/data"
+    first = json.loads((data / "splits.json").read_text())["test"][0]
+    assert text.splitlines()[-1] == f"bundle: that sample's own label: {LABELS[np.load(data / 'targets.npy')[first]]}"
+    artifact.write(data, replace(artifact.read(data), details={"targets": "none"}))
+    assert assembly.read_true_label(data) is None
     (tmp_path / "models/bundle/model/model.onnx").write_bytes(b"")
     with pytest.raises(DeviceError, match=r"model/model\.onnx: damaged"):
         assembly.send_bundle("device")
