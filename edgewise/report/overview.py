@@ -57,7 +57,7 @@ def summarize(settings: schema.Config) -> Summary:
     )
 
 
-def warn_of_crowded_cores(found: rows.Rows, device: Mapping[str, Any]) -> list[str]:
+def warn_of_crowded_cores(found: verdicts.Rows, device: Mapping[str, Any]) -> list[str]:
     """Where variants were timed with more threads than the device has cores."""
     most = max((row.conditions.threads for row in found.values() if row.conditions and not row.conditions.emulated), default=1)
     warning = threads.warn_of_threads(most, device["facts"], device["name"])
