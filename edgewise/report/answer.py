@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgewise.artifacts import artifact
-from edgewise.artifacts.records import Summary, VariantSummary
+from edgewise.artifacts.records import JudgedLatency, Summary, VariantSummary
 from edgewise.report import bounds, table, verdicts
 from edgewise.report.explain import name_some
 from edgewise.report.verdicts import Rows
@@ -77,11 +77,11 @@ def find_fastest(fit: Rows, every: Rows, reference: str) -> tuple[str | None, st
         profile = next((row.conditions.profile for row in fit.values() if row.conditions), "of this run")
         return None, f"profile {profile} is too short to say; measure with `dvc exp run -S bench.name=quick`"
     first, *tied = verdicts.fastest_group(fit)
-    ratio = fit[first].latency.ratio_to_reference or math.nan
+    latency = fit[first].latency
     why = (
         "nothing is shown to be faster"
         if first == reference
-        else f"{format_times(1 / ratio)} times as fast as {reference}{verdicts.say_within(fit[first].latency)}"
+        else f"{format_times_interval(latency)} times as fast as {reference}{verdicts.say_within(latency)}"
     )
     why += f", not told apart from {name_some(tied)}" if tied else ""
     return first, why + name_lost(first, fit, every, verdicts.worst_ratio, "faster")
@@ -129,8 +129,12 @@ def instead(show: Show, row: VariantSummary, reference: VariantSummary | None) -
     return f" instead of {before}" if before else ""
 
 
-def format_times(factor: float) -> str:
-    return f"{factor:.{times_places(factor)}f}"
+def format_times_interval(latency: JudgedLatency) -> str:
+    """The inverse of the ratio with its interval, whose ends are rounded outwards."""
+    factor = 1 / (latency.ratio_to_reference or math.nan)
+    low, high = latency.ratio_ci95 or (math.nan, math.nan)
+    places = times_places(factor)
+    return f"{factor:.{places}f} [{bounds.round_down(1 / high, places)}, {bounds.round_up(1 / low, places)}]"
 
 
 def format_least_times(factor: float) -> str:

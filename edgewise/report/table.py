@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from edgewise.artifacts.records import Agreement, Interval, OutputAgreement, Summary, VariantSummary
 from edgewise.plugins import PrimaryMetric
-from edgewise.report import findings, slimness, verdicts
+from edgewise.report import choice, findings, slimness, verdicts
 from edgewise.report.verdicts import worst_ratio
 from edgewise.stats.agreement import HIGHEST_DB
 from edgewise.stats.claims import BETTER, EQUIVALENT, IDENTICAL, NO_CLAIM, NOT_RESOLVED, WORSE
 
-TRUST_FIRST = "`edgewise trust` measures how far visits lie apart"
+TRUST_FIRST = "`edgewise trust` measures how far visits at different times lie apart"
 MINUS = "\N{MINUS SIGN}"
 BREAK = re.compile(r" (?=[\[(])")
 Columns = dict[str, Callable[[VariantSummary], str]]
@@ -55,7 +55,7 @@ def say_hold(summary: Summary) -> str:
     pooled = f", of up to {max(counts)} visits each" if max(counts, default=0) > 1 else ""
     if trust is None:
         within = "within these visits" if pooled else "within this visit"
-        return f"{within} only{pooled} ({TRUST_FIRST})"
+        return f"{within} only{pooled or ', one measurement at one time'} ({TRUST_FIRST})"
     most = "" if trust.resolved else "up to about "
     moved = (
         f"ratios move by {most}{100 * trust.log_variance**0.5:.2g} % (standard deviation of {trust.visits} visits since {trust.since[:10]})"
@@ -188,7 +188,8 @@ def format_lost(row: VariantSummary) -> str:
 
 
 def describe_unresolved(summary: Summary, join: Callable[[Sequence[str]], str] = ", ".join) -> list[str]:
-    """The variants whose difference is not resolved, with what would resolve it: a line for the score, another for the latency.
+    """The variants whose difference is not resolved, with what would resolve it: a line for the score, another for the latency. A score
+    that is shown to keep the budget's limit is left out: nothing more was asked.
 
     join: how names with the same reason are listed.
     """
@@ -197,9 +198,12 @@ def describe_unresolved(summary: Summary, join: Callable[[Sequence[str]], str] =
     found = []
     if metric:
         margin = verdicts.score_margin(metric, summary.margins)
-        texts = {n: verdicts.what_resolves_score(r, metric, base, margin) for n, r in rows if r.quality.verdict == NOT_RESOLVED}
+        limit, score = summary.budget.accuracy_drop_points, choice.Score(metric, base)
+        open_rows = [(n, r) for n, r in rows if r.quality.verdict == NOT_RESOLVED]
+        asked = [(n, r) for n, r in open_rows if limit is None or not choice.check_drop(r, limit, score).met]
+        texts = {n: verdicts.what_resolves_score(r, metric, base, margin) for n, r in asked}
         begin = metric.title if metric.title[1:2].isupper() else f"{metric.title[:1].upper()}{metric.title[1:]}"  # mAP stays as it is
-        found += say_unresolved(f"{begin} not resolved", texts, join)
+        found += say_unresolved(f"{begin} shown neither better nor worse than {summary.reference}'s", texts, join)
     texts = {
         n: verdicts.what_resolves_latency(r, summary.aa_ratio_ci95, summary.margins.latency)
         for n, r in rows

@@ -247,8 +247,10 @@ def describe_profile(summary: Summary) -> Iterator[str]:
     """That a short profile claims nothing, and what measures longer: the profile is in params.yaml, or came from the environment."""
     if not verdicts.makes_claims(summary.variants):
         profile = find_profile(summary)
+        scored = " (only the timing is brief: scores are of all test samples)" if summary.primary_metric else ""
         yield (
-            f"profile {profile} gives no intervals, so nothing is claimed about latency. `dvc exp run -S bench.name=quick` measures longer,"
+            f"profile {profile} gives no intervals, so nothing is claimed about latency{scored}."
+            " `dvc exp run -S bench.name=quick` measures longer,"
             f" and writes that into params.yaml; if {profile} came from EDGEWISE_PROFILE, a plain `dvc repro` is enough"
         )
 

@@ -221,7 +221,9 @@ def test_the_table_writes_map_as_everybody_does():
         for name, scheme, q in (("onnx-fp32", "fp32", Quality(score=0.5)), ("onnx-int8-static", "int8-static", quality))
     }
     summary = Summary("onnx-fp32", {}, rows, (), None, "", Budget("none"), detection.PRIMARY_METRIC)
-    assert table.describe_unresolved(summary) == ["mAP not resolved: onnx-int8-static (needs 900 samples)"]
+    assert table.describe_unresolved(summary) == [
+        "mAP shown neither better nor worse than onnx-fp32's: onnx-int8-static (needs 900 samples)"
+    ]
 
 
 def test_the_table_says_what_is_lost_and_how_scores_moved():

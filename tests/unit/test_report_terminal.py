@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgewise.artifacts.records import Summary, read_summary
+from edgewise.artifacts.records import JudgedLatency, Summary, read_summary
 from edgewise.config.schema import Budget
 from edgewise.report import answer, overview, table, terminal
 from tests.support.fabricate import FIVE, THIRTEEN, fabricate, write_report
@@ -50,11 +50,25 @@ def test_the_answer_names_the_best_variants_with_their_files(project, shown):
     found = answer.find_answer(summarize())
     roles = {role: (pick.name, why, str(pick.path)) for pick in found.picks for role, why in pick.roles.items()}
     name, why, path = roles[answer.FASTEST]
-    assert name == "openvino-int8-static" and why == "5.0 times as fast as onnx-fp32 within this visit"
+    assert name == "openvino-int8-static" and why == "5.0 [4.9, 5.1] times as fast as onnx-fp32 within this visit"
     assert path == "models/variants/openvino-int8-static/model.openvino" and (project / path).is_file()
     name, why, _ = roles[answer.LEAST_MEMORY]
     assert name == "tflite-int8-static" and "instead of" in why and "26 of them above its runtime" in why
     assert "sets no limit" in found.open[answer.CHOSEN]
+
+
+def test_the_interval_of_how_many_times_as_fast_is_rounded_outwards():
+    latency = JudgedLatency(ratio_to_reference=0.805, ratio_ci95=(0.8001, 0.8099))  # 1.2422 [1.2347, 1.2498]
+    assert answer.format_times_interval(latency) == "1.24 [1.23, 1.25]"
+    assert answer.format_times_interval(replace(latency, ratio_to_reference=0.31, ratio_ci95=(0.306, 0.314))) == "3.2 [3.1, 3.3]"
+
+
+def test_a_score_that_keeps_the_limit_is_not_asked_for_more_samples(project):
+    (line,) = [text for text in table.describe_unresolved(summarize(FIVE)) if "samples)" in text]
+    assert line.startswith("Accuracy shown neither better nor worse than onnx-fp32's: ") and "onnx-int8-static (needs" in line
+    for points, asked in ((1.0, True), (3.0, False)):  # the interval is [-1.46, +0.54]
+        said = table.describe_unresolved(summarize(FIVE, budget=Budget("none", accuracy_drop_points=points)))
+        assert any("onnx-int8-static (needs" in text for text in said) is asked
 
 
 def test_a_variant_with_a_worse_score_is_no_answer_and_is_named(project):
