@@ -286,6 +286,15 @@ def strip_home(path: str) -> str:
     return path.removeprefix("~/")
 
 
+def say_where(settings: Settings) -> str:
+    """device.python as it was tried: a relative path starts where a login does."""
+    path = strip_home(settings.python)
+    if path.startswith("/"):
+        return f"'{path}'"
+    login = f"{settings.user}@{settings.host}" if settings.user else settings.host
+    return f"'{path}' in the folder that `ssh {login} pwd` prints" if "/" in path else f"'{path}', looked up in PATH,"
+
+
 def explain_end(ending: channel.ProcessEnd, run: str, link: SshConnection) -> Fault:
     """Why a run of the agent ended: from the last line of REMOTE_WRAPPER, or from its absence."""
     report = re.search(rf"^{run} ended (\d+) (\d+) (\d*)$", ending.stderr, re.MULTILINE)
@@ -309,7 +318,7 @@ def explain_cache(code: int, stderr: str, settings: Settings) -> Fault:
     if TOO_OLD in stderr:
         return Fault("python_too_old", f"{settings.host}: '{settings.python}' is {last.rpartition('edgewise: ')[2]}")
     if code in NO_PROGRAM:
-        return Fault("no_python", f"{settings.host}: '{settings.python}' cannot be started ({last})")
+        return Fault("no_python", f"{settings.host}: {say_where(settings)} cannot be started ({last})")
     if code == FAILED:
         fault = explain_refusal(stderr, settings.host)
         return Fault("dropped", f"{settings.host}: the link ended ({last})") if fault.word in ("unreachable", "ssh_error") else fault

@@ -13,7 +13,7 @@ from edgewise.agent.protocol import Fault
 from edgewise.devices import shipping, ssh
 from edgewise.devices.access import Lease
 from edgewise.devices.channel import ProcessEnd
-from edgewise.devices.ssh import SshConnection, explain_end, explain_refusal
+from edgewise.devices.ssh import SshConnection, explain_cache, explain_end, explain_refusal
 
 CHANGED = "@@@@@@@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n@@@@@@@@@@\nHost key verification failed.\n"
 
@@ -37,6 +37,19 @@ def test_each_saying_has_its_word(said, word):
     fault = explain_refusal(said, "pi")
     assert fault.word == word and "\n" not in str(fault) and str(fault).startswith("pi: ")
     assert "ssh: ssh: " not in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("python", "tried"),
+    [
+        ("~/venv/bin/python", "pi: 'venv/bin/python' in the folder that `ssh me@pi pwd` prints cannot be started"),
+        ("/opt/python", "pi: '/opt/python' cannot be started"),
+        ("python3", "pi: 'python3', looked up in PATH, cannot be started"),
+    ],
+)
+def test_a_python_that_cannot_be_started_is_named_with_its_folder(python, tried):
+    fault = explain_cache(127, "sh: 1: not found\n", ssh.Settings(host="pi", user="me", python=python))
+    assert fault.word == "no_python" and str(fault).startswith(tried) and str(fault).count("not found") == 1
 
 
 class FakeLink:
