@@ -17,32 +17,47 @@ from edgewise.artifacts.targets import CLASSES
 from edgewise.bundle import contents
 from edgewise.config import schema
 from edgewise.config.schema import Plugin
+from edgewise.config.settings import nearest
 from edgewise.devices.access import connect, lock
 from edgewise.errors import ConfigError, DeviceError
 from edgewise.measure.runs import Run
 
 MODELS = Path("models")
-BUNDLE = MODELS / "bundle"
+BUNDLE, BUNDLES = MODELS / "bundle", MODELS / "bundles"
 DEADLINE_S = 180.0  # to start python, import a runtime and answer once on a slow board
 
 
 def make_bundle() -> None:
     """Write models/bundle for the chosen variant, or a manifest with status `none` and the reason where nothing is chosen."""
-    settings, summary = schema.read(), records.read_summary()
+    summary = records.read_summary()
     if summary.chosen is None:
         artifact.write_status(BUNDLE, Manifest(kind="bundle", status="none", reason=summary.chosen_reason))
         print(f"bundle: none, nothing is chosen: {summary.chosen_reason}")
         return
-    chosen = contents.Chosen.read(settings, summary, summary.chosen, MODELS)
-    with artifact.building(BUNDLE) as folder:
+    write_bundle(summary, summary.chosen, BUNDLE)
+    if summary.chosen == summary.reference:
+        print(f"bundle: {summary.chosen} is {summary.chosen_reason}")
+
+
+def bundle_variant(name: str) -> None:
+    """Write models/bundles/NAME for a variant of the last run, whatever the budget chose. ConfigError for one that is unknown or failed."""
+    summary = records.read_summary()
+    if name not in summary.variants:
+        raise ConfigError(f"--variant {name}: not a variant of the last run; {nearest(name, summary.variants)}")
+    if not summary.variants[name].ok:
+        raise ConfigError(f"--variant {name}: it failed ({summary.variants[name].reason}), so there is nothing to bundle")
+    write_bundle(summary, name, BUNDLES / name)
+
+
+def write_bundle(summary: records.Summary, name: str, target: Path) -> None:
+    chosen = contents.Chosen.read(schema.read(), summary, name, MODELS)
+    with artifact.building(target) as folder:
         contents.write_contents(chosen, folder)
         contents.write_card(chosen, folder)
         made = Manifest(kind="bundle", format=chosen.variant.format, scheme=chosen.variant.scheme, labels=chosen.evaluated.labels)
         artifact.write(folder, made)
         contents.write_checksums(folder)  # last: the checksums cover the manifest too
-    print(f"bundle: {summary.chosen} in {BUNDLE}; copy the folder, then: python infer.py --help")
-    if summary.chosen == summary.reference:
-        print(f"bundle: {summary.chosen} is {summary.chosen_reason}")
+    print(f"bundle: {name} in {target}; copy the folder, then: python infer.py --help")
 
 
 def send_bundle(to: str) -> None:

@@ -200,7 +200,9 @@ def make_card(chosen: Chosen) -> dict[str, Any]:
     summary, name = chosen.summary, chosen.variant.name
     return {
         "variant": name,
-        "reason": summary.chosen_reason,
+        "reason": summary.chosen_reason
+        if name == summary.chosen
+        else f"asked for by name; chosen by the budget: {summary.chosen or 'none'}",
         "reference": summary.reference,
         "budget": to_plain(summary.budget),
         "device": summary.device,

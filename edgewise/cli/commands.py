@@ -288,21 +288,32 @@ def bundle_options(parser: Parser) -> None:
         "--to", metavar="DEVICE", help="copy the bundle to the configured device and run it there once; its name, or the word device"
     )
 
+    parser.add_argument("--variant", metavar="NAME", help="bundle this variant instead of the chosen one, into models/bundles/NAME")
+
 
 def bundle(given: Namespace) -> None:
     """reads:   what the last `dvc repro` made and chose; with --to, models/bundle
     writes:  models/bundle: the chosen variant with the code that runs it, a card and
-             checksums. With --to, a copy of it on the device
+             checksums. With --to, a copy of it on the device; with --variant,
+             models/bundles/NAME
 
     `dvc repro` makes the bundle too. --to runs it on the device, on one sample of the test
     split, and prints its answer.
 
     examples:
       edgewise bundle --to device
+      edgewise bundle --variant openvino-int8-static
     """
     from edgewise.bundle import assembly
 
-    assembly.send_bundle(given.to) if given.to is not None else assembly.make_bundle()
+    if given.variant is not None and given.to is not None:
+        raise UserError("edgewise bundle: --to copies the chosen variant's bundle; give it without --variant, and copy the other by scp")
+    if given.variant is not None:
+        assembly.bundle_variant(given.variant)
+    elif given.to is not None:
+        assembly.send_bundle(given.to)
+    else:
+        assembly.make_bundle()
 
 
 def track_options(parser: Parser) -> None:

@@ -204,8 +204,7 @@ def move(workshop: Path, target: Path) -> None:
 # What is said at the end
 
 
-OWN_MODEL = """with a model file of your own, before dvc repro:
-  edgewise inspect ../my.onnx --data ../pictures/ --output params.yaml"""
+OWN_MODEL = "  edgewise inspect ../my.onnx --data ../pictures/ --output params.yaml  # for a model file of your own"
 
 
 def describe_project(made: Created) -> str:
@@ -219,10 +218,11 @@ def describe_project(made: Created) -> str:
         *git_lines(made),
         "next:",
         f"  cd {folder}" if made.folder != Path() else "  edgewise compose --check",
+        OWN_MODEL,
         "  dvc repro",
         "  edgewise report",
     ]
-    return "\n".join([*said[:-4], *environment_lines(), *said[-4:], OWN_MODEL])
+    return "\n".join([*said[:-5], *environment_lines(), *said[-5:]])
 
 
 def missing_lines(made: Created, choices: Mapping[str, Any]) -> list[str]:
@@ -233,7 +233,10 @@ def missing_lines(made: Created, choices: Mapping[str, Any]) -> list[str]:
     option = yaml.safe_load((made.folder / f"conf/model/{name}.yaml").read_text(encoding="utf-8"))
     requires: Mapping[str, str] = importlib.import_module(option["module"]).REQUIRES
     lacking = [package for package in requires if not util.find_spec(package)]
-    return lines + ([f"the model {name} needs {', '.join(lacking)}: {pip(requires[lacking[0]])}"] if lacking else [])
+    if not lacking:
+        return lines
+    example = f"the example's model {name} needs {', '.join(lacking)}: {pip(requires[lacking[0]])}"
+    return [*lines, f"{example}; an ONNX file of your own does not"]
 
 
 def git_lines(made: Created) -> Sequence[str]:

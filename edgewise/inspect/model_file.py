@@ -65,16 +65,17 @@ def print_inspection(path: Path, project: Path, data: str | None, schemes: Seque
             to.say(f"  {note}")
         text = write_sections(sections)
         if to.output:
-            for comment in list_comments(text):
-                to.say(f"  {'check':<15}{comment}")
+            for key, comment in list_comments(text):
+                to.say(f"  {'check' if key else 'note':<15}{key}{': ' if key else ''}{comment}")
             write_whole(to.output, replace_sections(params, text))
             print(f"written: {to.output}; next: dvc repro")
         else:
             print(replace_sections(params, text) if to.full else f"\n{HEADER}\n{text}", end="")
 
 
-def list_comments(text: str) -> Iterator[str]:
-    """What the comments of the sections say, each behind the key of its line: guesses to confirm, and why a setting is as it is."""
+def list_comments(text: str) -> Iterator[tuple[str, str]]:
+    """What the comments of the sections say, with the key of the line: guesses to confirm, and why a setting is as it is. Without a key
+    those with a line of their own, which say what is missing."""
     ends: dict[int, int] = {}  # line -> where its last word of YAML ends: a # before that belongs to a value
     for token in yaml.scan(text):
         ends[token.end_mark.line] = max(ends.get(token.end_mark.line, 0), token.end_mark.column)
@@ -82,7 +83,7 @@ def list_comments(text: str) -> Iterator[str]:
         mark, comment = line[ends.get(number, 0) :].partition("# ")[1:]
         if mark:
             key = line[: ends.get(number, 0)].partition(":")[0].strip()
-            yield f"{key}: {comment}" if key else comment
+            yield key, comment
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -155,8 +155,11 @@ def format_agreement(found: Agreement) -> str:
 
 def describe_lost(summary: Summary) -> list[str]:
     """What happens to the reference's detections at its threshold, which the mean average precision does not see; one line, where the task
-    detects."""
-    told = [f"{name} {format_lost(row)}" for name, row in sort_variants(summary) if name != summary.reference and knows_lost(row)]
+    detects: the largest share first, and those that lose nothing together at the end."""
+    known = [(name, row) for name, row in sort_variants(summary) if name != summary.reference and knows_lost(row)]
+    losing = sorted((pair for pair in known if lost_share(pair[1])), key=lambda pair: -lost_share(pair[1]))
+    told = [f"{name} {format_lost(row)}" for name, row in losing]
+    told += [f"none by {', '.join(names)}"] if (names := sorted(name for name, row in known if not lost_share(row))) else []
     count = max((row.quality.scores["detections"] for row in summary.variants.values() if knows_lost(row)), default=0)
     threshold = format_threshold(summary.variants[summary.reference])
     which = f" of {threshold}" if threshold else ""
@@ -166,6 +169,10 @@ def describe_lost(summary: Summary) -> list[str]:
 def knows_lost(row: VariantSummary) -> bool:
     """Whether it is known what the variant loses."""
     return row.quality.scores.get("lost_detections_share") is not None
+
+
+def lost_share(row: VariantSummary) -> float:
+    return float(row.quality.scores["lost_detections_share"])
 
 
 def format_threshold(row: VariantSummary) -> str:

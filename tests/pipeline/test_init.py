@@ -64,7 +64,7 @@ def test_a_new_project_holds_the_files_of_the_package(here, every_format, capsys
     assert git(made, "status", "--porcelain") == "" and git(made, "log", "--format=%s") == "Start\n"
     assert sorted(git(made, "ls-files").split()) == sorted(own)
     assert list(here.iterdir()) == [made]
-    assert capsys.readouterr().out.endswith(f"next:\n  cd camera\n  dvc repro\n  edgewise report\n{init.OWN_MODEL}\n")
+    assert capsys.readouterr().out.endswith(f"next:\n  cd camera\n{init.OWN_MODEL}\n  dvc repro\n  edgewise report\n")
 
 
 @pytest.mark.parametrize("missing", [("tflite", "openvino"), ("onnx",), ("onnx", "openvino", "tflite"), ("torch",)])
@@ -121,7 +121,7 @@ def test_what_the_model_needs_is_said(here, monkeypatch, every_format, capsys):
     found = init.util.find_spec
     monkeypatch.setattr(init.util, "find_spec", lambda name, *more: None if name == "transformers" else found(name, *more))
     dispatch(["init", "camera"])
-    assert "the model resnet18 needs transformers: pip install 'edgewise[train]'" in capsys.readouterr().out
+    assert "the example's model resnet18 needs transformers: pip install 'edgewise[train]'; an ONNX file" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("given", [".", "", "deep/er/camera", ODD])

@@ -244,6 +244,18 @@ def test_the_table_says_what_is_lost_and_how_scores_moved():
     assert not table.describe_lost(Summary("a", {}, {"a": rows["failed"]}, (), None, "", Budget("none"), None))
 
 
+def test_the_variant_that_loses_most_comes_first_and_those_that_lose_nothing_last():
+    """A reader of a line that is cut wants to know what 8 bits lose, and not that a float file loses nothing."""
+    blank = {"detections": 645, "lost_detections_share_ci95": None, "lost_at_own_threshold_share": 0.0, "score_shift_median": None}
+    shares = {"onnx-fp32": 0.0, "openvino-fp32": 0.0, "onnx-int8": 0.07, "openvino-int8": 0.096, "onnx-fp16": 0.0}
+    rows = {
+        name: VariantSummary("onnx", "fp32", "ok", quality=Quality(scores={**blank, "lost_detections_share": share}))
+        for name, share in shares.items()
+    }
+    (said,) = table.describe_lost(Summary("onnx-fp32", {}, rows, (), None, "", Budget("none"), detection.PRIMARY_METRIC))
+    assert said.endswith("are lost: openvino-int8 9.6 %; onnx-int8 7.0 %; none by onnx-fp16, openvino-fp32")
+
+
 def test_the_page_says_above_which_scores_boxes_are_drawn():
     def summary(*thresholds):
         scores = [{} if threshold is None else {"threshold": threshold} for threshold in thresholds]

@@ -248,12 +248,12 @@ def test_an_error_leaves_no_empty_params_yaml(emptied):
 
 def test_what_the_user_has_to_confirm_is_listed():
     text = "data:\n  range: [0, 1] # a guess: add mean and std\n# the labels are not read\ntask: {name: none}\n"
-    assert list(model_file.list_comments(text)) == ["range: a guess: add mean and std", "the labels are not read"]
+    assert list(model_file.list_comments(text)) == [("range", "a guess: add mean and std"), ("", "the labels are not read")]
 
 
 def test_a_number_sign_in_a_quoted_path_is_no_comment():
     text = "data:\n  path: '/data/line # 2'\n  more: {path: \"a # b\", list: [x, y]} # a guess\nmodel:\n  plain: it's # another\n"
-    assert list(model_file.list_comments(text)) == ["more: a guess", "plain: another"]
+    assert list(model_file.list_comments(text)) == [("more", "a guess"), ("plain", "another")]
 
 
 def test_output_keeps_what_is_not_committed(files, tmp_path):
@@ -264,7 +264,7 @@ def test_output_keeps_what_is_not_committed(files, tmp_path):
     assert done.returncode == 0, done.stderr
     config = paste(params.read_text())
     assert config.seed == 9 and config.model.name == "onnx_file" and done.stdout.endswith("written: params.yaml; next: dvc repro\n")
-    assert "\n  check          outputs are compared with the reference's; no labels are needed\n" in done.stdout, (
+    assert "\n  note           outputs are compared with the reference's; no labels are needed\n" in done.stdout, (
         "comments are said here too"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["conf", "params.yaml"]
