@@ -367,21 +367,6 @@ def test_a_bundle_of_the_reference_says_that_nothing_is_gained(tmp_path, monkeyp
     assert second.startswith("bundle: onnx-fp32 is the reference itself, so nothing is gained: ")
 
 
-def test_a_variant_is_bundled_by_its_name_whatever_was_chosen(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    project(tmp_path, {"answer": "highest"})
-    assembly.make_bundle()
-    before = (tmp_path / "models/bundle/card.json").read_bytes()
-    assembly.bundle_variant("onnx-fp32")
-    made = tmp_path / "models/bundles/onnx-fp32"
-    assert f"bundle: onnx-fp32 in {made.relative_to(tmp_path)}" in capsys.readouterr().out
-    assert json.loads((made / "bundle.json").read_text())["variant"] == "onnx-fp32"
-    assert json.loads((made / "card.json").read_text())["reason"].startswith("asked for by name; chosen by the budget: onnx-")
-    assert (tmp_path / "models/bundle/card.json").read_bytes() == before
-    with pytest.raises(ConfigError, match="--variant onnx-fp23: not a variant of the last run; did you mean 'onnx-fp32'"):
-        assembly.bundle_variant("onnx-fp23")
-
-
 def test_a_detector_says_what_its_threshold_makes_of_a_picture(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     project(tmp_path, DETECTOR)
