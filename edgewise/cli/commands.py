@@ -317,7 +317,11 @@ def bundle(given: Namespace) -> None:
 
 
 def track_options(parser: Parser) -> None:
-    parser.add_argument("--force", action="store_true", help="check every run in MLflow, also those that were written before")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="look at every run in MLflow, also those written before, and move `current` and the aliases back to them",
+    )
     parser.add_argument("--sweep", metavar="NAME", help="write the runs of this sweep instead")
 
 

@@ -189,8 +189,8 @@ def compare_with_last(variant: str, row: VariantSummary, before: VariantSummary,
     if change is None:
         return without_interval(name, row) if row.latency.ratio_ci95 is None else Gate(name, OPEN, f"{last} has no interval of it")
     verdict = FAIL if change[0] > 1 else PASS if change[1] < 1 + margin else OPEN
-    now, then = row.latency.ratio_to_reference, before.latency.ratio_to_reference
-    figures = f"ratio {now:.3f}, in {last} {then:.3f}: {math.sqrt(change[0] * change[1]):.3f} [{change[0]:.3f}, {change[1]:.3f}] of it"
+    now, then = (each.latency.ratio_to_reference or math.nan for each in (row, before))
+    figures = f"ratio {now:.3f}, in {last} {then:.3f}: {now / then:.3f} [{change[0]:.3f}, {change[1]:.3f}] of it"
     known = row.latency.between_visits and before.latency.between_visits
     limit = f", up to {1 + margin:g} passes" if verdict == OPEN else ""
     return Gate(name, verdict, f"{figures}{limit}{'' if known else ', each within its visit (see `edgewise trust`)'}")

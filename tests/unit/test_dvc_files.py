@@ -1,12 +1,14 @@
 """A fresh clone has NAME.dvc in the place of data and models: what says so, and when."""
 
+import hashlib
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from edgewise.artifacts.dvc_files import find_pointer, require_pulled
+from edgewise.artifacts.dvc_files import find_pointer, require_pulled, require_unspoiled
 from edgewise.config.schema import Plugin
 from edgewise.errors import ConfigError, DataError, ModelError
 from stages import probe_data
@@ -43,3 +45,21 @@ def test_the_first_stage_stops_for_data_model_and_teacher(name, kind, monkeypatc
     Path(f"{name}.dvc").touch()
     with pytest.raises(kind, match=f"{name} does not exist; .* `dvc pull` brings it"):
         probe_data.main()
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_a_file_that_was_written_over_in_the_cache_is_told_from_one_that_was_replaced(link, tmp_path, monkeypatch):
+    """DVC itself takes the new bytes for the old file: `dvc checkout` brings the wrong one, and `dvc status` is content."""
+    monkeypatch.chdir(tmp_path)
+    model, cached = Path("my.onnx"), tmp_path / "cached"
+    cached.write_bytes(b"old")
+    link(cached, model)
+    digest = hashlib.md5(b"old").hexdigest()
+    Path("my.onnx.dvc").write_text(f"outs:\n- {{md5: {digest}, size: 3, hash: md5, path: my.onnx}}\n")
+    require_unspoiled("model", {"path": "my.onnx", "threads": 2}, ModelError)
+    cached.write_bytes(b"new")
+    with pytest.raises(ModelError, match=rf"model\.path: my\.onnx was written over .* files/md5/{digest[:2]}/{digest[2:]} .*dvc unprotect"):
+        require_unspoiled("model", {"path": "my.onnx"}, ModelError)
+    model.unlink()
+    model.write_bytes(b"new")  # as after `dvc unprotect`: not added yet, which is no mistake
+    require_unspoiled("model", {"path": "my.onnx"}, ModelError)
