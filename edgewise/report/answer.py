@@ -126,7 +126,7 @@ def format_total(row: VariantSummary) -> str:
 
 def instead(show: Show, row: VariantSummary, reference: VariantSummary | None) -> str:
     before = show(reference) if reference is not None and reference is not row else ""
-    return f" instead of {before}" if before else ""
+    return "" if not before else " like the reference" if before == show(row) else f" instead of {before}"
 
 
 def format_times_interval(latency: JudgedLatency) -> str:

@@ -52,7 +52,7 @@ def describe_hold(summary: Summary) -> list[str]:
 
 def say_hold(summary: Summary) -> str:
     trust, counts = summary.trust, [row.latency.visits or 0 for row in summary.variants.values()]
-    pooled = f", of up to {max(counts)} visits each" if max(counts, default=0) > 1 else ""
+    pooled = f", each of up to {max(counts)} visits" if max(counts, default=0) > 1 else ""
     if trust is None:
         within = "within these visits" if pooled else "within this visit"
         return f"{within} only{pooled or ', one measurement at one time'} ({TRUST_FIRST})"
@@ -60,7 +60,7 @@ def say_hold(summary: Summary) -> str:
     moved = (
         f"ratios move by {most}{100 * trust.log_variance**0.5:.2g} % (standard deviation of {trust.visits} visits since {trust.since[:10]})"
     )
-    return f"for other visits too{pooled}: on this device {moved}"
+    return f"at other times too{pooled}: on this device {moved}"
 
 
 def sort_variants(summary: Summary) -> list[tuple[str, VariantSummary]]:
@@ -112,7 +112,8 @@ def explain_table(summary: Summary) -> list[str]:
         measured = "emulated: outputs compared, nothing timed"
     lines = [
         f"Against {summary.reference} on {summary.device['name']} ({measured}). Brackets: 95 % intervals. Ratio: latency / "
-        f"the reference's, interleaved. Peak: above the runtime's own baseline. *: Pareto set of {name_objectives(summary)}.",
+        f"the reference's, interleaved; its own: against itself. Peak: above the runtime's own baseline. "
+        f"*: Pareto set of {name_objectives(summary)}.",
         f"Chosen: {summary.chosen or 'none'}; {summary.chosen_reason}.",
         *describe_margins(summary),
     ]

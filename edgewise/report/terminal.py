@@ -43,7 +43,9 @@ DATABASE_RUNS = 'mlflow ui --backend-store-uri "$MLFLOW_TRACKING_URI"      all r
 IN_BROWSER = f"{REPORT}/{page.NAME}                                 in a browser"
 CHANGES = "dvc metrics diff   dvc exp show --only-changed            what changed"
 GATE = "edgewise report --check                                   a gate for CI"
-KEEP = "keep this run (models/ stays in DVC's cache):\n  git add params.yaml conf dvc.lock metrics && git commit -m 'First run'"
+RESULTS = ("params.yaml", "conf", "dvc.lock", "metrics")
+KEEP = f"keep this run (models/ stays in DVC's cache):\n  git add {' '.join(RESULTS)} && git commit -m 'First run'"
+KEEP_AGAIN = f"keep this run: git add {' '.join(RESULTS)} && git commit"
 PARAMS = Path("params.yaml")
 OTHER_PROFILE = "profile {measured}, but params.yaml says {chosen}: `dvc repro` before you commit"
 NOT_YET = (
@@ -284,7 +286,7 @@ def say_before_commit(summary: Summary, first: bool) -> str | None:
     be committed: DVC compares the profile, so everyone who pulls it would measure again."""
     measured, chosen = find_profile(summary), read_profile(PARAMS) if PARAMS.exists() else None
     if not measured or not chosen or measured == chosen:
-        return KEEP if first else None
+        return KEEP if first else KEEP_AGAIN if has_changed(*RESULTS) else None
     return wrap((NOT_YET if first else OTHER_PROFILE).format(measured=measured, chosen=chosen), WIDTH)
 
 
@@ -297,6 +299,15 @@ def name_runs() -> str:
         return LOCAL_RUNS
     place = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
     return f"{place:<58}all runs"
+
+
+def has_changed(*names: str) -> bool:
+    """Whether files of these names differ from the last commit; False where there is no git to tell."""
+    try:
+        done = subprocess.run(["git", "status", "--porcelain", "--", *names], capture_output=True, text=True, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0 and bool(done.stdout.strip())
 
 
 def is_committed(name: str, folder: Path = Path()) -> bool:

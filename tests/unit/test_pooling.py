@@ -109,7 +109,7 @@ def test_the_first_line_says_for_which_visits_the_report_holds(tmp_path, monkeyp
     artifact.write_json(Path("metrics/trust.json"), {"schema": 2, "trust": vars(TRUST)})
     summary = write_report()
     text = Path("metrics/report.md").read_text()
-    assert "for other visits too" in text.splitlines()[0] and "2 %" in text.splitlines()[0] and "within this visit" not in text
+    assert "at other times too" in text.splitlines()[0] and "2 %" in text.splitlines()[0] and "within this visit" not in text
     after = summary.variants["onnx-int8-static"].latency
     assert after.ratio_ci95 and after.ratio_ci95[1] - after.ratio_ci95[0] > before["ratio_ci95"][1] - before["ratio_ci95"][0]
     assert summary.trust == TRUST and json.loads(Path("metrics/summary.json").read_text())["trust"]["visits"] == 16

@@ -242,6 +242,8 @@ def test_the_first_run_says_what_to_commit(project):
     subprocess.run(command.split(), check=True)
     subprocess.run([*git, "commit", "-q", "-m", "First run"], check=True)
     assert "git add" not in terminal.next_steps(read_summary())
+    (project / "metrics/summary.json").write_text((project / "metrics/summary.json").read_text() + "\n")
+    assert terminal.next_steps(read_summary()).splitlines()[-1] == terminal.KEEP_AGAIN, "another run, not committed yet"
 
 
 @pytest.mark.parametrize(("committed", "lines"), [(False, 3), (True, 1)])
