@@ -20,11 +20,12 @@ setup: $(STAMP) ## make .venv and install the pinned set (once; again after pypr
 # an EXTRAS that was given is installed whatever was before
 $(STAMP): pyproject.toml constraints.txt $(if $(filter file,$(origin EXTRAS)),,given)
 .PHONY: given
+# setuptools warns of every editable install
 $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is too old; Edgewise needs Python 3.11 or newer: make setup PYTHON=python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --progress-bar on -c constraints.txt -e '.[$(EXTRAS)]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --progress-bar on -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 repro: setup ## run the pipeline and print the table; PROFILE=smoke|quick|standard: measure for a shorter or longer time
