@@ -73,7 +73,7 @@ def choose(rows: Rows, budget: Budget, metric: PrimaryMetric | None, base: float
     near = f"{nearest} ({'; '.join(losers[nearest])})" if nearest else ""
     if not fitting:
         return Choice(None, f"nothing fits; nearest: {near}", losers=losers, nearest_miss=nearest)
-    standing = f"fits every limit; {describe_standing(fitting, rows, budget)}"
+    standing = f"shown to keep every limit; {describe_standing(fitting, rows, budget)}"
     if verdicts.is_reference(rows[fitting[0]]):
         return Choice(fitting[0], describe_no_gain(standing, len(fitting) == 1, near), tuple(fitting[1:]), losers, nearest)
     return Choice(fitting[0], standing, tuple(fitting[1:]), losers)

@@ -14,7 +14,7 @@ from typing import Any
 from edgewise.artifacts.records import Energy, EngineAuto, EnginePoint, LimitedRun, Memory, Operators, Summary, Sustained, VariantSummary
 from edgewise.measure import threads
 from edgewise.report import bounds, explain
-from edgewise.report.explain import name_some, top_operators
+from edgewise.report.explain import MOST_NAMED, name_some, top_operators
 from edgewise.report.verdicts import Rows, worst_ratio
 
 ASK = {  # field of a row -> what it is, and the setting that measures it
@@ -217,11 +217,11 @@ def format_range(shares: list[float]) -> str:
 
 
 def remeasure_command(names: list[str], makefile: Path = Path("Makefile")) -> str:
-    """How one variant is measured again in this project: with make where its Makefile has the target, else with DVC alone."""
-    name = names[0] if len(names) == 1 else "..."
+    """How variants are measured again in this project: with make where its Makefile has the target, else with DVC alone."""
     if makefile.exists() and "\nremeasure:" in makefile.read_text(encoding="utf-8"):
-        return f"make remeasure V={name}"
-    return f"dvc repro --single-item --force bench-on-device@{name} && dvc repro"
+        return f"make remeasure V={names[0] if len(names) == 1 else '...'}"
+    stages = [f"bench-on-device@{name}" for name in names]
+    return f"dvc repro --single-item --force {' '.join(stages) if len(stages) <= MOST_NAMED else stages[0] + ' ...'} && dvc repro"
 
 
 TITLES = ("setting", "ratio to the plain settings", "outputs, dB", "verdict")

@@ -43,6 +43,7 @@ DATABASE_RUNS = 'mlflow ui --backend-store-uri "$MLFLOW_TRACKING_URI"      all r
 IN_BROWSER = f"{REPORT}/{page.NAME}                                 in a browser"
 CHANGES = "dvc metrics diff   dvc exp show --only-changed            what changed"
 GATE = "edgewise report --check                                   a gate for CI"
+CHANGED = ("params.yaml", "conf", "metrics")  # dvc.lock is written when the run has ended
 RESULTS = ("params.yaml", "conf", "dvc.lock", "metrics")
 KEEP = f"keep this run (models/ stays in DVC's cache):\n  git add {' '.join(RESULTS)} && git commit -m 'First run'"
 KEEP_AGAIN = f"keep this run: git add {' '.join(RESULTS)} && git commit"
@@ -286,7 +287,7 @@ def say_before_commit(summary: Summary, first: bool) -> str | None:
     be committed: DVC compares the profile, so everyone who pulls it would measure again."""
     measured, chosen = find_profile(summary), read_profile(PARAMS) if PARAMS.exists() else None
     if not measured or not chosen or measured == chosen:
-        return KEEP if first else KEEP_AGAIN if has_changed(*RESULTS) else None
+        return KEEP if first else KEEP_AGAIN if has_changed(*CHANGED) else None
     return wrap((NOT_YET if first else OTHER_PROFILE).format(measured=measured, chosen=chosen), WIDTH)
 
 

@@ -128,7 +128,8 @@ def test_grades_are_one_line_with_what_to_do(tmp_path, monkeypatch):
     (line,) = findings.describe_disturbances(replace(summary, variants=rows))
     assert line == (
         "3 of 3 noisy: other processes took the processor in 35 to 73 % of the runs; stop them or measure again with"
-        " `dvc repro --single-item --force bench-on-device@... && dvc repro`"
+        " `dvc repro --single-item --force bench-on-device@onnx-fp32 bench-on-device@onnx-int8-static bench-on-device@torch-int8-dynamic"
+        " && dvc repro`"
     )
     Path("Makefile").write_text("x: y\n\nremeasure: setup\n")
     rows["onnx-fp32"] = replace(rows["onnx-fp32"], noise=noisy("throttled_share", 0.5, "degraded"))

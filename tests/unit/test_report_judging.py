@@ -355,7 +355,7 @@ def test_where_the_reference_is_chosen_the_nearest_other_variant_is_named():
     )
     rows["slow"] = plain((1.3, 1.4), 10)
     beside = choice.choose(rows, Budget("test", size_bytes=10), PRIMARY_METRIC, 0.95)
-    assert beside.runners_up == ("slow",) and "so nothing is gained: fits every limit; the best of 2 in latency" in beside.reason
+    assert beside.runners_up == ("slow",) and "so nothing is gained: shown to keep every limit; the best of 2 in latency" in beside.reason
     assert "nearest of the rest: near (size" in beside.reason
     better = choice.choose({**rows, "fast": plain((0.5, 0.6), 10)}, Budget("test", size_bytes=10), PRIMARY_METRIC, 0.95)
     assert better.chosen == "fast" and better.nearest_miss is None and "nothing is gained" not in better.reason
