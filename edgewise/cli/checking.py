@@ -24,7 +24,9 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--faster-than", help="it is more than so many times as fast as the reference: onnx-int8-static:1.5", **gate)
     parser.add_argument("--equivalent", help="its score differs from the reference's by less than so many points: onnx-fp16:0.5", **gate)
     parser.add_argument(
-        "--no-slower-than-last", action="store_true", help="no variant is slower than in the committed metrics/summary.json"
+        "--no-slower-than-last",
+        action="store_true",
+        help="no variant is slower, against the reference, than in the committed metrics/summary.json",
     )
     parser.add_argument(
         "--no-worse-than-last", action="store_true", help="no variant, the reference included, has a worse score than committed there"

@@ -30,6 +30,7 @@ CODES = {PASS: 0, FAIL: 1, OPEN: 4}
 SCHEMA = 1  # of --json
 USUAL_MARGIN = 0.05  # of --no-slower-than-last where bench.margin is not set
 USUAL_LOSS = 1.0  # of --no-worse-than-last where task.margin is not set: a point of a share, else a percent of the score
+SLOWER_REFERENCE = 1.25  # milliseconds of one file at two times differ by less on a device that is left alone
 SAME_MEASURE = ("scope", "interleave", "threads")  # conditions without which ratios of two runs are of different things
 NOT_IN_XML = re.compile(r"\x1b\[[0-9;]*m|[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # colours of a terminal, and all else
 
@@ -170,6 +171,20 @@ def check_last(summary: Summary, last: Summary, name: str) -> Iterator[Gate]:
     else:
         for variant in both:
             yield compare_with_last(variant, summary.variants[variant], last.variants[variant], margin, name)
+        yield from warn_of_slower_reference(summary.variants[summary.reference], last.variants[last.reference], summary.reference, name)
+
+
+def warn_of_slower_reference(row: VariantSummary, before: VariantSummary, reference: str, last: str) -> Iterator[Gate]:
+    """Not resolved where the reference takes so much longer than then that a slower model is likelier than another hour."""
+    now, then = row.latency.p50_ms, before.latency.p50_ms
+    if verdicts.differing_conditions(row, before, (*verdicts.ANOTHER_DEVICE, *SAME_MEASURE)) or not now or not then:
+        return
+    if now > then * SLOWER_REFERENCE:
+        yield Gate(
+            f"--no-slower-than-last {reference}",
+            OPEN,
+            f"the reference itself takes {now:.3g} ms, in {last} {then:.3g}: ratios to it do not see that; budget.latency_p50_ms limits it",
+        )
 
 
 def compare_with_last(variant: str, row: VariantSummary, before: VariantSummary, margin: float, last: str) -> Gate:
@@ -187,7 +202,11 @@ def compare_with_last(variant: str, row: VariantSummary, before: VariantSummary,
         return Gate(name, PASS, f"the measurement is that of {last}: nothing that decides its latency has changed")
     change = quotient(row.latency.ratio_ci95, before.latency.ratio_ci95)
     if change is None:
-        return without_interval(name, row) if row.latency.ratio_ci95 is None else Gate(name, OPEN, f"{last} has no interval of it")
+        return (
+            without_interval(name, row)
+            if row.latency.ratio_ci95 is None
+            else Gate(name, OPEN, f"{last} has no interval of it; commit a run with bench.name=quick or standard")
+        )
     verdict = FAIL if change[0] > 1 else PASS if change[1] < 1 + margin else OPEN
     now, then = (each.latency.ratio_to_reference or math.nan for each in (row, before))
     figures = f"ratio {now:.3f}, in {last} {then:.3f}: {now / then:.3f} [{change[0]:.3f}, {change[1]:.3f}] of it"

@@ -145,6 +145,18 @@ def test_a_measurement_that_was_not_repeated_is_no_slower_than_itself():
     assert next(gates.check_last(summary(again), summary(same), "HEAD")).verdict == "not resolved"
 
 
+@pytest.mark.parametrize(("ms", "then_on", "warned"), [(0.121, "board", True), (0.055, "board", False), (0.121, "another", False)])
+def test_a_reference_that_became_slower_is_told_since_ratios_do_not_see_it(ms, then_on, warned):
+    def with_reference(p50_ms: float, device: str = "board") -> Summary:
+        row = made("onnx", "fp32", latency_p50_ms=p50_ms, device_fingerprint=device, **{"profile": "quick", "score": 0.95, "samples": 1000})
+        return summary(variants={"onnx-fp32": row, "onnx-int8": int8()})
+
+    gates_found = list(gates.check_last(with_reference(ms), with_reference(0.048, then_on), "main"))[1:]
+    assert bool(gates_found) is warned
+    for gate in gates_found:
+        assert gate.verdict == "not resolved" and "takes 0.121 ms, in main 0.048:" in gate.text and "latency_p50_ms" in gate.text
+
+
 def test_a_variant_that_was_ok_and_fails_now_fails():
     failed = made("onnx", "int8", "failed", reason="covers nothing")
     assert [gate.verdict for gate in gates.check_last(summary(failed), summary(), "HEAD")] == ["fail"]
