@@ -78,7 +78,7 @@ def configuration() -> str:
         "params.yaml does not list yet is added with `++`: `-S ++data.image_size=416`.",
         "`seed` (an integer) makes a run repeatable. `reference` names the variant that all others are compared with. "
         "`experiment` names the experiment and the registered model in MLflow (`null`: MODEL-DATA). `tracking_uri` is the MLflow server or "
-        "database that runs are written to (`null`: `mlflow.db` in the project); the variable `MLFLOW_TRACKING_URI` goes before it.",
+        "database that runs are written to (`null`: `mlflow.db` in the project); `MLFLOW_TRACKING_URI` takes precedence.",
         *(describe_section(group) for group in ("data", "model", "task")),
         describe_heads(),
         *(describe_section(group) for group in SECTIONS if group not in ("data", "model")),

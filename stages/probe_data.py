@@ -18,10 +18,10 @@ from edgewise.errors import ConfigError, DataError, ModelError, run_main
 
 def main() -> None:
     configuration = read()
-    require_pulled("data", configuration.data.settings, DataError)
-    require_pulled("model", configuration.model.settings, ModelError)
-    require_unspoiled("model", configuration.model.settings, ModelError)
-    require_pulled("train", {"teacher": configuration.train.teacher}, ConfigError)
+    for require in (require_pulled, require_unspoiled):
+        require("data", configuration.data.settings, DataError)
+        require("model", configuration.model.settings, ModelError)
+        require("train", {"teacher": configuration.train.teacher}, ConfigError)
     check_labels(configuration.task, probe(configuration.data))
     probe_model({**configuration.model.settings, "teacher": configuration.train.teacher})
 

@@ -287,7 +287,6 @@ def bundle_options(parser: Parser) -> None:
     parser.add_argument(
         "--to", metavar="DEVICE", help="copy the bundle to the configured device and run it there once; its name, or the word device"
     )
-
     parser.add_argument("--variant", metavar="NAME", help="bundle this variant instead of the chosen one, into models/bundles/NAME")
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from edgewise.config.schema import Format, part
 
 MISSING = "missing"
-EXPORTER = "torch"
 UNKNOWN = "of unknown version"
+EXPORTER = "torch"  # exports to the files of some formats
 
 
 def installed_runtimes(formats: Mapping[str, Format]) -> dict[str, dict[str, str]]:

